@@ -1,0 +1,207 @@
+"""Layers that several model families share.
+
+Compute happens in `dtype`; parameters, softmax, the statistics of norms and
+everything that is returned as logits stay in float32. Tokens are flattened
+to (b l) before every dense layer and heads are put ahead of tokens for the
+attention products: one big matrix product is what every backend does best.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Dtype = jax.typing.DTypeLike
+
+# Google's ViT, Mixer, NFNet and BERT use the tanh form; PyTorch's models use
+# the exact one. Logits differ by about 1e-3 of their range between the two.
+GELU: dict[str, Callable[[Array], Array]] = {
+  "tanh": lambda x: nn.gelu(x, approximate=True),
+  "erf": lambda x: nn.gelu(x, approximate=False),
+}
+
+
+def drop_path(
+  x: Float[Array, "b *rest"],
+  rate: float | Float[Array, ""],
+  key: jax.Array,
+) -> Float[Array, "b *rest"]:
+  """Drops whole examples of a residual branch, keeping the expectation.
+
+  Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382,
+  sec. 3. Rescales in training, as timm does, so inference needs no change.
+
+  Args:
+    x: output of the residual branch.
+    rate: probability of dropping an example, in [0, 1).
+    key: PRNG key; the same key drops the same examples.
+
+  Returns:
+    `x / (1 - rate)` with the dropped examples set to zero.
+  """
+  shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+  keep = 1.0 - rate
+  kept = jax.random.bernoulli(key, keep, shape)
+  return x * (kept / keep).astype(x.dtype)
+
+
+def posemb_sincos_2d(
+  h: int, w: int, width: int, temperature: float = 10_000.0
+) -> Float[Array, "1 l d"]:
+  """Fixed 2-D sine-cosine position embedding, as in MoCo v3.
+
+  https://arxiv.org/abs/2104.02057; the frequencies include both end points
+  and the column (x) comes first: [sin x, cos x, sin y, cos y].
+
+  Raises:
+    ValueError: if `width` is not a multiple of 4.
+  """
+  if width % 4:
+    raise ValueError(
+      f"posemb='sincos2d' needs a width that is a multiple of 4, not {width}."
+    )
+  y, x = jnp.mgrid[:h, :w]
+  omega = jnp.arange(width // 4) / max(width // 4 - 1, 1)
+  omega = 1.0 / temperature**omega
+  y = jnp.einsum("l,d->ld", y.reshape(-1), omega)
+  x = jnp.einsum("l,d->ld", x.reshape(-1), omega)
+  table = [jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)]
+  return jnp.concatenate(table, axis=1)[None].astype(jnp.float32)
+
+
+def dot_product_attention(
+  query: Float[Array, "b q k e"],
+  key: Float[Array, "b l k e"],
+  value: Float[Array, "b l k e"],
+) -> tuple[Float[Array, "b q k e"], Float[Array, "b k q l"]]:
+  """Scaled dot-product attention and its weights (softmax in float32).
+
+  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1.
+  """
+  query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+  query = query * query.shape[-1] ** -0.5
+  scores = jnp.einsum(
+    "bkqe,bkle->bkql", query, key, preferred_element_type=jnp.float32
+  )
+  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
+  return out.swapaxes(1, 2), weights
+
+
+class MultiHeadDotProductAttention(nn.Module):
+  """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
+
+  Kernels have the published shapes: (d, k, e) for query, key and value,
+  (k, e, d) for `out`. Returns the output and the attention weights
+  (b, k, q, l); unused weights cost nothing under `jit`.
+  """
+
+  num_heads: int
+  qkv_bias: bool = True
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, inputs_q: Float[Array, "b q d"], inputs_kv: Float[Array, "b l d"]
+  ) -> tuple[Float[Array, "b q d"], Float[Array, "b k q l"]]:
+    b, _, d = inputs_q.shape
+    if d % self.num_heads:
+      raise ValueError(
+        f"width={d} is not a multiple of num_heads={self.num_heads}."
+      )
+
+    def project(x, name):
+      y = nn.DenseGeneral(
+        (self.num_heads, d // self.num_heads),
+        use_bias=self.qkv_bias,
+        kernel_init=nn.initializers.xavier_uniform(),
+        dtype=self.dtype,
+        name=name,
+      )(x.reshape(-1, d))
+      return y.reshape(b, -1, *y.shape[1:])
+
+    x, weights = dot_product_attention(
+      project(inputs_q, "query"),
+      project(inputs_kv, "key"),
+      project(inputs_kv, "value"),
+    )
+    x = nn.DenseGeneral(
+      d,
+      axis=(-2, -1),
+      kernel_init=nn.initializers.xavier_uniform(),
+      dtype=self.dtype,
+      name="out",
+    )(x.reshape(-1, *x.shape[2:]))
+    return x.reshape(b, -1, d), weights
+
+
+class MlpBlock(nn.Module):
+  """Dense, GELU, dropout, dense on the last axis of (b, l, d)."""
+
+  mlp_dim: int
+  dropout_rate: float = 0.0
+  gelu: str = "tanh"
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b l d"], train: bool = False
+  ) -> Float[Array, "b l d"]:
+    shape = x.shape
+    init = {
+      "kernel_init": nn.initializers.xavier_uniform(),
+      "bias_init": nn.initializers.normal(1e-6),
+      "dtype": self.dtype,
+    }
+    x = x.reshape(-1, shape[-1])
+    x = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)
+    x = GELU[self.gelu](x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    x = nn.Dense(shape[-1], name="Dense_1", **init)(x)
+    return x.reshape(shape)
+
+
+class LayerScale(nn.Module):
+  """Multiplies each channel by a learned `gamma`, small at the start.
+
+  Going Deeper with Image Transformers, https://arxiv.org/abs/2103.17239,
+  eq. 4.
+  """
+
+  init: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    gamma = self.param(
+      "gamma", nn.initializers.constant(self.init), (x.shape[-1],)
+    )
+    gamma = gamma.reshape((1,) * (x.ndim - 1) + gamma.shape)
+    return x * gamma.astype(x.dtype)
+
+
+class MAPHead(nn.Module):
+  """Multi-head attention pooling with one learned query, (b, l, d) to (b, d).
+
+  Scaling Vision Transformers, https://arxiv.org/abs/2106.04560, sec. 3.2.
+  The attention has no residual and no norm before it. Computed in float32.
+  """
+
+  mlp_dim: int
+  num_heads: int
+  gelu: str = "tanh"
+  layer_norm_eps: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b d"]:
+    b, _, d = x.shape
+    probe = self.param(
+      "probe", nn.initializers.xavier_uniform(), (1, 1, d), jnp.float32
+    )
+    x, _ = MultiHeadDotProductAttention(
+      self.num_heads, name="MultiHeadDotProductAttention_0"
+    )(jnp.broadcast_to(probe, (b, 1, d)), x)
+    y = nn.LayerNorm(self.layer_norm_eps, name="LayerNorm_0")(x)
+    x = x + MlpBlock(self.mlp_dim, gelu=self.gelu, name="MlpBlock_0")(y)
+    return x[:, 0]

@@ -1,0 +1,341 @@
+"""Vision Transformer.
+
+An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929, with the
+choices of Better plain ViT baselines for ImageNet-1k,
+https://arxiv.org/abs/2205.01580 (average pooling, fixed position embedding),
+LayerScale (https://arxiv.org/abs/2103.17239), stochastic depth
+(https://arxiv.org/abs/1603.09382) and registers
+(https://arxiv.org/abs/2309.16588).
+
+Parameter names are those of google-research/big_vision, where the position
+embedding belongs to the patches and is added before the class token and the
+registers are put in front.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.models import common
+
+# Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
+# https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
+# 4 of https://arxiv.org/abs/2305.13035.
+VARIANTS = {
+  "mu": (32, 1, 128, 2),
+  "Ti": (192, 12, 768, 3),
+  "S": (384, 12, 1536, 6),
+  "M": (512, 12, 2048, 8),
+  "B": (768, 12, 3072, 12),
+  "L": (1024, 24, 4096, 16),
+  "So400m": (1152, 27, 4304, 16),
+  "H": (1280, 32, 5120, 16),
+  "g": (1408, 40, 6144, 16),
+  "g-opt": (1536, 40, 6144, 16),
+  "G": (1664, 48, 8192, 16),
+  "G-opt": (1536, 48, 8192, 16),
+  "e": (1792, 56, 15360, 16),
+}
+
+POOL_TYPES = ("gap", "tok", "map", "none")
+POSEMBS = ("learn", "sincos2d")
+REMATS = {
+  "none": None,
+  "full": "nothing_saveable",
+  "dots": "dots_with_no_batch_dims_saveable",
+}
+
+
+def decode_variant(variant: str) -> dict[str, int]:
+  """Fields of `Model` for a variant such as "S/16" or "S".
+
+  Raises:
+    ValueError: if the variant is not in the table.
+  """
+  name, _, patch = variant.partition("/")
+  if name not in VARIANTS or (patch and not patch.isdigit()):
+    raise ValueError(
+      f"variant={variant!r} is not a ViT. Use NAME/PATCH, such as 'S/16', "
+      f"with NAME one of {', '.join(VARIANTS)}."
+    )
+  fields = dict(zip(("width", "depth", "mlp_dim", "num_heads"), VARIANTS[name]))
+  return {**fields, "patch_size": int(patch)} if patch else fields
+
+
+class EncoderBlock(nn.Module):
+  """Pre-norm transformer block with optional LayerScale."""
+
+  mlp_dim: int
+  num_heads: int
+  dropout_rate: float = 0.0
+  stochastic_depth: bool = False
+  layer_scale_init: float | None = None
+  qkv_bias: bool = True
+  gelu: str = "tanh"
+  layer_norm_eps: float = 1e-6
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b l d"],
+    drop_path_rate: float | Float[Array, ""],
+    train: bool = False,
+  ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
+    def branch(y, suffix):
+      """What happens to both branches before they are added."""
+      y = nn.Dropout(self.dropout_rate)(y, deterministic=not train)
+      if self.layer_scale_init is not None:
+        name = f"LayerScale_{suffix}"
+        y = common.LayerScale(self.layer_scale_init, name=name)(y)
+      if train and self.stochastic_depth:
+        y = common.drop_path(y, drop_path_rate, self.make_rng("dropout"))
+      return y
+
+    def norm(y, suffix):
+      return nn.LayerNorm(
+        self.layer_norm_eps, dtype=self.dtype, name=f"LayerNorm_{suffix}"
+      )(y)
+
+    y = norm(x, 0)
+    y, attention = common.MultiHeadDotProductAttention(
+      self.num_heads,
+      qkv_bias=self.qkv_bias,
+      dtype=self.dtype,
+      name="MultiHeadDotProductAttention_0",
+    )(y, y)
+    x = x + branch(y, 0)
+    y = common.MlpBlock(
+      self.mlp_dim,
+      self.dropout_rate,
+      gelu=self.gelu,
+      dtype=self.dtype,
+      name="MlpBlock_0",
+    )(norm(x, 1), train)
+    x = x + branch(y, 1)
+    return x, {"out": x, "attention": attention}
+
+
+class Encoder(nn.Module):
+  """The blocks, as a loop or as one scanned block, and the final norm."""
+
+  depth: int
+  block: dict
+  drop_path_rate: float = 0.0
+  scan_layers: bool = False
+  remat: str = "none"
+  final_norm: bool = True
+  layer_norm_eps: float = 1e-6
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b l d"], train: bool = False
+  ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
+    block = EncoderBlock
+    if REMATS[self.remat]:
+      policy = getattr(jax.checkpoint_policies, REMATS[self.remat])
+      block = nn.remat(
+        block,
+        policy=policy,
+        prevent_cse=not self.scan_layers,
+        static_argnums=(3,),  # train, counted with self
+      )
+    kwargs = {
+      **self.block,
+      "stochastic_depth": self.drop_path_rate > 0,
+      "layer_norm_eps": self.layer_norm_eps,
+      "dtype": self.dtype,
+    }
+    rates = [
+      self.drop_path_rate * i / max(self.depth - 1, 1)
+      for i in range(self.depth)
+    ]
+    out = {}
+    if self.scan_layers:
+      blocks = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
+        length=self.depth,
+      )(**kwargs, name="encoderblock")
+      x, stacked = blocks(x, jnp.asarray(rates, jnp.float32), train)
+      for i in range(self.depth):
+        for key, value in stacked.items():
+          out[f"encoder/block{i:02d}/{key}"] = value[i]
+    else:
+      for i, rate in enumerate(rates):
+        x, more = block(**kwargs, name=f"encoderblock_{i}")(x, rate, train)
+        for key, value in more.items():
+          out[f"encoder/block{i:02d}/{key}"] = value
+    if self.final_norm:
+      x = nn.LayerNorm(
+        self.layer_norm_eps, dtype=self.dtype, name="encoder_norm"
+      )(x)
+    return x, out
+
+
+class Model(nn.Module):
+  """Vision Transformer.
+
+  Attributes:
+    num_classes: width of the head; None returns the pooled features.
+    patch_size: of square patches, in pixels.
+    width, depth, mlp_dim, num_heads: of the encoder.
+    pool_type: "gap" (mean over the patches), "tok" (class token), "map"
+      (attention pooling) or "none" (every token).
+    posemb: "learn" or "sincos2d".
+    rep_size: width of a tanh layer before the head; True takes `width`.
+    num_registers: learned tokens that no pooling reads.
+    dropout_rate: after the position embedding and in each block.
+    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    layer_scale_init: initial gamma of LayerScale, None for none.
+    gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
+    head_bias_init: a negative value starts a sigmoid loss near its prior.
+    head_zero_init: zero kernel of the head, as published, or LeCun normal.
+    scan_layers: stacks the blocks' parameters and compiles one block.
+    remat: what the backward pass computes again: "none", "dots" (all but
+      matrix products) or "full".
+    dtype: of the computation; parameters are always float32.
+  """
+
+  num_classes: int | None = None
+  patch_size: int = 16
+  width: int = 768
+  depth: int = 12
+  mlp_dim: int | None = None
+  num_heads: int = 12
+  pool_type: str = "gap"
+  posemb: str = "learn"
+  rep_size: int | bool = False
+  num_registers: int = 0
+  dropout_rate: float = 0.0
+  drop_path_rate: float = 0.0
+  layer_scale_init: float | None = None
+  qkv_bias: bool = True
+  gelu: str = "tanh"
+  layer_norm_eps: float = 1e-6
+  head_bias_init: float = 0.0
+  head_zero_init: bool = True
+  scan_layers: bool = False
+  remat: str = "none"
+  dtype: common.Dtype = jnp.float32
+
+  def __post_init__(self):
+    for name, allowed in (
+      ("pool_type", POOL_TYPES),
+      ("posemb", POSEMBS),
+      ("gelu", tuple(common.GELU)),
+      ("remat", tuple(REMATS)),
+    ):
+      if getattr(self, name) not in allowed:
+        raise ValueError(
+          f"{name}={getattr(self, name)!r} is not one of {allowed}."
+        )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, "b h w c"], train: bool = False
+  ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    b, h, w, _ = image.shape
+    p = self.patch_size
+    if h < p or w < p:
+      raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
+    out = {}
+    x = nn.Conv(
+      self.width,
+      (p, p),
+      strides=p,
+      padding="VALID",
+      dtype=self.dtype,
+      name="embedding",
+    )(image)
+    _, h, w, d = x.shape
+    x = out["stem"] = x.reshape(b, h * w, d)
+
+    x = x + self._posemb(h, w).astype(x.dtype)
+    num_prefix = self.num_registers + (self.pool_type == "tok")
+    x = out["with_posemb"] = self._with_prefix(x)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+
+    x, blocks = Encoder(
+      self.depth,
+      block={
+        "mlp_dim": self.mlp_dim or 4 * self.width,
+        "num_heads": self.num_heads,
+        "dropout_rate": self.dropout_rate,
+        "layer_scale_init": self.layer_scale_init,
+        "qkv_bias": self.qkv_bias,
+        "gelu": self.gelu,
+      },
+      drop_path_rate=self.drop_path_rate,
+      scan_layers=self.scan_layers,
+      remat=self.remat,
+      layer_norm_eps=self.layer_norm_eps,
+      dtype=self.dtype,
+      name="Transformer",
+    )(x, train)
+    out.update(blocks)
+    x = out["encoded"] = x.astype(jnp.float32)
+
+    if self.pool_type == "gap":
+      x = x[:, num_prefix:].mean(axis=1)
+    elif self.pool_type == "tok":
+      x = x[:, 0]
+    elif self.pool_type == "map":
+      x = common.MAPHead(
+        self.mlp_dim or 4 * self.width,
+        self.num_heads,
+        gelu=self.gelu,
+        layer_norm_eps=self.layer_norm_eps,
+        name="MAPHead_0",
+      )(x)
+    out["head_input"] = x
+
+    if self.rep_size:
+      rep_size = self.width if self.rep_size is True else self.rep_size
+      x = jnp.tanh(nn.Dense(rep_size, name="pre_logits")(x))
+    out["pre_logits"] = x
+
+    if self.num_classes:
+      kernel_init = (
+        nn.initializers.zeros
+        if self.head_zero_init
+        else nn.initializers.lecun_normal()
+      )
+      x = out["logits"] = nn.Dense(
+        self.num_classes,
+        kernel_init=kernel_init,
+        bias_init=nn.initializers.constant(self.head_bias_init),
+        name="head",
+      )(x)
+    return x, out
+
+  def _posemb(self, h: int, w: int) -> Float[Array, "1 l d"]:
+    if self.posemb == "sincos2d":
+      return common.posemb_sincos_2d(h, w, self.width)
+    return self.param(
+      "pos_embedding",
+      nn.initializers.normal(self.width**-0.5),
+      (1, h * w, self.width),
+      jnp.float32,
+    )
+
+  def _with_prefix(self, x: Float[Array, "b l d"]) -> Float[Array, "b t d"]:
+    """Puts the class token and the registers in front of the patches."""
+    prefix: Sequence[Array] = []
+    if self.pool_type == "tok":
+      shape = (1, 1, self.width)
+      prefix += [self.param("cls", nn.initializers.zeros, shape, jnp.float32)]
+    if self.num_registers:
+      init = nn.initializers.normal(1e-6)
+      shape = (1, self.num_registers, self.width)
+      prefix += [self.param("registers", init, shape, jnp.float32)]
+    b, _, d = x.shape
+    prefix = [jnp.broadcast_to(t, (b, *t.shape[1:])) for t in prefix]
+    return jnp.concatenate([t.astype(x.dtype) for t in prefix] + [x], axis=1)
