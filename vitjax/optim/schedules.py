@@ -1,0 +1,69 @@
+"""Learning-rate schedules: a factor in [0, 1] as a function of the step.
+
+The factor multiplies the learning rate, and weight decay too, so that it is
+written once for both.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Schedule = Callable[[int | Array], Float[Array, ""]]
+
+
+def make_schedule(
+  decay: str,
+  *,
+  total_steps: int,
+  warmup_steps: int = 0,
+  end_value: float = 0.0,
+  timescale_steps: int = 10_000,
+) -> Schedule:
+  """Linear warm-up from 0, then one of four decays.
+
+  Args:
+    decay: "constant", "cosine" (to `end_value`), "linear" (to `end_value`) or
+      "rsqrt" (Scaling Vision Transformers, https://arxiv.org/abs/2106.04560,
+      sec. 3.1).
+    total_steps: step at which "cosine" and "linear" end.
+    warmup_steps: the factor is step / warmup_steps until here; step 0 of a
+      run with warm-up changes nothing, as published.
+    end_value: the last factor of "cosine" and "linear".
+    timescale_steps: after so many steps past the warm-up "rsqrt" has fallen
+      to sqrt(1/2).
+
+  Returns:
+    A function of the 0-based step.
+
+  Raises:
+    ValueError: for an unknown decay, or a warm-up that outlasts the run.
+  """
+  if warmup_steps > total_steps:
+    raise ValueError(
+      f"config.schedule.warmup lasts {warmup_steps} steps, but the run only "
+      f"{total_steps}. Shorten it, or give it in percent: warmup_percent=5."
+    )
+
+  decays = {
+    "constant": lambda after, progress: jnp.ones_like(after),
+    "cosine": lambda after, progress: (
+      end_value + (1 - end_value) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    ),
+    "linear": lambda after, progress: (
+      end_value + (1 - end_value) * (1 - progress)
+    ),
+    "rsqrt": lambda after, progress: jnp.sqrt(
+      timescale_steps / (after + timescale_steps)
+    ),
+  }
+  if decay not in decays:
+    raise ValueError(f"decay={decay!r} is not one of {', '.join(decays)}.")
+
+  def schedule(step):
+    after = jnp.maximum(jnp.asarray(step, jnp.float32) - warmup_steps, 0.0)
+    progress = jnp.clip(after / max(total_steps - warmup_steps, 1), 0.0, 1.0)
+    warmup = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
+    return decays[decay](after, progress) * warmup
+
+  return schedule
