@@ -1,0 +1,38 @@
+"""The table of evaluators. Importing it loads none of them.
+
+An evaluator is a class with
+
+  Evaluator(predict_fn, eval_data, **options)
+  run(params) -> iterator of (metric name, float)
+
+where `eval_data` is an `evaluators.base.EvalData` and the options are those
+that its signature names; they are written into the eval's own section of the
+config.
+"""
+
+import difflib
+import importlib
+
+_EVALUATORS = {
+  "classification": "vitjax.evaluators.classification",
+}
+
+
+def find(name: str) -> type:
+  """The evaluator class called `name` in the table, or in a dotted module.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  module = _EVALUATORS.get(name, name if "." in name else None)
+  if module is None:
+    near = difflib.get_close_matches(name, _EVALUATORS, 1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+      f"{name!r} is not an evaluator. {hint}"
+      f"Known: {', '.join(_EVALUATORS)}."
+    )
+  try:
+    return importlib.import_module(module).Evaluator
+  except ImportError as e:
+    raise ValueError(f"evaluator {name!r} cannot be imported: {e}") from e

@@ -1,0 +1,55 @@
+r"""A small ViT on scikit-learn's digits: the whole program in a minute.
+
+  python -m vitjax.main --config=configs/quickstart.py
+
+1,797 images of 8x8 pixels come with scikit-learn; nothing is downloaded.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The config of the run."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_epochs = 100
+  config.loss = "softmax_xent"
+
+  config.input = {
+    "data": "digits",
+    "split": "train",
+    "batch_size": 128,
+    "pp": "random_crop(8, padding=1)|value_range(-1, 1)",
+  }
+  config.model = {
+    "name": "vit",
+    "patch_size": 2,
+    "width": 96,
+    "depth": 4,
+    "num_heads": 4,
+    "pool_type": "gap",
+    "posemb": "learn",
+    "dropout_rate": 0.1,
+  }
+  config.optim = {
+    "name": "adam",
+    "learning_rate": 2e-3,
+    "weight_decay": 0.05,
+    "grad_clip_norm": 1.0,
+  }
+  config.schedule = {"decay": "cosine", "warmup_percent": 5}
+  config.mixing = {"label_smoothing": 0.1}
+
+  config.evals = {
+    "test": {
+      "type": "classification",
+      "split": "test",
+      "pp": "value_range(-1, 1)",
+      "batch_size": 120,
+      "every_epochs": 20,
+    },
+  }
+  config.checkpoint = {"every_epochs": 20, "best_metric": "test/acc@1"}
+  config.report = {"every_steps": 50}
+  config.export_npz = True
+  return config

@@ -1,0 +1,93 @@
+"""Sums over an eval set in which every example counts exactly once.
+
+The last batch is padded to the full size, so that one compiled program serves
+all batches, and a mask takes the padding out again. What is summed, and how
+many examples were seen, comes from the device; the division happens once, on
+the host, in float64.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vitjax import sharding
+from vitjax.data import device, pipeline
+
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalData:
+  """An eval set, how to read it, and where its batches go."""
+
+  source: Any  # vitjax.data.sources.Source
+  preprocess: Any  # vitjax.data.pp.builder.Preprocess
+  batch_size: int
+  mesh: Mesh
+
+  def batches(self):
+    """Batches on the device, the last one padded; see `pipeline`."""
+    local = pipeline.eval_batches(
+      self.source,
+      self.preprocess,
+      batch_size=self.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    return device.to_device(local, sharding.over_batch(self.mesh))
+
+
+class MaskedSums:
+  """Runs `sums_fn` over an eval set and adds up what it returns.
+
+  Attributes:
+    data: the eval set.
+  """
+
+  def __init__(
+    self,
+    sums_fn: Callable[[Params, Mapping[str, jax.Array]], dict[str, jax.Array]],
+    data: EvalData,
+  ):
+    """Compiles `sums_fn(params, batch) -> {name: sum over unmasked rows}`."""
+    self.data = data
+
+    def with_count(params, batch):
+      return {**sums_fn(params, batch), "n_seen": batch["mask"].sum()}
+
+    self._fn = jax.jit(
+      with_count, out_shardings=sharding.replicated(data.mesh)
+    )
+
+  def __call__(self, params: Params) -> dict[str, float]:
+    """The sums, and `n_seen`, over the whole set.
+
+    Raises:
+      RuntimeError: if not every example was seen exactly once.
+    """
+    total: dict[str, float] = {}
+    pending = None
+    feed = self.data.batches()
+    for batch in feed:
+      sums = self._fn(params, batch)
+      if pending is not None:  # fetch one batch late: the device stays busy
+        _add(total, pending)
+      pending = sums
+    if pending is not None:
+      _add(total, pending)
+    n_seen, expected = total.get("n_seen", 0), self.data.source.num_examples
+    if n_seen != expected or not expected:
+      raise RuntimeError(
+        f"evaluation of {self.data.source.data} {self.data.source.split} saw "
+        f"{n_seen:g} examples instead of {expected}: no metric is reported."
+      )
+    return total
+
+
+def _add(total: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
+  for name, value in jax.device_get(sums).items():
+    total[name] = total.get(name, 0.0) + np.float64(value)
