@@ -19,7 +19,9 @@ import json
 import logging as python_logging
 import math
 import os
+import re
 import shutil
+import sys
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
@@ -215,8 +217,8 @@ class Checkpointer:
     """Blocks until nothing is being written.
 
     Raises:
-      SaveError: if the save under way failed. It is raised once; the object
-        can be used again afterwards, e.g. to save a later step.
+      SaveError: if the save under way failed. It is raised once; in a run of
+        one process the object can then be used again.
     """
     if self._pending is None:
       return
@@ -234,13 +236,9 @@ class Checkpointer:
       yield
     except Exception as error:
       step, self._pending, self._current = self._pending, None, None
-      # The failed manager forgets the older steps and refuses to save again.
       with contextlib.suppress(Exception):
-        self._manager.close()
-      with contextlib.suppress(Exception):
-        self._remove_unfinished()
-      self._open()
-      newest = self.latest_step
+        self._reopen_after_failure()
+      newest = max(_steps(self._directory), default=None)
       good = (
         "No older checkpoint exists."
         if newest is None
@@ -252,10 +250,16 @@ class Checkpointer:
         "room or fix the directory, then start the same command again."
       ) from error
 
-  def _remove_unfinished(self) -> None:
-    if jax.process_index() == 0:
-      for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
-        path.rmtree()
+  def _reopen_after_failure(self) -> None:
+    # The failed manager forgets the older steps, refuses to save again and
+    # leaves its files on the full disk.
+    with contextlib.suppress(Exception):
+      self._manager.close()
+    if jax.process_count() > 1:
+      return  # the processes fail at different moments: do not wait for all
+    for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+      path.rmtree(missing_ok=True)
+    self._open()
 
   def _space(self) -> str:
     try:
@@ -481,10 +485,13 @@ def _check_state(state: Mapping[str, PyTree]) -> None:
         f"state leaf {name} is a {type(leaf).__name__}; a state holds arrays "
         "only: wrap a number in jnp.asarray, or put it in info."
       )
-    if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+    restored = jax.dtypes.canonicalize_dtype(
+      leaf.dtype, allow_extended_dtype=True
+    )
+    if restored != leaf.dtype:
       raise TypeError(
         f"state leaf {name} is {leaf.dtype}, which JAX would restore as "
-        f"{jax.dtypes.canonicalize_dtype(leaf.dtype)}; convert it first."
+        f"{restored}; convert it first."
       )
 
 
@@ -612,12 +619,14 @@ def _verify(
 
 
 def _steps(directory: epath.Path) -> list[int]:
+  if not directory.is_dir():
+    return []
   names = ocp.path.step.standard_name_format()
   return sorted(found.step for found in names.find_all(directory))
 
 
 def _resolve_step(directory: epath.Path, step: int | str) -> int:
-  steps = _steps(directory) if directory.is_dir() else []
+  steps = _steps(directory)
   if not steps:
     raise CheckpointError(f"there is no checkpoint in {directory}.")
   if step == "latest":
@@ -652,20 +661,48 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 
 
 def _reason(error: BaseException) -> str:
-  """Returns the first sentence of an error, without its wrappings."""
+  """Returns an error as one short line, without its wrappings."""
   text = " ".join(str(error).split()) or type(error).__name__
+  # Storage errors name files for five lines before they say what is wrong.
+  if code := re.search(r"os_error_code='(\d+)'", text):
+    return os.strerror(int(code[1]))
   return text if len(text) <= 300 else text[:300] + "…"
 
 
 class _OrbaxFilter(python_logging.Filter):
-  """Hides the progress reports of Orbax, some thirty lines per save."""
+  """Hides what Orbax reports of its work, some thirty lines per save.
+
+  Its errors go too: they reach the caller as a CheckpointError, and are
+  logged up to five times on the way there, with tracebacks.
+  """
 
   def filter(self, record: python_logging.LogRecord) -> bool:
     theirs = f"{os.sep}orbax{os.sep}" in record.pathname
-    return not theirs or record.levelno > python_logging.INFO
+    return not theirs or record.levelno == python_logging.WARNING
+
+
+def _ignore_closed_loop(previous: Any) -> Any:
+  """Drops the traceback that each write still queued prints after a failure.
+
+  There are dozens or thousands of them, and they are not raised anywhere.
+  """
+
+  def hook(unraisable: Any) -> None:
+    error = unraisable.exc_value
+    if not (
+      unraisable.object is None
+      and isinstance(error, RuntimeError)
+      and str(error) == "Event loop is closed"
+    ):
+      previous(unraisable)
+
+  hook.is_vitjax = True
+  return hook
 
 
 def _quieten_orbax() -> None:
   logger = logging.get_absl_logger()
   if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
     logger.addFilter(_OrbaxFilter())
+  if not hasattr(sys.unraisablehook, "is_vitjax"):
+    sys.unraisablehook = _ignore_closed_loop(sys.unraisablehook)
