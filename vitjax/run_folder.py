@@ -1,0 +1,114 @@
+"""What a run writes about itself beside checkpoints and metrics.
+
+  config.json       the resolved config
+  environment.json  versions, git revision, devices, command
+  model.json        what it takes to use the parameters: the model's options,
+                    the shape of its input, preprocessing and class names
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from vitjax import config
+
+CONFIG, ENVIRONMENT, MODEL = "config.json", "environment.json", "model.json"
+
+_PACKAGES = (
+  "vitjax",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "numpy",
+  "opencv-python-headless",
+  "tensorflow",
+  "tensorflow-cpu",
+  "tensorflow-datasets",
+)
+
+
+def write(
+  workdir: pathlib.Path, run: config.RunConfig, model: Mapping[str, Any]
+) -> None:
+  """Writes the three files, or checks that the run is the one they describe.
+
+  Raises:
+    ConfigError: if the folder holds a run with another config.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  file = workdir / CONFIG
+  if file.exists():
+    changes = config.differences(
+      json.loads(file.read_text(encoding="utf-8")),
+      json.loads(config.to_json(run)),
+    )
+    if changes:
+      raise config.ConfigError(
+        f"{workdir} is a run with another config:\n  "
+        + "\n  ".join(changes)
+        + "\nGo on with the old config, or start a new run with another "
+        "--workdir."
+      )
+  write_json(workdir / ENVIRONMENT, environment())
+  write_json(workdir / MODEL, model)
+  write_text(file, config.to_json(run))
+
+
+def environment() -> dict[str, Any]:
+  """Versions, revision and devices of this process."""
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return {
+    "command": sys.argv,
+    "devices": [d.device_kind for d in jax.devices()],
+    "git_revision": git_revision(),
+    "platform": platform.platform(),
+    "processes": jax.process_count(),
+    "python": platform.python_version(),
+    "versions": versions,
+  }
+
+
+def git_revision() -> str | None:
+  """Revision of the code, with "+" behind it if there are changes in it."""
+  folder = pathlib.Path(__file__).parent
+
+  def git(*args):
+    return subprocess.run(
+      ["git", "-C", folder, *args],
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+    ).stdout.strip()
+
+  try:
+    return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain"))
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+  """Writes JSON so that the file is always whole."""
+  write_text(file, json.dumps(content, indent=2, sort_keys=True))
+
+
+def write_text(file: pathlib.Path, text: str) -> None:
+  """Writes a text file so that it is always whole."""
+  temporary = file.with_name(f".{file.name}.{os.getpid()}")
+  temporary.write_text(text + "\n", encoding="utf-8")
+  os.replace(temporary, file)
