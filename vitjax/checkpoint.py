@@ -413,7 +413,8 @@ def load_params(
       flat |= trees.flatten(_read(directory / str(step) / item, wanted))
     flat = {name or _BARE_LEAF: leaf for name, leaf in flat.items()}
     flat = {name: flat[name or _BARE_LEAF] for name in described}
-    _verify({n: checksums.of_array(x) for n, x in flat.items()}, described)
+    found = {n: checksums.of_array(x) for n, x in flat.items()}
+    _verify(found, described, item)
   except Exception as error:
     others = [s for s in _steps(directory) if s != step]
     raise CheckpointError(
@@ -607,7 +608,7 @@ def _read(path: epath.Path, targets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verify(
-  found: Mapping[str, int], described: Mapping[str, Any], item: str = ""
+  found: Mapping[str, int], described: Mapping[str, Any], item: str
 ) -> None:
   wrong = [
     n for n, x in found.items() if f"{x:016x}" != described[n]["checksum"]
@@ -681,19 +682,26 @@ class _OrbaxFilter(python_logging.Filter):
     return not theirs or record.levelno == python_logging.WARNING
 
 
-def _ignore_closed_loop(previous: Any) -> Any:
-  """Drops the traceback that each write still queued prints after a failure.
+def _ignore_leftovers(previous: Any) -> Any:
+  """Drops the tracebacks of work that Orbax gives up after a failure.
 
-  There are dozens or thousands of them, and they are not raised anywhere.
+  Each write still queued prints "Event loop is closed", and each read still
+  pending prints its error when it is collected: up to thousands of
+  tracebacks, of a failure that is raised as one CheckpointError already.
   """
 
   def hook(unraisable: Any) -> None:
-    error = unraisable.exc_value
-    if not (
+    error, code = (
+      unraisable.exc_value,
+      getattr(unraisable.object, "cr_code", None),
+    )
+    queued = (
       unraisable.object is None
       and isinstance(error, RuntimeError)
       and str(error) == "Event loop is closed"
-    ):
+    )
+    pending = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+    if not queued and not pending:
       previous(unraisable)
 
   hook.is_vitjax = True
@@ -705,4 +713,4 @@ def _quieten_orbax() -> None:
   if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
     logger.addFilter(_OrbaxFilter())
   if not hasattr(sys.unraisablehook, "is_vitjax"):
-    sys.unraisablehook = _ignore_closed_loop(sys.unraisablehook)
+    sys.unraisablehook = _ignore_leftovers(sys.unraisablehook)

@@ -181,10 +181,10 @@ def _truncate(file):
     lambda step: _truncate(_largest_file(step)),
     lambda step: _largest_file(step).unlink(),
     lambda step: _truncate(step / "info" / "metadata"),
-    lambda step: (step / "params" / "_METADATA").unlink(),
+    lambda step: (step / "params" / "manifest.ocdbt").unlink(),
     lambda step: (step / "opt_state").rename(step / "gone"),
   ],
-  ids=["truncated", "deleted", "info", "metadata", "item"],
+  ids=["truncated", "deleted", "info", "manifest", "item"],
 )
 def test_a_damaged_step_falls_back(tmp_path, damage, warnings_logged):
   _save(tmp_path)

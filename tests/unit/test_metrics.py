@@ -1,0 +1,329 @@
+import json
+import logging as python_logging
+import math
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+
+from vitjax import metrics
+from vitjax.metrics import MetricsWriter, ProfilerWindow, Progress, read_metrics
+
+
+def _writer(workdir, **kwargs):
+  return MetricsWriter(workdir, tensorboard=False, **kwargs)
+
+
+def _loss(step):
+  return np.float32(1) / np.float32(step + 3)
+
+
+def _run(workdir, steps, start_step=0):
+  with _writer(workdir, start_step=start_step) as writer:
+    for step in steps:
+      writer.write(step, {"train/loss": _loss(step), "epoch": step / 7})
+
+
+def test_floats_read_back_bit_for_bit(tmp_path):
+  values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 2.0**53 + 2]
+  values += [float(np.float32(0.1)), float(jnp.bfloat16(0.1))]
+  with _writer(tmp_path) as writer:
+    for step, value in enumerate(values):
+      writer.write(step, {"v": value})
+  read = [row["v"] for row in read_metrics(tmp_path)]
+  assert [v.hex() for v in read] == [v.hex() for v in values]
+
+
+def test_kinds_of_scalars(tmp_path):
+  with _writer(tmp_path) as writer, jax.transfer_guard("disallow"):
+    writer.write(
+      np.int64(3),
+      {
+        "device": jax.device_put(np.float32(0.5)),
+        "bf16": jax.device_put(jnp.bfloat16.dtype.type(0.25)),
+        "count": np.int32(7),
+        "one": np.ones((1, 1)),
+      },
+    )
+  text = (tmp_path / "metrics.jsonl").read_text()
+  assert (
+    text == '{"step": 3, "device": 0.5, "bf16": 0.25, "count": 7, "one": 1.0}\n'
+  )
+
+
+def test_what_is_not_a_finite_number_is_still_json(tmp_path):
+  with _writer(tmp_path) as writer:
+    writer.write(1, {"a": math.nan, "b": np.float32("inf"), "c": -math.inf})
+  text = (tmp_path / "metrics.jsonl").read_text()
+  assert text == '{"step": 1, "a": "nan", "b": "inf", "c": "-inf"}\n'
+  (row,) = read_metrics(tmp_path / "metrics.jsonl")
+  assert math.isnan(row["a"]) and row["b"] == math.inf == -row["c"]
+
+
+@pytest.mark.parametrize("value", [np.ones(2), "text", None, 1j, np.array("x")])
+def test_what_is_no_scalar_is_refused(tmp_path, value):
+  with _writer(tmp_path) as writer:
+    with pytest.raises(TypeError, match="metric 'm' is not one number"):
+      writer.write(1, {"m": value})
+    with pytest.raises(ValueError, match="'step' is an argument"):
+      writer.write(1, {"step": 1})
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+  _run(tmp_path / "straight", range(1, 11))
+  expected = (tmp_path / "straight" / "metrics.jsonl").read_bytes()
+  # Killed after step 8 with half a line of step 9; resumed from step 5.
+  _run(tmp_path / "killed", range(1, 9))
+  file = tmp_path / "killed" / "metrics.jsonl"
+  file.write_bytes(file.read_bytes() + b'{"step": 9, "train/lo')
+  _run(tmp_path / "killed", range(6, 11), start_step=5)
+  assert file.read_bytes() == expected
+  assert sorted(p.name for p in file.parent.iterdir()) == [
+    "metrics.jsonl",
+    "timing.jsonl",
+  ]
+
+
+def test_a_torn_line_of_an_early_step_is_dropped_too(tmp_path):
+  # The line is whole JSON by chance: only the newline is missing.
+  (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2}')
+  _writer(tmp_path, start_step=5).close()
+  assert read_metrics(tmp_path) == [{"step": 1, "a": 1}]
+
+
+def test_a_fresh_start_does_not_destroy_an_old_record(tmp_path):
+  _run(tmp_path, range(3))
+  before = (tmp_path / "metrics.jsonl").read_bytes()
+  _run(tmp_path, range(1))
+  assert len(read_metrics(tmp_path)) == 1
+  assert (tmp_path / "metrics.jsonl.old").read_bytes() == before
+
+
+def test_reading_a_run_under_way(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\n{"st')
+  assert read_metrics(path) == [{"step": 1}]
+  path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not JSON"):
+    read_metrics(path)
+
+
+def test_timing_stays_out_of_the_record(tmp_path):
+  with _writer(tmp_path) as writer:
+    writer.write(1, {"train/loss": 2.0})
+    writer.write_timing(1, {"step_seconds": 0.5})
+  assert read_metrics(tmp_path) == [{"step": 1, "train/loss": 2.0}]
+  assert read_metrics(tmp_path / "timing.jsonl") == [
+    {"step": 1, "step_seconds": 0.5}
+  ]
+
+
+def test_lines_are_visible_at_once(tmp_path):
+  with _writer(tmp_path) as writer:
+    writer.write(1, {"a": 1})
+    assert read_metrics(tmp_path) == [{"step": 1, "a": 1}]
+
+
+def test_only_the_main_process_writes(tmp_path):
+  with MetricsWriter(tmp_path / "w", is_main=False) as writer:
+    writer.write(1, {"a": 1})
+    writer.write_timing(1, {"a": 1})
+    writer.flush()
+  assert not (tmp_path / "w").exists()
+
+
+def test_a_record_that_cannot_be_written_is_one_clear_error(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(metrics.MetricsError, match=r"metrics\.jsonl cannot be"):
+    _writer(tmp_path / "file")
+  with pytest.raises(ValueError, match="local or mounted directory"):
+    _writer("gs://bucket/run")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_error(tmp_path):
+  (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+  writer = _writer(tmp_path, start_step=1)
+  with pytest.raises(metrics.MetricsError) as error:
+    writer.write(2, {"a": 1})
+  assert "metrics.jsonl cannot be written: No space left" in str(error.value)
+  assert "goes on from the last checkpoint" in str(error.value)
+  with pytest.raises(metrics.MetricsError):
+    writer.close()
+
+
+def test_tensorboard_files_are_written(tmp_path):
+  with MetricsWriter(tmp_path) as writer:
+    writer.write(1, {"train/loss": 2.0, "bad": math.nan})
+    writer.write_timing(1, {"step_seconds": 0.5})
+  (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+  data = events.read_bytes()
+  assert b"train/loss" in data and b"step_seconds" in data
+
+
+def test_tensorboard_that_fails_is_one_warning(tmp_path):
+  (tmp_path / "tensorboard").write_text("in the way")
+  messages = []
+
+  class Handler(python_logging.Handler):
+    def emit(self, record):
+      messages.append(record.getMessage())
+
+  handler = Handler(level=30)
+  logging.get_absl_logger().addHandler(handler)
+  try:
+    with MetricsWriter(tmp_path) as writer:
+      for step in range(3):
+        writer.write(step, {"a": step})
+        writer.flush()
+  finally:
+    logging.get_absl_logger().removeHandler(handler)
+  assert len(messages) == 1 and "no longer written" in messages[0]
+  assert len(read_metrics(tmp_path)) == 3
+
+
+def test_importing_metrics_imports_no_tensorflow():
+  code = "import sys, vitjax.metrics; sys.exit('tensorflow' in sys.modules)"
+  assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class _Clock:
+  def __init__(self):
+    self.now = 1e6
+
+  def __call__(self):
+    return self.now
+
+
+def _progress(clock, **kwargs):
+  return Progress(1100, 100, num_devices=4, clock=clock, **kwargs)
+
+
+def _train(progress, clock, steps, step_seconds=0.5, input_seconds=0.0):
+  for step in steps:
+    with progress.waiting():
+      clock.now += input_seconds
+    clock.now += step_seconds - input_seconds
+    progress.update(step)
+
+
+def test_rates_leave_compilation_out():
+  clock = _Clock()
+  progress = _progress(clock)
+  clock.now += 60.0
+  progress.update(1)
+  assert progress.examples_per_second is None
+  assert progress.line(1, loss=2.5) == "step 1/1,100 (0 %) · loss 2.5000"
+  _train(progress, clock, range(2, 12))
+  assert progress.step_seconds == pytest.approx(0.5)
+  assert progress.examples_per_second == pytest.approx(200)
+  assert progress.examples_per_second_per_device == pytest.approx(50)
+
+
+def test_rates_leave_eval_and_checkpoints_out():
+  clock = _Clock()
+  progress = _progress(clock)
+  _train(progress, clock, range(1, 5))
+  with progress.paused("eval"):
+    clock.now += 100
+    with progress.paused("checkpoint"):
+      clock.now += 10
+    clock.now += 1
+  _train(progress, clock, range(5, 11))
+  assert progress.examples_per_second == pytest.approx(200)
+  assert progress.seconds() == pytest.approx(
+    {"compile": 0.5, "step": 4.5, "input": 0, "eval": 101, "checkpoint": 10}
+  )
+  # The end of the run is as far away as evals make it.
+  assert progress.eta_seconds == pytest.approx(1090 * (4.5 + 111) / 9)
+
+
+def test_time_charged_before_an_exception_is_kept():
+  clock = _Clock()
+  progress = _progress(clock)
+  with pytest.raises(KeyError), progress.paused("eval"):
+    clock.now += 3
+    raise KeyError
+  clock.now += 1
+  assert progress.seconds()["eval"] == 3
+  assert progress.seconds()["compile"] == 1
+
+
+def test_rates_follow_the_last_steps():
+  clock = _Clock()
+  progress = _progress(clock, window_steps=10)
+  _train(progress, clock, range(1, 50), step_seconds=5)
+  _train(progress, clock, range(50, 60), step_seconds=0.5)
+  assert progress.examples_per_second == pytest.approx(200)
+
+
+def test_the_line_reads_well():
+  clock = _Clock()
+  progress = _progress(clock, start_step=300)
+  _train(progress, clock, range(301, 401), 0.0625, input_seconds=0.0625 / 32)
+  assert progress.line(400, {"loss": 0.21341}, lr=9.1e-4) == (
+    "step 400/1,100 (36 %) · loss 0.2134 · lr 9.1e-04 · 1,600 images/s · "
+    "input wait 3 % · ETA 0:44"
+  )
+  assert progress.scalars()["input_wait_share"] == pytest.approx(1 / 32)
+  with progress.paused("eval"):
+    clock.now += 6.25
+  assert (
+    progress.summary() == "0:12: eval 50 %, step 48 %, input 2 %, compile 0 %"
+  )
+  assert sum(progress.shares().values()) == pytest.approx(1)
+
+
+def test_long_durations_have_hours():
+  assert metrics._duration(3661.4) == "1:01:01"
+  assert metrics._duration(59.6) == "1:00"
+
+
+def test_the_wall_clock_does_not_matter(monkeypatch):
+  monkeypatch.setattr(time, "time", lambda: pytest.fail("it may jump"))
+  progress = Progress(10, 8, num_devices=1)
+  progress.update(1)
+  time.sleep(0.01)
+  progress.update(2)
+  assert 0 < progress.examples_per_second <= 800
+
+
+def test_an_unknown_kind_is_refused():
+  with pytest.raises(ValueError, match="kind='evals'; use one of input, eval"):
+    with Progress(1, 1, num_devices=1).paused("evals"):
+      pass
+
+
+@pytest.mark.parametrize("steps", [range(8), range(4, 6)])
+def test_the_profiler_traces_its_window(tmp_path, steps):
+  window = ProfilerWindow(tmp_path, first_step=3, num_steps=2)
+  states = []
+  for step in steps:
+    window.update(step, wait_for=jnp.ones(2) + step)
+    states.append(window._state)
+  window.close()
+  window.close()
+  if steps.start == 0:
+    expected = ["waiting"] * 3 + ["tracing"] * 2 + ["done"] * 3
+  else:  # resumed within the window
+    expected = ["tracing", "done"]
+  assert states == expected
+  assert len(list(tmp_path.rglob("*.xplane.pb"))) == 1
+
+
+def test_no_window_no_profile(tmp_path):
+  window = ProfilerWindow(tmp_path, first_step=0, num_steps=0)
+  window.update(0)
+  window.close()
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_is_json_that_others_can_read(tmp_path):
+  _run(tmp_path, range(3))
+  for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+    json.loads(line, parse_constant=lambda c: pytest.fail(c))
