@@ -85,8 +85,7 @@ class Preprocess:
       dataset: single examples, in order.
       chunk_size: examples that a `ChunkOp` gets at a time.
       first: applied to each example before the first op, in the same map.
-      last: applied to each example (or chunk of them) after the last op, so it
-        must not depend on a leading axis.
+      last: applied to each example after the last op.
 
     Returns:
       The dataset of single examples in the same order.
@@ -97,10 +96,13 @@ class Preprocess:
       if groups[-1][0] != is_chunk:
         groups.append((is_chunk, []))
       groups[-1][1].append(step)
+    if groups[-1][0]:
+      groups.append((False, []))
     groups[-1][1].append(last)
 
     for is_chunk, functions in groups:
 
+      @tf.autograph.experimental.do_not_convert
       def run(features, functions=functions):
         for function in functions:
           features = function(features)
