@@ -1,0 +1,308 @@
+"""Batches for training and evaluation, as a function of (seed, step) alone.
+
+Training numbers its examples without end: row r of step t is ordinal
+`t * batch_size + r`. The ordinal gives the epoch, the epoch a permutation of
+the data set, and (seed, ordinal) the randomness of the example's ops. So a run
+that resumes at step t, on any number of processes and threads, sees exactly
+what an uninterrupted run sees, and each epoch has each example exactly once.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from vitjax.data.pp.builder import Preprocess
+from vitjax.data.pp.kinds import Features
+from vitjax.data.pp.ops_general import RESERVED
+from vitjax.data.sources import Source
+
+# Examples that are fetched, or go through an op on chunks, at a time.
+_CHUNK = 32
+_PREFETCH_BATCHES = 2
+# Of the block cipher that permutes; the default of 4 leaves neighbours related.
+_SHUFFLE_ROUNDS = 8
+# Uses of a seed must not share random numbers.
+_PERMUTATION, _EXAMPLE = 1, 2
+
+
+class InputError(ValueError):
+  """An example cannot be read or decoded."""
+
+
+def train_batches(
+  source: Source,
+  preprocess: Preprocess,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int,
+  total_steps: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the batches of steps `start_step` .. `total_steps - 1`.
+
+  Args:
+    source: the training examples.
+    preprocess: how to make images of one size from them.
+    batch_size: examples per step, over all processes.
+    seed: of the order of examples and of random ops.
+    start_step: number of steps that are done already.
+    total_steps: number of steps of the whole run.
+    process_index: which process this is.
+    process_count: of how many. Process p gets the p-th part of each batch.
+
+  Yields:
+    Arrays with a leading axis of `batch_size // process_count`.
+
+  Raises:
+    InputError: if an example cannot be read; names it.
+    ValueError: if the batch does not divide, or images differ in size.
+  """
+  rows = _rows_per_process(batch_size, process_index, process_count)
+  if not 0 <= start_step <= total_steps:
+    raise ValueError(
+      f"start_step={start_step} must be in 0..total_steps={total_steps}."
+    )
+
+  def ordinals_of(counters: tf.Tensor) -> tf.Tensor:
+    step, row = counters // rows, counters % rows
+    return step * batch_size + process_index * rows + row
+
+  def examples_of(counters: tf.Tensor) -> Features:
+    return _train_examples(ordinals_of(counters), source.num_examples, seed)
+
+  dataset = _dataset(
+    source, preprocess, rows, examples_of, start_step, total_steps
+  )
+  return _batches(
+    dataset, source, preprocess, rows, examples_of, start_step, total_steps
+  )
+
+
+def eval_batches(
+  source: Source,
+  preprocess: Preprocess,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields every example exactly once, in order.
+
+  The last batch is filled up with rows where `mask` is False and `index` is
+  -1; each process yields the same number of batches. Ops that are random
+  behave the same each time.
+
+  Args, Yields and Raises are those of `train_batches`; there is also `mask`,
+  bool [rows].
+  """
+  rows = _rows_per_process(batch_size, process_index, process_count)
+  total = source.num_examples
+  num_batches = -(-total // batch_size)
+
+  def examples_of(counters: tf.Tensor) -> Features:
+    step, row = counters // rows, counters % rows
+    ordinals = step * batch_size + process_index * rows + row
+    return {
+      "index": tf.minimum(ordinals, total - 1),
+      "mask": ordinals < total,
+      "seed": _hash(0, ordinals, _EXAMPLE),
+    }
+
+  dataset = _dataset(source, preprocess, rows, examples_of, 0, num_batches)
+  return _batches(
+    dataset, source, preprocess, rows, examples_of, 0, num_batches
+  )
+
+
+def example_spec(
+  source: Source, preprocess: Preprocess, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of a training batch, without reading any example.
+
+  Images have the type in which they leave the host; what the network sees is
+  `jax.eval_shape(preprocess.on_device, spec)`.
+  """
+
+  def examples_of(counters: tf.Tensor) -> Features:
+    return _train_examples(counters, source.num_examples, 0)
+
+  dataset = _dataset(source, preprocess, batch_size, examples_of, 0, 1)
+  return {
+    name: jax.ShapeDtypeStruct(spec.shape, spec.dtype.as_numpy_dtype)
+    for name, spec in dataset.element_spec.items()
+  }
+
+
+def _rows_per_process(batch_size, process_index, process_count) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+      f"batch_size={batch_size} must be positive and divide over "
+      f"{process_count} processes."
+    )
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+      f"process_index={process_index} is not in 0..{process_count - 1}."
+    )
+  return batch_size // process_count
+
+
+def _train_examples(ordinals: tf.Tensor, total: int, seed: int) -> Features:
+  """Which examples these are, and their randomness."""
+  epoch_seed = _hash(seed, ordinals // total, _PERMUTATION)
+  # The op of tf.random.experimental.index_shuffle, which cannot take a seed for
+  # each index because it pads the wrong axis to the three words needed here.
+  index = tf.raw_ops.RandomIndexShuffle(
+    index=ordinals % total,
+    seed=tf.pad(epoch_seed, [[0, 0], [1, 0]]),
+    max_index=tf.constant(total - 1, tf.int64),
+    rounds=_SHUFFLE_ROUNDS,
+  )
+  return {"index": index, "seed": _hash(seed, ordinals, _EXAMPLE)}
+
+
+def _hash(seed: int, numbers: tf.Tensor, use: int) -> tf.Tensor:
+  """Hashes (seed, number, use) to an int32 seed [n, 2] for each number.
+
+  SplitMix64 (https://doi.org/10.1145/2714064.2660195): neighbours, be it of
+  numbers or of seeds, give unrelated results.
+  """
+  start = _splitmix64_int((seed * 4 + use) % 2**64)
+  mixed = tf.cast(numbers, tf.uint64) * _word(0x9E3779B97F4A7C15)
+  mixed += _word(start)
+  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+    mixed = tf.bitwise.bitwise_xor(
+      mixed, tf.bitwise.right_shift(mixed, _word(shift))
+    )
+    mixed *= _word(factor)
+  mixed = tf.bitwise.bitwise_xor(
+    mixed, tf.bitwise.right_shift(mixed, _word(31))
+  )
+  return tf.bitcast(mixed, tf.int32)
+
+
+def _word(value: int) -> tf.Tensor:
+  return tf.constant(value, tf.uint64)
+
+
+def _splitmix64_int(value: int) -> int:
+  value = (value + 0x9E3779B97F4A7C15) % 2**64
+  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+  value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+  return value ^ (value >> 31)
+
+
+def _dataset(
+  source: Source,
+  preprocess: Preprocess,
+  rows: int,
+  examples_of: Callable[[tf.Tensor], Features],
+  start_step: int,
+  total_steps: int,
+) -> tf.data.Dataset:
+  """Batches of `rows`; memory is bounded by what the threads hold."""
+
+  @tf.autograph.experimental.do_not_convert
+  def fetch(counters: tf.Tensor) -> Features:
+    return _fetch(source, examples_of(counters))
+
+  dataset = tf.data.Dataset.range(start_step * rows, total_steps * rows)
+  dataset = dataset.batch(_CHUNK)
+  dataset = dataset.map(fetch, tf.data.AUTOTUNE, deterministic=True).unbatch()
+  dataset = preprocess.host(
+    dataset,
+    chunk_size=_CHUNK,
+    first=lambda features: _parse(source, features),
+    last=_select,
+  )
+  dataset = dataset.batch(rows, drop_remainder=True)
+  options = tf.data.Options()
+  options.deterministic = True
+  return dataset.prefetch(_PREFETCH_BATCHES).with_options(options)
+
+
+def _fetch(source: Source, examples: Features) -> Features:
+  return {**source.fetch(examples["index"]), **_owned(examples)}
+
+
+def _parse(source: Source, features: Features) -> Features:
+  """Parses one example; marks the rows that only fill up a batch."""
+  owned = _owned(features)
+  others = {k: v for k, v in features.items() if k not in owned}
+  if "mask" in owned:
+    owned["index"] = tf.where(owned["mask"], owned["index"], -1)
+  return {**source.parse(others), **owned}
+
+
+def _owned(features: Features) -> Features:
+  return {k: features[k] for k in RESERVED if k in features}
+
+
+def _select(features: Features) -> Features:
+  """What goes to the accelerator: numbers in arrays of one known shape."""
+  image = features.get("image")
+  if image is not None and image.dtype == tf.string:
+    raise ValueError(
+      "Images are still encoded after preprocessing: begin it with 'decode' or "
+      "'decode_jpeg_and_inception_crop(size)'."
+    )
+  if image is not None and not image.shape.is_fully_defined():
+    raise ValueError(
+      f"Images of shape {image.shape} cannot make a batch: add an op such as "
+      "'resize(224)' or 'central_crop(224)' to the preprocessing."
+    )
+  return {
+    name: value
+    for name, value in features.items()
+    if name != "seed"
+    and value.dtype != tf.string
+    and value.shape.is_fully_defined()
+  }
+
+
+def _batches(
+  dataset: tf.data.Dataset,
+  source: Source,
+  preprocess: Preprocess,
+  rows: int,
+  examples_of: Callable[[tf.Tensor], Features],
+  start_step: int,
+  total_steps: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  iterator = iter(dataset)
+  for step in range(start_step, total_steps):
+    try:
+      batch = next(iterator)
+    except tf.errors.OpError as error:
+      # The chunk in which it is may reach beyond this batch.
+      stop = min((step + 1) * rows + _CHUNK, total_steps * rows)
+      for counter in range(step * rows, stop):
+        examples = examples_of(tf.constant([counter], tf.int64))
+        _try_example(source, preprocess, examples, counter // rows)
+      raise InputError(
+        f"Reading {source.data!r}, split {source.split!r}, failed at step "
+        f"{step}, though each of its examples can be read now. If this goes "
+        f"away when the run is resumed, the storage is at fault: {error}"
+      ) from error
+    yield {name: value.numpy() for name, value in batch.items()}
+
+
+def _try_example(source, preprocess, examples, step) -> None:
+  """Raises an InputError if this one example is the culprit."""
+  index = int(examples["index"][0])
+  try:
+    features = _fetch(source, examples)
+    features = {name: value[0] for name, value in features.items()}
+    preprocess(_parse(source, features))
+  except (tf.errors.OpError, ValueError, OSError) as error:
+    reason = getattr(error, "message", None) or str(error)
+    raise InputError(
+      f"Cannot read {source.describe(index)} (example {index} of "
+      f"{source.data!r}, split {source.split!r}, step {step}): "
+      f"{reason.strip().splitlines()[0]}\n"
+      "Replace or remove this example, then resume; a data set with other "
+      "examples has another order."
+    ) from error

@@ -1,0 +1,246 @@
+"""Preprocessing strings: `decode|resize(224)|value_range(-1,1)` to functions.
+
+The string is one Python expression of calls joined by `|`, literals only. It
+is the language of big_vision's and vision_transformer's configs, and the names
+that are published there mean the same here. The ops live in the `ops_*` and
+`randaug` modules; this file owns the parsing and the order of the kinds.
+"""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from vitjax.data.pp import kinds, ops_general, ops_image, randaug
+from vitjax.data.pp.kinds import Features
+
+
+def _merge(*tables: dict[str, Callable]) -> dict[str, Callable]:
+  merged = {}
+  for table in tables:
+    if twice := merged.keys() & table.keys():
+      raise ValueError(f"Ops defined twice: {sorted(twice)}.")
+    merged.update(table)
+  return merged
+
+
+OPS = _merge(ops_general.OPS, ops_image.OPS, randaug.OPS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+  position: int
+  op: Callable
+  keys: frozenset[str]  # Values of the arguments that name features.
+
+  def __call__(self, features: Features) -> Features:
+    """Runs the op, which sees a seed of its own."""
+    if "seed" not in features:
+      return self.op(features)
+    seed = features["seed"]
+    out = self.op({**features, "seed": kinds.fold_in(seed, self.position)})
+    return {**out, "seed": seed}
+
+
+class Preprocess:
+  """A parsed preprocessing string; make it with `build`.
+
+  Attributes:
+    spec: the string.
+  """
+
+  def __init__(self, spec: str, steps: list[_Step]):
+    self.spec = spec
+    self._host = [s for s in steps if not isinstance(s.op, kinds.DeviceOp)]
+    self._device = [s.op for s in steps if isinstance(s.op, kinds.DeviceOp)]
+
+  def __repr__(self) -> str:
+    return f"Preprocess({self.spec!r})"
+
+  def __call__(self, features: Features) -> Features:
+    """Runs the host's ops on one example, eagerly or in a graph."""
+    for step in self._host:
+      if isinstance(step.op, kinds.ChunkOp):
+        chunk = step({k: v[None] for k, v in features.items()})
+        features = {k: v[0] for k, v in chunk.items()}
+      else:
+        features = step(features)
+    return features
+
+  def host(
+    self,
+    dataset: tf.data.Dataset,
+    *,
+    chunk_size: int,
+    first: Callable[[Features], Features] = lambda features: features,
+    last: Callable[[Features], Features] = lambda features: features,
+  ) -> tf.data.Dataset:
+    """Maps a dataset of examples through the host's ops, in parallel.
+
+    Args:
+      dataset: single examples, in order.
+      chunk_size: examples that a `ChunkOp` gets at a time.
+      first: applied to each example before the first op, in the same map.
+      last: applied to each example after the last op.
+
+    Returns:
+      The dataset of single examples in the same order.
+    """
+    groups = [(False, [first])]
+    for step in self._host:
+      is_chunk = isinstance(step.op, kinds.ChunkOp)
+      if groups[-1][0] != is_chunk:
+        groups.append((is_chunk, []))
+      groups[-1][1].append(step)
+    if groups[-1][0]:
+      groups.append((False, []))
+    groups[-1][1].append(last)
+
+    for is_chunk, functions in groups:
+
+      @tf.autograph.experimental.do_not_convert
+      def run(features, functions=functions):
+        for function in functions:
+          features = function(features)
+        return features
+
+      if is_chunk:
+        dataset = dataset.batch(chunk_size)
+      dataset = dataset.map(run, tf.data.AUTOTUNE, deterministic=True)
+      if is_chunk:
+        dataset = dataset.unbatch()
+    return dataset
+
+  def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+    """Normalises the images of a batch; jit-able, also fine on NumPy arrays.
+
+    Args:
+      batch: arrays with a leading batch axis; uint8 images in 0..255.
+
+    Returns:
+      The batch with float32 images, or as it was if the string has no
+      `value_range` or other normalising op.
+    """
+    for op in self._device:
+      batch = op(batch)
+    return batch
+
+  @property
+  def pixel_statistics(self) -> dict[str, dict[str, list[float]]]:
+    """`{"image": {"mean": [...], "std": [...]}}` of 0..255, or `{}`.
+
+    The network sees `(pixel - mean) / std`. Goes to JSON next to weights.
+    """
+    return {
+      op.key: {"mean": list(op.mean), "std": list(op.std)}
+      for op in self._device
+    }
+
+
+def build(pp: str) -> Preprocess:
+  """Parses a preprocessing string.
+
+  Args:
+    pp: such as `"decode|resize(224)|value_range(-1,1)"`; may be empty.
+
+  Returns:
+    The preprocessing.
+
+  Raises:
+    ValueError: if the string is not such an expression, an op is unknown or
+      gets wrong arguments, or an image op follows a normalising op. The
+      message shows the place.
+  """
+  text = pp.replace("\n", " ").strip()
+  if not text:
+    return Preprocess(pp, [])
+  try:
+    tree = ast.parse(text, mode="eval").body
+  except SyntaxError as error:
+    raise _error(text, (error.offset or 1) - 1, "not an expression") from None
+  steps = []
+  for position, node in enumerate(_split(tree)):
+    steps.append(_step(text, position, node))
+    done = [s for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
+    for device in done:
+      if device.op.key in steps[-1].keys:
+        raise _error(
+          text,
+          node.col_offset,
+          f"this op changes {device.op.key!r} after it was normalised. "
+          "value_range, normalize and vgg_value_range run on the accelerator, "
+          "so they must come after every other op on the image, and only once",
+        )
+  return Preprocess(pp, steps)
+
+
+def _split(node: ast.expr) -> list[ast.expr]:
+  if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+    return [*_split(node.left), *_split(node.right)]
+  return [node]
+
+
+def _step(text: str, position: int, node: ast.expr) -> _Step:
+  """Looks the op up and calls its factory with the literal arguments."""
+  column = node.col_offset
+  call = node if isinstance(node, ast.Call) else None
+  name = call.func if call else node
+  if not isinstance(name, ast.Name):
+    raise _error(text, column, "expected an op such as 'resize(224)'")
+  if name.id not in OPS:
+    near = difflib.get_close_matches(name.id, OPS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = ", ".join(sorted(OPS))
+    raise _error(text, column, f"unknown op {name.id!r}.{hint} Known: {known}")
+
+  args = [_literal(text, arg) for arg in call.args] if call else []
+  kwargs = {}
+  for keyword in call.keywords if call else []:
+    if keyword.arg is None:
+      raise _error(text, column, "'**' is not allowed")
+    kwargs[keyword.arg] = _literal(text, keyword.value)
+  signature = inspect.signature(OPS[name.id])
+  try:
+    bound = signature.bind(*args, **kwargs)
+    op = OPS[name.id](*args, **kwargs)
+  except (TypeError, ValueError) as error:
+    public = signature.replace(
+      parameters=[
+        p.replace(annotation=p.empty) for p in signature.parameters.values()
+      ],
+      return_annotation=signature.empty,
+    )
+    raise _error(
+      text, column, f"{error}. The op is {name.id}{public}"
+    ) from None
+  bound.apply_defaults()
+  keys = [
+    value
+    for key, value in bound.arguments.items()
+    if key in ("key", "key_result", "inkey", "outkey") and value
+  ]
+  return _Step(position, op, frozenset(keys))
+
+
+def _literal(text: str, node: ast.expr) -> Any:
+  try:
+    return ast.literal_eval(node)
+  except (ValueError, TypeError, SyntaxError):
+    raise _error(
+      text,
+      node.col_offset,
+      "arguments must be literals (numbers, strings, tuples, None, True)",
+    ) from None
+
+
+def _error(text: str, byte_column: int, message: str) -> ValueError:
+  # ast counts bytes of UTF-8, people count characters.
+  column = len(text.encode()[:byte_column].decode(errors="ignore"))
+  return ValueError(
+    f"Preprocessing string, column {column + 1}: {message}.\n"
+    f"  {text}\n  {' ' * column}^"
+  )

@@ -1,0 +1,78 @@
+"""Ops on labels and on the dict of features itself."""
+
+import tensorflow as tf
+
+from vitjax.data.pp.kinds import Features, Op
+
+# Owned by the pipeline: which example this is, whether it is one, its seed.
+RESERVED = ("index", "mask", "seed")
+
+
+def onehot(
+  num_classes: int,
+  *,
+  key: str = "label",
+  key_result: str = "labels",
+  on: float = 1.0,
+  off: float = 0.0,
+) -> Op:
+  """Turns class ids into float32 targets of length `num_classes`.
+
+  A vector of ids gives a multi-hot target. Ids outside of the classes are
+  ignored, so an example of which no id is valid gets `off` everywhere.
+  """
+
+  def run(features: Features) -> Features:
+    ids = features[key]
+    hot = tf.one_hot(ids, num_classes, on_value=True, off_value=False)
+    if ids.shape.rank:
+      hot = tf.reduce_any(hot, axis=-2)
+    return {**features, key_result: tf.where(hot, float(on), float(off))}
+
+  return run
+
+
+def keep(*names: str) -> Op:
+  """Keeps only the named features (and those that the pipeline owns)."""
+  if not names:
+    raise ValueError("keep needs the name of at least one feature")
+
+  def run(features: Features) -> Features:
+    _require(features, names)
+    kept = (*names, *RESERVED)
+    return {name: value for name, value in features.items() if name in kept}
+
+  return run
+
+
+def drop(*names: str) -> Op:
+  """Removes the named features."""
+  if bad := set(names) & set(RESERVED):
+    raise ValueError(f"{sorted(bad)} cannot be dropped")
+
+  def run(features: Features) -> Features:
+    _require(features, names)
+    return {k: v for k, v in features.items() if k not in names}
+
+  return run
+
+
+def copy(inkey: str, outkey: str) -> Op:
+  """Copies the feature `inkey` to `outkey`."""
+
+  def run(features: Features) -> Features:
+    _require(features, (inkey,))
+    return {**features, outkey: features[inkey]}
+
+  return run
+
+
+def _require(features: Features, names: tuple[str, ...]) -> None:
+  if missing := [name for name in names if name not in features]:
+    raise ValueError(
+      f"Preprocessing: no feature {missing[0]!r}; there are "
+      f"{sorted(set(features) - {'seed'})}."
+    )
+
+
+OPS = {"onehot": onehot, "keep": keep, "drop": drop, "copy": copy}

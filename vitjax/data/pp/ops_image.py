@@ -1,0 +1,471 @@
+"""Ops on one image: decoding, geometry, and the scaling of pixel values.
+
+Images are uint8 [h, w, c] from decoding until they reach the accelerator: an
+op that resamples rounds to the nearest integer. Where an op has a published
+name (big_vision, vision_transformer) it has the published meaning.
+
+EXIF orientation is ignored, as in the published pipelines: a photograph taken
+with a turned camera is decoded as its pixels are stored.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from vitjax.data.pp.kinds import DeviceOp, Features, Op, as_statistics
+
+_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
+
+# tf.data runs many ops at once already; OpenCV's own threads only get in the
+# way.
+cv2.setNumThreads(0)
+
+
+def decode(channels: int = 3, *, key: str = "image") -> Op:
+  """Decodes JPEG, PNG, GIF (first frame), BMP or WebP, by its first bytes.
+
+  An image that is an array already only gets the number of channels. Alpha is
+  dropped, grey is repeated for three channels.
+
+  Args:
+    channels: 1 or 3.
+    key: the feature.
+  """
+  if channels not in (1, 3):
+    raise ValueError(f"channels must be 1 or 3, not {channels}")
+
+  def run(features: Features) -> Features:
+    return {**features, key: _decode(features[key], channels)}
+
+  return run
+
+
+def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+  if image.dtype != tf.string:
+    return _with_channels(image, channels)
+  image = tf.cond(
+    tf.logical_or(_starts(image, b"RIFF"), _starts(image, b"BM")),
+    lambda: tf.numpy_function(
+      lambda data: _decode_opencv(data, channels), [image], tf.uint8
+    ),
+    lambda: tf.io.decode_image(
+      image, channels=channels, expand_animations=False
+    ),
+  )
+  return tf.ensure_shape(image, (None, None, channels))
+
+
+def _starts(data: tf.Tensor, magic: bytes) -> tf.Tensor:
+  return tf.strings.substr(data, 0, len(magic)) == magic
+
+
+def _decode_opencv(data: bytes, channels: int) -> np.ndarray:
+  """WebP, which TensorFlow lacks, and the BMPs that it does not take."""
+  flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+  image = cv2.imdecode(
+    np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
+  )
+  if image is None:
+    raise ValueError("neither a WebP nor a BMP image that OpenCV can decode")
+  return image.reshape(*image.shape[:2], channels)
+
+
+def _with_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
+  if image.shape[-1] == channels:
+    return image
+  if image.shape[-1] == 1:
+    return tf.repeat(image, channels, axis=-1)
+  if channels == 1:
+    return tf.image.rgb_to_grayscale(image[..., :3])
+  return image[..., :channels]
+
+
+def decode_jpeg_and_inception_crop(
+  size: int | Sequence[int],
+  area_min: float = 5,
+  area_max: float = 100,
+  aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
+  *,
+  key: str = "image",
+) -> Op:
+  """`decode|inception_crop(...)`, decoding only the cropped part of a JPEG."""
+  height, width = _height_width(size)
+  box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
+
+  def run(features: Features) -> Features:
+    image, seed = features[key], features["seed"]
+    if image.dtype != tf.string:
+      image = _decode(image, 3)
+      image = _crop(image, box_of(tf.shape(image), seed))
+    else:
+      image = tf.cond(
+        _starts(image, b"\xff\xd8\xff"),
+        lambda: tf.image.decode_and_crop_jpeg(
+          image, box_of(tf.image.extract_jpeg_shape(image), seed), channels=3
+        ),
+        lambda: _decode_then_crop(image, seed, box_of),
+      )
+    image = tf.ensure_shape(image, (None, None, 3))
+    return {**features, key: _resize_bilinear(image, height, width)}
+
+  return run
+
+
+def inception_crop(
+  size: int | Sequence[int],
+  area_min: float = 5,
+  area_max: float = 100,
+  aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
+  *,
+  key: str = "image",
+) -> Op:
+  """Resizes a random part of the image to `size`.
+
+  Going deeper with convolutions, https://arxiv.org/abs/1409.4842, sec. 6.
+
+  Args:
+    size: pixels, one number or (height, width).
+    area_min: least area of the part, in percent of the image.
+    area_max: greatest area, in percent.
+    aspect_ratio_range: width / height of the part.
+    key: the feature.
+  """
+  height, width = _height_width(size)
+  box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    image = _crop(image, box_of(tf.shape(image), features["seed"]))
+    return {**features, key: _resize_bilinear(image, height, width)}
+
+  return run
+
+
+def _box_sampler(area_min, area_max, aspect_ratio_range):
+  if not 0 < area_min <= area_max <= 100:
+    raise ValueError(
+      "area_min and area_max are percentages, 0 < area_min <= area_max <= 100"
+    )
+
+  def box_of(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """int32 [y, x, height, width]."""
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+      shape,
+      tf.zeros([0, 0, 4], tf.float32),
+      seed,
+      min_object_covered=0.0,
+      aspect_ratio_range=aspect_ratio_range,
+      area_range=(area_min / 100, area_max / 100),
+      use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], size[:2]], axis=0)
+
+  return box_of
+
+
+def _decode_then_crop(data, seed, box_of):
+  image = _decode(data, 3)
+  return _crop(image, box_of(tf.shape(image), seed))
+
+
+def _crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+  y, x, height, width = tf.unstack(box)
+  return image[y : y + height, x : x + width]
+
+
+def resize(
+  size: int | Sequence[int],
+  method: str = "bilinear",
+  *,
+  antialias: bool = False,
+  key: str = "image",
+) -> Op:
+  """Resizes to exactly `size`, without keeping the aspect ratio.
+
+  Bilinear without antialiasing, as published; a reduction by a large factor
+  therefore skips pixels.
+
+  Args:
+    size: pixels, one number or (height, width).
+    method: of `tf.image.resize`.
+    antialias: widens the filter when reducing.
+    key: the feature.
+  """
+  height, width = _height_width(size)
+  _check_method(method)
+
+  def run(features: Features) -> Features:
+    image = _resize(features[key], height, width, method, antialias)
+    return {**features, key: image}
+
+  return run
+
+
+def resize_small(
+  smaller_size: int,
+  method: str = "bilinear",
+  *,
+  antialias: bool = False,
+  key: str = "image",
+) -> Op:
+  """Resizes so that the shorter side is `smaller_size` pixels.
+
+  The longer side is rounded to the nearest pixel (half to even).
+  """
+  _height_width(smaller_size)
+  _check_method(method)
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    shape = tf.cast(tf.shape(image)[:2], tf.float64)
+    ratio = smaller_size / tf.reduce_min(shape)
+    size = tf.cast(tf.round(shape * ratio), tf.int32)
+    image = _resize(image, size[0], size[1], method, antialias)
+    return {**features, key: image}
+
+  return run
+
+
+def _resize(image, height, width, method, antialias):
+  if method == "bilinear" and not antialias and image.dtype == tf.uint8:
+    return _resize_bilinear(image, height, width)
+  dtype = image.dtype
+  image = tf.image.resize(image, (height, width), method, antialias=antialias)
+  if dtype == tf.uint8:  # Bicubic and lanczos overshoot.
+    image = tf.clip_by_value(tf.round(image), 0, 255)
+  return tf.cast(image, dtype)
+
+
+def _resize_bilinear(image: tf.Tensor, height, width) -> tf.Tensor:
+  """`tf.image.resize` of uint8, rounded, several times as fast.
+
+  OpenCV's exact bilinear kernel works in fixed point and gives the same bits
+  on every machine. It differs from rounded float32 by at most one level.
+  """
+  resized = tf.numpy_function(
+    lambda pixels, h, w: cv2.resize(
+      pixels, (w, h), interpolation=cv2.INTER_LINEAR_EXACT
+    ).reshape(h, w, pixels.shape[-1]),
+    [image, height, width],
+    tf.uint8,
+    stateful=False,
+  )
+  static = tuple(s if isinstance(s, int) else None for s in (height, width))
+  return tf.ensure_shape(resized, (*static, image.shape[-1]))
+
+
+def central_crop(
+  size: int | Sequence[int] | None = None, *, key: str = "image"
+) -> Op:
+  """Cuts out the centre.
+
+  An odd margin leaves one more pixel at the right and at the bottom, as
+  published.
+
+  Args:
+    size: pixels, one number or (height, width); none means the largest square.
+    key: the feature.
+  """
+  fixed = None if size is None else _height_width(size)
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    shape = tf.shape(image)
+    if fixed is None:
+      height = width = tf.minimum(shape[0], shape[1])
+    else:
+      height, width = fixed
+      _at_least(shape, height, width, "central_crop")
+    y, x = (shape[0] - height) // 2, (shape[1] - width) // 2
+    image = image[y : y + height, x : x + width]
+    if fixed is not None:
+      image = tf.ensure_shape(image, (height, width, None))
+    return {**features, key: image}
+
+  return run
+
+
+def random_crop(
+  size: int | Sequence[int], padding: int = 0, *, key: str = "image"
+) -> Op:
+  """Cuts out `size` pixels at a uniformly random place.
+
+  Args:
+    size: pixels, one number or (height, width).
+    padding: black pixels that are added at each side before.
+    key: the feature.
+  """
+  height, width = _height_width(size)
+  if padding < 0:
+    raise ValueError(f"padding must not be negative, it is {padding}")
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    if padding:
+      image = tf.pad(image, [[padding] * 2, [padding] * 2, [0, 0]])
+    shape = tf.shape(image)
+    _at_least(shape, height, width, "random_crop")
+    limit = shape[:2] - [height, width] + 1
+    offset = tf.random.stateless_uniform(
+      [2], features["seed"], minval=None, maxval=None, dtype=tf.int32
+    )
+    y, x = tf.unstack(tf.math.floormod(offset, limit))
+    image = image[y : y + height, x : x + width]
+    image = tf.ensure_shape(image, (height, width, None))
+    return {**features, key: image}
+
+  return run
+
+
+def random_shift(pixels: int, *, key: str = "image") -> Op:
+  """Moves the image by up to `pixels` in each direction, filling with black.
+
+  `random_crop` of the image's own size after padding: for small images.
+  """
+  if pixels < 0:
+    raise ValueError(f"pixels must not be negative, it is {pixels}")
+
+  def run(features: Features) -> Features:
+    height, width, _ = features[key].shape
+    if height is None or width is None:
+      raise ValueError(
+        "random_shift needs images of one known size; resize them first."
+      )
+    return random_crop((height, width), pixels, key=key)(features)
+
+  return run
+
+
+def pad(size: int | Sequence[int], value: int = 0, *, key: str = "image") -> Op:
+  """Pads to `size` with the image in the centre.
+
+  An odd margin puts one more pixel at the right and at the bottom.
+
+  Args:
+    size: pixels, one number or (height, width).
+    value: of the new pixels, 0..255.
+    key: the feature.
+  """
+  height, width = _height_width(size)
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    margin = [height, width] - tf.shape(image)[:2]
+    tf.debugging.assert_non_negative(
+      margin, f"pad({size}): the image is larger than that"
+    )
+    before = margin // 2
+    paddings = tf.stack([before, margin - before], axis=1)
+    paddings = tf.concat([paddings, [[0, 0]]], axis=0)
+    image = tf.pad(image, paddings, constant_values=value)
+    image = tf.ensure_shape(image, (height, width, None))
+    return {**features, key: image}
+
+  return run
+
+
+def flip_lr(*, key: str = "image") -> Op:
+  """Mirrors left and right with probability one half."""
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    flip = tf.random.stateless_uniform([], features["seed"]) < 0.5
+    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+    return {**features, key: image}
+
+  return run
+
+
+def value_range(
+  vmin: float = -1,
+  vmax: float = 1,
+  in_min: float = 0,
+  in_max: float = 255,
+  *,
+  key: str = "image",
+) -> DeviceOp:
+  """Maps values linearly from [in_min, in_max] to [vmin, vmax], as float32.
+
+  Runs on the accelerator, so it must follow every other op on the image.
+  """
+  if not (vmin < vmax and in_min < in_max):
+    raise ValueError("needs vmin < vmax and in_min < in_max")
+  # (x - in_min) / (in_max - in_min) * (vmax - vmin) + vmin as (x - mean) / std.
+  std = (in_max - in_min) / (vmax - vmin)
+  return DeviceOp(key, (in_min - vmin * std,), (std,))
+
+
+def normalize(
+  mean: float | Sequence[float] = (0.485, 0.456, 0.406),
+  std: float | Sequence[float] = (0.229, 0.224, 0.225),
+  *,
+  key: str = "image",
+) -> DeviceOp:
+  """`(pixel / 255 - mean) / std`; the defaults are ImageNet's.
+
+  Runs on the accelerator, so it must follow every other op on the image.
+  """
+  mean, std = as_statistics(mean), as_statistics(std)
+  if max(map(abs, mean)) > 1 or max(std) > 1 or min(std) <= 0:
+    raise ValueError(
+      "mean and std are for values in 0..1; vgg_value_range takes those for "
+      "values in 0..255"
+    )
+  return DeviceOp(
+    key, tuple(m * 255 for m in mean), tuple(s * 255 for s in std)
+  )
+
+
+def vgg_value_range(
+  mean: Sequence[float] = (0.485 * 255, 0.456 * 255, 0.406 * 255),
+  std: Sequence[float] = (0.229 * 255, 0.224 * 255, 0.225 * 255),
+  *,
+  key: str = "image",
+) -> DeviceOp:
+  """`(pixel - mean) / std` with values of 0..255; defaults are ImageNet's.
+
+  Runs on the accelerator, so it must follow every other op on the image.
+  """
+  mean, std = as_statistics(mean), as_statistics(std)
+  if min(std) <= 0:
+    raise ValueError(f"std must be positive, it is {std}")
+  return DeviceOp(key, mean, std)
+
+
+def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
+  pair = (size, size) if isinstance(size, int) else tuple(size)
+  if len(pair) != 2 or not all(isinstance(s, int) and s > 0 for s in pair):
+    raise ValueError(
+      f"a size is one positive integer or (height, width), not {size!r}"
+    )
+  return pair
+
+
+def _check_method(method: str) -> None:
+  if method not in _METHODS:
+    raise ValueError(f"method {method!r} is none of {', '.join(_METHODS)}")
+
+
+def _at_least(shape, height, width, name):
+  tf.debugging.assert_greater_equal(
+    shape[:2], [height, width], f"{name}: the image is smaller than the crop"
+  )
+
+
+OPS = {
+  "decode": decode,
+  "decode_jpeg_and_inception_crop": decode_jpeg_and_inception_crop,
+  "inception_crop": inception_crop,
+  "resize": resize,
+  "resize_small": resize_small,
+  "central_crop": central_crop,
+  "random_crop": random_crop,
+  "random_shift": random_shift,
+  "pad": pad,
+  "flip_lr": flip_lr,
+  "value_range": value_range,
+  "normalize": normalize,
+  "vgg_value_range": vgg_value_range,
+}

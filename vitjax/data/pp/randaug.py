@@ -1,0 +1,3 @@
+"""RandAugment."""
+
+OPS = {}

@@ -1,0 +1,279 @@
+"""Where examples come from, as random access to numbered examples.
+
+Every source maps example numbers to features, so that the order of training
+is a function of (seed, step) alone: see `vitjax.data.pipeline`. This file owns
+what a source is, the notation of splits, and the sources that need no files;
+`vitjax.data.folder` and `vitjax.data.records` read from disk.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vitjax.data.pp.kinds import Features
+
+
+class DatasetNotPreparedError(ValueError):
+  """The data set is known, but its files are not there."""
+
+
+class Source:
+  """A split of a data set with random access.
+
+  Attributes:
+    data: what was asked for, such as "imagenet2012" or "folder:/photos".
+    split: such as "train[:99%]".
+    num_examples: length of the split.
+    num_classes: if it has class labels.
+    class_names: by class id, if known.
+    fingerprint: changes when the content does: to notice, on resume, that the
+      data are not those that the run began with.
+  """
+
+  data: str
+  split: str
+  num_examples: int
+  num_classes: int | None = None
+  class_names: tuple[str, ...] | None = None
+  fingerprint: str
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    """Reads a chunk of examples, in graph mode or eagerly.
+
+    Args:
+      indices: int64 [n], each in [0, num_examples).
+
+    Returns:
+      Features with a leading axis of length n.
+    """
+    raise NotImplementedError
+
+  def parse(self, features: Features) -> Features:
+    """Turns one fetched example into `image`, `label` and so on.
+
+    Runs in a parallel map. `image` is a string until decoded, else uint8
+    [h, w, c]; `label` is a scalar int32.
+    """
+    return features
+
+  def describe(self, index: int) -> str:
+    """Says where example `index` of the split is, for error messages."""
+    return f"example {index} of {self.data!r}, split {self.split!r}"
+
+
+def open_source(
+  data: str,
+  split: str,
+  *,
+  data_dir: str | None = None,
+  class_names: Sequence[str] | None = None,
+) -> Source:
+  """Opens a split of a data set.
+
+  Args:
+    data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
+      class folders ("folder:/path"), "digits" (scikit-learn's 1797 images of
+      8x8), or random images ("fake:NUM,HxWxC,CLASSES").
+    split: in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
+    data_dir: where TFDS looks for prepared data sets; its default if none.
+    class_names: the classes that the model knows, by class id; if given, the
+      source labels examples with these or refuses.
+
+  Returns:
+    The source. Nothing is downloaded.
+
+  Raises:
+    DatasetNotPreparedError: if a TFDS data set has to be prepared first.
+    ValueError: if there is no such data set or split, or its classes differ.
+  """
+  if data.startswith("folder:"):
+    from vitjax.data import folder
+
+    return folder.FolderSource(data, split, class_names)
+  if data.startswith("fake:"):
+    source = FakeSource(data, split)
+  elif data == "digits":
+    source = _digits(split)
+  else:
+    from vitjax.data import records
+
+    source = records.TfdsSource(data, split, data_dir)
+  if class_names is not None:
+    _check_class_names(source, tuple(class_names))
+  return source
+
+
+def _check_class_names(source: Source, expected: tuple[str, ...]) -> None:
+  found = source.class_names
+  if found is None or found == expected:
+    return
+  if len(found) != len(expected):
+    difference = f"{len(found)} classes instead of {len(expected)}"
+  else:
+    at = next(i for i, (a, b) in enumerate(zip(found, expected)) if a != b)
+    difference = f"class {at} is {found[at]!r} instead of {expected[at]!r}"
+  raise ValueError(
+    f"{source.data!r} has other classes than the model was trained with: "
+    f"{difference}. Labels would mean something else; use matching data."
+  )
+
+
+_PART = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+def split_indices(
+  data: str, split: str, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+  """Resolves a split in TFDS notation.
+
+  Args:
+    data: for the message.
+    split: such as "train[:10%]+test". A percentage is rounded to the nearest
+      example.
+    sizes: examples in each split that there is.
+
+  Returns:
+    For each part in order, the name of its split and its example numbers:
+    a list of (name, int64 array).
+
+  Raises:
+    ValueError: if it is malformed, or names a split that does not exist.
+  """
+  parts = []
+  for part in split.replace(" ", "").split("+"):
+    match = _PART.fullmatch(part)
+    if not match:
+      raise ValueError(
+        f"Split {split!r} of {data!r} is malformed at {part!r}. Write it as "
+        "'train', 'train[:99%]', 'train[10:20]' or 'train+test'."
+      )
+    name, start, stop = match.groups()
+    if name not in sizes:
+      known = ", ".join(f"{k} ({v})" for k, v in sizes.items())
+      raise ValueError(
+        f"{data!r} has no split {name!r}. It has: {known} (examples)."
+      )
+    size = sizes[name]
+    bounds = slice(_absolute(start, size), _absolute(stop, size))
+    parts.append((name, np.arange(size, dtype=np.int64)[bounds]))
+  if not any(len(indices) for _, indices in parts):
+    raise ValueError(f"Split {split!r} of {data!r} has no examples.")
+  return parts
+
+
+def _absolute(bound: str | None, size: int) -> int | None:
+  if bound is None:
+    return None
+  if bound.endswith("%"):
+    return round(int(bound[:-1]) * size / 100)
+  return int(bound)
+
+
+class ArraySource(Source):
+  """Images and labels that are in memory."""
+
+  def __init__(
+    self,
+    data: str,
+    split: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+  ):
+    """Takes uint8 images [n, h, w, c] and labels [n] of the whole split."""
+    self.data, self.split = data, split
+    self.num_examples = len(images)
+    self.class_names = tuple(class_names)
+    self.num_classes = len(self.class_names)
+    content = hashlib.sha256(images.tobytes())
+    content.update(labels.astype(np.int32).tobytes())
+    self.fingerprint = content.hexdigest()
+    self._images = tf.constant(images)
+    self._labels = tf.constant(labels, tf.int32)
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    return {
+      "image": tf.gather(self._images, indices),
+      "label": tf.gather(self._labels, indices),
+    }
+
+
+def _digits(split: str) -> ArraySource:
+  """Scikit-learn's handwritten digits: train 1437, test 360, all 1797.
+
+  The rows are dealt to train and test by a fixed permutation. Values 0..16
+  become 0..255.
+  """
+  from sklearn import datasets
+
+  digits = datasets.load_digits()
+  images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+  order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
+  rows = {"train": order[:1437], "test": order[1437:], "all": order}
+  parts = split_indices("digits", split, {k: len(v) for k, v in rows.items()})
+  chosen = np.concatenate([rows[name][indices] for name, indices in parts])
+  return ArraySource(
+    "digits",
+    split,
+    images[chosen],
+    digits.target[chosen],
+    [str(name) for name in digits.target_names],
+  )
+
+
+class FakeSource(Source):
+  """Random images with random labels, for smoke tests and benchmarks.
+
+  "fake:1000,224x224x3,10" has 1000 training examples of 10 classes, and a
+  tenth of that (at least one) in each of val and test.
+  """
+
+  _SPLITS = ("train", "val", "test")
+
+  def __init__(self, data: str, split: str):
+    match = re.fullmatch(r"fake:(\d+),(\d+)x(\d+)x(\d+),(\d+)", data)
+    if not match or "0" in match.groups():
+      raise ValueError(
+        f"{data!r} is malformed. Write fake:NUM,HxWxC,CLASSES, such as "
+        "fake:1000,224x224x3,10."
+      )
+    num, *shape, self.num_classes = map(int, match.groups())
+    sizes = dict.fromkeys(self._SPLITS, max(1, num // 10)) | {"train": num}
+    parts = split_indices(data, split, sizes)
+    self.data, self.split = data, split
+    self._shape = tuple(shape)
+    # The identity of an example: its split and its number there.
+    self._ids = tf.concat(
+      [
+        tf.stack([tf.fill(len(i), self._SPLITS.index(name)), i], axis=1)
+        for name, i in (
+          (name, indices.astype(np.int32)) for name, indices in parts
+        )
+      ],
+      axis=0,
+    )
+    self.num_examples = len(self._ids)
+    self.class_names = tuple(map(str, range(self.num_classes)))
+    self.fingerprint = hashlib.sha256(f"{data} {split}".encode()).hexdigest()
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    return {"id": tf.gather(self._ids, indices)}
+
+  def parse(self, features: Features) -> Features:
+    seed = features["id"]
+    noise = tf.random.stateless_uniform(
+      [int(np.prod(self._shape)) // 4 + 1],
+      seed,
+      minval=None,
+      maxval=None,
+      dtype=tf.int32,
+    )
+    pixels = tf.reshape(tf.bitcast(noise, tf.uint8), [-1])
+    label = tf.random.stateless_uniform(
+      [], seed, maxval=self.num_classes, dtype=tf.int32
+    )
+    image = tf.reshape(pixels[: int(np.prod(self._shape))], self._shape)
+    return {"image": image, "label": label}
