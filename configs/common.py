@@ -42,9 +42,11 @@ def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
       )
     kind = type(defaults[name])
     try:
-      options[name] = {"true": True, "false": False}[value.lower()] if (
-        kind is bool
-      ) else kind(value)
+      options[name] = (
+        {"true": True, "false": False}[value.lower()]
+        if (kind is bool)
+        else kind(value)
+      )
     except (ValueError, KeyError):
       raise ValueError(
         f"option {name}={value!r} of the config has to be of type "

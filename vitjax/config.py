@@ -380,9 +380,7 @@ def _unknown(where: str, key: str, known: Mapping | Sequence) -> str:
 
 def _wrong_type(where: str, value, kind) -> str:
   kind = getattr(kind, "__name__", None) or str(kind)
-  return (
-    f"config.{where}={value!r} ({type(value).__name__}) has to be: {kind}."
-  )
+  return f"config.{where}={value!r} ({type(value).__name__}) has to be: {kind}."
 
 
 def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   """Loads, converts, writes."""
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
-  import vitjax  # noqa: PLC0415 (imports wait for --help)
+  import vitjax
 
   out = pathlib.Path(_OUT.value)
   if out.suffix != f".{_FORMAT.value}":

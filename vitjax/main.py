@@ -10,7 +10,6 @@ the same command again to go on.
 
 import hashlib
 import logging as std_logging
-import os
 import pathlib
 import re
 import sys
@@ -79,22 +78,22 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
-    from vitjax import config  # noqa: PLC0415 (imports wait for --help)
+    from vitjax import config
 
     run = config.resolve(_CONFIG.value)
     logging.info("Run folder: %s", workdir)
-    from vitjax import train  # noqa: PLC0415
+    from vitjax import train
 
     train.train_and_evaluate(run, workdir)
-  except (ValueError, OSError, ArithmeticError, RuntimeError) as e:
+  except (ValueError, OSError, ArithmeticError, RuntimeError, KeyError) as e:
     stop_with(e, workdir)
 
 
 def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   """Exits with one message; the traceback goes into the run folder."""
-  from vitjax import train  # noqa: PLC0415
+  from vitjax import preemption
 
-  if isinstance(error, train.Preempted):
+  if isinstance(error, preemption.Preempted):
     logging.info("%s", error)
     sys.exit(EXIT_PREEMPTED)
   where = ""
@@ -112,7 +111,6 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
 
 def set_up_logging() -> None:
   """Plain lines of ours on stderr; other packages only when they warn."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(std_logging.Formatter("%(message)s"))

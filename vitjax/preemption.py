@@ -4,7 +4,7 @@ import signal
 from typing import Any
 
 
-class Preempted(Exception):
+class Preempted(RuntimeError):
   """The run was told to stop, and has saved its state."""
 
 

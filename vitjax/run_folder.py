@@ -1,9 +1,9 @@
 """What a run writes about itself beside checkpoints and metrics.
 
-  config.json       the resolved config
-  environment.json  versions, git revision, devices, command
-  model.json        what it takes to use the parameters: the model's options,
-                    the shape of its input, preprocessing and class names
+config.json       the resolved config
+environment.json  versions, git revision, devices, command
+model.json        what it takes to use the parameters: the model's options,
+                  the shape of its input, preprocessing and class names
 """
 
 import importlib.metadata
@@ -38,9 +38,12 @@ _PACKAGES = (
 
 
 def write(
-  workdir: pathlib.Path, run: config.RunConfig, model: Mapping[str, Any]
+  workdir: pathlib.Path,
+  run: config.RunConfig,
+  model: Mapping[str, Any],
+  parameters: str,
 ) -> None:
-  """Writes the three files, or checks that the run is the one they describe.
+  """Writes the four files, or checks that the run is the one they describe.
 
   Raises:
     ConfigError: if the folder holds a run with another config.
@@ -61,6 +64,7 @@ def write(
       )
   write_json(workdir / ENVIRONMENT, environment())
   write_json(workdir / MODEL, model)
+  write_text(workdir / "parameters.txt", parameters)
   write_text(file, config.to_json(run))
 
 

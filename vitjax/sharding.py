@@ -61,10 +61,15 @@ def of_state(
   Raises:
     ValueError: if a rule matches no leaf, or does not fit a leaf's shape.
   """
-  rules = [(f"(?:.*/)?(?:{regex})", tuple(spec)) for regex, spec in rules]
+  rules = [
+    (f"(?:.*/)?(?:{regex})", PartitionSpec(*spec)) for regex, spec in rules
+  ]
+  specs = trees.match_rules(
+    state, [*rules, (".*", PartitionSpec())], what="config.sharding"
+  )
 
   def sharding(name, leaf, spec):
-    if spec is None or len(spec) != leaf.ndim:
+    if len(spec) != leaf.ndim:
       return replicated(mesh)
     for size, axis in zip(leaf.shape, spec):
       if axis is not None and size % mesh.shape[axis]:
@@ -72,16 +77,6 @@ def of_state(
           f"config.sharding: dimension {size} of {name} {leaf.shape} does not "
           f"divide over mesh axis {axis!r} of {mesh.shape[axis]} devices."
         )
-    return NamedSharding(mesh, PartitionSpec(*spec))
+    return NamedSharding(mesh, spec)
 
-  specs = trees.match_rules(
-    state, rules, every_leaf=False, what="config.sharding"
-  )
-  flat = [
-    sharding(name, leaf, spec)
-    for (name, leaf), spec in zip(
-      trees.flatten(state).items(),
-      jax.tree.leaves(specs, is_leaf=lambda x: x is None or type(x) is tuple),
-    )
-  ]
-  return jax.tree.unflatten(jax.tree.structure(state), flat)
+  return trees.map_with_names(sharding, state, specs)

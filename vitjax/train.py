@@ -6,38 +6,42 @@ run that is killed at any moment and started again ends as if nothing had
 happened.
 """
 
+import contextlib
+import math
 import pathlib
-import signal
-from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import logging
 from clu import parameter_overview
 
 from vitjax import (
+  build,
   checkpoint,
-  evaluators,
   losses,
   metrics,
-  models,
   optim,
+  preemption,
   run_folder,
   sharding,
   weights,
 )
-from vitjax import config as config_lib
-from vitjax import step as step_lib
+from vitjax import (
+  config as config_lib,
+)
+from vitjax import (
+  step as step_lib,
+)
 from vitjax.config import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.pp import builder
-from vitjax.evaluators.base import EvalData
 from vitjax.optim import schedules
 
-
-class Preempted(Exception):
-  """The run was told to stop, and has saved its state."""
+# What is where in a run folder, for the last lines of the log.
+FILES = {
+  "Checkpoints": "checkpoints",
+  "Metrics": "metrics.jsonl",
+  "TensorBoard": "tensorboard",
+}
 
 
 def train_and_evaluate(
@@ -55,19 +59,19 @@ def train_and_evaluate(
   Raises:
     ConfigError: if the config cannot be run, or is not that of the folder.
     InputError: if an example cannot be read; the state is saved before.
-    Preempted: on SIGTERM or Ctrl-C; the state is saved before.
+    preemption.Preempted: on SIGTERM or Ctrl-C; the state is saved before.
     FloatingPointError: if the loss is not finite.
     CheckpointError: if a checkpoint cannot be written or read.
   """
-  check(run)
+  build.check(run)
   is_main = jax.process_index() == 0
   mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp)
-  check_batch_size(run, mesh.size)
+  build.check_batch_size(run, mesh.size)
 
   source = sources.open_source(
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
-  num_classes = number_of_classes(run, source)
+  num_classes = build.number_of_classes(run, source)
   preprocess = builder.build(run.input.pp)
   spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
 
@@ -94,33 +98,42 @@ def train_and_evaluate(
     timescale_steps=steps(run.schedule.timescale, total_steps) or 10_000,
   )
 
-  model = create_model(run, num_classes)
+  model = build.create_model(run.model, num_classes)
   tx = optim.make_optimizer(**run.optim, schedule=schedule)
   init = step_lib.make_init_fn(model, tx, spec["image"].shape)
   key = jax.random.key(run.seed)
   abstract = jax.eval_shape(init, key)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
-  metadata = describe_model(run, num_classes, source, spec)
+  metadata = build.describe_model(run, num_classes, source, spec["image"].shape)
   if is_main:
-    run_folder.write(workdir, run, metadata)
+    overview = parameter_overview.get_parameter_overview(
+      abstract.params, include_stats=False
+    )
+    run_folder.write(workdir, run, metadata, overview)
     log_overview(run, source, num_classes, total_steps, abstract.params)
 
-  with checkpoint.Checkpointer(
-    workdir / "checkpoints",
-    keep_every_steps=steps(run.checkpoint.keep_every, total_steps),
-    best_metric=run.checkpoint.best_metric,
-    best_mode=run.checkpoint.best_mode,
-  ) as checkpointer:
-    # Our own checkpoint first: a restarted run must not start over.
-    wanted = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      abstract,
-      shardings,
+  with contextlib.ExitStack() as stack:
+    checkpointer = stack.enter_context(
+      checkpoint.Checkpointer(
+        workdir / "checkpoints",
+        keep_every_steps=steps(run.checkpoint.keep_every, total_steps),
+        best_metric=run.checkpoint.best_metric,
+        best_mode=run.checkpoint.best_mode,
+      )
     )
-    restored = checkpointer.restore(vars(wanted))
+    # Our own checkpoint first: a run that is restarted must not start over.
+    restored = checkpointer.restore(
+      vars(
+        jax.tree.map(
+          lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+          abstract,
+          shardings,
+        )
+      )
+    )
     if restored is None:
-      state = jax.jit(init, out_shardings=shardings)(key)
       first_step = 0
+      state = jax.jit(init, out_shardings=shardings)(key)
     else:
       first_step, items, info = restored
       state = step_lib.TrainState(**items)
@@ -129,17 +142,9 @@ def train_and_evaluate(
 
     predict = step_lib.make_predict_fn(model, preprocess.on_device)
     evals = {
-      name: make_evaluator(section, run, predict, source, num_classes, mesh)
+      name: build.make_evaluator(section, run, predict, source, mesh)
       for name, section in run.evals.items()
     }
-    writer = metrics.MetricsWriter(
-      workdir, start_step=first_step, is_main=is_main
-    )
-    progress = metrics.Progress(total_steps, run.input.batch_size)
-    profiler = metrics.ProfilerWindow(
-      workdir, run.report.profile_first_step, run.report.profile_num_steps
-    )
-
     train_step = jax.jit(
       step_lib.make_train_step(
         model,
@@ -157,33 +162,51 @@ def train_and_evaluate(
       in_shardings=(shardings, sharding.over_batch(mesh)),
       out_shardings=(shardings, sharding.replicated(mesh)),
     )
-    feed = device.to_device(
-      pipeline.train_batches(
-        source,
-        preprocess,
-        batch_size=run.input.batch_size,
-        seed=run.seed,
-        start_step=first_step,
-        total_steps=total_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-      ),
-      sharding.over_batch(mesh),
+    feed = stack.enter_context(
+      device.to_device(
+        pipeline.train_batches(
+          source,
+          preprocess,
+          batch_size=run.input.batch_size,
+          seed=run.seed,
+          start_step=first_step,
+          total_steps=total_steps,
+          process_index=jax.process_index(),
+          process_count=jax.process_count(),
+        ),
+        sharding.over_batch(mesh),
+      )
+    )
+    writer = stack.enter_context(
+      metrics.MetricsWriter(workdir, start_step=first_step, is_main=is_main)
+    )
+    profiler = metrics.ProfilerWindow(
+      workdir / "profile",
+      run.report.profile_first_step or 0,
+      run.report.profile_num_steps
+      * (run.report.profile_first_step is not None),
+    )
+    stack.callback(profiler.close)
+    progress = metrics.Progress(
+      total_steps, run.input.batch_size, start_step=first_step
     )
 
     def report(step, measured):
       measured = jax.device_get(measured)
       for name in ("train/loss", "train/param_norm"):
-        if not jnp.isfinite(measured[name]):
+        if not math.isfinite(measured[name]):
           raise FloatingPointError(
             f"{name} is {measured[name]} at step {step}; training stops. The "
-            f"last checkpoint is step {checkpointer.latest_step}. Usual "
+            f"last checkpoint is of step {checkpointer.latest_step}. Usual "
             "causes: a learning rate that is too high, a warm-up that is too "
             "short, or no config.optim.grad_clip_norm."
           )
       if step % report_every == 0 or step == total_steps:
         writer.write(step, measured)
-        logging.info("%s", progress.line(step, **measured))
+        writer.write_timing(step, progress.scalars())
+        shown = {"loss": measured["train/loss"]}
+        shown["lr"] = measured["train/learning_rate"]
+        logging.info("%s", progress.line(step, shown))
 
     def evaluate(names, step):
       results = {}
@@ -196,8 +219,8 @@ def train_and_evaluate(
       return results
 
     def save(step, results=None):
-      writer.flush()  # the record of this step is on disk before its state
       with progress.paused("checkpoint"):
+        writer.flush()  # the record of a step is on disk before its state
         checkpointer.save(
           step,
           vars(state),
@@ -205,50 +228,58 @@ def train_and_evaluate(
           info={"fingerprint": source.fingerprint},
         )
 
-    if first_step == total_steps:
-      logging.info("This run is already finished; evaluating it.")
-      results = evaluate(evals, first_step)
-      finish(run, workdir, checkpointer, results)
-      return results
-
-    pending = None  # metrics of the step before, still on the device
     results = {}
-    with StopRequest() as stop:
-      for step in range(first_step + 1, total_steps + 1):
-        try:
-          with progress.paused("input"):
-            batch = next(feed)
-        except pipeline.InputError:
-          if jax.process_count() == 1 and step > 1:
-            save(step - 1)
-          raise
-        with jax.transfer_guard("disallow"):
-          state, measured = train_step(state, batch)
-        if pending:
-          report(*pending)
-        pending = step, measured
+    if first_step == total_steps:
+      logging.info("This run is finished already; evaluating it once more.")
+      results = evaluate(evals, total_steps)
+    stop = stack.enter_context(preemption.StopRequest())
+    pending = None  # metrics of the step before, still on the device
+    for step in range(first_step + 1, total_steps + 1):
+      profiler.update(step - 1, wait_for=state.step)
+      try:
+        with progress.waiting():
+          batch = next(feed)
+      except pipeline.InputError:
+        if step > 1 and jax.process_count() == 1:
+          save(step - 1)  # the data can be mended and the run go on
+        raise
+      with jax.transfer_guard("disallow"):
+        state, measured = train_step(state, batch)
+      progress.update(step)
+      if pending:
+        report(*pending)
+      pending = step, measured
 
-        is_last = step == total_steps
-        names = [n for n in evals if is_last or step % eval_every[n] == 0]
-        is_save = is_last or step % save_every == 0 or stop.requested
-        is_save |= bool(names and run.checkpoint.best_metric)
-        if names or is_save:
-          report(*pending)
-          pending = None
-        if names:
-          results = evaluate(names, step)
-          writer.write(step, results)
-        if is_save:
-          save(step, results if names else None)
-        if stop.requested and not is_last:
-          checkpointer.wait()
-          raise Preempted(
-            f"Stopped by {stop.requested} after step {step} of {total_steps}; "
-            "everything is saved. Run the same command again to go on."
-          )
-    checkpointer.wait()
-    finish(run, workdir, checkpointer, results)
-    return results
+      is_last = step == total_steps
+      names = [n for n in evals if is_last or step % eval_every[n] == 0]
+      is_save = is_last or step % save_every == 0 or bool(stop.requested)
+      is_save |= bool(names and run.checkpoint.best_metric)
+      if names or is_save:
+        report(*pending)
+        pending = None
+      if names:
+        results = evaluate(names, step)
+        writer.write(step, results)
+      if is_save:
+        save(step, results if names else None)
+      if stop.requested and not is_last:
+        checkpointer.wait()
+        raise preemption.Preempted(
+          f"Stopped by {stop.requested} after step {step} of {total_steps}; "
+          "everything is saved. Run the same command again to go on."
+        )
+    with progress.paused("checkpoint"):
+      checkpointer.wait()
+    logging.info("Time: %s", progress.summary())
+
+  if run.export_npz and is_main:
+    params = jax.device_get(state.params)
+    weights.save(workdir / "params.npz", params, model, metadata=metadata)
+    logging.info("Weights: %s", workdir / "params.npz")
+  if is_main:
+    for title, file in FILES.items():
+      logging.info("%s: %s", title, workdir / file)
+  return results
 
 
 def log_overview(
@@ -256,8 +287,9 @@ def log_overview(
 ) -> None:
   """Says what is about to happen."""
   logging.info(
-    "Parameters:\n%s",
-    parameter_overview.get_parameter_overview(params, include_stats=False),
+    "Model: %s, %s parameters.",
+    " ".join(f"{k}={v}" for k, v in run.model.items()),
+    f"{sum(x.size for x in jax.tree.leaves(params)):,}",
   )
   logging.info(
     "Training data: %s %s, %s examples, %d classes. %s steps of %d examples, "

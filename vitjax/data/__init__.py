@@ -7,6 +7,8 @@ used on the host alone: importing the package hides every accelerator from it.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Without this every start prints lines about oneDNN, which no op here uses.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 

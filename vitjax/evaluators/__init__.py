@@ -29,8 +29,7 @@ def find(name: str) -> type:
     near = difflib.get_close_matches(name, _EVALUATORS, 1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ValueError(
-      f"{name!r} is not an evaluator. {hint}"
-      f"Known: {', '.join(_EVALUATORS)}."
+      f"{name!r} is not an evaluator. {hint}Known: {', '.join(_EVALUATORS)}."
     )
   try:
     return importlib.import_module(module).Evaluator

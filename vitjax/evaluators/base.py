@@ -59,9 +59,7 @@ class MaskedSums:
     def with_count(params, batch):
       return {**sums_fn(params, batch), "n_seen": batch["mask"].sum()}
 
-    self._fn = jax.jit(
-      with_count, out_shardings=sharding.replicated(data.mesh)
-    )
+    self._fn = jax.jit(with_count, out_shardings=sharding.replicated(data.mesh))
 
   def __call__(self, params: Params) -> dict[str, float]:
     """The sums, and `n_seen`, over the whole set.

@@ -9,9 +9,7 @@ from vitjax import losses
 from vitjax.evaluators import base
 
 
-def correct_at_k(
-  logits: jax.Array, label: jax.Array, k: int
-) -> jax.Array:
+def correct_at_k(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
   """(b,) bool: is the label among the k largest logits?
 
   Classes that tie with the label's logit count as larger, and so does NaN: a

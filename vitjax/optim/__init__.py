@@ -11,6 +11,7 @@ so weight_decay=0.1 with learning_rate=1e-3 of the first convention is
 weight_decay=1e-4 of the second.
 """
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -58,9 +59,7 @@ def options(name: str) -> dict[str, Any]:
   own = inspect.signature(OPTIMIZERS[name]).parameters
   hidden = ("schedule", "options")
   return {
-    k: p.annotation
-    for k, p in {**common, **own}.items()
-    if k not in hidden
+    k: p.annotation for k, p in {**common, **own}.items() if k not in hidden
   }
 
 
@@ -96,7 +95,7 @@ def make_optimizer(
   chain.append(OPTIMIZERS[name](**options))
   chain.append(optax.scale(learning_rate))
   if weight_decay:
-    decayed = lambda params: trees.mask(params, decay_params)
+    decayed = functools.partial(trees.mask, regexes=decay_params)
     chain.append(optax.add_decayed_weights(weight_decay, mask=decayed))
   chain += [optax.scale_by_schedule(schedule), optax.scale(-1.0)]
   return optax.chain(*chain)
