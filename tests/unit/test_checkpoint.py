@@ -18,7 +18,7 @@ from absl import logging
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vitjax import checkpoint, checksums, trees
+from vitjax import checkpoint, checksums, step_files, trees
 from vitjax.checkpoint import Checkpointer, CheckpointError
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -553,3 +553,15 @@ def test_the_record_names_every_leaf(tmp_path):
   assert names == {n: trees.names(tree) for n, tree in _state().items()}
   text = (tmp_path / "3" / "info" / "metadata").read_text()
   json.loads(text, parse_constant=lambda c: pytest.fail(f"not JSON: {c}"))
+
+
+def test_a_step_of_a_newer_version_is_not_damage(tmp_path):
+  _save(tmp_path)
+  file = tmp_path / "2" / "info" / "metadata"
+  record = json.loads(file.read_text()) | {"format": 2, "vitjax": "9.0"}
+  file.write_text(json.dumps(step_files._seal(record)))
+  with Checkpointer(tmp_path, keep_latest=5) as checkpointer:
+    with pytest.raises(ValueError, match=r"written by vitjax 9\.0, which this"):
+      checkpointer.restore(_abstract(_state()))
+  with pytest.raises(CheckpointError, match=r"written by vitjax 9\.0"):
+    checkpoint.load_params(tmp_path)
