@@ -42,7 +42,9 @@ class SaveError(CheckpointError):
 class Checkpointer:
   """Saves and restores `{item: pytree of arrays}` in a directory of steps.
 
-  All processes of a run call every method, in the same order. Usable as a
+  All processes of a run call every method, in the same order. Only one run
+  at a time may have a Checkpointer on a directory: it removes half-written
+  steps, which would be the other's. To read, use `load_params`. Usable as a
   context manager, which closes it.
 
   Args:
@@ -222,7 +224,7 @@ class Checkpointer:
       good = (
         "No older checkpoint exists."
         if newest is None
-        else f"Step {newest} is intact and is what a restart continues from."
+        else f"Step {newest} is complete; a restart continues from it."
       )
       raise SaveError(
         f"the checkpoint of step {step} could not be written to "
@@ -380,6 +382,11 @@ def load_params(
   try:
     params = step_files.read_item(directory, step, item, record)
   except Exception as error:
+    if not (directory / str(step)).exists():
+      raise CheckpointError(
+        f"step {step} in {directory} was deleted while it was read; a run is "
+        "saving newer steps there. Try again."
+      ) from error
     others = [s for s in step_files.list_steps(directory) if s != step]
     raise CheckpointError(
       f"{item} of step {step} in {directory} is damaged: "

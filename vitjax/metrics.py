@@ -104,8 +104,9 @@ class MetricsWriter:
   def flush(self) -> None:
     """Returns when the record is on the disk; call before each checkpoint.
 
-    Otherwise a power cut could keep the checkpoint of a step and lose its
-    metrics, which are never computed again.
+    All lines of a step come before its checkpoint: a run that resumes from
+    it does not compute them again, so after a kill or a power cut they would
+    be missing.
     """
     for file in self._files.values():
       file.flush()

@@ -168,17 +168,13 @@ def restore_step(
   """
   record = read_record(directory, step)
   saved = {
-    name: {
-      leaf_name or _BARE_LEAF: jax.ShapeDtypeStruct(leaf["shape"], _dtype(leaf))
-      for leaf_name, leaf in item.items()
-    }
-    for name, item in record["items"].items()
+    f"{item}/{name}" if name else item: jax.ShapeDtypeStruct(
+      leaf["shape"], _dtype(leaf)
+    )
+    for item, leaves in record["items"].items()
+    for name, leaf in leaves.items()
   }
-  wanted = {
-    name: {leaf or _BARE_LEAF: x for leaf, x in trees.flatten(tree).items()}
-    for name, tree in abstract_state.items()
-  }
-  if difference := trees.compare(wanted, saved):
+  if difference := trees.compare(dict(abstract_state), saved):
     raise MismatchError(
       f"the checkpoint of step {step} in {directory} does not fit this run "
       f"(wanted vs saved). {difference.message()} The config has changed: "
@@ -186,7 +182,7 @@ def restore_step(
     )
   state = {}
   for name, tree in abstract_state.items():
-    described = record["items"][name]
+    described = record["items"].get(name, {})
     targets = {n: _target(leaf) for n, leaf in trees.flatten(tree).items()}
     filled = {n: t for n, t in targets.items() if math.prod(t.shape)}
     found = _read(directory / str(step) / name, filled) if filled else {}

@@ -245,6 +245,8 @@ def test_another_model_is_an_error_not_a_fallback(tmp_path):
   other["params"]["half"] = jnp.zeros(24, jnp.float32)
   del other["params"]["head"]["bias"]
   other["ema_params"] = {"w": jnp.zeros(3)}
+  other["step"] = jnp.zeros((2,), jnp.int32)
+  other["nothing"] = ()
   with Checkpointer(tmp_path, keep_latest=5) as checkpointer:
     with pytest.raises(ValueError) as error:
       checkpointer.restore(_abstract(other))
@@ -252,7 +254,7 @@ def test_another_model_is_an_error_not_a_fallback(tmp_path):
   assert (
     f"step 2 in {tmp_path} does not fit this run (wanted vs saved). "
     "Missing: ema_params/w. Extra: params/head/bias. "
-    "Shape: params/head/kernel (16, 10) vs (16, 512). "
+    "Shape: params/head/kernel (16, 10) vs (16, 512), step (2,) vs (). "
     "Dtype: params/half float32 vs bfloat16. The config has changed"
   ) in str(error.value)
 
@@ -444,7 +446,7 @@ def test_a_failed_write_is_one_clear_error(tmp_path):
   message, steps = out.splitlines()
   assert f"step 2 could not be written to {tmp_path}: File too" in message
   assert "MB are free there; one checkpoint takes up to 16.0 MB" in message
-  assert "Step 1 is intact" in message
+  assert "Step 1 is complete" in message
   assert steps == "[1]"
   assert "Event loop is closed" not in err and "Traceback" not in err
   assert [p.name for p in tmp_path.iterdir()] == ["4"]

@@ -25,9 +25,7 @@ def _one(x):
 
 
 @pytest.mark.parametrize("dtype", _DTYPES)
-@pytest.mark.parametrize(
-  "shape", [(), (0,), (3, 0, 2), (1,), (7, 5), (2, 3, 4)]
-)
+@pytest.mark.parametrize("shape", [(), (3, 0, 2), (2, 3, 4)])
 def test_devices_and_numpy_agree(shape, dtype):
   x = _random(shape, dtype)
   assert _one(jnp.asarray(x)) == checksums.of_array(x)

@@ -156,6 +156,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
     writer.close()
 
 
+@pytest.mark.slow  # imports TensorFlow
 def test_tensorboard_files_are_written(tmp_path):
   with MetricsWriter(tmp_path) as writer:
     writer.write(1, {"train/loss": 2.0, "bad": math.nan})
@@ -165,6 +166,7 @@ def test_tensorboard_files_are_written(tmp_path):
   assert b"train/loss" in data and b"step_seconds" in data
 
 
+@pytest.mark.slow  # imports TensorFlow
 def test_tensorboard_that_fails_is_one_warning(tmp_path):
   (tmp_path / "tensorboard").write_text("in the way")
   messages = []
