@@ -85,16 +85,24 @@ def check_state(state: Mapping[str, PyTree]) -> None:
       )
 
 
-def _describe(tree: PyTree) -> dict[str, dict[str, Any]]:
-  sums = checksums.of_tree(tree)
+def _describe(state: Mapping[str, PyTree]) -> dict[str, dict[str, Any]]:
+  # One call for all items: what it compiles then serves `restore_step` too.
+  sums = checksums.of_tree(dict(state))
   return {
-    name: {
-      "shape": list(leaf.shape),
-      "dtype": str(leaf.dtype),
-      "checksum": f"{sums[name]:016x}",
+    item: {
+      name: {
+        "shape": list(leaf.shape),
+        "dtype": str(leaf.dtype),
+        "checksum": f"{sums[_full_name(item, name)]:016x}",
+      }
+      for name, leaf in trees.flatten(tree).items()
     }
-    for name, leaf in trees.flatten(tree).items()
+    for item, tree in state.items()
   }
+
+
+def _full_name(item: str, name: str) -> str:
+  return f"{item}/{name}" if name else item
 
 
 def _dtype(leaf: Mapping[str, Any]) -> np.dtype:
@@ -130,7 +138,7 @@ def make_record(
       "format": 1,
       "step": int(step),
       "vitjax": vitjax.__version__,
-      "items": {name: _describe(tree) for name, tree in state.items()},
+      "items": _describe(state),
       "metrics": _json_floats(metrics),
       "best": dict(best),
       "info": _json_value(dict(info)),
@@ -168,9 +176,7 @@ def restore_step(
   """
   record = read_record(directory, step)
   saved = {
-    f"{item}/{name}" if name else item: jax.ShapeDtypeStruct(
-      leaf["shape"], _dtype(leaf)
-    )
+    _full_name(item, name): jax.ShapeDtypeStruct(leaf["shape"], _dtype(leaf))
     for item, leaves in record["items"].items()
     for name, leaf in leaves.items()
   }
@@ -182,7 +188,6 @@ def restore_step(
     )
   state = {}
   for name, tree in abstract_state.items():
-    described = record["items"].get(name, {})
     targets = {n: _target(leaf) for n, leaf in trees.flatten(tree).items()}
     filled = {n: t for n, t in targets.items() if math.prod(t.shape)}
     found = _read(directory / str(step) / name, filled) if filled else {}
@@ -191,7 +196,7 @@ def restore_step(
       for n, target in targets.items()
     ]
     state[name] = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-    _verify(checksums.of_tree(state[name]), described, name)
+  _verify(checksums.of_tree(state), record["items"])
   return state, record["info"]
 
 
@@ -210,7 +215,8 @@ def read_item(
   if filled:
     found |= _read(directory / str(step) / item, filled)
   found = {name: found[name] for name in described}
-  _verify({n: checksums.of_array(x) for n, x in found.items()}, described, item)
+  sums = {_full_name(item, n): checksums.of_array(x) for n, x in found.items()}
+  _verify(sums, {item: described})
   return found[""] if list(found) == [""] else trees.unflatten(found)
 
 
@@ -243,16 +249,16 @@ def _read(path: epath.Path, targets: Mapping[str, Any]) -> dict[str, Any]:
   return {name: found[name or _BARE_LEAF] for name in targets}
 
 
-def _verify(
-  found: Mapping[str, int], described: Mapping[str, Any], item: str
-) -> None:
-  wrong = [
-    n for n, x in found.items() if f"{x:016x}" != described[n]["checksum"]
-  ]
+def _verify(found: Mapping[str, int], items: Mapping[str, Any]) -> None:
+  saved = {
+    _full_name(item, name): leaf["checksum"]
+    for item, leaves in items.items()
+    for name, leaf in leaves.items()
+  }
+  wrong = [name for name, x in found.items() if f"{x:016x}" != saved[name]]
   if wrong:
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    listed = ", ".join(f"{item}/{n}".strip("/") for n in wrong[:3])
-    raise ValueError(f"wrong checksum of {listed}{more}")
+    raise ValueError(f"wrong checksum of {', '.join(wrong[:3])}{more}")
 
 
 def list_steps(directory: epath.Path) -> list[int]:
