@@ -8,45 +8,31 @@ otherwise restored silently), a comparison of shapes and dtypes (a dtype is
 otherwise cast silently), falling back to an older step, and errors that say
 what is lost, what is not and what to do. It does not decide when to save.
 
-On disk, `<directory>/<step>/` holds one Orbax item per entry of the state,
-each a nested dict by leaf name, and the JSON item `info`: names, shapes,
-dtypes and checksums of all leaves, the metrics and what the caller adds. A
-step appears under its name only when it is complete.
+A step appears in the directory under its number only when it is complete;
+`step_files` says what is in it.
 """
 
 import contextlib
-import json
-import logging as python_logging
 import math
 import os
-import re
 import shutil
-import sys
 import uuid
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-import vitjax
-from vitjax import checksums, trees
+from vitjax import orbax_noise, step_files
+from vitjax.step_files import INFO, CheckpointError, read_record
 
 PyTree = Any
 
-_INFO = "info"
-_BARE_LEAF = "value"  # the name of the leaf of an item that is a bare array
 _DAMAGED = ".damaged"
-
-
-class CheckpointError(RuntimeError):
-  """A checkpoint cannot be used; the message says which, why and what next."""
 
 
 class SaveError(CheckpointError):
@@ -56,7 +42,9 @@ class SaveError(CheckpointError):
 class Checkpointer:
   """Saves and restores `{item: pytree of arrays}` in a directory of steps.
 
-  All processes of a run call every method, in the same order. Usable as a
+  All processes of a run call every method, in the same order. Only one run
+  at a time may have a Checkpointer on a directory: it removes half-written
+  steps, which would be the other's. To read, use `load_params`. Usable as a
   context manager, which closes it.
 
   Args:
@@ -93,8 +81,8 @@ class Checkpointer:
       )
     if best_mode not in ("max", "min"):
       raise ValueError(f"best_mode={best_mode!r}; use 'max' or 'min'.")
-    _quieten_orbax()
-    self._directory = _absolute(directory)
+    orbax_noise.quieten()
+    self._directory = step_files.absolute(directory)
     self._keep_latest = keep_latest
     self._keep_every_steps = keep_every_steps
     self._best = (best_metric, best_mode)
@@ -186,25 +174,19 @@ class Checkpointer:
         f"cannot save step {step}: {self._directory} already holds step "
         f"{newest}. Restore it, or use a fresh workdir."
       )
-    _check_state(state)
-    record = _seal(
-      {
-        "format": 1,
-        "step": int(step),
-        "vitjax": vitjax.__version__,
-        "items": {name: _describe(tree) for name, tree in state.items()},
-        "metrics": _json_floats(metrics or {}),
-        "best": {"metric": self._best[0], "mode": self._best[1]},
-        "info": _json_value(info or {}),
-      }
+    step_files.check_state(state)
+    record = step_files.make_record(
+      step,
+      state,
+      metrics or {},
+      {"metric": self._best[0], "mode": self._best[1]},
+      info or {},
     )
-    stored = {name: _stored(tree) for name, tree in state.items()}
+    stored = step_files.to_store(state)
     self._keep_best.add(step, record["metrics"].get(self._best[0]))
     self._size = sum(x.nbytes for x in jax.tree.leaves(stored))
-    args = {
-      n: ocp.args.StandardSave(tree) for n, tree in stored.items() if tree
-    }
-    args[_INFO] = ocp.args.JsonSave(record)
+    args = {name: ocp.args.StandardSave(tree) for name, tree in stored.items()}
+    args[INFO] = ocp.args.JsonSave(record)
     self._pending = step
     with self._save_errors(), jax.transfer_guard("allow"):
       if not self._manager.save(step, args=ocp.args.Composite(**args)):
@@ -225,7 +207,7 @@ class Checkpointer:
     with self._save_errors():
       self._manager.wait_until_finished()
       # Orbax has returned from failed saves without a word before.
-      if not (self._directory / str(self._pending) / _INFO).exists():
+      if not (self._directory / str(self._pending) / INFO).exists():
         raise RuntimeError("the save ended, but the step is not there")
     self._pending = None
 
@@ -238,16 +220,17 @@ class Checkpointer:
       step, self._pending, self._current = self._pending, None, None
       with contextlib.suppress(Exception):
         self._reopen_after_failure()
-      newest = max(_steps(self._directory), default=None)
+      newest = max(step_files.list_steps(self._directory), default=None)
       good = (
         "No older checkpoint exists."
         if newest is None
-        else f"Step {newest} is intact and is what a restart continues from."
+        else f"Step {newest} is complete; a restart continues from it."
       )
       raise SaveError(
         f"the checkpoint of step {step} could not be written to "
-        f"{self._directory}: {_reason(error)}. {self._space()}{good} Make "
-        "room or fix the directory, then start the same command again."
+        f"{self._directory}: {step_files.reason(error)}. {self._space()}"
+        f"{good} Make room or fix the directory, then start the same command "
+        "again."
       ) from error
 
   def _reopen_after_failure(self) -> None:
@@ -299,11 +282,11 @@ class Checkpointer:
     for step in reversed(self.steps):
       result = reason = mismatch = None
       try:
-        result = _restore_step(self._directory, step, abstract_state)
-      except _MismatchError as error:
+        result = step_files.restore_step(self._directory, step, abstract_state)
+      except step_files.MismatchError as error:
         mismatch = ValueError(str(error))
       except Exception as error:
-        reason = _reason(error)
+        reason = step_files.reason(error)
       if mismatch is not None:
         raise mismatch
       if _on_all_processes(reason is None):
@@ -387,8 +370,8 @@ def load_params(
     CheckpointError: if that step is absent or damaged. There is no fallback:
       a number reported for other weights than asked for would be wrong.
   """
-  _quieten_orbax()
-  directory = _absolute(directory)
+  orbax_noise.quieten()
+  directory = step_files.absolute(directory)
   step = _resolve_step(directory, step)
   record = read_record(directory, step)
   if item not in record["items"]:
@@ -396,57 +379,20 @@ def load_params(
       f"step {step} in {directory} has no item {item!r}. "
       f"It has: {', '.join(sorted(record['items']))}."
     )
-  described = record["items"][item]
-  flat = {
-    name: np.zeros(leaf["shape"], _dtype(leaf))
-    for name, leaf in described.items()
-    if 0 in leaf["shape"]
-  }
-  # Orbax takes a NumPy array as the wish for one; this one has no memory.
-  wanted = {
-    name: np.broadcast_to(np.zeros((), _dtype(leaf)), leaf["shape"])
-    for name, leaf in described.items()
-    if name not in flat
-  }
   try:
-    if wanted:
-      flat |= trees.flatten(_read(directory / str(step) / item, wanted))
-    flat = {name or _BARE_LEAF: leaf for name, leaf in flat.items()}
-    flat = {name: flat[name or _BARE_LEAF] for name in described}
-    found = {n: checksums.of_array(x) for n, x in flat.items()}
-    _verify(found, described, item)
+    params = step_files.read_item(directory, step, item, record)
   except Exception as error:
-    others = [s for s in _steps(directory) if s != step]
+    if not (directory / str(step)).exists():
+      raise CheckpointError(
+        f"step {step} in {directory} was deleted while it was read; a run is "
+        "saving newer steps there. Try again."
+      ) from error
+    others = [s for s in step_files.list_steps(directory) if s != step]
     raise CheckpointError(
-      f"{item} of step {step} in {directory} is damaged: {_reason(error)}. "
-      f"Other steps there: {others or 'none'}."
+      f"{item} of step {step} in {directory} is damaged: "
+      f"{step_files.reason(error)}. Other steps there: {others or 'none'}."
     ) from error
-  params = flat[""] if list(flat) == [""] else trees.unflatten(flat)
   return step, params, record["info"]
-
-
-def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
-  """Returns what is known about a step without reading any array.
-
-  Keys: step, vitjax (the version), items (`{item: {leaf: {shape, dtype,
-  checksum}}}`), metrics, best (`{metric, mode}`), info (the caller's).
-
-  Raises:
-    CheckpointError: if it is missing, unreadable or altered.
-  """
-  path = _absolute(directory) / str(step) / _INFO / "metadata"
-  try:
-    record = json.loads(path.read_text())
-    if _seal(record)["crc32"] != record["crc32"]:
-      raise ValueError("its contents do not match their CRC-32")
-  except Exception as error:
-    raise CheckpointError(f"{path} is damaged: {_reason(error)}") from error
-  metrics = record["metrics"].items()
-  return record | {"metrics": {name: float(x) for name, x in metrics}}
-
-
-class _MismatchError(Exception):
-  """The checkpoint is fine, but it is of something else."""
 
 
 class _KeepBest:
@@ -477,157 +423,8 @@ class _KeepBest:
     return [c.step == best for c in checkpoints]
 
 
-def _check_state(state: Mapping[str, PyTree]) -> None:
-  if _INFO in state:
-    raise ValueError(f"an item of the state cannot be called {_INFO!r}.")
-  for name, leaf in trees.flatten(dict(state)).items():
-    if not isinstance(leaf, jax.Array | np.ndarray):
-      raise TypeError(
-        f"state leaf {name} is a {type(leaf).__name__}; a state holds arrays "
-        "only: wrap a number in jnp.asarray, or put it in info."
-      )
-    restored = jax.dtypes.canonicalize_dtype(
-      leaf.dtype, allow_extended_dtype=True
-    )
-    if restored != leaf.dtype:
-      raise TypeError(
-        f"state leaf {name} is {leaf.dtype}, which JAX would restore as "
-        f"{restored}; convert it first."
-      )
-
-
-def _describe(tree: PyTree) -> dict[str, dict[str, Any]]:
-  sums = checksums.of_tree(tree)
-  return {
-    name: {
-      "shape": list(leaf.shape),
-      "dtype": str(leaf.dtype),
-      "checksum": f"{sums[name]:016x}",
-    }
-    for name, leaf in trees.flatten(tree).items()
-  }
-
-
-def _dtype(leaf: Mapping[str, Any]) -> np.dtype:
-  return jnp.dtype(leaf["dtype"])
-
-
-def _stored(tree: PyTree) -> dict[str, Any]:
-  """Returns the nested dict that goes to disk: no empty array, no None.
-
-  Orbax cannot write an array without elements, and a dict by names can be
-  read without the optimizer's own classes.
-  """
-  flat = {name: x for name, x in trees.flatten(tree).items() if x.size}
-  return trees.unflatten({name or _BARE_LEAF: x for name, x in flat.items()})
-
-
-def _seal(record: dict[str, Any]) -> dict[str, Any]:
-  body = {key: value for key, value in record.items() if key != "crc32"}
-  text = json.dumps(body, sort_keys=True)
-  return body | {"crc32": zlib.crc32(text.encode())}
-
-
-def _json_floats(metrics: Mapping[str, Any]) -> dict[str, float | str]:
-  # JSON has no NaN and no infinity: they are strings that float() reads.
-  values = {name: float(value) for name, value in metrics.items()}
-  return {n: x if math.isfinite(x) else str(x) for n, x in values.items()}
-
-
-def _json_value(info: dict[str, Any]) -> dict[str, Any]:
-  try:
-    return json.loads(json.dumps(info, allow_nan=False))
-  except (TypeError, ValueError) as error:
-    raise TypeError(f"info cannot be written as JSON: {error}") from error
-
-
-def _restore_step(
-  directory: epath.Path, step: int, abstract_state: Mapping[str, PyTree]
-) -> tuple[dict[str, PyTree], dict[str, Any]]:
-  record = read_record(directory, step)
-  saved = {
-    name: {
-      leaf_name or _BARE_LEAF: jax.ShapeDtypeStruct(leaf["shape"], _dtype(leaf))
-      for leaf_name, leaf in item.items()
-    }
-    for name, item in record["items"].items()
-  }
-  wanted = {
-    name: {leaf or _BARE_LEAF: x for leaf, x in trees.flatten(tree).items()}
-    for name, tree in abstract_state.items()
-  }
-  if difference := trees.compare(wanted, saved):
-    raise _MismatchError(
-      f"the checkpoint of step {step} in {directory} does not fit this run "
-      f"(wanted vs saved). {difference.message()} The config has changed: "
-      "use the old one, or a fresh workdir."
-    )
-  state = {}
-  for name, tree in abstract_state.items():
-    described = record["items"][name]
-    targets = {n: _target(leaf) for n, leaf in trees.flatten(tree).items()}
-    filled = {n: t for n, t in targets.items() if math.prod(t.shape)}
-    flat = {}
-    if filled:
-      flat = trees.flatten(_read(directory / str(step) / name, filled))
-    leaves = [
-      flat[n or _BARE_LEAF] if n in filled else _empty(target)
-      for n, target in targets.items()
-    ]
-    state[name] = jax.tree.unflatten(jax.tree.structure(tree), leaves)
-    _verify(checksums.of_tree(state[name]), described, name)
-  return state, record["info"]
-
-
-def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-  sharding = getattr(leaf, "sharding", None)
-  if sharding is None:
-    if jax.process_count() > 1:
-      mesh = jax.sharding.Mesh(np.array(jax.devices()), ("all",))
-      sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    else:
-      sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _empty(target: jax.ShapeDtypeStruct) -> jax.Array:
-  return jax.make_array_from_callback(
-    target.shape,
-    target.sharding,
-    lambda index: np.zeros(target.shape, target.dtype)[index],
-  )
-
-
-def _read(path: epath.Path, targets: Mapping[str, Any]) -> dict[str, Any]:
-  named = {name or _BARE_LEAF: target for name, target in targets.items()}
-  handler = ocp.StandardCheckpointHandler()
-  with ocp.Checkpointer(handler) as reader, jax.transfer_guard("allow"):
-    return reader.restore(
-      path, args=ocp.args.StandardRestore(trees.unflatten(named))
-    )
-
-
-def _verify(
-  found: Mapping[str, int], described: Mapping[str, Any], item: str
-) -> None:
-  wrong = [
-    n for n, x in found.items() if f"{x:016x}" != described[n]["checksum"]
-  ]
-  if wrong:
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    listed = ", ".join(f"{item}/{n}".strip("/") for n in wrong[:3])
-    raise ValueError(f"wrong checksum of {listed}{more}")
-
-
-def _steps(directory: epath.Path) -> list[int]:
-  if not directory.is_dir():
-    return []
-  names = ocp.path.step.standard_name_format()
-  return sorted(found.step for found in names.find_all(directory))
-
-
 def _resolve_step(directory: epath.Path, step: int | str) -> int:
-  steps = _steps(directory)
+  steps = step_files.list_steps(directory)
   if not steps:
     raise CheckpointError(f"there is no checkpoint in {directory}.")
   if step == "latest":
@@ -654,63 +451,3 @@ def _on_all_processes(ok: bool) -> bool:
   if jax.process_count() == 1:
     return ok
   return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
-
-
-def _absolute(directory: str | os.PathLike) -> epath.Path:
-  path = epath.Path(directory)
-  return path if "://" in str(directory) else path.expanduser().absolute()
-
-
-def _reason(error: BaseException) -> str:
-  """Returns an error as one short line, without its wrappings."""
-  text = " ".join(str(error).split()) or type(error).__name__
-  # Storage errors name files for five lines before they say what is wrong.
-  if code := re.search(r"os_error_code='(\d+)'", text):
-    return os.strerror(int(code[1]))
-  return text if len(text) <= 300 else text[:300] + "…"
-
-
-class _OrbaxFilter(python_logging.Filter):
-  """Hides what Orbax reports of its work, some thirty lines per save.
-
-  Its errors go too: they reach the caller as a CheckpointError, and are
-  logged up to five times on the way there, with tracebacks.
-  """
-
-  def filter(self, record: python_logging.LogRecord) -> bool:
-    theirs = f"{os.sep}orbax{os.sep}" in record.pathname
-    return not theirs or record.levelno == python_logging.WARNING
-
-
-def _ignore_leftovers(previous: Any) -> Any:
-  """Drops the tracebacks of work that Orbax gives up after a failure.
-
-  Each write still queued prints "Event loop is closed", and each read still
-  pending prints its error when it is collected: up to thousands of
-  tracebacks, of a failure that is raised as one CheckpointError already.
-  """
-
-  def hook(unraisable: Any) -> None:
-    error, code = (
-      unraisable.exc_value,
-      getattr(unraisable.object, "cr_code", None),
-    )
-    queued = (
-      unraisable.object is None
-      and isinstance(error, RuntimeError)
-      and str(error) == "Event loop is closed"
-    )
-    pending = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
-    if not queued and not pending:
-      previous(unraisable)
-
-  hook.is_vitjax = True
-  return hook
-
-
-def _quieten_orbax() -> None:
-  logger = logging.get_absl_logger()
-  if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
-    logger.addFilter(_OrbaxFilter())
-  if not hasattr(sys.unraisablehook, "is_vitjax"):
-    sys.unraisablehook = _ignore_leftovers(sys.unraisablehook)

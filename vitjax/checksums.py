@@ -23,11 +23,15 @@ as in the finaliser of MurmurHash3). Two facts follow:
 """
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from vitjax import trees
 
@@ -63,29 +67,77 @@ def _word_dtype(dtype: np.dtype) -> np.dtype:
   return np.dtype(f"u{min(dtype.itemsize, 4)}")
 
 
-def _device_checksum(x: jax.Array) -> jax.Array:
+def _device_sums(
+  x: jax.Array, starts: Sequence[Any], sizes: Sequence[int]
+) -> jax.Array:
+  """Returns the two sums over a block of an array.
+
+  Args:
+    x: the block.
+    starts: where it begins in the whole array, for each axis.
+    sizes: the shape of the whole array.
+  """
   if x.dtype == jnp.bool_:
     words = x.astype(jnp.uint8)
   else:
     words = jax.lax.bitcast_convert_type(x, _word_dtype(x.dtype))
-  # The index is built from one iota per axis and nothing is reshaped, so the
-  # compiler leaves every shard where it is.
+  if words.ndim > x.ndim:  # 64 bits: two words to an element
+    starts, sizes = [*starts, 0], [*sizes, 2]
   index, stride = jnp.zeros(words.shape, jnp.uint32), 1
   for axis in reversed(range(words.ndim)):
-    iota = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    index = index + iota * jnp.uint32(stride % 2**32)
-    stride *= words.shape[axis]
+    place = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    place = place + jnp.asarray(starts[axis], jnp.uint32)
+    index = index + place * jnp.uint32(stride % 2**32)
+    stride *= sizes[axis]
   return jnp.stack(_sums(words.astype(jnp.uint32), index, jnp))
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled(mesh: jax.sharding.Mesh | None) -> Any:
-  # One small program per shape instead of one for the tree: a model has few
-  # shapes and hundreds of leaves (600 leaves: 1 s to compile instead of 12).
-  # Each process needs all of the answer, so it is replicated.
-  spec = jax.sharding.PartitionSpec()
-  out = mesh and jax.sharding.NamedSharding(mesh, spec)
-  return jax.jit(_device_checksum, out_shardings=out or None)
+@jax.jit
+def _whole_sums(x: jax.Array) -> jax.Array:
+  return _device_sums(x, [0] * x.ndim, x.shape)[None]
+
+
+# One small program per shape instead of one for the tree: a model has few
+# shapes and hundreds of leaves (600 leaves: 1 s to compile instead of 12).
+# The programs do not communicate: hundreds of them in flight, each waiting
+# for all devices, have deadlocked on 8 virtual devices of 2 cores.
+@functools.lru_cache(maxsize=256)
+def _shard_sums(mesh: Mesh, spec: P) -> Any:
+  """Returns the program that takes the sums of each device's shard."""
+
+  def of_shard(x: jax.Array) -> jax.Array:
+    axes = [entry or () for entry in (*spec, *[None] * (x.ndim - len(spec)))]
+    axes = [(a,) if isinstance(a, str) else tuple(a) for a in axes]
+    starts, sizes = [], []
+    for size, names in zip(x.shape, axes):
+      place = jax.lax.axis_index(names) if names else 0
+      starts.append(jnp.asarray(place, jnp.uint32) * jnp.uint32(size))
+      sizes.append(size * math.prod(mesh.shape[name] for name in names))
+    sums = _device_sums(x, starts, sizes)
+    copies = [
+      n for n in mesh.axis_names if not any(n in names for names in axes)
+    ]
+    first = jax.lax.axis_index(copies) == 0 if copies else True
+    return jnp.where(first, sums, jnp.uint32(0))[None]
+
+  return jax.jit(
+    jax.shard_map(
+      of_shard,
+      mesh=mesh,
+      in_specs=spec,
+      out_specs=P(mesh.axis_names),
+      check_vma=False,
+    )
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def _total(mesh: Mesh | None) -> Any:
+  """Returns the program that adds up the sums, so that every host has them."""
+  return jax.jit(
+    lambda parts: jnp.sum(jnp.stack(parts), axis=1, dtype=jnp.uint32),
+    out_shardings=NamedSharding(mesh, P()) if mesh is not None else None,
+  )
 
 
 def of_tree(tree: trees.PyTree) -> dict[str, int]:
@@ -103,13 +155,27 @@ def of_tree(tree: trees.PyTree) -> dict[str, int]:
   flat = trees.flatten(tree)
   for leaf in flat.values():
     _word_dtype(trees.shape_and_dtype(leaf)[1])
-  results = {}
+  results: dict[str, int] = {}
+  parts: dict[Any, dict[str, jax.Array]] = {}
   with jax.transfer_guard("allow"):
     for name, leaf in flat.items():
-      mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
-      results[name] = _compiled(mesh)(leaf)
-    results = jax.device_get(results)
-  return {name: _join(*pair.tolist()) for name, pair in results.items()}
+      sharding = getattr(leaf, "sharding", None)
+      if isinstance(sharding, NamedSharding):
+        part = _shard_sums(sharding.mesh, sharding.spec)(leaf)
+        parts.setdefault(sharding.mesh, {})[name] = part
+      elif isinstance(leaf, jax.Array):
+        part = _whole_sums(leaf)
+        if len(sharding.device_set) > 1:
+          jax.block_until_ready(part)  # it communicates: one at a time
+        parts.setdefault(sharding, {})[name] = part
+      else:
+        results[name] = of_array(leaf)
+    for place, named in parts.items():
+      jax.block_until_ready(named)
+      mesh = place if isinstance(place, Mesh) else None
+      sums = jax.device_get(_total(mesh)(list(named.values())))
+      results |= {n: _join(*pair.tolist()) for n, pair in zip(named, sums)}
+  return {name: results[name] for name in flat}
 
 
 def of_array(array: np.ndarray) -> int:

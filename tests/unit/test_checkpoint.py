@@ -18,7 +18,7 @@ from absl import logging
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vitjax import checkpoint, checksums, trees
+from vitjax import checkpoint, checksums, step_files, trees
 from vitjax.checkpoint import Checkpointer, CheckpointError
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -245,6 +245,8 @@ def test_another_model_is_an_error_not_a_fallback(tmp_path):
   other["params"]["half"] = jnp.zeros(24, jnp.float32)
   del other["params"]["head"]["bias"]
   other["ema_params"] = {"w": jnp.zeros(3)}
+  other["step"] = jnp.zeros((2,), jnp.int32)
+  other["nothing"] = ()
   with Checkpointer(tmp_path, keep_latest=5) as checkpointer:
     with pytest.raises(ValueError) as error:
       checkpointer.restore(_abstract(other))
@@ -252,7 +254,7 @@ def test_another_model_is_an_error_not_a_fallback(tmp_path):
   assert (
     f"step 2 in {tmp_path} does not fit this run (wanted vs saved). "
     "Missing: ema_params/w. Extra: params/head/bias. "
-    "Shape: params/head/kernel (16, 10) vs (16, 512). "
+    "Shape: params/head/kernel (16, 10) vs (16, 512), step (2,) vs (). "
     "Dtype: params/half float32 vs bfloat16. The config has changed"
   ) in str(error.value)
 
@@ -444,7 +446,7 @@ def test_a_failed_write_is_one_clear_error(tmp_path):
   message, steps = out.splitlines()
   assert f"step 2 could not be written to {tmp_path}: File too" in message
   assert "MB are free there; one checkpoint takes up to 16.0 MB" in message
-  assert "Step 1 is intact" in message
+  assert "Step 1 is complete" in message
   assert steps == "[1]"
   assert "Event loop is closed" not in err and "Traceback" not in err
   assert [p.name for p in tmp_path.iterdir()] == ["4"]
@@ -553,3 +555,15 @@ def test_the_record_names_every_leaf(tmp_path):
   assert names == {n: trees.names(tree) for n, tree in _state().items()}
   text = (tmp_path / "3" / "info" / "metadata").read_text()
   json.loads(text, parse_constant=lambda c: pytest.fail(f"not JSON: {c}"))
+
+
+def test_a_step_of_a_newer_version_is_not_damage(tmp_path):
+  _save(tmp_path)
+  file = tmp_path / "2" / "info" / "metadata"
+  record = json.loads(file.read_text()) | {"format": 2, "vitjax": "9.0"}
+  file.write_text(json.dumps(step_files._seal(record)))
+  with Checkpointer(tmp_path, keep_latest=5) as checkpointer:
+    with pytest.raises(ValueError, match=r"written by vitjax 9\.0, which this"):
+      checkpointer.restore(_abstract(_state()))
+  with pytest.raises(CheckpointError, match=r"written by vitjax 9\.0"):
+    checkpoint.load_params(tmp_path)

@@ -1,0 +1,59 @@
+"""What Orbax prints and no user can act on.
+
+Owns: a filter on absl's logger and a hook for exceptions that nobody raises.
+Everything hidden is either routine or reaches the caller as one error.
+"""
+
+import logging as python_logging
+import os
+import sys
+from typing import Any
+
+from absl import logging
+
+
+class _OrbaxFilter(python_logging.Filter):
+  """Hides what Orbax reports of its work, some thirty lines per save.
+
+  Its errors go too: they reach the caller as a CheckpointError, and are
+  logged up to five times on the way there, with tracebacks.
+  """
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    theirs = f"{os.sep}orbax{os.sep}" in record.pathname
+    return not theirs or record.levelno == python_logging.WARNING
+
+
+def _ignore_leftovers(previous: Any) -> Any:
+  """Drops the tracebacks of work that Orbax gives up after a failure.
+
+  Each write still queued prints "Event loop is closed", and each read still
+  pending prints its error when it is collected: up to thousands of
+  tracebacks, of a failure that is raised as one CheckpointError already.
+  """
+
+  def hook(unraisable: Any) -> None:
+    error, code = (
+      unraisable.exc_value,
+      getattr(unraisable.object, "cr_code", None),
+    )
+    queued = (
+      unraisable.object is None
+      and isinstance(error, RuntimeError)
+      and str(error) == "Event loop is closed"
+    )
+    pending = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+    if not queued and not pending:
+      previous(unraisable)
+
+  hook.is_vitjax = True
+  return hook
+
+
+def quieten() -> None:
+  """Installs both, once per process; others' messages are untouched."""
+  logger = logging.get_absl_logger()
+  if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
+    logger.addFilter(_OrbaxFilter())
+  if not hasattr(sys.unraisablehook, "is_vitjax"):
+    sys.unraisablehook = _ignore_leftovers(sys.unraisablehook)
