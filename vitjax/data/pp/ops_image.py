@@ -330,11 +330,20 @@ def _random_crop(image, height, width, features) -> tf.Tensor:
   if not is_chunk(features):
     image = image[y : y + height, x : x + width]
     return tf.ensure_shape(image, (height, width, None))
-  image = tf.gather(image, y[:, None] + tf.range(height), axis=1, batch_dims=1)
-  columns = x[:, None] + tf.range(width)
-  image = tf.transpose(image, (0, 2, 1, 3))
-  image = tf.gather(image, columns, axis=1, batch_dims=1)
-  return tf.transpose(image, (0, 2, 1, 3))
+  crops = tf.numpy_function(
+    lambda images, ys, xs: np.stack(
+      [
+        image[y : y + height, x : x + width]
+        for image, y, x in zip(images, ys, xs)
+      ]
+    ),
+    [image, y, x],
+    image.dtype,
+    stateful=False,
+  )
+  return tf.ensure_shape(
+    crops, (image.shape[0], height, width, image.shape[-1])
+  )
 
 
 def random_shift(pixels: int, *, key: str = "image") -> AnyOp:
