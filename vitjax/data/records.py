@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -26,11 +27,14 @@ from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import DatasetNotPreparedError, Source
 
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+# Decoded images of one size are kept in memory up to this much: decoding costs
+# more than all else for small images.
+_KEEP_BYTES = 2**29
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # length and its CRC; the data's CRC.
 
 
 class TfdsSource(Source):
-  """A prepared data set of TensorFlow Datasets; images stay encoded."""
+  """A prepared data set of TensorFlow Datasets."""
 
   def __init__(self, data: str, split: str, data_dir: str | None = None):
     builder = _prepared_builder(data, data_dir)
@@ -57,10 +61,28 @@ class TfdsSource(Source):
 
     self._features = info.features
     self._image_key = _image_key(data, info.features)
-    label = info.features["label"] if "label" in info.features else None
-    if isinstance(label, tfds.features.ClassLabel):
-      self.num_classes = label.num_classes
-      self.class_names = tuple(label.names)
+    image = info.features[self._image_key]
+    if (
+      isinstance(image, tfds.features.Image)
+      and None not in image.shape
+      and image.shape[-1] in (1, 3)
+      and image.np_dtype == np.uint8
+    ):
+      self.image_shape = image.shape
+    self._label_keys = [
+      key
+      for key, feature in info.features.items()
+      if isinstance(feature, tfds.features.ClassLabel)
+    ]
+    self._kept = None
+    if self.image_shape is not None:
+      num_bytes = self.num_examples * int(np.prod(self.image_shape))
+      if num_bytes <= _KEEP_BYTES:
+        self._kept = self._empty(self.num_examples)
+        self._is_kept = np.zeros(self.num_examples, bool)
+    if "label" in self._label_keys:
+      self.num_classes = info.features["label"].num_classes
+      self.class_names = tuple(info.features["label"].names)
     self._ends = np.cumsum(takes)
     # Added to the number of an example, gives its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
@@ -70,10 +92,50 @@ class TfdsSource(Source):
     ]
 
   def fetch(self, indices: tf.Tensor) -> Features:
-    records = tf.numpy_function(
-      self._read, [indices], tf.string, stateful=False
+    count = indices.shape[0]
+    if self.image_shape is None:
+      records = tf.numpy_function(
+        self._read, [indices], tf.string, stateful=False
+      )
+      return {"record": tf.ensure_shape(records, (count,))}
+    keys = ["image", *self._label_keys]
+    arrays = tf.numpy_function(
+      self._read_decoded,
+      [indices],
+      [tf.uint8] + [tf.int32] * len(self._label_keys),
+      stateful=False,
     )
-    return {"record": tf.ensure_shape(records, indices.shape)}
+    features = dict(zip(keys, arrays))
+    for key, value in features.items():
+      shape = self.image_shape if key == "image" else ()
+      features[key] = tf.ensure_shape(value, (count, *shape))
+    return features
+
+  def _read_decoded(self, indices: np.ndarray) -> list[np.ndarray]:
+    """Images of one size and class labels; kept if they are small enough."""
+    if self._kept is None:
+      return self._decode(self._read(indices))
+    # Threads may read an example twice, and then store the same values.
+    missing = np.unique(indices[~self._is_kept[indices]])
+    if len(missing):
+      for kept, new in zip(self._kept, self._decode(self._read(missing))):
+        kept[missing] = new
+      self._is_kept[missing] = True
+    return [kept[indices] for kept in self._kept]
+
+  def _decode(self, records: np.ndarray) -> list[np.ndarray]:
+    images, *labels = self._empty(len(records))
+    for row, record in enumerate(records):
+      feature = tf.train.Example.FromString(record).features.feature
+      data = feature[self._image_key].bytes_list.value[0]
+      images[row] = _decode_image(data, self.image_shape)
+      for key, values in zip(self._label_keys, labels):
+        values[row] = feature[key].int64_list.value[0]
+    return [images, *labels]
+
+  def _empty(self, count: int) -> list[np.ndarray]:
+    labels = [np.empty(count, np.int32) for _ in self._label_keys]
+    return [np.empty((count, *self.image_shape), np.uint8), *labels]
 
   def _read(self, indices: np.ndarray) -> np.ndarray:
     records = np.empty(len(indices), object)
@@ -86,21 +148,35 @@ class TfdsSource(Source):
     return records
 
   def parse(self, features: Features) -> Features:
-    decoders = {}
-    if isinstance(self._features[self._image_key], tfds.features.Image):
-      decoders[self._image_key] = tfds.decode.SkipDecoding()
+    if self.image_shape is not None:
+      return features
+    image = self._features[self._image_key]
+    encoded = isinstance(image, tfds.features.Image)
     features = self._features.deserialize_example(
-      features["record"], decoders=decoders
+      features["record"],
+      decoders={self._image_key: tfds.decode.SkipDecoding()} if encoded else {},
     )
     features["image"] = features.pop(self._image_key)
-    if "label" in features and features["label"].dtype == tf.int64:
-      features["label"] = tf.cast(features["label"], tf.int32)
+    for key in self._label_keys:
+      features[key] = tf.cast(features[key], tf.int32)
     return features
 
   def describe(self, index: int) -> str:
     shard = int(np.searchsorted(self._ends, index, side="right"))
     place = index + self._shifts[shard]
     return f"record {place} of {self._shards[shard].path}"
+
+
+def _decode_image(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+  """Decodes an image; PNG, being lossless, by the faster library."""
+  if data.startswith(b"\x89PNG"):
+    flags = cv2.IMREAD_GRAYSCALE if shape[-1] == 1 else cv2.IMREAD_COLOR_RGB
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+      raise ValueError("a PNG image that cannot be decoded")
+    return image.reshape(shape)
+  image = tf.io.decode_image(data, channels=shape[-1], expand_animations=False)
+  return image.numpy().reshape(shape)
 
 
 def _image_key(data: str, features: tfds.features.FeaturesDict) -> str:

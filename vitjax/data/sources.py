@@ -29,6 +29,8 @@ class Source:
     num_examples: length of the split.
     num_classes: if it has class labels.
     class_names: by class id, if known.
+    image_shape: if all images have one size, their (h, w, c): `fetch` then
+      gives them as uint8 arrays, and `parse` has nothing left to do.
     fingerprint: changes when the content does: to notice, on resume, that the
       data are not those that the run began with.
   """
@@ -38,6 +40,7 @@ class Source:
   num_examples: int
   num_classes: int | None = None
   class_names: tuple[str, ...] | None = None
+  image_shape: tuple[int, int, int] | None = None
   fingerprint: str
 
   def fetch(self, indices: tf.Tensor) -> Features:
@@ -126,7 +129,7 @@ _PART = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 def split_indices(
   data: str, split: str, sizes: Mapping[str, int]
-) -> dict[str, np.ndarray]:
+) -> list[tuple[str, np.ndarray]]:
   """Resolves a split in TFDS notation.
 
   Args:
@@ -136,8 +139,7 @@ def split_indices(
     sizes: examples in each split that there is.
 
   Returns:
-    For each part in order, the name of its split and its example numbers:
-    a list of (name, int64 array).
+    For each part in order, the name of its split and its example numbers.
 
   Raises:
     ValueError: if it is malformed, or names a split that does not exist.
@@ -186,6 +188,7 @@ class ArraySource(Source):
     """Takes uint8 images [n, h, w, c] and labels [n] of the whole split."""
     self.data, self.split = data, split
     self.num_examples = len(images)
+    self.image_shape = images.shape[1:]
     self.class_names = tuple(class_names)
     self.num_classes = len(self.class_names)
     content = hashlib.sha256(images.tobytes())
@@ -224,6 +227,10 @@ def _digits(split: str) -> ArraySource:
   )
 
 
+# Prime, so that up to as many examples of a split are different.
+_NOISE_PLACES = 65521
+
+
 class FakeSource(Source):
   """Random images with random labels, for smoke tests and benchmarks.
 
@@ -244,36 +251,39 @@ class FakeSource(Source):
     sizes = dict.fromkeys(self._SPLITS, max(1, num // 10)) | {"train": num}
     parts = split_indices(data, split, sizes)
     self.data, self.split = data, split
-    self._shape = tuple(shape)
+    self.image_shape = tuple(shape)
     # The identity of an example: its split and its number there.
-    self._ids = tf.concat(
+    self._ids = np.concatenate(
       [
-        tf.stack([tf.fill(len(i), self._SPLITS.index(name)), i], axis=1)
-        for name, i in (
-          (name, indices.astype(np.int32)) for name, indices in parts
-        )
-      ],
-      axis=0,
+        np.stack([np.full_like(i, self._SPLITS.index(name)), i], axis=1)
+        for name, i in parts
+      ]
+    )
+    self._noise = np.frombuffer(
+      np.random.Generator(np.random.PCG64(0)).bytes(
+        int(np.prod(shape)) + _NOISE_PLACES
+      ),
+      np.uint8,
     )
     self.num_examples = len(self._ids)
     self.class_names = tuple(map(str, range(self.num_classes)))
     self.fingerprint = hashlib.sha256(f"{data} {split}".encode()).hexdigest()
 
   def fetch(self, indices: tf.Tensor) -> Features:
-    return {"id": tf.gather(self._ids, indices)}
+    images, labels = tf.numpy_function(
+      self._generate, [indices], (tf.uint8, tf.int32), stateful=False
+    )
+    count = indices.shape[0]
+    return {
+      "image": tf.ensure_shape(images, (count, *self.image_shape)),
+      "label": tf.ensure_shape(labels, (count,)),
+    }
 
-  def parse(self, features: Features) -> Features:
-    seed = features["id"]
-    noise = tf.random.stateless_uniform(
-      [int(np.prod(self._shape)) // 4 + 1],
-      seed,
-      minval=None,
-      maxval=None,
-      dtype=tf.int32,
-    )
-    pixels = tf.reshape(tf.bitcast(noise, tf.uint8), [-1])
-    label = tf.random.stateless_uniform(
-      [], seed, maxval=self.num_classes, dtype=tf.int32
-    )
-    image = tf.reshape(pixels[: int(np.prod(self._shape))], self._shape)
-    return {"image": image, "label": label}
+  def _generate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts each image out of one piece of noise, at a place of its own."""
+    ids = self._ids[indices]
+    places = (ids[:, 0] * 21841 + ids[:, 1] * 40503) % _NOISE_PLACES
+    size = int(np.prod(self.image_shape))
+    images = np.stack([self._noise[p : p + size] for p in places])
+    labels = places % self.num_classes
+    return images.reshape(-1, *self.image_shape), labels.astype(np.int32)

@@ -10,13 +10,14 @@ import ast
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from vitjax.data import seeds
 from vitjax.data.pp import kinds, ops_general, ops_image, randaug
-from vitjax.data.pp.kinds import Features
+from vitjax.data.pp.kinds import Features, Op
 
 
 def _merge(*tables: dict[str, Callable]) -> dict[str, Callable]:
@@ -42,7 +43,7 @@ class _Step:
     if "seed" not in features:
       return self.op(features)
     seed = features["seed"]
-    out = self.op({**features, "seed": kinds.fold_in(seed, self.position)})
+    out = self.op({**features, "seed": seeds.fold_in(seed, self.position)})
     return {**out, "seed": seed}
 
 
@@ -73,47 +74,55 @@ class Preprocess:
 
   def host(
     self,
-    dataset: tf.data.Dataset,
+    chunks: tf.data.Dataset,
     *,
+    before: Sequence[Op],
+    after: Sequence[Op],
     chunk_size: int,
-    first: Callable[[Features], Features] = lambda features: features,
-    last: Callable[[Features], Features] = lambda features: features,
+    batch_size: int,
   ) -> tf.data.Dataset:
-    """Maps a dataset of examples through the host's ops, in parallel.
+    """Maps examples through the host's ops, in parallel and in order.
+
+    Works on whole chunks as long as the ops can, for speed with small images.
 
     Args:
-      dataset: single examples, in order.
-      chunk_size: examples that a `ChunkOp` gets at a time.
-      first: applied to each example before the first op, in the same map.
-      last: applied to each example after the last op.
+      chunks: of examples, in order.
+      before: what to apply before the first op of the string; plain functions
+        of one example or `AnyOp`s.
+      after: likewise after the last op.
+      chunk_size: examples in a chunk, where chunks are made again.
+      batch_size: examples in a batch of the result.
 
     Returns:
-      The dataset of single examples in the same order.
+      A dataset of full batches.
     """
-    groups = [(False, [first])]
-    for step in self._host:
-      is_chunk = isinstance(step.op, kinds.ChunkOp)
-      if groups[-1][0] != is_chunk:
-        groups.append((is_chunk, []))
-      groups[-1][1].append(step)
-    if groups[-1][0]:
-      groups.append((False, []))
-    groups[-1][1].append(last)
+    dataset, chunked, group = chunks, True, []
 
-    for is_chunk, functions in groups:
+    def mapped() -> tf.data.Dataset:
+      functions = tuple(group)
+      group.clear()
 
       @tf.autograph.experimental.do_not_convert
-      def run(features, functions=functions):
+      def run(features: Features) -> Features:
         for function in functions:
           features = function(features)
         return features
 
-      if is_chunk:
-        dataset = dataset.batch(chunk_size)
-      dataset = dataset.map(run, tf.data.AUTOTUNE, deterministic=True)
-      if is_chunk:
-        dataset = dataset.unbatch()
-    return dataset
+      if not functions:
+        return dataset
+      return dataset.map(run, tf.data.AUTOTUNE, deterministic=True)
+
+    for function in (*before, *self._host, *after):
+      op = function.op if isinstance(function, _Step) else function
+      if chunked and not isinstance(op, kinds.AnyOp | kinds.ChunkOp):
+        dataset, chunked = mapped().unbatch(), False
+      elif not chunked and isinstance(op, kinds.ChunkOp):
+        dataset, chunked = mapped().batch(chunk_size), True
+      group.append(function)
+    dataset = mapped()
+    if chunked:
+      return dataset.rebatch(batch_size, drop_remainder=True)
+    return dataset.batch(batch_size, drop_remainder=True)
 
   def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
     """Normalises the images of a batch; jit-able, also fine on NumPy arrays.

@@ -1,9 +1,12 @@
-"""What a preprocessing op is: the three kinds, and how ops get randomness.
+"""What a preprocessing op is, and on how many examples it works.
 
-An op maps a dict of features to a dict of features. Most ops are plain
-functions of ONE example and run on the host. `ChunkOp` runs on the host on a
-chunk of examples whose images have one size. `DeviceOp` is arithmetic on the
-batch that has arrived on the accelerator, so that images travel as uint8.
+An op maps a dict of features to a dict of features. A plain function works on
+ONE example, on the host. `AnyOp` works on one example or on a chunk of them,
+which have a leading axis; `ChunkOp` on chunks alone. Chunks need images of one
+size. `DeviceOp` is arithmetic on the batch that has arrived on the
+accelerator, so that images travel as uint8.
+
+Random ops draw from `features["seed"]`, int32 [2] or [n, 2], and nothing else.
 """
 
 import dataclasses
@@ -15,8 +18,15 @@ import tensorflow as tf
 Features = dict[str, tf.Tensor]
 Op = Callable[[Features], Features]
 
-# Odd, so that multiples are distinct modulo 2**32 (the golden ratio's bits).
-_GOLDEN = 0x9E3779B9
+
+@dataclasses.dataclass(frozen=True)
+class AnyOp:
+  """An op on one example or on a chunk: it counts axes from the last."""
+
+  function: Op
+
+  def __call__(self, features: Features) -> Features:
+    return self.function(features)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +61,9 @@ class DeviceOp:
     return {**batch, self.key: (image - mean) / std}
 
 
-def fold_in(seed: tf.Tensor, position: int) -> tf.Tensor:
-  """The seed of the op at `position`, from the seed of the example.
-
-  The seeds of examples are hashed already, so an addition keeps them apart.
-
-  Args:
-    seed: int32 [2], or [n, 2] for a chunk.
-    position: the op's place in the preprocessing string.
-
-  Returns:
-    int32, the same shape as `seed`.
-  """
-  offset = np.array([0, position * _GOLDEN & 0xFFFFFFFF], np.uint32)
-  return seed + offset.view(np.int32)
+def is_chunk(features: Features) -> bool:
+  """Whether the features have a leading axis of examples."""
+  return features["seed"].shape.rank == 2
 
 
 def as_statistics(values: float | Sequence[float]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from vitjax.data.pp.kinds import Features, Op
+from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 
 # Owned by the pipeline: which example this is, whether it is one, its seed.
 RESERVED = ("index", "mask", "seed")
@@ -15,7 +15,7 @@ def onehot(
   key_result: str = "labels",
   on: float = 1.0,
   off: float = 0.0,
-) -> Op:
+) -> AnyOp:
   """Turns class ids into float32 targets of length `num_classes`.
 
   A vector of ids gives a multi-hot target. Ids outside of the classes are
@@ -25,14 +25,14 @@ def onehot(
   def run(features: Features) -> Features:
     ids = features[key]
     hot = tf.one_hot(ids, num_classes, on_value=True, off_value=False)
-    if ids.shape.rank:
+    if ids.shape.rank > is_chunk(features):
       hot = tf.reduce_any(hot, axis=-2)
     return {**features, key_result: tf.where(hot, float(on), float(off))}
 
-  return run
+  return AnyOp(run)
 
 
-def keep(*names: str) -> Op:
+def keep(*names: str) -> AnyOp:
   """Keeps only the named features (and those that the pipeline owns)."""
   if not names:
     raise ValueError("keep needs the name of at least one feature")
@@ -42,10 +42,10 @@ def keep(*names: str) -> Op:
     kept = (*names, *RESERVED)
     return {name: value for name, value in features.items() if name in kept}
 
-  return run
+  return AnyOp(run)
 
 
-def drop(*names: str) -> Op:
+def drop(*names: str) -> AnyOp:
   """Removes the named features."""
   if bad := set(names) & set(RESERVED):
     raise ValueError(f"{sorted(bad)} cannot be dropped")
@@ -54,17 +54,17 @@ def drop(*names: str) -> Op:
     _require(features, names)
     return {k: v for k, v in features.items() if k not in names}
 
-  return run
+  return AnyOp(run)
 
 
-def copy(inkey: str, outkey: str) -> Op:
+def copy(inkey: str, outkey: str) -> AnyOp:
   """Copies the feature `inkey` to `outkey`."""
 
   def run(features: Features) -> Features:
     _require(features, (inkey,))
     return {**features, outkey: features[inkey]}
 
-  return run
+  return AnyOp(run)
 
 
 def _require(features: Features, names: tuple[str, ...]) -> None:

@@ -14,7 +14,15 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from vitjax.data.pp.kinds import DeviceOp, Features, Op, as_statistics
+from vitjax.data import seeds
+from vitjax.data.pp.kinds import (
+  AnyOp,
+  DeviceOp,
+  Features,
+  Op,
+  as_statistics,
+  is_chunk,
+)
 
 _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
@@ -23,7 +31,7 @@ _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 cv2.setNumThreads(0)
 
 
-def decode(channels: int = 3, *, key: str = "image") -> Op:
+def decode(channels: int = 3, *, key: str = "image") -> AnyOp:
   """Decodes JPEG, PNG, GIF (first frame), BMP or WebP, by its first bytes.
 
   An image that is an array already only gets the number of channels. Alpha is
@@ -39,7 +47,8 @@ def decode(channels: int = 3, *, key: str = "image") -> Op:
   def run(features: Features) -> Features:
     return {**features, key: _decode(features[key], channels)}
 
-  return run
+  # Sources never give chunks of encoded images.
+  return AnyOp(run)
 
 
 def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -258,7 +267,7 @@ def _resize_bilinear(image: tf.Tensor, height, width) -> tf.Tensor:
 
 def central_crop(
   size: int | Sequence[int] | None = None, *, key: str = "image"
-) -> Op:
+) -> AnyOp:
   """Cuts out the centre.
 
   An odd margin leaves one more pixel at the right and at the bottom, as
@@ -274,22 +283,22 @@ def central_crop(
     image = features[key]
     shape = tf.shape(image)
     if fixed is None:
-      height = width = tf.minimum(shape[0], shape[1])
+      height = width = tf.minimum(shape[-3], shape[-2])
     else:
       height, width = fixed
       _at_least(shape, height, width, "central_crop")
-    y, x = (shape[0] - height) // 2, (shape[1] - width) // 2
-    image = image[y : y + height, x : x + width]
+    y, x = (shape[-3] - height) // 2, (shape[-2] - width) // 2
+    image = image[..., y : y + height, x : x + width, :]
     if fixed is not None:
-      image = tf.ensure_shape(image, (height, width, None))
+      image = _with_size(image, height, width)
     return {**features, key: image}
 
-  return run
+  return AnyOp(run)
 
 
 def random_crop(
   size: int | Sequence[int], padding: int = 0, *, key: str = "image"
-) -> Op:
+) -> AnyOp:
   """Cuts out `size` pixels at a uniformly random place.
 
   Args:
@@ -302,24 +311,42 @@ def random_crop(
     raise ValueError(f"padding must not be negative, it is {padding}")
 
   def run(features: Features) -> Features:
-    image = features[key]
-    if padding:
-      image = tf.pad(image, [[padding] * 2, [padding] * 2, [0, 0]])
-    shape = tf.shape(image)
-    _at_least(shape, height, width, "random_crop")
-    limit = shape[:2] - [height, width] + 1
-    offset = tf.random.stateless_uniform(
-      [2], features["seed"], minval=None, maxval=None, dtype=tf.int32
+    image = (
+      _pad(features[key], [[padding] * 2] * 2, 0)
+      if padding
+      else (features[key])
     )
-    y, x = tf.unstack(tf.math.floormod(offset, limit))
-    image = image[y : y + height, x : x + width]
-    image = tf.ensure_shape(image, (height, width, None))
+    image = _random_crop(image, height, width, features)
     return {**features, key: image}
 
-  return run
+  return AnyOp(run)
 
 
-def random_shift(pixels: int, *, key: str = "image") -> Op:
+def _random_crop(image, height, width, features) -> tf.Tensor:
+  seed, shape = features["seed"], tf.shape(image)
+  _at_least(shape, height, width, "random_crop")
+  y = seeds.integers(seed, shape[-3] - height + 1, draw=0)
+  x = seeds.integers(seed, shape[-2] - width + 1, draw=1)
+  if not is_chunk(features):
+    image = image[y : y + height, x : x + width]
+    return tf.ensure_shape(image, (height, width, None))
+  crops = tf.numpy_function(
+    lambda images, ys, xs: np.stack(
+      [
+        image[y : y + height, x : x + width]
+        for image, y, x in zip(images, ys, xs)
+      ]
+    ),
+    [image, y, x],
+    image.dtype,
+    stateful=False,
+  )
+  return tf.ensure_shape(
+    crops, (image.shape[0], height, width, image.shape[-1])
+  )
+
+
+def random_shift(pixels: int, *, key: str = "image") -> AnyOp:
   """Moves the image by up to `pixels` in each direction, filling with black.
 
   `random_crop` of the image's own size after padding: for small images.
@@ -328,17 +355,19 @@ def random_shift(pixels: int, *, key: str = "image") -> Op:
     raise ValueError(f"pixels must not be negative, it is {pixels}")
 
   def run(features: Features) -> Features:
-    height, width, _ = features[key].shape
+    height, width, _ = features[key].shape[-3:]
     if height is None or width is None:
       raise ValueError(
         "random_shift needs images of one known size; resize them first."
       )
     return random_crop((height, width), pixels, key=key)(features)
 
-  return run
+  return AnyOp(run)
 
 
-def pad(size: int | Sequence[int], value: int = 0, *, key: str = "image") -> Op:
+def pad(
+  size: int | Sequence[int], value: int = 0, *, key: str = "image"
+) -> AnyOp:
   """Pads to `size` with the image in the centre.
 
   An odd margin puts one more pixel at the right and at the bottom.
@@ -352,30 +381,45 @@ def pad(size: int | Sequence[int], value: int = 0, *, key: str = "image") -> Op:
 
   def run(features: Features) -> Features:
     image = features[key]
-    margin = [height, width] - tf.shape(image)[:2]
+    margin = [height, width] - tf.shape(image)[-3:-1]
     tf.debugging.assert_non_negative(
       margin, f"pad({size}): the image is larger than that"
     )
     before = margin // 2
-    paddings = tf.stack([before, margin - before], axis=1)
-    paddings = tf.concat([paddings, [[0, 0]]], axis=0)
-    image = tf.pad(image, paddings, constant_values=value)
-    image = tf.ensure_shape(image, (height, width, None))
+    image = _pad(image, tf.stack([before, margin - before], axis=1), value)
+    image = _with_size(image, height, width)
     return {**features, key: image}
 
-  return run
+  return AnyOp(run)
 
 
-def flip_lr(*, key: str = "image") -> Op:
+def _pad(image: tf.Tensor, height_width, value: int) -> tf.Tensor:
+  """Pads with [[above, below], [left, right]] pixels."""
+  none = [[0, 0]]
+  paddings = [none] * (image.shape.rank - 3) + [height_width, none]
+  value = tf.cast(value, image.dtype)
+  return tf.pad(image, tf.concat(paddings, axis=0), constant_values=value)
+
+
+def _with_size(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+  leading, channels = image.shape[:-3], image.shape[-1]
+  return tf.ensure_shape(image, (*leading, height, width, channels))
+
+
+def flip_lr(*, key: str = "image") -> AnyOp:
   """Mirrors left and right with probability one half."""
 
   def run(features: Features) -> Features:
     image = features[key]
-    flip = tf.random.stateless_uniform([], features["seed"]) < 0.5
-    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+    flip = seeds.uniform(features["seed"]) < 0.5
+    if is_chunk(features):
+      flip = flip[:, None, None, None]
+      image = tf.where(flip, tf.reverse(image, [2]), image)
+    else:
+      image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
     return {**features, key: image}
 
-  return run
+  return AnyOp(run)
 
 
 def value_range(
@@ -450,7 +494,7 @@ def _check_method(method: str) -> None:
 
 def _at_least(shape, height, width, name):
   tf.debugging.assert_greater_equal(
-    shape[:2], [height, width], f"{name}: the image is smaller than the crop"
+    shape[-3:-1], [height, width], f"{name}: the image is smaller than the crop"
   )
 
 

@@ -1,3 +1,293 @@
-"""RandAugment."""
+"""RandAugment, https://arxiv.org/abs/1909.13719, on chunks of uint8 images.
 
-OPS = {}
+The meaning is that of the AutoAugment reference policy in TensorFlow, which
+big_vision and "How to train your ViT?" (https://arxiv.org/abs/2106.10270) use.
+That includes what one may not expect of it:
+
+* Every chosen op is applied, always, at the one magnitude given, of 10. Only
+  the sign of geometric ops, and the place of Cutout, are random.
+* Colours are scaled by `magnitude / 10 * 1.8 + 0.1`: less than 1 for
+  magnitudes below 5, so the direction is not random.
+* Posterize keeps `magnitude / 10 * 4` bits, so fewer at a lower magnitude, and
+  Solarize inverts from `magnitude / 10 * 256`, so nothing at magnitude 10.
+* Contrast fades to the constant `pixels / 256` (196 for 224 x 224), not to the
+  mean grey: the reference divides the sum of a histogram by its bins.
+* Translations are of up to 100 pixels and Cutout of 40 to each side, whatever
+  the size of the image.
+* Warps take the nearest pixel; new pixels are grey, 128.
+
+Each op is a look-up table or a warp by OpenCV. Warps use integer maps that are
+computed once, so that rounding is that of the reference.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from vitjax.data.pp.kinds import ChunkOp, Features
+
+_MAX_LEVEL = 10
+_FILL = 128
+_CUTOUT_CONST = 40
+_TRANSLATE_CONST = 100
+_GREY = np.array([0.2989, 0.5870, 0.1140], np.float32)
+_LEVELS = np.arange(256)
+
+# Image, magnitude and a random generator to image; all uint8 [h, w, 3].
+_ImageOp = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+
+def randaug(
+  num_layers: int = 2, magnitude: float = 10, *, key: str = "image"
+) -> ChunkOp:
+  """Applies `num_layers` ops, drawn uniformly with replacement.
+
+  Args:
+    num_layers: ops per image.
+    magnitude: 0..10, of all ops.
+    key: the feature; uint8 images of one size with three channels.
+  """
+  if num_layers < 0 or not 0 <= magnitude <= _MAX_LEVEL:
+    raise ValueError(
+      f"needs num_layers >= 0 and 0 <= magnitude <= {_MAX_LEVEL}"
+    )
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    if image.dtype != tf.uint8 or image.shape[-1] != 3:
+      raise ValueError(
+        "randaug needs uint8 images with three channels, not "
+        f"{image.dtype.name} {image.shape[1:]}; decode them first."
+      )
+    augmented = tf.numpy_function(
+      functools.partial(_augment_chunk, num_layers, magnitude),
+      [image, features["seed"]],
+      tf.uint8,
+      stateful=False,
+    )
+    return {**features, key: tf.ensure_shape(augmented, image.shape)}
+
+  return ChunkOp(run)
+
+
+def _augment_chunk(
+  num_layers: int, magnitude: float, images: np.ndarray, seeds: np.ndarray
+) -> np.ndarray:
+  out = np.empty_like(images)
+  keys = seeds.view(np.uint64)[:, 0]
+  for row, (image, seed) in enumerate(zip(images, keys)):
+    random = np.random.Generator(np.random.PCG64(int(seed)))
+    for op in random.integers(len(IMAGE_OPS), size=num_layers):
+      image = IMAGE_OPS[op](image, magnitude, random)
+    out[row] = image
+  return out
+
+
+def autocontrast(image, magnitude, random) -> np.ndarray:
+  """Stretches each channel to 0..255."""
+  return _apply_tables(image, [_autocontrast_table(c) for c in _planes(image)])
+
+
+def _autocontrast_table(channel: np.ndarray) -> np.ndarray:
+  low, high, _, _ = cv2.minMaxLoc(channel)
+  if high <= low:
+    return _LEVELS.astype(np.uint8)
+  scale = np.float32(255) / np.float32(high - low)
+  offset = np.float32(-low) * scale
+  return _truncate(_LEVELS.astype(np.float32) * scale + offset)
+
+
+def equalize(image, magnitude, random) -> np.ndarray:
+  """Flattens the histogram of each channel, as PIL does."""
+  return _apply_tables(image, [_equalize_table(c) for c in _planes(image)])
+
+
+def _equalize_table(channel: np.ndarray) -> np.ndarray:
+  histogram = np.bincount(channel.ravel(), minlength=256)
+  last = histogram[np.flatnonzero(histogram)[-1]]
+  step = (histogram.sum() - last) // 255
+  if step == 0:
+    return _LEVELS.astype(np.uint8)
+  before = np.cumsum(histogram) - histogram
+  return np.minimum((before + step // 2) // step, 255).astype(np.uint8)
+
+
+def invert(image, magnitude, random) -> np.ndarray:
+  return cv2.bitwise_not(image)
+
+
+def rotate(image, magnitude, random) -> np.ndarray:
+  """Turns by up to 30 degrees about the centre."""
+  angle = _signed(magnitude / _MAX_LEVEL * 30, random)
+  return _warp(image, "rotate", angle)
+
+
+def posterize(image, magnitude, random) -> np.ndarray:
+  shift = 8 - int(magnitude / _MAX_LEVEL * 4)
+  return cv2.LUT(image, (_LEVELS >> shift << shift).astype(np.uint8))
+
+
+def solarize(image, magnitude, random) -> np.ndarray:
+  threshold = int(magnitude / _MAX_LEVEL * 256)
+  table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
+  return cv2.LUT(image, table.astype(np.uint8))
+
+
+def solarize_add(image, magnitude, random) -> np.ndarray:
+  addition = int(magnitude / _MAX_LEVEL * 110)
+  added = np.clip(_LEVELS + addition, 0, 255)
+  return cv2.LUT(
+    image, np.where(_LEVELS < 128, added, _LEVELS).astype(np.uint8)
+  )
+
+
+def color(image, magnitude, random) -> np.ndarray:
+  """Fades from grey at factor 0 to beyond the colours of the image."""
+  # As TensorFlow converts: to [0, 1], and back by truncating 255.5 times it.
+  grey = cv2.transform(image.astype(np.float32), _GREY[None])
+  grey = _truncate(grey * np.float32(255.5 / 255))
+  grey = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+  return _blend(grey, image, _factor(magnitude))
+
+
+def contrast(image, magnitude, random) -> np.ndarray:
+  pixels = image.shape[0] * image.shape[1]
+  constant = np.uint8(min(pixels / 256, 255))
+  table = _blend(np.full(256, constant), _LEVELS, _factor(magnitude))
+  return cv2.LUT(image, table)
+
+
+def brightness(image, magnitude, random) -> np.ndarray:
+  table = _blend(np.zeros(256), _LEVELS, _factor(magnitude))
+  return cv2.LUT(image, table)
+
+
+def sharpness(image, magnitude, random) -> np.ndarray:
+  """Fades from a smoothed image; the border is not smoothed."""
+  kernel = np.ones((3, 3), np.float32)
+  kernel[1, 1] = 5
+  # Sums of whole numbers are exact in float32, whatever their order.
+  sums = cv2.filter2D(image, cv2.CV_32F, kernel)
+  smooth = image.copy()
+  inner = np.s_[1:-1, 1:-1]
+  smooth[inner] = _truncate(sums[inner] / np.float32(13))
+  return _blend(smooth, image, _factor(magnitude))
+
+
+def shear_x(image, magnitude, random) -> np.ndarray:
+  level = _signed(magnitude / _MAX_LEVEL * 0.3, random)
+  return _warp(image, "shear_x", level)
+
+
+def shear_y(image, magnitude, random) -> np.ndarray:
+  level = _signed(magnitude / _MAX_LEVEL * 0.3, random)
+  return _warp(image, "shear_y", level)
+
+
+def translate_x(image, magnitude, random) -> np.ndarray:
+  pixels = _signed(magnitude / _MAX_LEVEL * _TRANSLATE_CONST, random)
+  return _warp(image, "translate_x", pixels)
+
+
+def translate_y(image, magnitude, random) -> np.ndarray:
+  pixels = _signed(magnitude / _MAX_LEVEL * _TRANSLATE_CONST, random)
+  return _warp(image, "translate_y", pixels)
+
+
+def cutout(image, magnitude, random) -> np.ndarray:
+  """Greys a square around a uniformly random centre."""
+  half = int(magnitude / _MAX_LEVEL * _CUTOUT_CONST)
+  height, width = image.shape[:2]
+  y, x = random.integers(height), random.integers(width)
+  out = image.copy()
+  out[max(0, y - half) : y + half, max(0, x - half) : x + half] = _FILL
+  return out
+
+
+def _factor(magnitude: float) -> float:
+  return magnitude / _MAX_LEVEL * 1.8 + 0.1
+
+
+def _signed(value: float, random: np.random.Generator) -> float:
+  return -value if random.random() < 0.5 else value
+
+
+def _blend(first: np.ndarray, second: np.ndarray, factor: float) -> np.ndarray:
+  """`first` at factor 0, `second` at 1, and beyond; truncated to uint8."""
+  first, second = first.astype(np.float32), second.astype(np.float32)
+  return _truncate(first + np.float32(factor) * (second - first))
+
+
+def _truncate(values: np.ndarray) -> np.ndarray:
+  return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _planes(image: np.ndarray) -> list[np.ndarray]:
+  return cv2.split(image)
+
+
+def _apply_tables(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+  return cv2.LUT(image, np.stack(tables, axis=-1)[None])
+
+
+def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
+  return cv2.remap(
+    image,
+    _warp_map(*image.shape[:2], kind, amount),
+    None,
+    cv2.INTER_NEAREST,
+    borderMode=cv2.BORDER_CONSTANT,
+    borderValue=(_FILL,) * 3,
+  )
+
+
+# Two signs of five ops, for a few sizes and magnitudes.
+@functools.lru_cache(maxsize=64)
+def _warp_map(height: int, width: int, kind: str, amount: float) -> np.ndarray:
+  """int16 [h, w, 2]: the (x, y) from which each pixel is taken."""
+  y, x = np.mgrid[:height, :width].astype(np.float32)
+  amount = np.float32(amount)
+  if kind == "shear_x":
+    x = x + amount * y
+  elif kind == "shear_y":
+    y = y + amount * x
+  elif kind == "translate_x":
+    x = x + amount
+  elif kind == "translate_y":
+    y = y + amount
+  else:
+    radians = math.radians(amount)
+    cos, sin = np.float32(math.cos(radians)), np.float32(math.sin(radians))
+    x_centre, y_centre = (width - 1) / 2, (height - 1) / 2
+    x, y = x - x_centre, y - y_centre
+    x, y = cos * x - sin * y + x_centre, sin * x + cos * y + y_centre
+  # Halves are rounded away from zero, as by C's round().
+  places = np.stack([x, y], axis=-1)
+  places = np.trunc(places + np.copysign(np.float32(0.5), places))
+  return np.clip(places, -32768, 32767).astype(np.int16)
+
+
+IMAGE_OPS: tuple[_ImageOp, ...] = (
+  autocontrast,
+  equalize,
+  invert,
+  rotate,
+  posterize,
+  solarize,
+  color,
+  contrast,
+  brightness,
+  sharpness,
+  shear_x,
+  shear_y,
+  translate_x,
+  translate_y,
+  cutout,
+  solarize_add,
+)
+
+OPS = {"randaug": randaug}
