@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
   """The config of the run."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_epochs = 100
+  config.total_epochs = 60
   config.loss = "softmax_xent"
 
   config.input = {
@@ -24,12 +24,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.model = {
     "name": "vit",
     "patch_size": 2,
-    "width": 96,
-    "depth": 4,
+    "width": 64,
+    "depth": 3,
     "num_heads": 4,
     "pool_type": "gap",
     "posemb": "learn",
-    "dropout_rate": 0.1,
   }
   config.optim = {
     "name": "adam",

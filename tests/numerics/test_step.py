@@ -1,0 +1,218 @@
+"""Identities of the train step: devices, micro-batches, draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vitjax import losses, mixing, models, optim, sharding
+from vitjax import step as step_lib
+from vitjax.optim import schedules
+
+IMAGE_SHAPE = (16, 16, 16, 3)
+
+
+def batch(seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    "image": rng.integers(0, 256, IMAGE_SHAPE, np.uint8),
+    "label": rng.integers(0, 5, IMAGE_SHAPE[0]).astype(np.int32),
+  }
+
+
+def normalise(features):
+  image = features["image"].astype(jnp.float32) / 127.5 - 1
+  return {**features, "image": image}
+
+
+def run(num_devices=1, num_steps=5, model=None, rules=(), mesh=None, **options):
+  """Parameters and losses after some steps on so many devices."""
+  schedule = schedules.make_schedule(
+    "cosine", total_steps=num_steps, warmup_steps=1
+  )
+  tx = optim.make_optimizer(
+    "adam",
+    schedule=schedule,
+    learning_rate=3e-3,
+    weight_decay=0.1,
+    grad_clip_norm=0.5,
+  )
+  model = models.create(
+    "vit", variant="mu/8", num_classes=5, head_zero_init=False, **(model or {})
+  )
+  if mesh is None:
+    devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
+    mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
+  init = step_lib.make_init_fn(model, tx, IMAGE_SHAPE)
+  abstract = jax.eval_shape(init, jax.random.key(0))
+  shardings = sharding.of_state(abstract, rules, mesh)
+  state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+  train_step = jax.jit(
+    step_lib.make_train_step(
+      model,
+      tx,
+      loss_fn=losses.softmax_xent,
+      normalise=normalise,
+      num_classes=5,
+      seed=1,
+      schedule=schedule,
+      **options,
+    ),
+    in_shardings=(shardings, sharding.over_batch(mesh)),
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
+  history = []
+  for i in range(num_steps):
+    global_batch = jax.device_put(batch(i), sharding.over_batch(mesh))
+    state, metrics = train_step(state, global_batch)
+    history.append(float(metrics["train/loss"]))
+  return jax.device_get(state.params), np.array(history)
+
+
+def largest_difference(a, b):
+  return max(
+    np.max(np.abs(x - y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+  )
+
+
+@pytest.fixture(scope="module")
+def one_device():
+  return run(mixup_alpha=0.5, model={"dropout_rate": 0.2})
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_devices_do_not_matter_even_with_mixup_and_dropout(
+  num_devices, one_device
+):
+  params, history = run(
+    num_devices, mixup_alpha=0.5, model={"dropout_rate": 0.2}
+  )
+  np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
+  # Adam divides by the root of tiny second moments: 1e-5 of a 3e-3 step.
+  assert largest_difference(params, one_device[0]) < 1e-5
+
+
+def test_sharded_parameters_do_not_matter(one_device):
+  mesh = sharding.make_mesh(data=2, fsdp=4)
+  params, history = run(
+    mesh=mesh,
+    rules=[(".*/(query|key|value)/kernel", ("fsdp", None, None))],
+    mixup_alpha=0.5,
+    model={"dropout_rate": 0.2},
+  )
+  np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
+  assert largest_difference(params, one_device[0]) < 1e-5
+
+
+@pytest.mark.parametrize("num_devices, parts", [(1, 2), (1, 8), (4, 4)])
+def test_accumulation_equals_the_big_batch(num_devices, parts):
+  """With clipping, schedule, mixup and smoothing on, all of which bite."""
+  options = {"mixup_alpha": 0.5, "label_smoothing": 0.1}
+  whole, whole_history = run(**options)
+  params, history = run(num_devices, accumulation_steps=parts, **options)
+  np.testing.assert_allclose(history, whole_history, rtol=1e-5)
+  assert largest_difference(params, whole) < 1e-5
+
+
+def test_a_step_draws_from_seed_and_step_alone():
+  """Mixup of two runs is equal, of two steps is not."""
+  _, a = run(num_steps=3, mixup_alpha=0.5)
+  _, b = run(num_steps=3, mixup_alpha=0.5)
+  _, without = run(num_steps=3)
+  assert np.all(a == b)
+  assert np.all(a != without)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_remat_and_scan_compute_the_same(remat, scan_layers):
+  """A scanned model with the looped one's parameters, and its gradient."""
+  fields = {"variant": "mu/8", "depth": 3, "num_classes": 5}
+  fields["head_zero_init"] = False
+  loop = models.create("vit", **fields)
+  other = models.create("vit", **fields, remat=remat, scan_layers=scan_layers)
+  image = normalise(batch())["image"]
+  params = loop.init(jax.random.key(0), image)["params"]
+
+  def loss(model, p):
+    logits, _ = model.apply({"params": p}, image, train=True)
+    return (logits**2).sum()
+
+  def stack(tree):
+    if not scan_layers:
+      return tree
+    blocks = [tree["Transformer"][f"encoderblock_{i}"] for i in range(3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *blocks)
+    norm = tree["Transformer"]["encoder_norm"]
+    transformer = {"encoderblock": stacked, "encoder_norm": norm}
+    return {**tree, "Transformer": transformer}
+
+  want, grads = jax.value_and_grad(lambda p: loss(loop, p))(params)
+  got, got_grads = jax.value_and_grad(lambda p: loss(other, p))(stack(params))
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  for a, b in zip(
+    jax.tree.leaves(got_grads), jax.tree.leaves(stack(grads)), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_mixup_keeps_the_larger_share_and_mixes_labels_alike():
+  image = jnp.arange(4.0).reshape(4, 1, 1, 1)
+  labels = jnp.eye(4)
+  for i in range(5):
+    mixed, targets = mixing.mixup(image, labels, 0.4, jax.random.key(i))
+    weight = targets[0, 0]
+    assert 0.5 <= weight < 1
+    partner = jnp.roll(image, 1, axis=0)
+    want = weight * image + (1 - weight) * partner
+    np.testing.assert_allclose(mixed, want, rtol=1e-6)
+    np.testing.assert_allclose(targets.sum(axis=1), np.ones(4), rtol=1e-6)
+
+
+def test_label_smoothing():
+  got = mixing.smooth_labels(jnp.eye(4), 0.1)
+  np.testing.assert_allclose(got[0], [0.925, 0.025, 0.025, 0.025], rtol=1e-6)
+
+
+def test_losses_against_numpy():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(3, 7)).astype(np.float32) * 4
+  labels = rng.dirichlet(np.ones(7), 3).astype(np.float32)
+  p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(
+    losses.softmax_xent(logits, labels),
+    -(labels * np.log(p)).sum(axis=1),
+    rtol=1e-5,
+  )
+  q = 1 / (1 + np.exp(-logits))
+  np.testing.assert_allclose(
+    losses.sigmoid_xent(logits, labels),
+    -(labels * np.log(q) + (1 - labels) * np.log(1 - q)).sum(axis=1),
+    rtol=1e-5,
+  )
+
+
+class TestSharding:
+  def test_mesh_errors(self):
+    with pytest.raises(ValueError, match="data=3, fsdp=1 do not multiply to"):
+      sharding.make_mesh(3, 1)
+    with pytest.raises(ValueError, match="data=-1, fsdp=3"):
+      sharding.make_mesh(-1, 3)
+
+  def test_rules(self):
+    mesh = sharding.make_mesh(-1, 4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    state = {
+      "params": {"a": {"kernel": jnp.zeros((8, 6)), "bias": jnp.zeros(6)}},
+      "opt_state": ({"mu": {"a": {"kernel": jnp.zeros((8, 6))}}},),
+    }
+    got = sharding.of_state(state, [("a/kernel", ("fsdp", None))], mesh)
+    split = NamedSharding(mesh, PartitionSpec("fsdp", None))
+    assert got["params"]["a"]["kernel"] == split
+    assert got["opt_state"][0]["mu"]["a"]["kernel"] == split
+    assert got["params"]["a"]["bias"] == sharding.replicated(mesh)
+    with pytest.raises(ValueError, match="does not divide over mesh axis"):
+      sharding.of_state(state, [("a/kernel", (None, "fsdp"))], mesh)
+    with pytest.raises(ValueError, match="No leaf matches"):
+      sharding.of_state(state, [("b/kernel", ("fsdp", None))], mesh)

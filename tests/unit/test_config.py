@@ -1,0 +1,220 @@
+"""What a config may say, and what is said about one that is wrong."""
+
+import dataclasses
+import importlib
+import json
+
+import ml_collections
+import pytest
+
+from configs import common
+from vitjax import build, config
+
+
+def minimal(**changes) -> ml_collections.ConfigDict:
+  c = ml_collections.ConfigDict()
+  c.total_steps = 10
+  c.input = {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"}
+  c.model = {"name": "vit", "variant": "mu/4"}
+  c.optim = {"name": "adam", "learning_rate": 1e-3}
+  for path, value in changes.items():
+    *parents, key = path.split("__")
+    section = c
+    for name in parents:
+      section = section.setdefault(name, ml_collections.ConfigDict())
+    section[key] = value
+  return c
+
+
+def message(error, fn, *args) -> str:
+  with pytest.raises(error) as e:
+    fn(*args)
+  return str(e.value)
+
+
+def test_every_error_is_reported_at_once_with_path_and_nearest_name():
+  c = minimal(input__bach_size=3, modle={}, seed="zero", optim__learnin_rate=1)
+  del c.input["batch_size"]
+  text = message(config.ConfigError, config.resolve, c)
+  assert "config.input.bach_size is not a key. Did you mean 'batch_size'?" in (
+    text
+  )
+  assert "config.modle is not a key. Did you mean 'model'?" in text
+  assert "config.seed='zero' (str) has to be: int." in text
+  assert "config.input.batch_size is missing." in text
+  assert len(text.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+  "change, part",
+  [
+    ({"total_epochs": 3}, "config.total_* is given in two units."),
+    ({"checkpoint__every_steps": 0}, "has to be a number above 0"),
+    ({"schedule__decay": "cosin"}, "config.schedule.decay='cosin' is not one"),
+    ({"input__batch_size": True}, "config.input.batch_size=True (bool)"),
+    ({"input__batch_size": 0}, "has to be at least 1"),
+    ({"accumulation_steps": 3}, "is not a multiple of"),
+    ({"input": 3}, "config.input=3 has to be a section"),
+  ],
+)
+def test_wrong_values(change, part):
+  assert part in message(config.ConfigError, config.resolve, minimal(**change))
+
+
+@pytest.mark.parametrize(
+  "change, part",
+  [
+    ({"model__name": "vitt"}, "Did you mean 'vit'?"),
+    ({"model__variant": "X/16"}, "variant='X/16' is not"),
+    ({"model__widht": 3}, "config.model.widht is not a key. Did you mean"),
+    ({"model__depth": "many"}, "config.model.depth='many' (str) has to be"),
+    ({"model__posemb": "rope"}, "posemb='rope' is not one of"),
+    ({"optim__name": "adamw2"}, "is not an optimizer. Known: adam"),
+    ({"optim__momentum": 0.9}, "config.optim.momentum is not a key"),
+    ({"optim__decay_scale": "lr"}, "config.optim.decay_scale='lr'"),
+    ({"loss": "hinge"}, "config.loss='hinge' is not one of"),
+    ({"input__pp": "value_rang(-1, 1)"}, "value_range"),
+    (
+      {"evals": {"v": {"split": "test", "pp": "decode", "k": 2}}},
+      "config.evals.v.k is not a key",
+    ),
+    (
+      {"evals": {"v": {"split": "test", "pp": "decode", "type": "classif"}}},
+      "'classif' is not an evaluator",
+    ),
+    ({"checkpoint__best_metric": "val/acc@1"}, "names no eval"),
+  ],
+)
+def test_open_sections_are_checked_by_what_reads_them(change, part):
+  run = config.resolve(minimal(**change))
+  assert part in message(config.ConfigError, build.check, run)
+
+
+def test_a_minimal_config_passes():
+  build.check(config.resolve(minimal()))
+
+
+@pytest.mark.parametrize(
+  "duration, steps",
+  [
+    (config.Duration(7, "steps"), 7),
+    (config.Duration(2, "epochs"), 20),  # 2 * 1000 / 100
+    (config.Duration(250, "examples"), 2),
+    (config.Duration(10, "percent"), 30),
+    (config.Duration(1, "examples"), 1),  # never nothing
+  ],
+)
+def test_durations(duration, steps):
+  got = config.to_steps(
+    duration, batch_size=100, num_examples=1000, total_steps=300
+  )
+  assert got == steps
+
+
+CONFIGS = [
+  ("quickstart", ()),
+  ("fashion_mnist", ("epochs=3",)),
+  ("vit_s16_i1k", ("epochs=150",)),
+  ("vit_s16_i1k", ("smoke",)),
+  ("plain_vit", ("b16,res=256,data=folder:/a/b,batch=64,accumulate=4",)),
+  ("plain_vit", ("ti16,data=cifar10,res=32,epochs=5",)),
+  ("plain_vit", ("smoke",)),
+]
+
+
+@pytest.mark.parametrize("name, arg", CONFIGS)
+def test_shipped_configs_resolve_and_survive_the_round_trip(name, arg):
+  module = importlib.import_module(f"configs.{name}")
+  run = config.resolve(module.get_config(*arg))
+  build.check(run)
+  again = config.resolve(json.loads(config.to_json(run)))
+  assert config.to_json(again) == config.to_json(run)
+
+
+def test_published_recipe_to_the_letter():
+  run = config.resolve(importlib.import_module("configs.vit_s16_i1k").get_config())
+  assert str(run.total) == "90 epochs"
+  assert run.input.batch_size == 1024
+  assert run.input.pp.startswith(
+    "decode_jpeg_and_inception_crop(224)|flip_lr|randaug(2, 10)"
+  )
+  assert dict(run.model) == {
+    "name": "vit",
+    "variant": "S/16",
+    "pool_type": "gap",
+    "posemb": "sincos2d",
+    "rep_size": True,
+  }
+  assert dict(run.optim) == {
+    "name": "adam",
+    "mu_dtype": "bfloat16",
+    "learning_rate": 0.001,
+    "weight_decay": 0.0001,
+    "decay_scale": "schedule",
+    "grad_clip_norm": 1.0,
+  }
+  assert str(run.schedule.warmup) == "10000 steps"
+  assert run.schedule.decay == "cosine"
+  assert run.mixing.mixup_alpha == 0.2
+  assert run.evals["val"].split == "validation"
+
+
+def test_differences_name_the_keys():
+  a = config.to_dict(config.resolve(minimal()))
+  b = config.to_dict(config.resolve(minimal(optim__learning_rate=2e-3)))
+  assert config.differences(a, b) == ["optim.learning_rate: 0.001 -> 0.002"]
+  assert config.differences(a, a) == []
+
+
+def test_every_field_of_the_schema_has_a_reader():
+  """A key that no code reads would be accepted and ignored."""
+  import pathlib
+
+  package = pathlib.Path(config.__file__).parent
+  code = "\n".join(
+    f.read_text() for f in package.glob("*.py") if f.name != "config.py"
+  )
+  for cls in (
+    config.RunConfig,
+    config.Input,
+    config.Mixing,
+    config.Schedule,
+    config.Mesh,
+    config.Eval,
+    config.Checkpoint,
+    config.Report,
+  ):
+    for field in dataclasses.fields(cls):
+      assert f".{field.name}" in code, f"{cls.__name__}.{field.name}"
+
+
+class TestParseArg:
+  def test_types_and_first_option(self):
+    arg = common.parse_arg("s16,res=256,smoke", variant="", res=224, smoke=False)
+    assert arg.to_dict() == {"variant": "s16", "res": 256, "smoke": True}
+
+  def test_value_with_colon_and_slash(self):
+    arg = common.parse_arg("b16,data=folder:/a=b/c", variant="", data="")
+    assert arg.data == "folder:/a=b/c"
+
+  @pytest.mark.parametrize(
+    "text, part",
+    [
+      ("s16,rez=256", "Did you mean 'res'?"),
+      ("s16,res=big", "has to be of type int"),
+      ("s16,smoke=perhaps", "has to be of type bool"),
+      ("s16,b16", "option 'b16' of the config is not known"),
+    ],
+  )
+  def test_errors(self, text, part):
+    with pytest.raises(ValueError, match=part.replace("?", "\\?")):
+      common.parse_arg(text, variant="", res=224, smoke=False)
+
+  @pytest.mark.parametrize(
+    "text, want",
+    [("s16", "S/16"), ("Ti/16", "Ti/16"), ("so400m14", "So400m/14"),
+     ("g14", "g/14"), ("G14", "G/14"), ("h14", "H/14"), ("mu16", "mu/16"),
+     ("g-opt16", "g-opt/16")],
+  )  # fmt: skip
+  def test_variants(self, text, want):
+    assert common.variant(text) == want
