@@ -140,22 +140,30 @@ def make_evaluator(
 ):
   """The evaluator of one section of `config.evals`.
 
-  What the section leaves out is taken from `config.input`. The batch size is
-  rounded up to a multiple of the number of devices; metrics do not depend on
-  it.
+  What the section leaves out is taken from `config.input`.
+
+  Raises:
+    ConfigError: if the eval set has more classes than the model.
   """
   same = section.data in (None, run.input.data)
-  data = EvalData(
-    sources.open_source(
-      section.data or run.input.data,
-      section.split,
-      data_dir=section.data_dir or run.input.data_dir,
-      class_names=source.class_names if same else None,
-    ),
-    builder.build(section.pp),
-    -(-(section.batch_size or run.input.batch_size) // mesh.size) * mesh.size,
-    mesh,
+  eval_source = sources.open_source(
+    section.data or run.input.data,
+    section.split,
+    data_dir=section.data_dir or run.input.data_dir,
+    class_names=source.class_names if same else None,
   )
+  num_classes = number_of_classes(run, source)
+  if (eval_source.num_classes or 0) > num_classes:
+    raise ConfigError(
+      f"{eval_source.data} has {eval_source.num_classes} classes, but the model "
+      f"only {num_classes}: set config.num_classes, or evaluate on other data."
+    )
+  # Any multiple of the number of devices will do: metrics do not depend on it.
+  batch_size = section.batch_size or run.input.batch_size
+  batch_size += -batch_size % mesh.size
   return evaluators.find(section.type)(
-    predict_fn, data, loss=run.loss, **section.options
+    predict_fn,
+    EvalData(eval_source, builder.build(section.pp), batch_size, mesh),
+    loss=run.loss,
+    **section.options,
   )

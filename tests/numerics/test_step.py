@@ -72,7 +72,8 @@ def run(num_devices=1, num_steps=5, model=None, rules=(), mesh=None, **options):
 
 def largest_difference(a, b):
   return max(
-    np.max(np.abs(x - y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    np.max(np.abs(x - y))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
   )
 
 

@@ -88,7 +88,8 @@ def trajectory(name, *, accumulation_steps=1, **optim_changes):
 
 def worst(got, want):
   return max(
-    np.max(np.abs(np.divide(got[k], want[k]) - 1)) for k in ("loss", "norm", "l2")
+    np.max(np.abs(np.divide(got[k], want[k]) - 1))
+    for k in ("loss", "norm", "l2")
   )
 
 

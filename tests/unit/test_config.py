@@ -21,7 +21,9 @@ def minimal(**changes) -> ml_collections.ConfigDict:
     *parents, key = path.split("__")
     section = c
     for name in parents:
-      section = section.setdefault(name, ml_collections.ConfigDict())
+      if name not in section:
+        section[name] = ml_collections.ConfigDict()
+      section = section[name]
     section[key] = value
   return c
 
@@ -54,7 +56,7 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
     ({"input__batch_size": True}, "config.input.batch_size=True (bool)"),
     ({"input__batch_size": 0}, "has to be at least 1"),
     ({"accumulation_steps": 3}, "is not a multiple of"),
-    ({"input": 3}, "config.input=3 has to be a section"),
+    ({"mixing": 3}, "config.mixing=3 has to be a section"),
   ],
 )
 def test_wrong_values(change, part):
@@ -132,7 +134,9 @@ def test_shipped_configs_resolve_and_survive_the_round_trip(name, arg):
 
 
 def test_published_recipe_to_the_letter():
-  run = config.resolve(importlib.import_module("configs.vit_s16_i1k").get_config())
+  run = config.resolve(
+    importlib.import_module("configs.vit_s16_i1k").get_config()
+  )
   assert str(run.total) == "90 epochs"
   assert run.input.batch_size == 1024
   assert run.input.pp.startswith(
@@ -190,7 +194,9 @@ def test_every_field_of_the_schema_has_a_reader():
 
 class TestParseArg:
   def test_types_and_first_option(self):
-    arg = common.parse_arg("s16,res=256,smoke", variant="", res=224, smoke=False)
+    arg = common.parse_arg(
+      "s16,res=256,smoke", variant="", res=224, smoke=False
+    )
     assert arg.to_dict() == {"variant": "s16", "res": 256, "smoke": True}
 
   def test_value_with_colon_and_slash(self):

@@ -97,9 +97,7 @@ class TestSchedules:
     np.testing.assert_allclose(got, [0, 0.5, 1, 0.5, 0, 0], atol=1e-6)
 
   def test_linear_to_an_end_value(self):
-    got = self.values(
-      "linear", [0, 50, 100], total_steps=100, end_value=0.1
-    )
+    got = self.values("linear", [0, 50, 100], total_steps=100, end_value=0.1)
     np.testing.assert_allclose(got, [1, 0.55, 0.1], rtol=1e-6)
 
   def test_rsqrt_falls_to_root_half_after_its_timescale(self):

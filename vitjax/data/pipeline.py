@@ -259,7 +259,25 @@ def _batches(
         f"{step}, though each of its examples can be read now. If this goes "
         f"away when the run is resumed, the storage is at fault: {error}"
       ) from error
-    yield {name: value.numpy() for name, value in batch.items()}
+    batch = {name: value.numpy() for name, value in batch.items()}
+    _check_labels(source, batch)
+    yield batch
+
+
+def _check_labels(source: Source, batch: dict[str, np.ndarray]) -> None:
+  """Raises an InputError for labels that no class has, such as a -1."""
+  label = batch.get("label")
+  if label is None or not source.num_classes:
+    return
+  bad = (label < 0) | (label >= source.num_classes)
+  if bad.any():
+    first = int(np.argmax(bad))
+    raise InputError(
+      f"{source.describe(int(batch['index'][first]))} of {source.data!r}, split "
+      f"{source.split!r}, has label {label[first]}, but the data set has classes "
+      f"0..{source.num_classes - 1}. Splits whose labels are secret use -1: "
+      "choose another split."
+    )
 
 
 def _try_example(source, preprocess, examples, step) -> None:
