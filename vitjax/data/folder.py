@@ -210,7 +210,7 @@ def _natural(name: str) -> list:
   return [
     (0, int(part), "") if i % 2 else (1, 0, part)
     for i, part in enumerate(parts)
-  ] + [(2, 0, name)]
+  ] + [(-1, 0, name)]
 
 
 def _some(names: list[str]) -> str:

@@ -35,7 +35,10 @@ _FILL = 128
 _CUTOUT_CONST = 40
 _TRANSLATE_CONST = 100
 _GREY = np.array([0.2989, 0.5870, 0.1140], np.float32)
-_LEVELS = np.arange(256)
+_LEVELS = np.arange(256, dtype=np.uint8)
+# OpenCV rounds where the reference truncates. Added before, this makes it
+# truncate, but for fractions that a float32 may not tell from a whole number.
+_TRUNCATE = -0.499
 
 # Image, magnitude and a random generator to image; all uint8 [h, w, 3].
 _ImageOp = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -89,31 +92,30 @@ def _augment_chunk(
 
 def autocontrast(image, magnitude, random) -> np.ndarray:
   """Stretches each channel to 0..255."""
-  return _apply_tables(image, [_autocontrast_table(c) for c in _planes(image)])
+  return _map_channels(image, _autocontrast_table)
 
 
-def _autocontrast_table(channel: np.ndarray) -> np.ndarray:
-  low, high, _, _ = cv2.minMaxLoc(channel)
+def _autocontrast_table(histogram: np.ndarray) -> np.ndarray:
+  used = np.flatnonzero(histogram)
+  low, high = np.float32(used[0]), np.float32(used[-1])
   if high <= low:
-    return _LEVELS.astype(np.uint8)
-  scale = np.float32(255) / np.float32(high - low)
-  offset = np.float32(-low) * scale
-  return _truncate(_LEVELS.astype(np.float32) * scale + offset)
+    return _LEVELS
+  scale = np.float32(255) / (high - low)
+  return np.clip(_LEVELS.astype(np.float32) * scale - low * scale, 0, 255)
 
 
 def equalize(image, magnitude, random) -> np.ndarray:
   """Flattens the histogram of each channel, as PIL does."""
-  return _apply_tables(image, [_equalize_table(c) for c in _planes(image)])
+  return _map_channels(image, _equalize_table)
 
 
-def _equalize_table(channel: np.ndarray) -> np.ndarray:
-  histogram = np.bincount(channel.ravel(), minlength=256)
+def _equalize_table(histogram: np.ndarray) -> np.ndarray:
   last = histogram[np.flatnonzero(histogram)[-1]]
   step = (histogram.sum() - last) // 255
   if step == 0:
-    return _LEVELS.astype(np.uint8)
+    return _LEVELS
   before = np.cumsum(histogram) - histogram
-  return np.minimum((before + step // 2) // step, 255).astype(np.uint8)
+  return np.minimum((before + step // 2) // step, 255)
 
 
 def invert(image, magnitude, random) -> np.ndarray:
@@ -128,53 +130,50 @@ def rotate(image, magnitude, random) -> np.ndarray:
 
 def posterize(image, magnitude, random) -> np.ndarray:
   shift = 8 - int(magnitude / _MAX_LEVEL * 4)
-  return cv2.LUT(image, (_LEVELS >> shift << shift).astype(np.uint8))
+  levels = _LEVELS.astype(int) >> shift << shift
+  return cv2.LUT(image, levels.astype(np.uint8))
 
 
 def solarize(image, magnitude, random) -> np.ndarray:
   threshold = int(magnitude / _MAX_LEVEL * 256)
   table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
-  return cv2.LUT(image, table.astype(np.uint8))
+  return cv2.LUT(image, table)
 
 
 def solarize_add(image, magnitude, random) -> np.ndarray:
   addition = int(magnitude / _MAX_LEVEL * 110)
-  added = np.clip(_LEVELS + addition, 0, 255)
-  return cv2.LUT(
-    image, np.where(_LEVELS < 128, added, _LEVELS).astype(np.uint8)
-  )
+  added = np.minimum(_LEVELS.astype(int) + addition, 255)
+  table = np.where(_LEVELS < 128, added, _LEVELS)
+  return cv2.LUT(image, table.astype(np.uint8))
 
 
 def color(image, magnitude, random) -> np.ndarray:
   """Fades from grey at factor 0 to beyond the colours of the image."""
   # As TensorFlow converts: to [0, 1], and back by truncating 255.5 times it.
-  grey = cv2.transform(image.astype(np.float32), _GREY[None])
-  grey = _truncate(grey * np.float32(255.5 / 255))
+  weights = np.append(_GREY * (255.5 / 255), _TRUNCATE).astype(np.float32)
+  grey = cv2.transform(image, weights[None])
   grey = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
   return _blend(grey, image, _factor(magnitude))
 
 
 def contrast(image, magnitude, random) -> np.ndarray:
   pixels = image.shape[0] * image.shape[1]
-  constant = np.uint8(min(pixels / 256, 255))
-  table = _blend(np.full(256, constant), _LEVELS, _factor(magnitude))
-  return cv2.LUT(image, table)
+  constant = np.full_like(_LEVELS, min(pixels // 256, 255))
+  return cv2.LUT(image, _blend(constant, _LEVELS, _factor(magnitude)))
 
 
 def brightness(image, magnitude, random) -> np.ndarray:
-  table = _blend(np.zeros(256), _LEVELS, _factor(magnitude))
-  return cv2.LUT(image, table)
+  black = np.zeros_like(_LEVELS)
+  return cv2.LUT(image, _blend(black, _LEVELS, _factor(magnitude)))
 
 
 def sharpness(image, magnitude, random) -> np.ndarray:
   """Fades from a smoothed image; the border is not smoothed."""
   kernel = np.ones((3, 3), np.float32)
   kernel[1, 1] = 5
-  # Sums of whole numbers are exact in float32, whatever their order.
-  sums = cv2.filter2D(image, cv2.CV_32F, kernel)
-  smooth = image.copy()
-  inner = np.s_[1:-1, 1:-1]
-  smooth[inner] = _truncate(sums[inner] / np.float32(13))
+  smooth = cv2.filter2D(image, -1, kernel / 13, delta=_TRUNCATE)
+  smooth[[0, -1]] = image[[0, -1]]
+  smooth[:, [0, -1]] = image[:, [0, -1]]
   return _blend(smooth, image, _factor(magnitude))
 
 
@@ -218,20 +217,18 @@ def _signed(value: float, random: np.random.Generator) -> float:
 
 def _blend(first: np.ndarray, second: np.ndarray, factor: float) -> np.ndarray:
   """`first` at factor 0, `second` at 1, and beyond; truncated to uint8."""
-  first, second = first.astype(np.float32), second.astype(np.float32)
-  return _truncate(first + np.float32(factor) * (second - first))
+  return cv2.addWeighted(first, 1 - factor, second, factor, _TRUNCATE)
 
 
-def _truncate(values: np.ndarray) -> np.ndarray:
-  return np.clip(values, 0, 255).astype(np.uint8)
-
-
-def _planes(image: np.ndarray) -> list[np.ndarray]:
-  return cv2.split(image)
-
-
-def _apply_tables(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
-  return cv2.LUT(image, np.stack(tables, axis=-1)[None])
+def _map_channels(
+  image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+  """Maps each channel by the table that follows from its histogram."""
+  tables = []
+  for channel in range(3):
+    counts = cv2.calcHist([image], [channel], None, [256], [0, 256])
+    tables.append(table_of(counts.ravel().astype(np.int64)))
+  return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
 
 
 def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:

@@ -1,0 +1,172 @@
+"""Order, resuming, processes, exact evaluation, and errors of batches."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitjax.data import pipeline, sources
+from vitjax.data.pp import builder
+
+DIGITS = sources.open_source("digits", "train")
+PP = builder.build("random_shift(1)|flip_lr|value_range(-1,1)")
+
+
+def train(source=DIGITS, pp=PP, **kwargs):
+  options = {"batch_size": 24, "seed": 3, "start_step": 0, "total_steps": 4}
+  return list(pipeline.train_batches(source, pp, **options | kwargs))
+
+
+def assert_equal(batches, others):
+  assert len(batches) == len(others)
+  for batch, other in zip(batches, others):
+    assert batch.keys() == other.keys()
+    for name in batch:
+      np.testing.assert_array_equal(batch[name], other[name])
+
+
+@pytest.mark.parametrize(
+  "pp",
+  [
+    "random_shift(1)|flip_lr",  # Chunks all the way.
+    "random_shift(1)|resize(12)|flip_lr",  # One by one after that.
+    "decode|resize(12)|randaug(2,5)|flip_lr",  # Chunks again.
+  ],
+)
+def test_two_processes_see_the_batches_of_one(pp):
+  pp = builder.build(pp)
+  whole = train(pp=pp)
+  parts = [train(pp=pp, process_index=i, process_count=2) for i in range(2)]
+  joined = [
+    {name: np.concatenate([a[name], b[name]]) for name in a}
+    for a, b in zip(*parts)
+  ]
+  assert_equal(joined, whole)
+
+
+@pytest.mark.parametrize("pp", ["flip_lr", "decode|randaug(1,5)|resize(9)"])
+def test_resuming_gives_the_tail(pp):
+  pp = builder.build(pp)
+  # 131 steps of 24 cross the border between two epochs of 1437.
+  whole = train(pp=pp, total_steps=131)
+  assert_equal(train(pp=pp, start_step=59, total_steps=131), whole[59:])
+  assert train(pp=pp, start_step=4) == []
+
+
+@pytest.mark.parametrize("num", [1, 2, 7, 100])
+def test_each_epoch_is_a_permutation(num):
+  source = sources.open_source(f"fake:{num},2x2x1,3", "train")
+  batches = train(source, builder.build(""), batch_size=10, total_steps=5 * num)
+  index = np.concatenate([batch["index"] for batch in batches])
+  epochs = index[: len(index) // num * num].reshape(-1, num)
+  np.testing.assert_array_equal(
+    np.sort(epochs, axis=1), np.tile(np.arange(num), (len(epochs), 1))
+  )
+  if num == 100:
+    assert len({epoch.tobytes() for epoch in epochs}) == len(epochs)
+
+
+def test_permutations_are_unrelated():
+  # With the default rounds of the cipher, this correlation is 0.3.
+  import tensorflow as tf
+
+  num = 60000
+  ordinals = tf.range(4 * num, dtype=tf.int64)
+  index = pipeline._train_examples(ordinals, num, 0)["index"].numpy()
+  correlation = np.corrcoef(index.reshape(4, num))[np.triu_indices(4, 1)]
+  assert np.abs(correlation).max() < 5 / num**0.5
+
+
+def test_seeds_change_order_and_randomness():
+  first, second = train(total_steps=1), train(total_steps=1, seed=4)
+  assert (first[0]["index"] != second[0]["index"]).any()
+  source = sources.open_source("fake:1,9x9x1,2", "train")
+  (batch,) = train(source, builder.build("random_crop(5)"), total_steps=1)
+  assert len({image.tobytes() for image in batch["image"]}) > 10
+
+
+def test_examples_match_their_index():
+  (batch,) = train(pp=builder.build(""), total_steps=1)
+  expected = DIGITS.fetch(batch["index"])
+  np.testing.assert_array_equal(batch["image"], expected["image"])
+  np.testing.assert_array_equal(batch["label"], expected["label"])
+
+
+@pytest.mark.parametrize("num", [1, 7, 1797])
+@pytest.mark.parametrize("batch_size", [8, 500])
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_evaluation_sees_each_example_once(num, batch_size, process_count):
+  source = sources.open_source("digits", f"all[:{num}]")
+  pp = builder.build("flip_lr|onehot(10)")
+  seen, counts = [], set()
+  for process_index in range(process_count):
+    batches = list(
+      pipeline.eval_batches(
+        source,
+        pp,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+      )
+    )
+    counts.add(len(batches))
+    for batch in batches:
+      assert batch["mask"].shape == (batch_size // process_count,)
+      assert (batch["index"][~batch["mask"]] == -1).all()
+      seen.append(batch["index"][batch["mask"]])
+  assert counts == {-(-num // batch_size)}
+  np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(num))
+
+
+def test_example_spec_is_that_of_the_batches():
+  spec = pipeline.example_spec(DIGITS, PP, 24)
+  batch = train(total_steps=1)[0]
+  assert spec.keys() == batch.keys() == {"image", "label", "index"}
+  for name, value in batch.items():
+    assert (spec[name].shape, spec[name].dtype) == (value.shape, value.dtype)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  random = np.random.default_rng(0)
+  for number in range(12):
+    path = tmp_path / "train" / f"class_{number % 2}" / f"{number}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = random.integers(0, 255, (20, 30 + number, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+  return tmp_path
+
+
+def test_images_that_make_no_batch(folder):
+  source = sources.open_source(f"folder:{folder}", "train")
+  with pytest.raises(ValueError, match="still encoded"):
+    train(source, builder.build(""))
+  with pytest.raises(ValueError, match="cannot make a batch"):
+    train(source, builder.build("decode"))
+
+
+@pytest.mark.parametrize(
+  "pp", ["decode|resize(8)", "decode_jpeg_and_inception_crop(8)|randaug(1,5)"]
+)
+def test_a_corrupt_image_is_named(folder, pp):
+  bad = folder / "train" / "class_1" / "3.jpg"
+  bad.write_bytes(bad.read_bytes()[:200])
+  source = sources.open_source(f"folder:{folder}", "train")
+  with pytest.raises(pipeline.InputError) as error:
+    train(source, builder.build(pp), batch_size=4, total_steps=3)
+  message = str(error.value)
+  assert str(bad) in message
+  assert "split 'train', step " in message
+  assert "Replace or remove" in message
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"batch_size": 7, "process_count": 2}, "divide over 2 processes"),
+    ({"start_step": 5}, "start_step=5 must be in"),
+    ({"process_index": 1}, "process_index=1"),
+  ],
+)
+def test_wrong_arguments(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    train(**kwargs)
