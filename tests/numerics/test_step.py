@@ -31,10 +31,12 @@ def run(num_devices=1, num_steps=5, model=None, rules=(), mesh=None, **options):
   schedule = schedules.make_schedule(
     "cosine", total_steps=num_steps, warmup_steps=1
   )
+  # Not Adam: the gradient of a key's bias is zero but for rounding, which Adam
+  # would blow up to the size of a step.
   tx = optim.make_optimizer(
-    "adam",
+    "sgd",
     schedule=schedule,
-    learning_rate=3e-3,
+    learning_rate=0.1,
     weight_decay=0.1,
     grad_clip_norm=0.5,
   )
@@ -90,8 +92,7 @@ def test_devices_do_not_matter_even_with_mixup_and_dropout(
     num_devices, mixup_alpha=0.5, model={"dropout_rate": 0.2}
   )
   np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
-  # Adam divides by the root of tiny second moments: 1e-5 of a 3e-3 step.
-  assert largest_difference(params, one_device[0]) < 1e-5
+  assert largest_difference(params, one_device[0]) < 1e-6
 
 
 def test_sharded_parameters_do_not_matter(one_device):
@@ -103,7 +104,7 @@ def test_sharded_parameters_do_not_matter(one_device):
     model={"dropout_rate": 0.2},
   )
   np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
-  assert largest_difference(params, one_device[0]) < 1e-5
+  assert largest_difference(params, one_device[0]) < 1e-6
 
 
 @pytest.mark.parametrize("num_devices, parts", [(1, 2), (1, 8), (4, 4)])
@@ -113,7 +114,7 @@ def test_accumulation_equals_the_big_batch(num_devices, parts):
   whole, whole_history = run(**options)
   params, history = run(num_devices, accumulation_steps=parts, **options)
   np.testing.assert_allclose(history, whole_history, rtol=1e-5)
-  assert largest_difference(params, whole) < 1e-5
+  assert largest_difference(params, whole) < 1e-6
 
 
 def test_a_step_draws_from_seed_and_step_alone():
@@ -155,7 +156,7 @@ def test_remat_and_scan_compute_the_same(remat, scan_layers):
   for a, b in zip(
     jax.tree.leaves(got_grads), jax.tree.leaves(stack(grads)), strict=True
   ):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_mixup_keeps_the_larger_share_and_mixes_labels_alike():
