@@ -14,7 +14,6 @@ The initialisation of kernels is a plain normal of deviation 0.02: PyTorch's
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

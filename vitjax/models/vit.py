@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.models import common, resnet
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
@@ -185,6 +185,9 @@ class Model(nn.Module):
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     patch_size: of square patches, in pixels.
+    stem: units of each stage of a ResNet in front of the patches, whose size
+      then counts pixels of its features; () is its root alone, which already
+      makes them 4 times smaller than the image. None for a plain ViT.
     width, depth, mlp_dim, num_heads: of the encoder.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
@@ -205,6 +208,7 @@ class Model(nn.Module):
 
   num_classes: int | None = None
   patch_size: int = 16
+  stem: Sequence[int] | None = None
   width: int = 768
   depth: int = 12
   mlp_dim: int | None = None
@@ -242,11 +246,14 @@ class Model(nn.Module):
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    out = {}
+    if self.stem is not None:
+      image, stages = resnet.backbone(image, self.stem, dtype=self.dtype)
+      out.update({f"resnet/{name}": x for name, x in stages.items()})
     b, h, w, _ = image.shape
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
-    out = {}
     x = nn.Conv(
       self.width,
       (p, p),
