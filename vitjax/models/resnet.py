@@ -13,8 +13,9 @@ share their table and little else:
 
 They standardise weights (https://arxiv.org/abs/1903.10520) with different
 epsilons: 1e-5 beside the deviation in the first, 1e-10 beside the variance in
-the second. timm has 1e-8 beside the variance in both; its layouts correct for
-that. Parameter names are those of google-research/big_vision.
+the second. timm has 1e-8 beside the variance in both: `std_eps` for BiT, and
+the layout of timm's hybrids corrects for it. Parameter names are those of
+google-research/big_vision.
 
 The max-pooling of BiT pads with zeros, as the code did that trained the
 released weights; big_vision's port pads with minus infinity, which changes
@@ -61,12 +62,13 @@ def decode_variant(variant: str) -> dict:
   }
 
 
-def _published(variant: str, image_size: int = 224, **preprocessing) -> dict:
+def _published(variant: str, image_size: int = 224, **kwargs) -> dict:
+  fields = {**decode_variant(variant), **kwargs.pop("fields", {})}
   return {
-    "fields": decode_variant(variant),
+    "fields": fields,
     "image_size": image_size,
     "normalisation": "inception",
-    **preprocessing,
+    **kwargs,
   }
 
 
@@ -85,6 +87,7 @@ PUBLISHED = {
     f"resnetv2_{name}_bit": _published(
       f"BiT-R{name}",
       480 if name == "152x4" else 448,
+      fields={"std_eps": 1e-8},
       interpolation="bilinear",
       crop_pct=1.0,
     )
@@ -94,12 +97,16 @@ PUBLISHED = {
 
 
 class StdConv(nn.Module):
-  """Convolution, without bias, whose kernel has mean 0 and deviation 1."""
+  """Convolution, without bias, whose kernel has mean 0 and deviation 1.
+
+  `std_eps` is that of BiT, and with it comes symmetric padding; None is the
+  ResNet baseline.
+  """
 
   features: int
   kernel_size: int = 1
   strides: int = 1
-  preact: bool = False
+  std_eps: float | None = None
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
@@ -114,12 +121,12 @@ class StdConv(nn.Module):
     axes = (0, 1, 2)
     kernel = kernel - kernel.mean(axes, keepdims=True)
     variance = jnp.square(kernel).mean(axes, keepdims=True)
-    if self.preact:
-      kernel = kernel / jnp.sqrt(variance + 1e-10)
-      padding = ((k // 2, k // 2),) * 2
-    else:
+    if self.std_eps is None:
       kernel = kernel / (jnp.sqrt(variance) + 1e-5)
       padding = "SAME"
+    else:
+      kernel = kernel / jnp.sqrt(variance + self.std_eps)
+      padding = ((k // 2, k // 2),) * 2
     return common.conv(x.astype(self.dtype), kernel, self.strides, padding)
 
 
@@ -153,6 +160,7 @@ class PreactUnit(nn.Module):
   """Bottleneck with the norms before the convolutions."""
 
   width: int
+  std_eps: float
   strides: int = 1
   dtype: common.Dtype = jnp.float32
 
@@ -161,10 +169,10 @@ class PreactUnit(nn.Module):
     def norm_relu(y, name):
       return nn.relu(_preact_norm(name, self.dtype)(y))
 
-    def conv(y, name, features, *args):
-      return StdConv(features, *args, preact=True, dtype=self.dtype, name=name)(
-        y
-      )
+    def conv(y, name, features, kernel_size=1, strides=1):
+      return StdConv(
+        features, kernel_size, strides, self.std_eps, self.dtype, name=name
+      )(y)
 
     features = 4 * self.width
     y = norm_relu(x, "gn1")
@@ -188,18 +196,24 @@ class Stage(nn.Module):
   units: int
   width: int
   strides: int
-  preact: bool = False
+  std_eps: float | None = None
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w o"]:
     for i in range(self.units):
       strides = self.strides if i == 0 else 1
-      if self.preact:
-        name = f"unit{i + 1:02d}"
-        x = PreactUnit(self.width, strides, self.dtype, name=name)(x)
+      if self.std_eps is None:
+        unit = Unit(self.width, strides, self.dtype, name=f"unit{i + 1}")
       else:
-        x = Unit(self.width, strides, self.dtype, name=f"unit{i + 1}")(x)
+        unit = PreactUnit(
+          self.width,
+          self.std_eps,
+          strides,
+          self.dtype,
+          name=f"unit{i + 1:02d}",
+        )
+      x = unit(x)
     return x
 
 
@@ -207,11 +221,12 @@ class PreactRoot(nn.Module):
   """The first convolution of BiT; its norm is in the first unit."""
 
   width: int
+  std_eps: float
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w o"]:
-    x = StdConv(self.width, 7, 2, True, self.dtype, name="conv_root")(x)
+    x = StdConv(self.width, 7, 2, self.std_eps, self.dtype, name="conv_root")(x)
     return _max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), "VALID")
 
 
@@ -219,30 +234,36 @@ def backbone(
   x: Float[Array, "b h w c"],
   stages: Sequence[int],
   width_factor: int = 1,
-  preact: bool = False,
+  std_eps: float | None = None,
   dtype: common.Dtype = jnp.float32,
 ) -> tuple[Float[Array, "b _h _w o"], dict[str, Array]]:
   """Root and stages, as submodules of the Linen module that calls this.
 
+  Args:
+    x: images.
+    stages: number of units of each stage; () is the root alone.
+    width_factor: multiplies the width of every layer.
+    std_eps: that of BiT; None is the ResNet baseline.
+    dtype: of the computation.
+
   Returns:
-    The last feature map, 4 * 2**max(1, ...) times smaller than the image: by
-    4 after the root and by 2 more in each stage but the first; and all of
-    them by name.
+    The last feature map and all of them by name. The image is 4 times larger
+    than what the root returns, and each stage but the first halves that.
   """
   width = 64 * width_factor
-  if preact:
-    x = PreactRoot(width, dtype, name="root_block")(x)
-  else:
+  if std_eps is None:
     x = StdConv(width, 7, 2, dtype=dtype, name="conv_root")(x)
     x = nn.relu(nn.GroupNorm(dtype=dtype, name="gn_root")(x))
     x = _max_pool(x, "SAME")
+  else:
+    x = PreactRoot(width, std_eps, dtype, name="root_block")(x)
   out = {"root": x}
   for i, units in enumerate(stages):
     x = out[f"block{i + 1}"] = Stage(
       units,
       width * 2**i,
       strides=1 if i == 0 else 2,
-      preact=preact,
+      std_eps=std_eps,
       dtype=dtype,
       name=f"block{i + 1}",
     )(x)
@@ -257,6 +278,8 @@ class Model(nn.Module):
     stages: number of units of each stage.
     width_factor: multiplies the width of every layer.
     preact: False for the ResNet baseline, True for BiT.
+    std_eps: beside the variance of kernels in BiT; timm has 1e-8. The
+      baseline has a constant of its own.
     head_bias_init: a negative value starts a sigmoid loss near its prior.
     head_zero_init: zero kernel of the head, as published, or LeCun normal.
     dtype: of the computation; parameters are always float32.
@@ -266,6 +289,7 @@ class Model(nn.Module):
   stages: Sequence[int] = STAGES[50]
   width_factor: int = 1
   preact: bool = False
+  std_eps: float = 1e-10
   head_bias_init: float = 0.0
   head_zero_init: bool = True
   dtype: common.Dtype = jnp.float32
@@ -275,8 +299,9 @@ class Model(nn.Module):
     self, image: Float[Array, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     del train  # Neither dropout nor batch statistics.
+    std_eps = self.std_eps if self.preact else None
     x, out = backbone(
-      image, self.stages, self.width_factor, self.preact, self.dtype
+      image, self.stages, self.width_factor, std_eps, self.dtype
     )
     if self.preact:
       x = nn.relu(_preact_norm("norm-pre-head", self.dtype)(x))
