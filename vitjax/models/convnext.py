@@ -66,34 +66,43 @@ def _published(variant: str, image_size: int = 224, **preprocessing) -> dict:
   }
 
 
-_ORIGINAL = {"tiny": "T", "small": "S", "base": "B", "large": "L"}
-_TIMM = {name: name for name in ("atto", "femto", "pico", "nano")}
+_ORIGINAL = {
+  "tiny": "T",
+  "small": "S",
+  "base": "B",
+  "large": "L",
+  "xlarge": "XL",
+}
 
-# The originals resize 224 pixels from 256 and warp to 384; timm tests at 288
-# without a crop. All as the files are called: the original's `.pth` have
-# "_ema" behind some of the names, which changes nothing in them.
+# The files of the original (some end in "_ema", which changes nothing in
+# them): 224 pixels out of 256, or all of an image warped to 384. Then timm's
+# names, with the size that timm tests at.
 PUBLISHED = {
   **{
-    f"convnext_{name}_{data}": _published(variant, crop_pct=0.875)
-    for name, variant in (_ORIGINAL | {"xlarge": "XL"}).items()
-    for data in ("1k_224", "22k_224", "22k_1k_224")
-    if (name, data) != ("xlarge", "1k_224")
+    f"convnext_{name}_{data}_224": _published(variant, crop_pct=0.875)
+    for name, variant in _ORIGINAL.items()
+    for data in ("1k", "22k", "22k_1k")
+    if (name, data) != ("xlarge", "1k")
   },
   **{
-    f"convnext_{name}_{data}": _published(variant, 384, crop_pct=1.0)
-    for name, variant in (_ORIGINAL | {"xlarge": "XL"}).items()
-    for data in ("1k_384", "22k_1k_384")
-    if data != "1k_384" or name in ("base", "large")
-  },
-  **{
-    f"convnext_{name}": _published(variant, 288, crop_pct=1.0)
-    for name, variant in (_TIMM | _ORIGINAL | {"xlarge": "XL"}).items()
+    f"convnext_{name}_{data}_384": _published(variant, 384, crop_pct=1.0)
+    for name, variant in _ORIGINAL.items()
+    for data in ("1k", "22k_1k")
+    if data == "22k_1k" or name in ("base", "large")
   },
   **{
     f"convnext_iso_{name}_1k_224": _published(
       f"iso-{_ORIGINAL[name]}", crop_pct=0.875
     )
     for name in ("small", "base", "large")
+  },
+  **{
+    f"convnext_{name}": _published(variant, 288, crop_pct=1.0)
+    for name, variant in {**_ORIGINAL, "nano": "nano"}.items()
+  },
+  **{
+    f"convnext_{name}": _published(name, 288, crop_pct=0.95)
+    for name in ("atto", "femto", "pico")
   },
 }
 
