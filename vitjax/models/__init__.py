@@ -19,6 +19,10 @@ import importlib
 from typing import Any
 
 _MODELS = {
+  "convnext": "vitjax.models.convnext",
+  "mixer": "vitjax.models.mixer",
+  "nfnet": "vitjax.models.nfnet",
+  "resnet": "vitjax.models.resnet",
   "vit": "vitjax.models.vit",
 }
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.models import common, resnet
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
@@ -40,6 +40,18 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
+# ResNet in front, its stages, and the patch size on its features; "R" alone is
+# the root. Table 5 of https://arxiv.org/abs/2106.10270 and the ViT paper. The
+# number behind the slash is the published name's: R+Ti/16 has a patch for each
+# 32x32 pixels.
+HYBRIDS = {
+  "R+Ti/16": ("Ti", (), 8),
+  "R26+S/32": ("S", (2, 2, 2, 2), 1),
+  "R26+B/32": ("B", (2, 2, 2, 2), 1),
+  "R50+B/16": ("B", (3, 4, 9), 1),
+  "R50+L/32": ("L", (3, 4, 6, 3), 1),
+}
+
 POOL_TYPES = ("gap", "tok", "map", "none")
 POSEMBS = ("learn", "sincos2d")
 REMATS = {
@@ -49,20 +61,62 @@ REMATS = {
 }
 
 
-def decode_variant(variant: str) -> dict[str, int]:
-  """Fields of `Model` for a variant such as "S/16" or "S".
+def decode_variant(variant: str) -> dict:
+  """Fields of `Model` for a variant such as "S/16", "S" or "R26+S/32".
 
   Raises:
     ValueError: if the variant is not in the table.
   """
+  if variant in HYBRIDS:
+    name, stem, patch_size = HYBRIDS[variant]
+    return {**decode_variant(f"{name}/{patch_size}"), "stem": stem}
   name, _, patch = variant.partition("/")
   if name not in VARIANTS or (patch and not patch.isdigit()):
     raise ValueError(
       f"variant={variant!r} is not a ViT. Use NAME/PATCH, such as 'S/16', "
-      f"with NAME one of {', '.join(VARIANTS)}."
+      f"with NAME one of {', '.join(VARIANTS)}, or a hybrid: "
+      f"{', '.join(HYBRIDS)}."
     )
   fields = dict(zip(("width", "depth", "mlp_dim", "num_heads"), VARIANTS[name]))
   return {**fields, "patch_size": int(patch)} if patch else fields
+
+
+def _published_hybrid(variant: str, image_size: int = 224, **kwargs) -> dict:
+  fields = {**decode_variant(variant), "pool_type": "tok"}
+  return {
+    "fields": {**fields, **kwargs.pop("fields", {})},
+    "image_size": image_size,
+    "normalisation": "inception",
+    **kwargs,
+  }
+
+
+_TIMM_HYBRIDS = {
+  "vit_tiny_r_s16_p8": ("R+Ti/16", 224, 384),
+  "vit_small_r26_s32": ("R26+S/32", 224, 384),
+  "vit_base_r26_s32": ("R26+B/32", 224),
+  "vit_base_r50_s16": ("R50+B/16", 224, 384),
+  "vit_large_r50_s32": ("R50+L/32", 224, 384),
+}
+
+PUBLISHED_HYBRIDS = {
+  "R+ViT-Ti_16": _published_hybrid("R+Ti/16"),
+  "R26+ViT-S_32": _published_hybrid("R26+S/32"),
+  "R26+ViT-B_32": _published_hybrid("R26+B/32"),
+  "R50+ViT-B_16": _published_hybrid("R50+B/16", fields={"dropout_rate": 0.1}),
+  "R50+ViT-L_32": _published_hybrid("R50+L/32", fields={"dropout_rate": 0.1}),
+  **{
+    f"{name}_{size}": _published_hybrid(
+      variant,
+      size,
+      fields={"gelu": "erf"},
+      interpolation="bicubic",
+      crop_pct=0.9 if size == 224 else 1.0,
+    )
+    for name, (variant, *sizes) in _TIMM_HYBRIDS.items()
+    for size in sizes
+  },
+}
 
 
 class EncoderBlock(nn.Module):
@@ -185,6 +239,9 @@ class Model(nn.Module):
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     patch_size: of square patches, in pixels.
+    stem: units of each stage of a ResNet in front of the patches, whose size
+      then counts pixels of its features; () is its root alone, which already
+      makes them 4 times smaller than the image. None for a plain ViT.
     width, depth, mlp_dim, num_heads: of the encoder.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
@@ -209,6 +266,7 @@ class Model(nn.Module):
 
   num_classes: int | None = None
   patch_size: int = 16
+  stem: Sequence[int] | None = None
   width: int = 768
   depth: int = 12
   mlp_dim: int | None = None
@@ -256,11 +314,14 @@ class Model(nn.Module):
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    out = {}
+    if self.stem is not None:
+      image, stages = resnet.backbone(image, self.stem, dtype=self.dtype)
+      out.update({f"resnet/{name}": x for name, x in stages.items()})
     b, h, w, _ = image.shape
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
-    out = {}
     x = nn.Conv(
       self.width,
       (p, p),
