@@ -22,6 +22,15 @@ from types import ModuleType
 # we write ourselves, so it comes last.
 LAYOUTS = (
   "vision_transformer",
+  "mixer",
+  "timm_mixer",
+  "convnext",
+  "timm_convnext",
+  "haiku_nfnet",
+  "timm_nfnet",
+  "tf_bit",
+  "timm_bit",
+  "bit",
   "big_vision",
 )
 
