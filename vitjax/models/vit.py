@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.models import common, resnet
+from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
@@ -54,6 +55,7 @@ HYBRIDS = {
 
 POOL_TYPES = ("gap", "tok", "map", "none")
 POSEMBS = ("learn", "sincos2d")
+DROP_PATHS = ("linear", "constant")
 REMATS = {
   "none": None,
   "full": "nothing_saveable",
@@ -81,49 +83,17 @@ def decode_variant(variant: str) -> dict:
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
-def _published_hybrid(variant: str, image_size: int = 224, **kwargs) -> dict:
-  fields = {**decode_variant(variant), "pool_type": "tok"}
-  return {
-    "fields": {**fields, **kwargs.pop("fields", {})},
-    "image_size": image_size,
-    "normalisation": "inception",
-    **kwargs,
-  }
-
-
-_TIMM_HYBRIDS = {
-  "vit_tiny_r_s16_p8": ("R+Ti/16", 224, 384),
-  "vit_small_r26_s32": ("R26+S/32", 224, 384),
-  "vit_base_r26_s32": ("R26+B/32", 224),
-  "vit_base_r50_s16": ("R50+B/16", 224, 384),
-  "vit_large_r50_s32": ("R50+L/32", 224, 384),
-}
-
-PUBLISHED_HYBRIDS = {
-  "R+ViT-Ti_16": _published_hybrid("R+Ti/16"),
-  "R26+ViT-S_32": _published_hybrid("R26+S/32"),
-  "R26+ViT-B_32": _published_hybrid("R26+B/32"),
-  "R50+ViT-B_16": _published_hybrid("R50+B/16", fields={"dropout_rate": 0.1}),
-  "R50+ViT-L_32": _published_hybrid("R50+L/32", fields={"dropout_rate": 0.1}),
-  **{
-    f"{name}_{size}": _published_hybrid(
-      variant,
-      size,
-      fields={"gelu": "erf"},
-      interpolation="bicubic",
-      crop_pct=0.9 if size == 224 else 1.0,
-    )
-    for name, (variant, *sizes) in _TIMM_HYBRIDS.items()
-    for size in sizes
-  },
-}
-
-
 class EncoderBlock(nn.Module):
-  """Pre-norm transformer block with optional LayerScale."""
+  """Pre-norm transformer block with optional LayerScale.
+
+  A parallel block has one norm, whose output both branches take, and one
+  LayerScale for their sum: Scaling Vision Transformers to 22 Billion
+  Parameters, https://arxiv.org/abs/2302.05442, sec. 2.1.
+  """
 
   mlp_dim: int
   num_heads: int
+  parallel: bool = False
   dropout_rate: float = 0.0
   stochastic_depth: bool = False
   layer_scale_init: float | None = None
@@ -154,22 +124,30 @@ class EncoderBlock(nn.Module):
         self.layer_norm_eps, dtype=self.dtype, name=f"LayerNorm_{suffix}"
       )(y)
 
+    def attend(y):
+      return common.MultiHeadDotProductAttention(
+        self.num_heads,
+        qkv_bias=self.qkv_bias,
+        dtype=self.dtype,
+        name="MultiHeadDotProductAttention_0",
+      )(y, y)
+
+    def mlp(y):
+      return common.MlpBlock(
+        self.mlp_dim,
+        self.dropout_rate,
+        gelu=self.gelu,
+        dtype=self.dtype,
+        name="MlpBlock_0",
+      )(y, train)
+
     y = norm(x, 0)
-    y, attention = common.MultiHeadDotProductAttention(
-      self.num_heads,
-      qkv_bias=self.qkv_bias,
-      dtype=self.dtype,
-      name="MultiHeadDotProductAttention_0",
-    )(y, y)
-    x = x + branch(y, 0)
-    y = common.MlpBlock(
-      self.mlp_dim,
-      self.dropout_rate,
-      gelu=self.gelu,
-      dtype=self.dtype,
-      name="MlpBlock_0",
-    )(norm(x, 1), train)
-    x = x + branch(y, 1)
+    attended, attention = attend(y)
+    if self.parallel:
+      x = x + branch(attended + mlp(y), 0)
+    else:
+      x = x + branch(attended, 0)
+      x = x + branch(mlp(norm(x, 1)), 1)
     return x, {"out": x, "attention": attention}
 
 
@@ -179,6 +157,7 @@ class Encoder(nn.Module):
   depth: int
   block: dict
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   scan_layers: bool = False
   remat: str = "none"
   final_norm: bool = True
@@ -204,10 +183,10 @@ class Encoder(nn.Module):
       "layer_norm_eps": self.layer_norm_eps,
       "dtype": self.dtype,
     }
-    rates = [
-      self.drop_path_rate * i / max(self.depth - 1, 1)
-      for i in range(self.depth)
-    ]
+    ramp = [i / max(self.depth - 1, 1) for i in range(self.depth)]
+    if self.drop_path_schedule == "constant":
+      ramp = [1.0] * self.depth
+    rates = [self.drop_path_rate * part for part in ramp]
     out = {}
     if self.scan_layers:
       blocks = nn.scan(
@@ -250,10 +229,14 @@ class Model(nn.Module):
     class_token: a learned token in front; None has one where the pooling
       needs it.
     num_registers: learned tokens that no pooling reads.
+    parallel: attention and MLP of a block side by side.
+    fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
       registers, as in vision_transformer; big_vision's covers the patches.
     dropout_rate: after the position embedding and in each block.
-    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    drop_path_rate: of the last block.
+    drop_path_schedule: "linear" ramps up from 0 in the first block; DeiT III
+      has the same rate in each, "constant".
     layer_scale_init: initial gamma of LayerScale, None for none.
     gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
@@ -277,8 +260,11 @@ class Model(nn.Module):
   class_token: bool | None = None
   num_registers: int = 0
   posemb_prefix: bool = False
+  parallel: bool = False
+  fc_norm: bool = False
   dropout_rate: float = 0.0
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   gelu: str = "tanh"
@@ -294,6 +280,7 @@ class Model(nn.Module):
       ("pool_type", POOL_TYPES),
       ("posemb", POSEMBS),
       ("gelu", tuple(common.GELU)),
+      ("drop_path_schedule", DROP_PATHS),
       ("remat", tuple(REMATS)),
     ):
       if getattr(self, name) not in allowed:
@@ -347,14 +334,17 @@ class Model(nn.Module):
       block={
         "mlp_dim": self.mlp_dim or 4 * self.width,
         "num_heads": self.num_heads,
+        "parallel": self.parallel,
         "dropout_rate": self.dropout_rate,
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,
         "gelu": self.gelu,
       },
       drop_path_rate=self.drop_path_rate,
+      drop_path_schedule=self.drop_path_schedule,
       scan_layers=self.scan_layers,
       remat=self.remat,
+      final_norm=not self.fc_norm,
       layer_norm_eps=self.layer_norm_eps,
       dtype=self.dtype,
       name="Transformer",
@@ -373,7 +363,9 @@ class Model(nn.Module):
         gelu=self.gelu,
         layer_norm_eps=self.layer_norm_eps,
         name="MAPHead_0",
-      )(x)
+      )(x[:, num_prefix:])
+    if self.fc_norm:
+      x = nn.LayerNorm(self.layer_norm_eps, name="fc_norm")(x)
     out["head_input"] = x
 
     if self.rep_size:
