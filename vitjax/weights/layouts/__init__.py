@@ -27,6 +27,15 @@ LAYOUTS = (
   "timm_vit",
   "timm_npz",
   "hf_vit",
+  "mixer",
+  "timm_mixer",
+  "convnext",
+  "timm_convnext",
+  "haiku_nfnet",
+  "timm_nfnet",
+  "tf_bit",
+  "timm_bit",
+  "bit",
   "big_vision",
 )
 
