@@ -358,6 +358,11 @@ def test_unknown_layouts(tmp_path):
 
 
 def test_integers_are_no_weights(tmp_path):
-  np.savez(tmp_path / "x.npz", **{"params/step": np.ones((), np.int64)})
-  with pytest.raises(ValueError, match="params/step of type int64"):
-    weights.load(tmp_path / "x.npz", tiny())
+  model = tiny()
+  flat = {
+    f"params/{n}": x for n, x in npz.flatten(random_params(model)).items()
+  }
+  flat["params/head/bias"] = np.ones(3, np.int64)
+  np.savez(tmp_path / "x.npz", **flat)
+  with pytest.raises(ValueError, match=r"Not floating point: head/bias int64"):
+    weights.load(tmp_path / "x.npz", model)

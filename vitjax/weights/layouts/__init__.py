@@ -10,6 +10,7 @@ base. It consists of
     the model reports it as left over.
   from_vitjax(flat, model) -> flat: the inverse. Raises ValueError for what
     the layout cannot hold.
+  facts(model) -> dict: optional, what `save` writes about them to JSON.
 
 `model` is the Linen module; only its fields are read.
 """
@@ -22,6 +23,10 @@ from types import ModuleType
 # we write ourselves, so it comes last.
 LAYOUTS = (
   "vision_transformer",
+  "deit",
+  "timm_vit",
+  "timm_npz",
+  "hf_vit",
   "mixer",
   "timm_mixer",
   "convnext",
