@@ -6,7 +6,6 @@ options that must be seen.
 """
 
 import functools
-import importlib
 import pathlib
 import runpy
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import weights
+from vitjax import models, weights
 from vitjax.weights import npz
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
@@ -51,43 +50,37 @@ def timm_gains(flat):
   return {**flat, "final_conv/gain": gain}
 
 
-# Case -> family, published name, tolerance, mistake in the parameters or
+# Case -> published name, tolerance, mistake in the parameters or
 # options that are wrong.
 CASES = {
-  "vt_Mixer-B_32": ("mixer", "Mixer-B_32", TOLERANCE, {"gelu": "erf"}),
+  "vt_Mixer-B_32": ("Mixer-B_32", TOLERANCE, {"gelu": "erf"}),
   "timm_mixer_s32_224": (
-    "mixer",
     "mixer_s32_224",
     TOLERANCE,
     swap("MixerBlock_3/LayerNorm_0/scale", "MixerBlock_3/LayerNorm_1/scale"),
   ),
   "timm_convnext_atto": (
-    "convnext",
     "convnext_atto",
     TOLERANCE,
     {"gelu": "tanh"},
   ),
   "timm_convnext_tiny": (
-    "convnext",
     "convnext_tiny",
     TOLERANCE,
     transpose("stage3/block02/dwconv/kernel"),
   ),
-  "timm_dm_nfnet_f0": ("nfnet", "dm_nfnet_f0", TOLERANCE_STD, timm_gains),
+  "timm_dm_nfnet_f0": ("dm_nfnet_f0", TOLERANCE_STD, timm_gains),
   "timm_resnetv2_50x1_bit": (
-    "resnet",
     "resnetv2_50x1_bit",
     TOLERANCE_STD,
     swap("block4/unit02/gn1/bias", "block4/unit03/gn1/bias"),
   ),
   "vt_R+ViT-Ti_16": (
-    "vit",
     "R+ViT-Ti_16",
     TOLERANCE_STD,
     transpose("conv_root/kernel"),
   ),
   "vt_R26+ViT-S_32": (
-    "vit",
     "R26+ViT-S_32",
     TOLERANCE_STD,
     swap("block4/unit1/gn3/scale", "block4/unit1/gn_proj/scale"),
@@ -111,14 +104,8 @@ def case(name):
 
 
 def build(name, **options):
-  family, published, *_ = CASES[name]
-  module = importlib.import_module(f"vitjax.models.{family}")
-  table = {**getattr(module, "PUBLISHED", {})}
-  if family == "vit":
-    table.update(module.PUBLISHED_HYBRIDS)
-  fields = {**table[published]["fields"], **options}
   num_classes = case(name)["model"]["num_classes"]
-  return module.Model(num_classes=num_classes, **fields)
+  return models.create(CASES[name][0], num_classes=num_classes, **options)
 
 
 def distance(name, apply, params):
@@ -136,7 +123,7 @@ def compiled(model):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits(name, tmp_path):
-  _, _, tolerance, mistake = CASES[name]
+  _, tolerance, mistake = CASES[name]
   model = build(name)
   np.savez(tmp_path / "weights.npz", **ref["weights"](case(name)))
   size = case(name)["image_shape"][1]

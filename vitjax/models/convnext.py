@@ -56,16 +56,36 @@ def decode_variant(variant: str) -> dict:
   return fields
 
 
-def _published(variant: str, image_size: int = 224, **preprocessing) -> dict:
+def _published(
+  variant: str, image_size: int, crop_pct: float, weights: str | None
+) -> dict:
   return {
-    "fields": decode_variant(variant),
+    "fields": {"variant": variant},
     "image_size": image_size,
     "normalisation": "imagenet",
     "interpolation": "bicubic",
-    **preprocessing,
+    "crop_pct": crop_pct,
+    "params": _PARAMS[variant],
+    "weights": weights,
   }
 
 
+_PARAMS = {  # with 1000 classes
+  "atto": 3_695_520,
+  "femto": 5_217_784,
+  "pico": 9_045_672,
+  "nano": 15_593_560,
+  "T": 28_589_128,
+  "S": 50_223_688,
+  "B": 88_591_464,
+  "L": 197_767_336,
+  "XL": 350_196_968,
+  "iso-S": 22_308_712,
+  "iso-B": 87_083_752,
+  "iso-L": 305_942_504,
+}
+_META = "https://dl.fbaipublicfiles.com/convnext"
+_TIMM = "https://huggingface.co/timm"
 _ORIGINAL = {
   "tiny": "T",
   "small": "S",
@@ -79,29 +99,29 @@ _ORIGINAL = {
 # names, with the size that timm tests at.
 PUBLISHED = {
   **{
-    f"convnext_{name}_{data}_224": _published(variant, crop_pct=0.875)
+    f"convnext_{name}_{data}_224": _published(variant, 224, 0.875, _META)
     for name, variant in _ORIGINAL.items()
     for data in ("1k", "22k", "22k_1k")
     if (name, data) != ("xlarge", "1k")
   },
   **{
-    f"convnext_{name}_{data}_384": _published(variant, 384, crop_pct=1.0)
+    f"convnext_{name}_{data}_384": _published(variant, 384, 1.0, _META)
     for name, variant in _ORIGINAL.items()
     for data in ("1k", "22k_1k")
     if data == "22k_1k" or name in ("base", "large")
   },
   **{
     f"convnext_iso_{name}_1k_224": _published(
-      f"iso-{_ORIGINAL[name]}", crop_pct=0.875
+      f"iso-{_ORIGINAL[name]}", 224, 0.875, _META
     )
     for name in ("small", "base", "large")
   },
   **{
-    f"convnext_{name}": _published(variant, 288, crop_pct=1.0)
+    f"convnext_{name}": _published(variant, 288, 1.0, _TIMM)
     for name, variant in {**_ORIGINAL, "nano": "nano"}.items()
   },
   **{
-    f"convnext_{name}": _published(name, 288, crop_pct=0.95)
+    f"convnext_{name}": _published(name, 288, 0.95, _TIMM)
     for name in ("atto", "femto", "pico")
   },
 }

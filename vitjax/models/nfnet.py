@@ -69,22 +69,45 @@ def decode_variant(variant: str) -> dict:
   return dict(VARIANTS[variant])
 
 
-def _published(variant: str, **kwargs) -> dict:
-  fields = {**decode_variant(variant), **kwargs.pop("fields", {})}
+def _published(variant: str, weights: str | None, **more) -> dict:
   return {
-    "fields": fields,
+    "fields": {"variant": variant, **more.pop("fields", {})},
     "image_size": _TABLE[int(variant[1])][1],
     "normalisation": "imagenet",
     "interpolation": "bicubic",
-    **kwargs,
+    "params": _PARAMS[variant],
+    "weights": weights,
+    **more,
   }
 
 
+_PARAMS = {  # with 1000 classes
+  "F0": 71_489_284,
+  "F1": 132_634_256,
+  "F2": 193_779_228,
+  "F3": 254_924_200,
+  "F4": 316_069_172,
+  "F5": 377_214_144,
+  "F6": 438_359_116,
+  "F7": 499_504_088,
+  "F0+": 118_824_516,
+  "F1+": 220_357_008,
+  "F3+": 423_421_992,
+  "F4+": 524_954_484,
+  "F7+": 829_551_960,
+}
+_RELEASED = ("F0", "F1", "F2", "F3", "F4", "F5", "F6")
+_DEEPMIND = "https://storage.googleapis.com/dm-nfnets"
+_TIMM = "https://huggingface.co/timm"
+
 PUBLISHED = {
-  **{name: _published(name) for name in VARIANTS},
+  **{
+    f"NFNet-{name}": _published(name, _DEEPMIND if name in _RELEASED else None)
+    for name in _PARAMS
+  },
   **{
     f"dm_nfnet_f{n}": _published(
-      f"F{n}", fields={"gelu": "erf"}, crop_pct=crop_pct
+      f"F{n}", _TIMM, fields={"gelu": "erf"}, crop_pct=crop_pct
     )
     for n, crop_pct in enumerate(_TIMM_CROPS)
   },

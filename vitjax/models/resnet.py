@@ -62,36 +62,46 @@ def decode_variant(variant: str) -> dict:
   }
 
 
-def _published(variant: str, image_size: int = 224, **kwargs) -> dict:
-  fields = {**decode_variant(variant), **kwargs.pop("fields", {})}
+def _published(name: str, image_size: int, weights: str, **more) -> dict:
   return {
-    "fields": fields,
+    "fields": {"variant": f"BiT-R{name}", **more.pop("fields", {})},
     "image_size": image_size,
     "normalisation": "inception",
-    **kwargs,
+    "params": _PARAMS[name],
+    "weights": weights,
+    **more,
   }
 
 
-_BIT = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
+_PARAMS = {  # with 1000 classes
+  "50x1": 25_549_352,
+  "50x3": 217_319_080,
+  "101x1": 44_541_480,
+  "101x3": 387_934_888,
+  "152x2": 236_335_208,
+  "152x4": 936_533_224,
+}
+_GOOGLE = "gs://bit_models"
+_TIMM = "https://huggingface.co/timm"
 
-# BiT-S was trained on ImageNet-1k, BiT-M on ImageNet-21k. timm's files are
-# BiT-M after fine-tuning at 448 pixels (152x4: 480).
+# BiT-S was trained on ImageNet-1k, BiT-M on ImageNet-21k. timm's are BiT-M
+# after fine-tuning on ImageNet-1k.
 PUBLISHED = {
-  "R50": _published("R50"),
   **{
-    f"BiT-{set_}-R{name}": _published(f"BiT-R{name}")
-    for set_ in "SM"
-    for name in _BIT
+    f"BiT-{data}-R{name}": _published(name, 224, _GOOGLE)
+    for data in "SM"
+    for name in _PARAMS
   },
   **{
     f"resnetv2_{name}_bit": _published(
-      f"BiT-R{name}",
+      name,
       480 if name == "152x4" else 448,
+      _TIMM,
       fields={"std_eps": 1e-8},
       interpolation="bilinear",
       crop_pct=1.0,
     )
-    for name in _BIT
+    for name in _PARAMS
   },
 }
 

@@ -19,11 +19,12 @@ import importlib
 from collections.abc import Collection
 from types import ModuleType
 
-# In the order of recognition: big_vision takes every file of the form that
-# we write ourselves, so it comes last.
+# In the order of recognition: a hybrid also has what timm_vit looks for, and
+# big_vision takes every file of the form that we write ourselves.
 LAYOUTS = (
   "vision_transformer",
   "deit",
+  "timm_hybrid",
   "timm_vit",
   "timm_npz",
   "hf_vit",

@@ -1,8 +1,4 @@
-"""facebookresearch/ConvNeXt: the state dict under "model" of its `.pth`.
-
-Save that dict as safetensors or npz first; a `.pth` is a pickle, which is not
-read here. Isotropic models included.
-"""
+"""facebookresearch/ConvNeXt, isotropic models included: a state dict."""
 
 from collections.abc import Collection, Iterator
 
