@@ -190,7 +190,11 @@ class Model(nn.Module):
       (attention pooling) or "none" (every token).
     posemb: "learn" or "sincos2d".
     rep_size: width of a tanh layer before the head; True takes `width`.
+    class_token: a learned token in front; None has one where the pooling
+      needs it.
     num_registers: learned tokens that no pooling reads.
+    posemb_prefix: the position table also has rows for class token and
+      registers, as in vision_transformer; big_vision's covers the patches.
     dropout_rate: after the position embedding and in each block.
     drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
     layer_scale_init: initial gamma of LayerScale, None for none.
@@ -212,7 +216,9 @@ class Model(nn.Module):
   pool_type: str = "gap"
   posemb: str = "learn"
   rep_size: int | bool = False
+  class_token: bool | None = None
   num_registers: int = 0
+  posemb_prefix: bool = False
   dropout_rate: float = 0.0
   drop_path_rate: float = 0.0
   layer_scale_init: float | None = None
@@ -236,7 +242,15 @@ class Model(nn.Module):
         raise ValueError(
           f"{name}={getattr(self, name)!r} is not one of {allowed}."
         )
+    if self.pool_type == "tok" and self.class_token is False:
+      raise ValueError("pool_type='tok' pools the class token: it needs one.")
     super().__post_init__()
+
+  @property
+  def has_class_token(self) -> bool:
+    if self.class_token is None:
+      return self.pool_type == "tok"
+    return self.class_token
 
   @nn.compact
   def __call__(
@@ -258,9 +272,13 @@ class Model(nn.Module):
     _, h, w, d = x.shape
     x = out["stem"] = x.reshape(b, h * w, d)
 
-    x = x + self._posemb(h, w).astype(x.dtype)
-    num_prefix = self.num_registers + (self.pool_type == "tok")
-    x = out["with_posemb"] = self._with_prefix(x)
+    num_prefix = self.has_class_token + self.num_registers
+    posemb = self._posemb(h, w, num_prefix).astype(x.dtype)
+    if self.posemb_prefix:
+      x = self._with_prefix(x) + posemb
+    else:
+      x = self._with_prefix(x + posemb)
+    out["with_posemb"] = x
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
     x, blocks = Encoder(
@@ -316,20 +334,22 @@ class Model(nn.Module):
       )(x)
     return x, out
 
-  def _posemb(self, h: int, w: int) -> Float[Array, "1 l d"]:
+  def _posemb(self, h: int, w: int, num_prefix: int) -> Float[Array, "1 l d"]:
     if self.posemb == "sincos2d":
-      return common.posemb_sincos_2d(h, w, self.width)
+      table = common.posemb_sincos_2d(h, w, self.width)
+      rows = num_prefix if self.posemb_prefix else 0
+      return jnp.pad(table, ((0, 0), (rows, 0), (0, 0)))
     return self.param(
       "pos_embedding",
       nn.initializers.normal(self.width**-0.5),
-      (1, h * w, self.width),
+      (1, h * w + (num_prefix if self.posemb_prefix else 0), self.width),
       jnp.float32,
     )
 
   def _with_prefix(self, x: Float[Array, "b l d"]) -> Float[Array, "b t d"]:
     """Puts the class token and the registers in front of the patches."""
     prefix: Sequence[Array] = []
-    if self.pool_type == "tok":
+    if self.has_class_token:
       shape = (1, 1, self.width)
       prefix += [self.param("cls", nn.initializers.zeros, shape, jnp.float32)]
     if self.num_registers:

@@ -1,0 +1,314 @@
+"""Reads and writes the weights of models, in the layouts people publish.
+
+`load` is strict: what a file has too much or too little, or in another shape,
+is an error unless you ask for it by name. `save` writes the arrays and beside
+them a JSON file that says how to use them.
+"""
+
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from vitjax.weights import layouts, npz, resample
+
+Flat = dict[str, Any]
+
+# Position tables of images; a text tower's is not a grid.
+_TABLES = ("pos_embedding", "img/pos_embedding")
+
+
+def load(
+  file: str | os.PathLike,
+  model,
+  *,
+  image_size: int | tuple[int, int] | None = None,
+  channels: int = 3,
+  inputs: Sequence[jax.ShapeDtypeStruct] | None = None,
+  reinit: Sequence[str] = (),
+  ignore: Sequence[str] = (),
+  resize_posemb: bool = True,
+  old_grid: tuple[int, int] | None = None,
+  legacy_scipy: bool = False,
+  key: jax.Array | None = None,
+) -> dict[str, Any]:
+  """Loads published weights into the parameters of `model`.
+
+  A pattern of `reinit` or `ignore` is the path of an array or of a part of
+  the tree, or a regular expression for one: "head" stands for "head/kernel"
+  and "head/bias".
+
+  Args:
+    file: path, with ":NAME" behind it for a sub-tree, as "lit.npz:img".
+    model: the Linen module that the weights are for.
+    image_size: pixels, or (height, width); None for what the file was made
+      for. Position tables are resized to it.
+    channels: of the images.
+    inputs: shapes of what the model is called with, where that is not one
+      image.
+    reinit: parameters that start anew, such as ["head"] for other classes.
+    ignore: arrays of the file to leave out, such as ["pre_logits"]. A pattern
+      that the file does not have is fine.
+    resize_posemb: False turns a position table of another size into an error.
+    old_grid: (rows, columns) of the file's position table where that is
+      neither square nor noted in the file's metadata.
+    legacy_scipy: repeats a fault of published code; see
+      `resample.resample_grid`.
+    key: for the parameters that start anew; None for `jax.random.key(0)`.
+
+  Returns:
+    The parameters: nested dicts of float32 NumPy arrays.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file cannot be read, its layout is not known, or it
+      does not fit the model.
+  """
+  source = repr(os.path.basename(os.fspath(file)))
+  metadata = read_metadata(file)
+  flat = _read(file)
+  layout = layouts.recognise(flat)
+  if inputs is None:
+    size = image_size or metadata.get("image_size") or 224
+    inputs = [_image(_hw(size), channels)]
+  expected = _shapes(model, inputs)
+  if layout is None and flat.keys() == expected.keys():
+    layout = layouts.get("big_vision")  # our own names without a prefix
+  if layout is None:
+    raise ValueError(
+      f"weights {source} have a layout that is not known; their arrays are "
+      f"called {_some(sorted(flat))}. Known: {', '.join(layouts.LAYOUTS)}."
+    )
+  flat = {name: _float32(name, x, source) for name, x in flat.items()}
+  flat = layout.to_vitjax(flat, model)
+
+  fresh = [name for name in expected if _match(name, reinit)]
+  for pattern in reinit:
+    if not any(_match(name, [pattern]) for name in expected):
+      raise ValueError(
+        f"reinit={pattern!r} matches no parameter of the model. "
+        f"It has {_some(sorted({n.split('/')[0] for n in expected}), 20)}."
+      )
+  ignored = [n for n in flat if n not in expected and _match(n, ignore)]
+  found = {
+    name: x
+    for name, x in flat.items()
+    if name not in ignored and name not in fresh
+  }
+  resized = {}
+  fixed_size = image_size is not None or "image_size" in metadata
+  for name in _TABLES:
+    if name not in found or name not in expected:
+      continue
+    table, want = found[name], expected[name].shape
+    if table.shape == want or table.ndim != 3 or table.shape[2] != want[2]:
+      continue
+    if not fixed_size:
+      expected[name] = jax.ShapeDtypeStruct(table.shape, jnp.float32)
+    elif resize_posemb:
+      grid = _grid(model, inputs, name, want)
+      found[name] = resample.resample_posemb(
+        table,
+        grid,
+        old_grid=old_grid or metadata.get("grid"),
+        num_prefix=want[1] - grid[0] * grid[1],
+        legacy_scipy=legacy_scipy,
+      )
+      resized[name] = f"{name} {table.shape} -> {want}"
+
+  _check(found, expected, fresh, source, layout, model, inputs)
+  new = _init(model, inputs, fresh, key)
+  rows = {
+    "loaded": [n for n in found if n not in resized],
+    "resized": list(resized.values()),
+    "re-initialised": [f"{n} {expected[n].shape}" for n in fresh],
+    "left over": [f"{n} {flat[n].shape}" for n in ignored],
+  }
+  table = [f"weights {source} in layout {layout.NAME!r}:"]
+  for title, names in rows.items():
+    what = "" if title == "loaded" else f"  {_some(names)}"
+    table.append(f"  {title:15}{len(names):5} arrays{what}".rstrip())
+  logging.info("%s", "\n".join(table))
+  if "head/kernel" in found and not np.any(found["head/kernel"]):
+    logging.warning("weights %s have a head of zeros: untrained.", source)
+  return npz.unflatten({name: {**found, **new}[name] for name in expected})
+
+
+def save(
+  file: str | os.PathLike,
+  params: Mapping[str, Any],
+  model,
+  *,
+  layout: str = "big_vision",
+  metadata: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes parameters in a published layout, and a JSON file beside them.
+
+  "B_16.npz" gets "B_16.json" with `metadata`, the layout, the GELU and the
+  epsilon of the model, and the grid of the position table. Arrays are always
+  float32. Both files appear complete or not at all.
+
+  Args:
+    file: path of the weights.
+    params: nested dicts of arrays, as `model.init(...)["params"]`.
+    model: the Linen module that they belong to.
+    layout: one of `layouts.LAYOUTS`.
+    metadata: what else a reader needs: "model" (name and options),
+      "image_size", "preprocess", "class_names" and so on; JSON values.
+
+  Raises:
+    ValueError: if the layout is not known or cannot hold the model.
+  """
+  metadata = dict(metadata or {})
+  flat = {n: np.asarray(x, np.float32) for n, x in npz.flatten(params).items()}
+  converter = layouts.get(layout)
+  out = converter.from_vitjax(flat, model)
+  facts = {"layout": layout}
+  for option in ("gelu", "layer_norm_eps"):
+    if hasattr(model, option):
+      facts[option] = getattr(model, option)
+  size = metadata.get("image_size")
+  if size and "grid" not in metadata:
+    for name in _TABLES:
+      if name in flat:
+        shape = flat[name].shape
+        facts["grid"] = _grid(model, [_image(_hw(size))], name, shape)
+  npz.write(file, out)
+  path, _ = npz.split_subtree(file)
+  with npz.atomic(path.with_suffix(".json")) as temporary:
+    pathlib.Path(temporary).write_text(
+      json.dumps({**metadata, **facts}, indent=2, sort_keys=True) + "\n"
+    )
+
+
+def read_metadata(file: str | os.PathLike) -> dict[str, Any]:
+  """What `save` wrote beside `file`; empty where there is nothing.
+
+  Raises:
+    ValueError: if the JSON file is damaged.
+  """
+  path, _ = npz.split_subtree(file)
+  path = path.with_suffix(".json")
+  if not path.exists():
+    return {}
+  try:
+    metadata = json.loads(path.read_text())
+  except ValueError as e:
+    raise ValueError(f"metadata {str(path)!r} is not JSON: {e}.") from e
+  if not isinstance(metadata, dict):
+    raise ValueError(f"metadata {str(path)!r} is not a JSON object.")
+  return metadata
+
+
+def _read(file: str | os.PathLike) -> dict[str, np.ndarray]:
+  path, _ = npz.split_subtree(file)
+  if path.suffix != ".npz":
+    raise ValueError(f"weights {str(path)!r} are not an .npz file.")
+  return npz.read(file)
+
+
+def _hw(size: int | Sequence[int]) -> tuple[int, int]:
+  h, w = (size, size) if isinstance(size, int) else size
+  return int(h), int(w)
+
+
+def _image(hw: tuple[int, int], channels: int = 3) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct((1, *hw, channels), jnp.float32)
+
+
+def _shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
+  tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  return npz.flatten(tree.get("params", {}))
+
+
+def _grid(
+  model, inputs: Sequence, name: str, shape: tuple[int, ...]
+) -> tuple[int, int]:
+  """(rows, columns) of a position table, rows of other tokens apart.
+
+  Each side of the grid depends on the same side of the image only, so square
+  images tell both without knowing what is in front of the patches.
+  """
+  image, *rest = inputs
+  _, h, w, c = image.shape
+  if h == w:
+    return (math.isqrt(shape[1]),) * 2
+  rows, columns = (
+    math.isqrt(_shapes(model, [_image((s, s), c), *rest])[name].shape[1])
+    for s in (h, w)
+  )
+  return rows, columns
+
+
+def _float32(name: str, x: np.ndarray, source: str) -> np.ndarray:
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f"weights {source} have {name} of type {x.dtype}.")
+  return np.asarray(x, np.float32)
+
+
+def _match(name: str, patterns: Sequence[str]) -> bool:
+  return any(re.fullmatch(f"(?:{p})(/.*)?", name) for p in patterns)
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return ", ".join(names[:most]) + more
+
+
+def _check(found, expected, fresh, source, layout, model, inputs) -> None:
+  """Raises ValueError unless names and shapes agree exactly."""
+  missing = [n for n in expected if n not in found and n not in fresh]
+  extra = [n for n in found if n not in expected]
+  shape = [
+    n
+    for n, x in found.items()
+    if n in expected and x.shape != expected[n].shape
+  ]
+  if not (missing or extra or shape):
+    return
+  size = "x".join(map(str, inputs[0].shape[1:3]))
+  problems = [
+    f"weights {source} in layout {layout.NAME!r} do not fit model "
+    f"{type(model).__module__.rpartition('.')[2]} at {size}."
+  ]
+  if missing:
+    problems.append(f"Missing: {_some(missing)}.")
+  if extra:
+    problems.append(f"Extra: {_some(extra)}.")
+  if shape:
+    pairs = [f"{n} {found[n].shape} vs {expected[n].shape}" for n in shape]
+    problems.append(f"Shape: {_some(pairs)}.")
+  hints = ["change the model's options"]
+  if any(n in _TABLES for n in shape):
+    hints.append("pass resize_posemb=True")
+  if start := sorted({n.partition("/")[0] for n in missing + shape}):
+    hints.append(f"start anew with reinit={start[:4]}")
+  if extra:
+    drop = sorted({n.partition("/")[0] for n in extra})
+    hints.append(f"leave out with ignore={drop[:4]}")
+  problems.append(f"Either {', or '.join(hints)}.")
+  raise ValueError(" ".join(problems))
+
+
+def _init(
+  model, inputs: Sequence, names: Sequence[str], key: jax.Array | None
+) -> dict[str, np.ndarray]:
+  """Fresh values of `names` only; the compiler leaves the others out."""
+  if not names:
+    return {}
+
+  def init(key):
+    zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
+    flat = npz.flatten(model.init(key, *zeros)["params"])
+    return {name: flat[name] for name in names}
+
+  key = jax.random.key(0) if key is None else key
+  return jax.tree.map(np.asarray, jax.jit(init)(key))

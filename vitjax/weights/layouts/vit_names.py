@@ -1,0 +1,130 @@
+"""What the layouts of Google's ViTs share: one tree under several names."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+Flat = dict[str, np.ndarray]
+
+_NUMBERED = re.compile(
+  r"(LayerNorm|MultiHeadDotProductAttention|MlpBlock)_(\d+)"
+)
+_INLINED_MAP = (
+  "probe",
+  "MlpBlock_0/",
+  "MultiHeadDotProductAttention_0/",
+  "LayerNorm_0/",
+)
+_LEGACY_BLOCK = {
+  "MultiHeadDotProductAttention_0": "MultiHeadDotProductAttention_1",
+  "LayerNorm_1": "LayerNorm_2",
+  "MlpBlock_0": "MlpBlock_3",
+}
+_BLOCKS = "Transformer/encoderblock"
+
+
+def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Linen numbers in place of those before Linen; leaves Linen's alone.
+
+  Before Linen one counter numbered all modules of a parent (`LayerNorm_0`,
+  `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`); Linen counts
+  each class. Only classes of a ViT are touched: `encoderblock_3` alone, or
+  the stages of another family, keep their numbers.
+  """
+  numbers: dict[tuple[str, str], set[int]] = {}
+  for name in flat:
+    parts = name.split("/")
+    for i, part in enumerate(parts):
+      if match := _NUMBERED.fullmatch(part):
+        parent = "/".join(parts[:i])
+        numbers.setdefault((parent, match[1]), set()).add(int(match[2]))
+
+  def rename(name):
+    parts = name.split("/")
+    new = list(parts)
+    for i, part in enumerate(parts):
+      if match := _NUMBERED.fullmatch(part):
+        seen = sorted(numbers["/".join(parts[:i]), match[1]])
+        new[i] = f"{match[1]}_{seen.index(int(match[2]))}"
+    return "/".join(new)
+
+  return {rename(name): x for name, x in flat.items()}
+
+
+def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
+  """The numbers before Linen in the encoder's blocks, and only there."""
+
+  def rename(name):
+    parts = name.split("/")
+    if name.startswith(f"{_BLOCKS}_") and parts[2] in _LEGACY_BLOCK:
+      parts[2] = _LEGACY_BLOCK[parts[2]]
+    return "/".join(parts)
+
+  return {rename(name): x for name, x in flat.items()}
+
+
+def nest_map_head(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Moves attention pooling that is inlined at the root to `MAPHead_0`."""
+  return {
+    f"MAPHead_0/{name}" if name.startswith(_INLINED_MAP) else name: x
+    for name, x in flat.items()
+  }
+
+
+def stack_blocks(flat: Mapping[str, np.ndarray], stacked: bool) -> Flat:
+  """Blocks as one tree with a leading depth axis (`scan`), or one by one."""
+  out, blocks = {}, {}
+  for name, x in flat.items():
+    if match := re.fullmatch(rf"{_BLOCKS}_(\d+)/(.+)", name):
+      blocks.setdefault(match[2], {})[int(match[1])] = x
+    elif name.startswith(f"{_BLOCKS}/"):
+      leaf = name.removeprefix(f"{_BLOCKS}/")
+      blocks.setdefault(leaf, {}).update(enumerate(x))
+    else:
+      out[name] = x
+  for leaf, xs in blocks.items():
+    complete = sorted(xs) == list(range(len(xs)))
+    if stacked and complete and len({x.shape for x in xs.values()}) == 1:
+      out[f"{_BLOCKS}/{leaf}"] = np.stack([xs[i] for i in range(len(xs))])
+    else:
+      out.update({f"{_BLOCKS}_{i}/{leaf}": x for i, x in xs.items()})
+  return out
+
+
+def num_prefix(model) -> dict[str, int]:
+  """Tokens in front of the patches, in order: parameter to how many."""
+  tokens = {
+    "cls": int(getattr(model, "has_class_token", False)),
+    "registers": getattr(model, "num_registers", 0),
+  }
+  return {name: n for name, n in tokens.items() if n}
+
+
+def set_prefix_rows(
+  flat: Flat, tokens: Mapping[str, int], *, old: bool, new: bool
+) -> Flat:
+  """Adds or removes the rows that a position table has for `tokens`.
+
+  A row is a constant that is added to its token, so removing it adds it to
+  the token, and adding one adds zeros: the model's outputs stay the same.
+
+  Args:
+    flat: has `pos_embedding` and an array for each of `tokens`.
+    tokens: see `num_prefix`.
+    old: whether the table has these rows now.
+    new: whether it shall have them.
+  """
+  if old == new or "pos_embedding" not in flat or not tokens:
+    return flat
+  flat = dict(flat)
+  table = np.asarray(flat["pos_embedding"], np.float32)
+  if new:
+    shape = (1, sum(tokens.values()), table.shape[-1])
+    table = np.concatenate([np.zeros(shape, np.float32), table], axis=1)
+  else:
+    for name, n in tokens.items():
+      if name in flat:
+        flat[name] = np.asarray(flat[name], np.float32) + table[:, :n]
+      table = table[:, n:]
+  return {**flat, "pos_embedding": table}

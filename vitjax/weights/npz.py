@@ -1,0 +1,159 @@
+"""Flat dicts of arrays in `.npz` files.
+
+Names are "/"-joined parameter paths, as in every `.npz` that Google has
+published. Nothing is ever unpickled. bfloat16 has no name of its own in the
+format: NumPy stores it as two-byte void, so that is what void is read as.
+"""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+# What an optimizer state wraps its parameters in: optax era, flax.optim era.
+PREFIXES = ("params/", "opt/target/")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested dicts to one dict with "/"-joined names, in sorted order."""
+  flat = {}
+  for name in sorted(tree):
+    value = tree[name]
+    if isinstance(value, Mapping):
+      flat.update(flatten(value, f"{prefix}{name}/"))
+    else:
+      flat[f"{prefix}{name}"] = value
+  return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Inverse of `flatten`."""
+  tree: dict[str, Any] = {}
+  for path, value in flat.items():
+    *parents, leaf = path.split("/")
+    node = tree
+    for name in parents:
+      node = node.setdefault(name, {})
+    node[leaf] = value
+  return tree
+
+
+def split_subtree(file: str | os.PathLike) -> tuple[pathlib.Path, str]:
+  """Splits "two_towers.npz:img" into the path and the name of the sub-tree."""
+  text = os.fspath(file)
+  head, colon, subtree = text.rpartition(":")
+  if colon and pathlib.PurePath(head).suffix and "\\" not in subtree:
+    return pathlib.Path(head), subtree.strip("/")
+  return pathlib.Path(text), ""
+
+
+def strip_prefix(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Leaves only the parameters, without the prefix they have in the file."""
+  for prefix in PREFIXES:
+    if any(name.startswith(prefix) for name in flat):
+      return {
+        name.removeprefix(prefix): value
+        for name, value in flat.items()
+        if name.startswith(prefix)
+      }
+  return dict(flat)
+
+
+def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
+  """Reads the arrays of an `.npz` file by their names in the file.
+
+  Args:
+    file: path, with ":NAME" behind it for only the sub-tree NAME, such as
+      "two_towers.npz:img". A sub-tree loses its prefix, `params/` included.
+
+  Returns:
+    Name to array. bfloat16 arrays are `ml_dtypes.bfloat16`.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is truncated, not an npz archive or pickled, or
+      has no such sub-tree.
+  """
+  path, subtree = split_subtree(file)
+  if not path.exists():
+    raise FileNotFoundError(f"weights {str(path)!r} do not exist.")
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      flat = {name: _recover_dtype(archive[name]) for name in archive.files}
+  except (
+    ValueError,
+    TypeError,  # a bare .npy array is no context manager
+    AttributeError,
+    EOFError,
+    OSError,
+    KeyError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as e:
+    raise ValueError(
+      f"weights {str(path)!r} cannot be read: {e}. This must be a complete "
+      "npz archive of plain arrays; download or export it again."
+    ) from e
+  if not subtree:
+    return flat
+  found = {
+    name.removeprefix(f"{subtree}/"): value
+    for name, value in strip_prefix(flat).items()
+    if name.startswith(f"{subtree}/")
+  }
+  if not found:
+    known = sorted({name.split("/")[0] for name in strip_prefix(flat)})
+    raise ValueError(
+      f"weights {str(path)!r} have no sub-tree {subtree!r}. "
+      f"Known: {', '.join(known[:20])}."
+    )
+  return found
+
+
+def _recover_dtype(x: np.ndarray) -> np.ndarray:
+  if not isinstance(x, np.ndarray):
+    raise ValueError("an entry is not an array")
+  if x.dtype.kind != "V":
+    return x
+  if x.dtype.itemsize != 2:
+    raise ValueError(f"an array has the unknown type {x.dtype}")
+  return x.view(ml_dtypes.bfloat16)
+
+
+def write(
+  file: str | os.PathLike, flat: Mapping[str, np.typing.ArrayLike]
+) -> None:
+  """Writes float32 arrays; the file appears complete or not at all."""
+  arrays = {name: np.asarray(x, np.float32) for name, x in flat.items()}
+  with atomic(file) as path, open(path, "wb") as f:
+    np.savez(f, **arrays)
+
+
+@contextlib.contextmanager
+def atomic(file: str | os.PathLike) -> Iterator[str]:
+  """`with atomic(file) as path`: write to `path`, which then becomes `file`.
+
+  A reader sees the old file or the whole new one, also when the writer is
+  killed.
+  """
+  file = pathlib.Path(file)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  handle, path = tempfile.mkstemp(
+    dir=file.parent, prefix=f".{file.name}.", suffix=".tmp"
+  )
+  os.close(handle)
+  try:
+    yield path
+    os.chmod(path, 0o644)
+    os.replace(path, file)
+  except BaseException:
+    os.unlink(path)
+    raise
