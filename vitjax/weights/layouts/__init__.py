@@ -21,6 +21,8 @@ from types import ModuleType
 # In the order of recognition: big_vision takes every file of the form that
 # we write ourselves, so it comes last.
 LAYOUTS = (
+  "lit",
+  "siglip",
   "vision_transformer",
   "big_vision",
 )
