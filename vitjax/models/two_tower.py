@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vitjax import models
-from vitjax.models import common
+from vitjax.models import common, vit
 
 TEXT_MODELS = ("text", "bert")
 
@@ -145,14 +145,13 @@ def decode_variant(variant: str) -> dict[str, Any]:
   """
   if variant in PUBLISHED:
     return PUBLISHED[variant]["fields"]
-  try:
-    vit = models.create("vit", variant=variant)
-  except ValueError as e:
+  width = vit.VARIANTS.get(variant.partition("/")[0], (None,))[0]
+  if width is None or "/" not in variant:
     raise ValueError(
       f"variant={variant!r} is not a two-tower model. Use a ViT such as "
       f"'B/16', or one of: {', '.join(PUBLISHED)}."
-    ) from e
-  return _siglip(variant, 224, 32_000, num_classes=vit.width)["fields"]
+    )
+  return _siglip(variant, 224, 32_000, num_classes=width)["fields"]
 
 
 class Model(nn.Module):
