@@ -38,6 +38,12 @@ CASES = {
     "rep_size": 192,
     "num_classes": 21,
   },
+  "timm_vit_small_patch16_224": {"name": "vit_small_patch16_224"},
+  "timm_vit_wee_patch16_reg1_gap_256": {"name": "vit_wee_patch16_reg1_gap_256"},
+  "timm_vit_little_patch16_reg4_gap_256": {
+    "name": "vit_little_patch16_reg4_gap_256"
+  },
+  "timm_deit3_small_patch16_224": {"name": "deit3_small_patch16_224"},
 }
 
 
@@ -47,7 +53,8 @@ def case(name):
 
 
 def build(name, **options):
-  return models.create("vit", **{"num_classes": 1000, **CASES[name], **options})
+  options = {"name": "vit", "num_classes": 1000, **CASES[name], **options}
+  return models.create(**options)
 
 
 def load(name, folder, model):
@@ -74,3 +81,74 @@ def test_logits(name, tmp_path):
   gap = distance(name, model, load(name, tmp_path, model))
   print(f"{name}: {gap:.1e}")
   assert gap < TOLERANCE
+
+
+# Bugs that a conversion or a model may have, each in the smallest case that
+# can show it: (case, options of the model, change of the parameters).
+def transpose(*path):
+  def change(params):
+    flat = weights.npz.flatten(params)
+    for name in flat:
+      if name.endswith("/".join(path)):
+        flat[name] = flat[name].swapaxes(-1, -2).reshape(flat[name].shape)
+    return weights.npz.unflatten(flat)
+
+  return change
+
+
+def without_norm(params):
+  flat = weights.npz.flatten(params)
+  flat["Transformer/encoder_norm/scale"] = (
+    0 * flat["Transformer/encoder_norm/scale"] + 1
+  )
+  return weights.npz.unflatten(flat)
+
+
+MUTATIONS = {
+  "erf": ("bv_mu_16_map", {"gelu": "erf"}, None),
+  "epsilon": ("bv_mu_16_map", {"layer_norm_eps": 1e-3}, None),
+  "heads": ("bv_mu_16_map", {}, transpose("query", "kernel")),
+  "kernel": ("bv_mu_16_map", {}, transpose("embedding", "kernel")),
+  "norm": ("bv_mu_16_map", {}, without_norm),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_bugs_are_seen(mutation, tmp_path):
+  name, options, change = MUTATIONS[mutation]
+  params = load(name, tmp_path, build(name))
+  model = build(name, **options)
+  gap = distance(name, model, change(params) if change else params)
+  print(f"{mutation}: {gap:.1e}")
+  assert gap > 3 * TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("vt_ViT-Ti_16", {"gelu": "erf"}),
+    ("timm_vit_small_patch16_224", {"gelu": "tanh"}),
+    ("timm_deit3_small_patch16_224", {"gelu": "tanh"}),
+    ("timm_vit_wee_patch16_reg1_gap_256", {"gelu": "tanh"}),
+    ("timm_vit_little_patch16_reg4_gap_256", {"pool_type": "none"}),
+  ],
+)
+def test_bugs_are_seen_in_full_models(name, options, tmp_path):
+  params = load(name, tmp_path, build(name))
+  model = build(name, **options)
+  if model.pool_type == "none":  # registers must not be pooled
+    image = ref["images"](case(name))
+    features = build(name, num_classes=None, fc_norm=False, pool_type="none")
+    tree = {k: params[k] for k in params if k not in ("head", "fc_norm")}
+    tokens, _ = jax.jit(features.apply)({"params": tree}, image)
+    x = np.asarray(tokens).mean(axis=1)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(
+      x.var(-1, keepdims=True) + 1e-6
+    )
+    x = x * params["fc_norm"]["scale"] + params["fc_norm"]["bias"]
+    got = x @ params["head"]["kernel"] + params["head"]["bias"]
+    want = np.asarray(case(name)["outputs"]["logits"])
+    assert np.abs(got - want).max() > 3 * TOLERANCE * np.abs(want).max()
+  else:
+    assert distance(name, model, params) > 3 * TOLERANCE

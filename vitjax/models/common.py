@@ -27,24 +27,47 @@ def drop_path(
   x: Float[Array, "b *rest"],
   rate: float | Float[Array, ""],
   key: jax.Array,
+  *,
+  rescale: bool = True,
 ) -> Float[Array, "b *rest"]:
-  """Drops whole examples of a residual branch, keeping the expectation.
+  """Drops whole examples of a residual branch.
 
   Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382,
-  sec. 3. Rescales in training, as timm does, so inference needs no change.
+  sec. 3.
 
   Args:
     x: output of the residual branch.
     rate: probability of dropping an example, in [0, 1).
     key: PRNG key; the same key drops the same examples.
+    rescale: whether to keep the expectation, as timm does. Mixer and NFNet
+      were published without, so their inference sees larger branches than
+      their training did on average.
 
   Returns:
-    `x / (1 - rate)` with the dropped examples set to zero.
+    `x / (1 - rate)`, or `x`, with the dropped examples set to zero.
   """
   shape = (x.shape[0],) + (1,) * (x.ndim - 1)
   keep = 1.0 - rate
   kept = jax.random.bernoulli(key, keep, shape)
-  return x * (kept / keep).astype(x.dtype)
+  return x * (kept / keep if rescale else kept).astype(x.dtype)
+
+
+def conv(
+  x: Float[Array, "b h w c"],
+  kernel: Float[Array, "kh kw i o"],
+  strides: int = 1,
+  padding: str | tuple[tuple[int, int], ...] = "SAME",
+  groups: int = 1,
+) -> Float[Array, "b _h _w o"]:
+  """2-D convolution in the type of `x`, for kernels that are computed."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    (strides, strides),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )
 
 
 def posemb_sincos_2d(
@@ -149,6 +172,8 @@ class MlpBlock(nn.Module):
   mlp_dim: int
   dropout_rate: float = 0.0
   gelu: str = "tanh"
+  kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+  bias_init: nn.initializers.Initializer = nn.initializers.normal(1e-6)
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -157,8 +182,8 @@ class MlpBlock(nn.Module):
   ) -> Float[Array, "b l d"]:
     shape = x.shape
     init = {
-      "kernel_init": nn.initializers.xavier_uniform(),
-      "bias_init": nn.initializers.normal(1e-6),
+      "kernel_init": self.kernel_init,
+      "bias_init": self.bias_init,
       "dtype": self.dtype,
     }
     x = x.reshape(-1, shape[-1])
@@ -185,6 +210,20 @@ class LayerScale(nn.Module):
     )
     gamma = gamma.reshape((1,) * (x.ndim - 1) + gamma.shape)
     return x * gamma.astype(x.dtype)
+
+
+def head(
+  num_classes: int, zero_init: bool = True, bias_init: float = 0.0
+) -> nn.Dense:
+  """The float32 classifier, named "head", of the module that calls this."""
+  return nn.Dense(
+    num_classes,
+    kernel_init=(
+      nn.initializers.zeros if zero_init else nn.initializers.lecun_normal()
+    ),
+    bias_init=nn.initializers.constant(bias_init),
+    name="head",
+  )
 
 
 class MAPHead(nn.Module):

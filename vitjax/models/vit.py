@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.models import common, resnet
+from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
@@ -40,8 +41,21 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
+# ResNet in front, its stages, and the patch size on its features; "R" alone is
+# the root. Table 5 of https://arxiv.org/abs/2106.10270 and the ViT paper. The
+# number behind the slash is the published name's: R+Ti/16 has a patch for each
+# 32x32 pixels.
+HYBRIDS = {
+  "R+Ti/16": ("Ti", (), 8),
+  "R26+S/32": ("S", (2, 2, 2, 2), 1),
+  "R26+B/32": ("B", (2, 2, 2, 2), 1),
+  "R50+B/16": ("B", (3, 4, 9), 1),
+  "R50+L/32": ("L", (3, 4, 6, 3), 1),
+}
+
 POOL_TYPES = ("gap", "tok", "map", "none")
 POSEMBS = ("learn", "sincos2d")
+DROP_PATHS = ("linear", "constant")
 REMATS = {
   "none": None,
   "full": "nothing_saveable",
@@ -49,27 +63,37 @@ REMATS = {
 }
 
 
-def decode_variant(variant: str) -> dict[str, int]:
-  """Fields of `Model` for a variant such as "S/16" or "S".
+def decode_variant(variant: str) -> dict:
+  """Fields of `Model` for a variant such as "S/16", "S" or "R26+S/32".
 
   Raises:
     ValueError: if the variant is not in the table.
   """
+  if variant in HYBRIDS:
+    name, stem, patch_size = HYBRIDS[variant]
+    return {**decode_variant(f"{name}/{patch_size}"), "stem": stem}
   name, _, patch = variant.partition("/")
   if name not in VARIANTS or (patch and not patch.isdigit()):
     raise ValueError(
       f"variant={variant!r} is not a ViT. Use NAME/PATCH, such as 'S/16', "
-      f"with NAME one of {', '.join(VARIANTS)}."
+      f"with NAME one of {', '.join(VARIANTS)}, or a hybrid: "
+      f"{', '.join(HYBRIDS)}."
     )
   fields = dict(zip(("width", "depth", "mlp_dim", "num_heads"), VARIANTS[name]))
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
 class EncoderBlock(nn.Module):
-  """Pre-norm transformer block with optional LayerScale."""
+  """Pre-norm transformer block with optional LayerScale.
+
+  A parallel block has one norm, whose output both branches take, and one
+  LayerScale for their sum: Scaling Vision Transformers to 22 Billion
+  Parameters, https://arxiv.org/abs/2302.05442, sec. 2.1.
+  """
 
   mlp_dim: int
   num_heads: int
+  parallel: bool = False
   dropout_rate: float = 0.0
   stochastic_depth: bool = False
   layer_scale_init: float | None = None
@@ -100,22 +124,30 @@ class EncoderBlock(nn.Module):
         self.layer_norm_eps, dtype=self.dtype, name=f"LayerNorm_{suffix}"
       )(y)
 
+    def attend(y):
+      return common.MultiHeadDotProductAttention(
+        self.num_heads,
+        qkv_bias=self.qkv_bias,
+        dtype=self.dtype,
+        name="MultiHeadDotProductAttention_0",
+      )(y, y)
+
+    def mlp(y):
+      return common.MlpBlock(
+        self.mlp_dim,
+        self.dropout_rate,
+        gelu=self.gelu,
+        dtype=self.dtype,
+        name="MlpBlock_0",
+      )(y, train)
+
     y = norm(x, 0)
-    y, attention = common.MultiHeadDotProductAttention(
-      self.num_heads,
-      qkv_bias=self.qkv_bias,
-      dtype=self.dtype,
-      name="MultiHeadDotProductAttention_0",
-    )(y, y)
-    x = x + branch(y, 0)
-    y = common.MlpBlock(
-      self.mlp_dim,
-      self.dropout_rate,
-      gelu=self.gelu,
-      dtype=self.dtype,
-      name="MlpBlock_0",
-    )(norm(x, 1), train)
-    x = x + branch(y, 1)
+    attended, attention = attend(y)
+    if self.parallel:
+      x = x + branch(attended + mlp(y), 0)
+    else:
+      x = x + branch(attended, 0)
+      x = x + branch(mlp(norm(x, 1)), 1)
     return x, {"out": x, "attention": attention}
 
 
@@ -125,6 +157,7 @@ class Encoder(nn.Module):
   depth: int
   block: dict
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   scan_layers: bool = False
   remat: str = "none"
   final_norm: bool = True
@@ -150,10 +183,10 @@ class Encoder(nn.Module):
       "layer_norm_eps": self.layer_norm_eps,
       "dtype": self.dtype,
     }
-    rates = [
-      self.drop_path_rate * i / max(self.depth - 1, 1)
-      for i in range(self.depth)
-    ]
+    ramp = [i / max(self.depth - 1, 1) for i in range(self.depth)]
+    if self.drop_path_schedule == "constant":
+      ramp = [1.0] * self.depth
+    rates = [self.drop_path_rate * part for part in ramp]
     out = {}
     if self.scan_layers:
       blocks = nn.scan(
@@ -185,6 +218,9 @@ class Model(nn.Module):
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     patch_size: of square patches, in pixels.
+    stem: units of each stage of a ResNet in front of the patches, whose size
+      then counts pixels of its features; () is its root alone, which already
+      makes them 4 times smaller than the image. None for a plain ViT.
     width, depth, mlp_dim, num_heads: of the encoder.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
@@ -193,10 +229,14 @@ class Model(nn.Module):
     class_token: a learned token in front; None has one where the pooling
       needs it.
     num_registers: learned tokens that no pooling reads.
+    parallel: attention and MLP of a block side by side.
+    fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
       registers, as in vision_transformer; big_vision's covers the patches.
     dropout_rate: after the position embedding and in each block.
-    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    drop_path_rate: of the last block.
+    drop_path_schedule: "linear" ramps up from 0 in the first block; DeiT III
+      has the same rate in each, "constant".
     layer_scale_init: initial gamma of LayerScale, None for none.
     gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
@@ -209,6 +249,7 @@ class Model(nn.Module):
 
   num_classes: int | None = None
   patch_size: int = 16
+  stem: Sequence[int] | None = None
   width: int = 768
   depth: int = 12
   mlp_dim: int | None = None
@@ -219,8 +260,11 @@ class Model(nn.Module):
   class_token: bool | None = None
   num_registers: int = 0
   posemb_prefix: bool = False
+  parallel: bool = False
+  fc_norm: bool = False
   dropout_rate: float = 0.0
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   gelu: str = "tanh"
@@ -236,6 +280,7 @@ class Model(nn.Module):
       ("pool_type", POOL_TYPES),
       ("posemb", POSEMBS),
       ("gelu", tuple(common.GELU)),
+      ("drop_path_schedule", DROP_PATHS),
       ("remat", tuple(REMATS)),
     ):
       if getattr(self, name) not in allowed:
@@ -256,11 +301,14 @@ class Model(nn.Module):
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    out = {}
+    if self.stem is not None:
+      image, stages = resnet.backbone(image, self.stem, dtype=self.dtype)
+      out.update({f"resnet/{name}": x for name, x in stages.items()})
     b, h, w, _ = image.shape
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
-    out = {}
     x = nn.Conv(
       self.width,
       (p, p),
@@ -286,14 +334,17 @@ class Model(nn.Module):
       block={
         "mlp_dim": self.mlp_dim or 4 * self.width,
         "num_heads": self.num_heads,
+        "parallel": self.parallel,
         "dropout_rate": self.dropout_rate,
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,
         "gelu": self.gelu,
       },
       drop_path_rate=self.drop_path_rate,
+      drop_path_schedule=self.drop_path_schedule,
       scan_layers=self.scan_layers,
       remat=self.remat,
+      final_norm=not self.fc_norm,
       layer_norm_eps=self.layer_norm_eps,
       dtype=self.dtype,
       name="Transformer",
@@ -312,7 +363,9 @@ class Model(nn.Module):
         gelu=self.gelu,
         layer_norm_eps=self.layer_norm_eps,
         name="MAPHead_0",
-      )(x)
+      )(x[:, num_prefix:])
+    if self.fc_norm:
+      x = nn.LayerNorm(self.layer_norm_eps, name="fc_norm")(x)
     out["head_input"] = x
 
     if self.rep_size:

@@ -85,7 +85,8 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   if not path.exists():
     raise FileNotFoundError(f"weights {str(path)!r} do not exist.")
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    # NumPy leaves a path that it fails on open, hence the file.
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
       flat = {name: _recover_dtype(archive[name]) for name in archive.files}
   except (
     ValueError,

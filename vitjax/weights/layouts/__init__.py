@@ -10,6 +10,7 @@ base. It consists of
     the model reports it as left over.
   from_vitjax(flat, model) -> flat: the inverse. Raises ValueError for what
     the layout cannot hold.
+  facts(model) -> dict: optional, what `save` writes about them to JSON.
 
 `model` is the Linen module; only its fields are read.
 """
@@ -24,6 +25,19 @@ LAYOUTS = (
   "lit",
   "siglip",
   "vision_transformer",
+  "deit",
+  "timm_vit",
+  "timm_npz",
+  "hf_vit",
+  "mixer",
+  "timm_mixer",
+  "convnext",
+  "timm_convnext",
+  "haiku_nfnet",
+  "timm_nfnet",
+  "tf_bit",
+  "timm_bit",
+  "bit",
   "big_vision",
 )
 

@@ -1,0 +1,165 @@
+"""timm's `vit_*`, `deit_*` and `deit3_*`: a state dict.
+
+Also the original DeiT, whose names are the same. Use a model with gelu="erf"
+for weights that were trained there. The position table may have rows for
+class token and registers (timm's default) or not (its `no_embed_class`).
+"""
+
+import math
+from collections.abc import Collection, Iterator
+
+from vitjax.weights.layouts import torch_tensors, vit_names
+from vitjax.weights.layouts.torch_tensors import (
+  CONV,
+  LINEAR,
+  SAME,
+  Flat,
+  Fused,
+  Row,
+)
+
+NAME = "timm_vit"
+
+
+def matches(names: Collection[str]) -> bool:
+  """The fused attention of the first block, serial or parallel."""
+  first = {"blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight"}
+  return "patch_embed.proj.weight" in names and not first.isdisjoint(names)
+
+
+def _mlp_dim(model) -> int:
+  return model.mlp_dim or 4 * model.width
+
+
+def _fused(model) -> Iterator[Fused]:
+  d = model.width
+  for i in range(model.depth):
+    block = f"blocks.{i}"
+    qkv = {f"{block}.attn.{x}": d for x in "qkv"}
+    if model.parallel:
+      yield f"{block}.in_proj", {f"{block}.mlp_in_proj": _mlp_dim(model), **qkv}
+    else:
+      yield f"{block}.attn.qkv", qkv
+  yield "attn_pool.kv", {"attn_pool.k": d, "attn_pool.v": d}
+
+
+def _rows(model) -> Iterator[Row]:
+  torch_tensors.require(model, "vit", NAME)
+  layer, norm = torch_tensors.layer, torch_tensors.norm
+  yield from layer("patch_embed.proj", "embedding", CONV)
+  yield "cls_token", "cls", SAME
+  yield "reg_token", "registers", SAME
+  yield "pos_embed", "pos_embedding", SAME
+  for i in range(model.depth):
+    theirs, ours = f"blocks.{i}", f"Transformer/encoderblock_{i}"
+    attention = f"{ours}/MultiHeadDotProductAttention_0"
+    mlp = f"{ours}/MlpBlock_0"
+    qkv = [f"{theirs}.attn.{x}" for x in "qkv"]
+    if model.parallel:
+      yield from norm(f"{theirs}.in_norm", f"{ours}/LayerNorm_0")
+      proj, fc1, fc2 = "attn_out_proj", "mlp_in_proj", "mlp_out_proj"
+      yield f"{theirs}.ls.gamma", f"{ours}/LayerScale_0/gamma", SAME
+    else:
+      proj, fc1, fc2 = "attn.proj", "mlp.fc1", "mlp.fc2"
+      for j in (0, 1):
+        yield from norm(f"{theirs}.norm{j + 1}", f"{ours}/LayerNorm_{j}")
+        scale = f"{ours}/LayerScale_{j}/gamma"
+        yield f"{theirs}.ls{j + 1}.gamma", scale, SAME
+    yield from torch_tensors.attention(
+      *qkv, f"{theirs}.{proj}", attention, model.num_heads
+    )
+    yield from layer(f"{theirs}.{fc1}", f"{mlp}/Dense_0", LINEAR)
+    yield from layer(f"{theirs}.{fc2}", f"{mlp}/Dense_1", LINEAR)
+  yield from norm("norm", "Transformer/encoder_norm")
+  yield from norm("fc_norm", "fc_norm")
+  yield "attn_pool.latent", "MAPHead_0/probe", SAME
+  yield from torch_tensors.attention(
+    *(f"attn_pool.{x}" for x in ("q", "k", "v", "proj")),
+    "MAPHead_0/MultiHeadDotProductAttention_0",
+    model.num_heads,
+  )
+  yield from norm("attn_pool.norm", "MAPHead_0/LayerNorm_0")
+  for i in (0, 1):
+    theirs, ours = f"attn_pool.mlp.fc{i + 1}", f"MAPHead_0/MlpBlock_0/Dense_{i}"
+    yield from layer(theirs, ours, LINEAR)
+  yield from layer("head", "head", LINEAR)
+
+
+def to_vitjax(flat: Flat, model) -> Flat:
+  """Splits the fused layers, renames and transposes."""
+  rows = list(_rows(model))
+  flat = torch_tensors.split_fused(flat, _fused(model))
+  flat = torch_tensors.to_vitjax(flat, rows)
+  tokens = vit_names.num_prefix(model)
+  flat = vit_names.set_prefix_rows(
+    flat,
+    tokens,
+    old=_has_prefix_rows(flat, sum(tokens.values()), model.posemb_prefix),
+    new=model.posemb_prefix,
+  )
+  return vit_names.stack_blocks(flat, model.scan_layers)
+
+
+def _has_prefix_rows(flat: Flat, num_prefix: int, default: bool) -> bool:
+  """Whether only with `num_prefix` other rows the table's grid is square."""
+  if "pos_embedding" not in flat:
+    return default
+  rows = flat["pos_embedding"].shape[1]
+  square, square_behind = (
+    n >= 0 and math.isqrt(n) ** 2 == n for n in (rows, rows - num_prefix)
+  )
+  return default if square == square_behind else square_behind
+
+
+def from_vitjax(flat: Flat, model) -> Flat:
+  """Inverse of `to_vitjax`.
+
+  Raises:
+    ValueError: for a fixed position table, a hidden layer before the head
+      and the ResNet of a hybrid.
+  """
+  rows = list(_rows(model))
+  if model.posemb != "learn":
+    raise ValueError(
+      f"layout {NAME!r} needs a learned position table; this model has "
+      f"posemb={model.posemb!r}."
+    )
+  flat = vit_names.stack_blocks(flat, stacked=False)
+  flat = torch_tensors.from_vitjax(flat, rows, NAME)
+  return torch_tensors.join_fused(flat, _fused(model))
+
+
+def facts(model) -> dict:
+  """Arguments for `timm.create_model` with which the outputs are the same."""
+  return {"timm": timm_arguments(model)}
+
+
+def _mlp_ratio(model) -> float:
+  """Such that timm's int(width * ratio) is the width of the MLP."""
+  ratio = _mlp_dim(model) / model.width
+  short = int(model.width * ratio) < _mlp_dim(model)
+  return math.nextafter(ratio, math.inf) if short else ratio
+
+
+def timm_arguments(model) -> dict:
+  """Arguments of timm's VisionTransformer for `model`."""
+  arguments = {
+    "act_layer": {"tanh": "gelu_tanh", "erf": "gelu"}[model.gelu],
+    "class_token": model.has_class_token,
+    "global_pool": {"gap": "avg", "tok": "token", "map": "map"}.get(
+      model.pool_type, ""
+    ),
+    "fc_norm": model.fc_norm,
+    "no_embed_class": not model.posemb_prefix,
+    "reg_tokens": model.num_registers,
+    "embed_dim": model.width,
+    "depth": model.depth,
+    "num_heads": model.num_heads,
+    "mlp_ratio": _mlp_ratio(model),
+    "patch_size": model.patch_size,
+    "qkv_bias": model.qkv_bias,
+    "num_classes": model.num_classes or 0,
+  }
+  if model.layer_scale_init is not None:
+    arguments["init_values"] = model.layer_scale_init
+  return arguments
