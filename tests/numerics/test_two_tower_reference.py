@@ -19,7 +19,7 @@ TOLERANCE = 2e-5
 IMAGE = {"variant": "Ti/16", "pool_type": "tok"}
 CASES = {
   "lit_Ti16_bert_base": {
-    "image": {**IMAGE, "num_classes": 768},
+    "image": {**IMAGE, "num_classes": 768, "posemb_prefix": True},
     "text": {"variant": "base", "num_classes": 768},
     "text_model": "bert",
   },

@@ -11,14 +11,12 @@ from vitjax import models, weights
 from vitjax.models import two_tower
 from vitjax.weights import layouts, npz
 
-# Counts of the published code less the row that its position table has for
-# [cls], which we add to [cls]: 768 or 1024 numbers.
 COUNTS = {
-  "LiT-B16B": 195_871_489 - 768,
-  "LiT-B16B_2": 195_280_897 - 768,
-  "LiT-L16L": 638_443_521 - 1024,
-  "LiT-L16S": 331_140_353 - 1024,
-  "LiT-L16Ti": 311_913_089 - 1024,
+  "LiT-B16B": 195_871_489,
+  "LiT-B16B_2": 195_280_897,
+  "LiT-L16L": 638_443_521,
+  "LiT-L16S": 331_140_353,
+  "LiT-L16Ti": 311_913_089,
   "SigLIP B/16 224": 203_155_970,
   # 877,415,602 with 64 tokens; the published file has 16.
   "SigLIP So400m/14 224": 877_415_602 - 48 * 1152,

@@ -43,7 +43,12 @@ def _lit(
   image: str, image_head: int | None, text: dict, tokenizer: str
 ) -> dict[str, Any]:
   """A row of LiT's model card. Without a head, [cls] is the embedding."""
-  tower = {"variant": image, "pool_type": "tok", "num_classes": image_head}
+  tower = {
+    "variant": image,
+    "pool_type": "tok",
+    "posemb_prefix": True,
+    "num_classes": image_head,
+  }
   model = "bert" if tokenizer == "bert" else "text"
   more = {"text_model": model, "temperature_init": 1.0}
   return _published(tower, text, 224, tokenizer, **more)
