@@ -169,6 +169,13 @@ def test_a_wrong_size_is_refused_before_the_transfer(server, tmp_path, publish):
     fetch("small", tmp_path)
 
 
+def test_a_damaged_file_in_the_cache_is_replaced(server, tmp_path, publish):
+  publish(zoo.File(server.url, len(CONTENT)))
+  path = fetch("small", tmp_path)
+  path.write_bytes(b"x")
+  assert fetch("small", tmp_path).read_bytes() == CONTENT
+
+
 def test_the_next_mirror_after_one_that_is_damaged(server, tmp_path, publish):
   sha256 = hashlib.sha256(CONTENT).hexdigest()
   server.files["/bad.npz"] = CONTENT[:-1] + b"x"
@@ -299,6 +306,8 @@ def test_local_paths_are_returned_as_they_are(tmp_path):
   file.write_bytes(b"x")
   assert fetch(file, tmp_path, offline=True) == file
   assert fetch(file.as_uri(), tmp_path, offline=True) == file
+  with pytest.raises(download.DownloadError, match=r"no\.npz does not exist"):
+    fetch((tmp_path / "no.npz").as_uri(), tmp_path)
 
 
 def test_pretrained_dir_of_any_kind(server, tmp_path, publish):
@@ -312,6 +321,13 @@ def test_pretrained_dir_of_any_kind(server, tmp_path, publish):
   assert path == folder / "B_16.npz"
   path = fetch("small", tmp_path, pretrained_dir=f"{server.root}/weights/")
   assert path.read_bytes() == CONTENT
+
+
+def test_a_folder_is_not_a_file(server, tmp_path, publish, monkeypatch):
+  publish(zoo.File(server.url))
+  (tmp_path / "small").mkdir()
+  monkeypatch.chdir(tmp_path)
+  assert fetch("small", tmp_path).read_bytes() == CONTENT
 
 
 def test_gs_is_google_cloud_storage():

@@ -191,6 +191,8 @@ class Model(nn.Module):
       raise ValueError(
         f"text_model={self.text_model!r} is not one of {TEXT_MODELS}."
       )
+    # Modules are hashable, so that `jit` can take them as static arguments.
+    self.image, self.text = nn.FrozenDict(self.image), nn.FrozenDict(self.text)
     super().__post_init__()
 
   @nn.nowrap

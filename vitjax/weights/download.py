@@ -94,7 +94,7 @@ def fetch(
   source = os.fspath(source)
   if "://" in source:
     files = (zoo.File(source),)
-  elif pathlib.Path(source).expanduser().exists():
+  elif pathlib.Path(source).expanduser().is_file():
     return pathlib.Path(source).expanduser()
   else:
     try:
@@ -110,9 +110,9 @@ def fetch(
   missing = []
   for file in files:
     path = _local_path(file.url, cache)
-    if path.exists() and file.size in (None, path.stat().st_size):
+    if _is_whole(path, file):
       return path
-    if "://" not in file.url:
+    if not _is_remote(file.url):
       missing.append(f"{path} does not exist")
   remote = [file for file in files if _is_remote(file.url)]
   if offline:
@@ -130,6 +130,10 @@ def fetch(
     f"{source!r} could not be fetched. {'; '.join(missing)}. Get the file "
     "elsewhere and pass its path, or its folder as pretrained_dir."
   )
+
+
+def _is_whole(path: pathlib.Path, file: zoo.File) -> bool:
+  return path.is_file() and file.size in (None, path.stat().st_size)
 
 
 def _is_remote(url: str) -> bool:
@@ -184,7 +188,7 @@ def _download(
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + ".part")
   with _locked(part):
-    if path.exists():  # another process was faster
+    if _is_whole(path, file):  # another process was faster
       return path
     try:
       _verify(part, _with_retries(file, part, progress))
