@@ -3,9 +3,9 @@
   python -m scripts.update_goldens trees              # every published name
   python -m scripts.update_goldens trees ViT-B_16     # only this one
 
-`trees/<name>.json` maps each parameter of a published model with 1000 classes
-to its shape. Equal layers that follow each other are one entry, such as
-"Transformer/encoderblock_{0-11}/LayerNorm_0/scale".
+`trees/<name>.json` maps each parameter of a published model, classifiers with
+1000 classes, to its shape. Equal layers that follow each other are one entry,
+such as "Transformer/encoderblock_{0-11}/LayerNorm_0/scale".
 """
 
 import argparse
@@ -24,12 +24,22 @@ TREES = ROOT / "tests" / "golden" / "trees"
 _LAYER = re.compile(r"(.*(?:encoderblock_|MixerBlock_|block|unit))(\d+)(/.*)")
 
 
+def file(name: str) -> pathlib.Path:
+  """Where the tree of a published name is."""
+  return TREES / (re.sub("[ /]", "_", name) + ".json")
+
+
 def shapes(name: str) -> dict[str, list[int]]:
   """Path to shape of all parameters of a published model."""
-  model = models.create(name, num_classes=1000)
-  size = models.list()[name]["image_size"]
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-  tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  facts = models.list()[name]
+  size = facts["image_size"]
+  inputs = [jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)]
+  if "max_len" in facts:  # two towers, whose width is that of the embedding
+    inputs.append(jax.ShapeDtypeStruct((1, facts["max_len"]), jnp.int32))
+    model = models.create(name)
+  else:
+    model = models.create(name, num_classes=1000)
+  tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
   flat = npz.flatten(tree)
   assert all(x.dtype == jnp.float32 for x in flat.values())
   return {path: list(x.shape) for path, x in flat.items()}
@@ -71,7 +81,7 @@ def main() -> None:
   names = parser.parse_args().names or sorted(models.list())
   TREES.mkdir(parents=True, exist_ok=True)
   for name in names:
-    (TREES / f"{name}.json").write_text(dump(collapse(shapes(name))))
+    file(name).write_text(dump(collapse(shapes(name))))
     print(name, flush=True)
 
 

@@ -25,7 +25,7 @@ SOME = (
 
 
 def golden(name):
-  return json.loads((update_goldens.TREES / f"{name}.json").read_text())
+  return json.loads(update_goldens.file(name).read_text())
 
 
 def count(tree):
@@ -53,8 +53,8 @@ def test_tree(name):
 
 def test_every_name_has_a_tree_and_its_number_of_parameters():
   """The numbers are those of the published implementations."""
-  files = {path.stem for path in update_goldens.TREES.iterdir()}
-  assert files == models.list().keys()
+  files = set(update_goldens.TREES.iterdir())
+  assert files == {update_goldens.file(name) for name in models.list()}
   for name, facts in models.list().items():
     if "params" in facts:
       assert count(golden(name)) == facts["params"], name

@@ -97,9 +97,9 @@ def posemb_sincos_2d(
 def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
-  value: Float[Array, "b l k e"],
+  value: Float[Array, "b l k f"],
   mask: Bool[Array, "b #k q l"] | None = None,
-) -> tuple[Float[Array, "b q k e"], Float[Array, "b k q l"]]:
+) -> tuple[Float[Array, "b q k f"], Float[Array, "b k q l"]]:
   """Scaled dot-product attention and its weights (softmax in float32).
 
   Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
