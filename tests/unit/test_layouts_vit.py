@@ -44,6 +44,8 @@ TIMM = {
   "deit3": {"pool_type": "tok", **LS},
   "sbb": {"num_registers": 2, "fc_norm": True, "mlp_dim": 20, **LS},
   "pwee": {"num_registers": 1, "fc_norm": True, "parallel": True, **LS},
+  "dwee": {"num_registers": 1, "fc_norm": True, "differential": True, **LS},
+  "dpwee": {"parallel": True, "differential": True, "mlp_dim": 20},
   "so150m": {"num_registers": 4, "posemb_prefix": True, "qkv_bias": False},
   "map": {"num_registers": 1, "pool_type": "map", "posemb_prefix": True},
   "scan": {**TOKEN, "scan_layers": True},

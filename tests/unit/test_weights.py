@@ -331,7 +331,7 @@ def test_grids_of_other_shapes(tmp_path):
   assert_equal(told, got)
 
 
-def test_metadata(tmp_path):
+def test_metadata(tmp_path, caplog):
   model = tiny(gelu="erf")
   metadata = {"model": {"name": "vit"}, "class_names": ["a", "b", "c"]}
   weights.save(
@@ -343,6 +343,9 @@ def test_metadata(tmp_path):
     "gelu": "erf",
     "layer_norm_eps": 1e-6,
   }
+  logging.getLogger("absl").propagate = True
+  weights.load(tmp_path / "x.npz", tiny(gelu="tanh"), image_size=32)
+  assert "were made with gelu='erf'; the model has 'tanh'" in caplog.text
   (tmp_path / "x.json").write_text("{")
   with pytest.raises(ValueError, match=r"x\.json' is not JSON"):
     weights.read_metadata(tmp_path / "x.npz")

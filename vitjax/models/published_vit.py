@@ -109,6 +109,7 @@ _DEIT3 = {
 _LS5 = {"layer_scale_init": 1e-5}
 _SBB = {**_LS5, "fc_norm": True}
 _PARALLEL = {**_SBB, "parallel": True}
+_DIFFERENTIAL = {**_SBB, "differential": True}
 _PREFIX = {"posemb_prefix": True}
 _PREFIX_NO_BIAS = {**_SBB, **_PREFIX, "qkv_bias": False}
 _SW = {"layer_scale_init": 1e-6, "qkv_bias": False}
@@ -122,6 +123,21 @@ _TIMM_GAP = {
     (256, 16, 4, 1280, 1),
     {256: 15_253_480},
     _PARALLEL,
+  ),
+  "vit_dwee_patch16_reg1_gap": (
+    (256, 14, 4, 1280, 1),
+    {256: 13_425_256},
+    _DIFFERENTIAL,
+  ),
+  "vit_dpwee_patch16_reg1_gap": (
+    (256, 16, 4, 1280, 1),
+    {256: 15_252_456},
+    {**_PARALLEL, **_DIFFERENTIAL},
+  ),
+  "vit_dlittle_patch16_reg1_gap": (
+    (320, 14, 5, 1792, 1),
+    {256: 22_517_736},
+    _DIFFERENTIAL,
   ),
   "vit_little_patch16_reg1_gap": (
     (320, 14, 5, 1792, 1),

@@ -83,17 +83,76 @@ def decode_variant(variant: str) -> dict:
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
+class DifferentialAttention(nn.Module):
+  """Attention whose weights are the difference of two softmaxes.
+
+  Differential Transformer, https://arxiv.org/abs/2410.05258, eq. 1-3. Each
+  head has two queries and keys of half its width, next to each other, and one
+  value. Returns the output and the weights of both (b, 2k, q, l).
+  """
+
+  num_heads: int
+  qkv_bias: bool = True
+  out_bias: bool = True
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b l d"], index: float | Float[Array, ""]
+  ) -> tuple[Float[Array, "b l d"], Float[Array, "b m l l"]]:
+    b, _, d = x.shape
+    e = d // self.num_heads // 2
+
+    def project(name, heads, width):
+      return nn.DenseGeneral(
+        (heads, width),
+        use_bias=self.qkv_bias,
+        kernel_init=nn.initializers.xavier_uniform(),
+        dtype=self.dtype,
+        name=name,
+      )(x.reshape(-1, d)).reshape(b, -1, heads, width)
+
+    def dot(i):
+      init = nn.initializers.normal(0.1)
+      query = self.param(f"lambda_q{i}", init, (e,), jnp.float32)
+      return query @ self.param(f"lambda_k{i}", init, (e,), jnp.float32)
+
+    value = project("value", self.num_heads, 2 * e)
+    y, weights = common.dot_product_attention(
+      project("query", 2 * self.num_heads, e),
+      project("key", 2 * self.num_heads, e),
+      jnp.repeat(value, 2, axis=2),
+    )
+    y = y.reshape(b, -1, self.num_heads, 2, 2 * e)
+    lambda_init = 0.8 - 0.6 * jnp.exp(-0.3 * index)
+    factor = jnp.exp(dot(1)) - jnp.exp(dot(2)) + lambda_init
+    y = y[..., 0, :] - factor.astype(y.dtype) * y[..., 1, :]
+    y = nn.RMSNorm(1e-5, dtype=self.dtype, name="sub_norm")(y)
+    y = y * (1 - lambda_init).astype(y.dtype)
+    y = nn.DenseGeneral(
+      d,
+      axis=(-2, -1),
+      use_bias=self.out_bias,
+      kernel_init=nn.initializers.xavier_uniform(),
+      dtype=self.dtype,
+      name="out",
+    )(y.reshape(-1, *y.shape[2:]))
+    return y.reshape(b, -1, d), weights
+
+
 class EncoderBlock(nn.Module):
   """Pre-norm transformer block with optional LayerScale.
 
   A parallel block has one norm, whose output both branches take, and one
   LayerScale for their sum: Scaling Vision Transformers to 22 Billion
-  Parameters, https://arxiv.org/abs/2302.05442, sec. 2.1.
+  Parameters, https://arxiv.org/abs/2302.05442, sec. 2.1. Differential
+  attention in a parallel block shares the bias of the MLP's output.
   """
 
   mlp_dim: int
   num_heads: int
   parallel: bool = False
+  differential: bool = False
   dropout_rate: float = 0.0
   stochastic_depth: bool = False
   layer_scale_init: float | None = None
@@ -106,6 +165,7 @@ class EncoderBlock(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
+    index: float | Float[Array, ""],
     drop_path_rate: float | Float[Array, ""],
     train: bool = False,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
@@ -125,6 +185,14 @@ class EncoderBlock(nn.Module):
       )(y)
 
     def attend(y):
+      if self.differential:
+        return DifferentialAttention(
+          self.num_heads,
+          qkv_bias=self.qkv_bias,
+          out_bias=not self.parallel,
+          dtype=self.dtype,
+          name="DifferentialAttention_0",
+        )(y, index)
       return common.MultiHeadDotProductAttention(
         self.num_heads,
         qkv_bias=self.qkv_bias,
@@ -175,7 +243,7 @@ class Encoder(nn.Module):
         block,
         policy=policy,
         prevent_cse=not self.scan_layers,
-        static_argnums=(3,),  # train, counted with self
+        static_argnums=(4,),  # train, counted with self
       )
     kwargs = {
       **self.block,
@@ -193,16 +261,19 @@ class Encoder(nn.Module):
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast),
         length=self.depth,
       )(**kwargs, name="encoderblock")
-      x, stacked = blocks(x, jnp.asarray(rates, jnp.float32), train)
+      indices = jnp.arange(self.depth, dtype=jnp.float32)
+      x, stacked = blocks(x, indices, jnp.asarray(rates, jnp.float32), train)
       for i in range(self.depth):
         for key, value in stacked.items():
           out[f"encoder/block{i:02d}/{key}"] = value[i]
     else:
       for i, rate in enumerate(rates):
-        x, more = block(**kwargs, name=f"encoderblock_{i}")(x, rate, train)
+        x, more = block(**kwargs, name=f"encoderblock_{i}")(
+          x, float(i), rate, train
+        )
         for key, value in more.items():
           out[f"encoder/block{i:02d}/{key}"] = value
     if self.final_norm:
@@ -230,6 +301,7 @@ class Model(nn.Module):
       needs it.
     num_registers: learned tokens that no pooling reads.
     parallel: attention and MLP of a block side by side.
+    differential: attention as the difference of two softmaxes.
     fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
       registers, as in vision_transformer; big_vision's covers the patches.
@@ -261,6 +333,7 @@ class Model(nn.Module):
   num_registers: int = 0
   posemb_prefix: bool = False
   parallel: bool = False
+  differential: bool = False
   fc_norm: bool = False
   dropout_rate: float = 0.0
   drop_path_rate: float = 0.0
@@ -335,6 +408,7 @@ class Model(nn.Module):
         "mlp_dim": self.mlp_dim or 4 * self.width,
         "num_heads": self.num_heads,
         "parallel": self.parallel,
+        "differential": self.differential,
         "dropout_rate": self.dropout_rate,
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,

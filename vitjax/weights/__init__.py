@@ -138,6 +138,16 @@ def load(
     what = "" if title == "loaded" else f"  {_some(names)}"
     table.append(f"  {title:15}{len(names):5} arrays{what}".rstrip())
   logging.info("%s", "\n".join(table))
+  for option in ("gelu", "layer_norm_eps"):
+    made, have = metadata.get(option), getattr(model, option, None)
+    if None not in (made, have) and made != have:
+      logging.warning(
+        "weights %s were made with %s=%r; the model has %r, and other logits.",
+        source,
+        option,
+        made,
+        have,
+      )
   if "head/kernel" in found and not np.any(found["head/kernel"]):
     logging.warning("weights %s have a head of zeros: untrained.", source)
   return npz.unflatten({name: {**found, **new}[name] for name in expected})

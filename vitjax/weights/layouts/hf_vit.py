@@ -33,7 +33,7 @@ def _rows(model) -> Iterator[Row]:
     theirs, ours = f"vit.encoder.layer.{i}", f"Transformer/encoderblock_{i}"
     yield from norm(f"{theirs}.layernorm_before", f"{ours}/LayerNorm_0")
     yield from torch_tensors.attention(
-      *(f"{theirs}.attention.attention.{x}" for x in ("query", "key", "value")),
+      [f"{theirs}.attention.attention.{x}" for x in ("query", "key", "value")],
       f"{theirs}.attention.output.dense",
       f"{ours}/MultiHeadDotProductAttention_0",
       model.num_heads,
@@ -73,6 +73,7 @@ def from_vitjax(flat: Flat, model) -> Flat:
     "pool_type": "tok",
     "posemb": "learn",
     "parallel": False,
+    "differential": False,
     "fc_norm": False,
   }
   if model.num_classes:

@@ -28,6 +28,7 @@ _READ = (
   ("num_registers", 0, "does not read registers"),
   ("fc_norm", False, "looks for the norm before the pooling"),
   ("parallel", False, "does not know parallel blocks"),
+  ("differential", False, "does not know differential attention"),
   ("qkv_bias", True, "needs the biases of the attention"),
   ("posemb", "learn", "needs a learned position table"),
   ("stem", None, "standardises the kernels of hybrids in another way"),

@@ -37,10 +37,14 @@ def _fused(model) -> Iterator[Fused]:
     block = f"blocks.{i}"
     qkv = {f"{block}.attn.{x}": d for x in "qkv"}
     if model.parallel:
-      yield f"{block}.in_proj", {f"{block}.mlp_in_proj": _mlp_dim(model), **qkv}
+      mlp = _mlp_dim(model)
+      yield Fused(f"{block}.in_proj", {f"{block}.mlp_in_proj": mlp, **qkv})
+      if model.differential:
+        out = {f"{block}.attn_out_proj": d, f"{block}.mlp_out_proj": mlp}
+        yield Fused(f"{block}.out_proj", out, axis=1)
     else:
-      yield f"{block}.attn.qkv", qkv
-  yield "attn_pool.kv", {"attn_pool.k": d, "attn_pool.v": d}
+      yield Fused(f"{block}.attn.qkv", qkv)
+  yield Fused("attn_pool.kv", {"attn_pool.k": d, "attn_pool.v": d})
 
 
 def _rows(model) -> Iterator[Row]:
@@ -52,7 +56,6 @@ def _rows(model) -> Iterator[Row]:
   yield "pos_embed", "pos_embedding", SAME
   for i in range(model.depth):
     theirs, ours = f"blocks.{i}", f"Transformer/encoderblock_{i}"
-    attention = f"{ours}/MultiHeadDotProductAttention_0"
     mlp = f"{ours}/MlpBlock_0"
     qkv = [f"{theirs}.attn.{x}" for x in "qkv"]
     if model.parallel:
@@ -65,8 +68,22 @@ def _rows(model) -> Iterator[Row]:
         yield from norm(f"{theirs}.norm{j + 1}", f"{ours}/LayerNorm_{j}")
         scale = f"{ours}/LayerScale_{j}/gamma"
         yield f"{theirs}.ls{j + 1}.gamma", scale, SAME
+    if model.differential:
+      attention = f"{ours}/DifferentialAttention_0"
+      where = theirs if model.parallel else f"{theirs}.attn"
+      for leaf in ("lambda_q1", "lambda_q2", "lambda_k1", "lambda_k2"):
+        yield f"{where}.{leaf}", f"{attention}/{leaf}", SAME
+      yield f"{where}.sub_norm.weight", f"{attention}/sub_norm/scale", SAME
+      if model.parallel:  # one output with one bias, which is the MLP's here
+        yield f"{theirs}.out_proj.bias", f"{mlp}/Dense_1/bias", SAME
+    else:
+      attention = f"{ours}/MultiHeadDotProductAttention_0"
     yield from torch_tensors.attention(
-      *qkv, f"{theirs}.{proj}", attention, model.num_heads
+      qkv,
+      f"{theirs}.{proj}",
+      attention,
+      model.num_heads,
+      model.num_heads * (2 if model.differential else 1),
     )
     yield from layer(f"{theirs}.{fc1}", f"{mlp}/Dense_0", LINEAR)
     yield from layer(f"{theirs}.{fc2}", f"{mlp}/Dense_1", LINEAR)
@@ -74,7 +91,8 @@ def _rows(model) -> Iterator[Row]:
   yield from norm("fc_norm", "fc_norm")
   yield "attn_pool.latent", "MAPHead_0/probe", SAME
   yield from torch_tensors.attention(
-    *(f"attn_pool.{x}" for x in ("q", "k", "v", "proj")),
+    [f"attn_pool.{x}" for x in "qkv"],
+    "attn_pool.proj",
     "MAPHead_0/MultiHeadDotProductAttention_0",
     model.num_heads,
   )

@@ -4,7 +4,7 @@ A row of a table is (their name, our name, kind). A kind is a pair of
 functions on arrays, theirs to ours and back; each undoes the other exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -118,30 +118,52 @@ def heads_out(num_heads: int) -> Kind:
 
 
 def attention(
-  query: str, key: str, value: str, out: str, ours: str, num_heads: int
+  qkv: Sequence[str],
+  out: str,
+  ours: str,
+  num_heads: int,
+  qk_heads: int | None = None,
 ) -> Iterator[Row]:
-  """Rows of multi-head attention whose layers have these names of theirs."""
-  for theirs, name in ((query, "query"), (key, "key"), (value, "value")):
-    yield f"{theirs}.weight", f"{ours}/{name}/kernel", heads_in(num_heads)
-    yield f"{theirs}.bias", f"{ours}/{name}/bias", heads_bias(num_heads)
+  """Rows of attention whose query, key, value and output have these names.
+
+  `qk_heads` is the number of heads of query and key where it differs.
+  """
+  qk_heads = qk_heads or num_heads
+  names = ("query", "key", "value")
+  for theirs, name, n in zip(qkv, names, (qk_heads, qk_heads, num_heads)):
+    yield f"{theirs}.weight", f"{ours}/{name}/kernel", heads_in(n)
+    yield f"{theirs}.bias", f"{ours}/{name}/bias", heads_bias(n)
   yield f"{out}.weight", f"{ours}/out/kernel", heads_out(num_heads)
   yield f"{out}.bias", f"{ours}/out/bias", SAME
 
 
-# Name of a fused layer of theirs, names and output widths of its parts.
-Fused = tuple[str, dict[str, int]]
+class Fused(NamedTuple):
+  """A layer of theirs that is several of ours.
+
+  `parts` are names and widths, along the output (axis 0) or the input (1) of
+  the weight. Where it is the input they share one bias, which is not split.
+  """
+
+  name: str
+  parts: dict[str, int]
+  axis: int = 0
+
+  @property
+  def leaves(self) -> tuple[str, ...]:
+    return ("weight",) if self.axis else ("weight", "bias")
 
 
 def split_fused(flat: Flat, fused: Iterable[Fused]) -> Flat:
   """Takes fused layers apart; those of another width stay as they are."""
   flat = dict(flat)
-  for name, parts in fused:
-    ends = np.cumsum(list(parts.values()))
-    for leaf in ("weight", "bias"):
-      x = flat.get(f"{name}.{leaf}")
-      if x is not None and len(x) == ends[-1]:
-        del flat[f"{name}.{leaf}"]
-        for part, piece in zip(parts, np.split(x, ends[:-1])):
+  for layer in fused:
+    ends = np.cumsum(list(layer.parts.values()))
+    for leaf in layer.leaves:
+      x = flat.get(f"{layer.name}.{leaf}")
+      if x is not None and x.shape[layer.axis] == ends[-1]:
+        del flat[f"{layer.name}.{leaf}"]
+        pieces = np.split(x, ends[:-1], layer.axis)
+        for part, piece in zip(layer.parts, pieces):
           flat[f"{part}.{leaf}"] = piece
   return flat
 
@@ -149,9 +171,10 @@ def split_fused(flat: Flat, fused: Iterable[Fused]) -> Flat:
 def join_fused(flat: Flat, fused: Iterable[Fused]) -> Flat:
   """Inverse of `split_fused`."""
   flat = dict(flat)
-  for name, parts in fused:
-    for leaf in ("weight", "bias"):
-      if all(f"{part}.{leaf}" in flat for part in parts):
-        pieces = [flat.pop(f"{part}.{leaf}") for part in parts]
-        flat[f"{name}.{leaf}"] = np.concatenate(pieces)
+  for layer in fused:
+    for leaf in layer.leaves:
+      names = [f"{part}.{leaf}" for part in layer.parts]
+      if all(name in flat for name in names):
+        pieces = [flat.pop(name) for name in names]
+        flat[f"{layer.name}.{leaf}"] = np.concatenate(pieces, layer.axis)
   return flat
