@@ -11,6 +11,10 @@ it got:
 float32, or the pooled features (b, d) of a model without a head; `out` maps
 names to intermediate arrays. Training with dropout or stochastic depth needs
 `rngs={"dropout": key}`.
+
+The text towers "text" and "bert" take token ids (b, t) int32 in place of the
+image; "two_tower" takes both and returns (image_embedding, text_embedding,
+out).
 """
 
 import dataclasses
@@ -19,10 +23,13 @@ import importlib
 from typing import Any
 
 _MODELS = {
+  "bert": "vitjax.models.bert",
   "convnext": "vitjax.models.convnext",
   "mixer": "vitjax.models.mixer",
   "nfnet": "vitjax.models.nfnet",
   "resnet": "vitjax.models.resnet",
+  "text": "vitjax.models.text",
+  "two_tower": "vitjax.models.two_tower",
   "vit": "vitjax.models.vit",
 }
 

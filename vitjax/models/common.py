@@ -11,7 +11,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Dtype = jax.typing.DTypeLike
 
@@ -98,17 +98,23 @@ def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
   value: Float[Array, "b l k e"],
+  mask: Bool[Array, "b #k q l"] | None = None,
 ) -> tuple[Float[Array, "b q k e"], Float[Array, "b k q l"]]:
   """Scaled dot-product attention and its weights (softmax in float32).
 
-  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1.
+  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
+  `mask` is False a score becomes -1e10; a query that may attend nothing
+  attends everything equally.
   """
   query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
   query = query * query.shape[-1] ** -0.5
   scores = jnp.einsum(
     "bkqe,bkle->bkql", query, key, preferred_element_type=jnp.float32
   )
-  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  scores = scores.astype(jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask, scores, -1e10)
+  weights = jax.nn.softmax(scores, axis=-1)
   out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
   return out.swapaxes(1, 2), weights
 

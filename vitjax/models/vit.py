@@ -12,7 +12,8 @@ embedding belongs to the patches and is added before the class token and the
 registers are put in front.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -223,7 +224,7 @@ class Encoder(nn.Module):
   """The blocks, as a loop or as one scanned block, and the final norm."""
 
   depth: int
-  block: dict
+  block: Mapping[str, Any]
   drop_path_rate: float = 0.0
   drop_path_schedule: str = "linear"
   scan_layers: bool = False

@@ -119,7 +119,7 @@ def load(
       found[name] = resample.resample_posemb(
         table,
         grid,
-        old_grid=old_grid or metadata.get("grid"),
+        old_grid=old_grid or tuple(metadata.get("grid", ())) or None,
         num_prefix=want[1] - grid[0] * grid[1],
         legacy_scipy=legacy_scipy,
       )

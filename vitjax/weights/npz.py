@@ -138,7 +138,7 @@ def _refuse_pickle(path: pathlib.Path) -> None:
   )
 
 
-def _recover_dtype(x: np.ndarray) -> np.ndarray:
+def _recover_dtype(x: Any) -> np.ndarray:
   if not isinstance(x, np.ndarray):
     raise ValueError("an entry is not an array")
   if x.dtype.kind != "V":

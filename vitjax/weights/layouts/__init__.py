@@ -22,6 +22,8 @@ from types import ModuleType
 # In the order of recognition: a hybrid also has what timm_vit looks for, and
 # big_vision takes every file of the form that we write ourselves.
 LAYOUTS = (
+  "lit",
+  "siglip",
   "vision_transformer",
   "deit",
   "timm_hybrid",
