@@ -176,7 +176,7 @@ def test_drop_path_rescales(rescale):
 def test_dropout_of_nfnet():
   """In front of the head, in training only."""
   model = tiny("nfnet", depths=(1,), widths=(256,), dropout_rate=0.5)
-  image = np.ones((1, 32, 32, 3), np.float32)
+  image = jnp.ones((1, 32, 32, 3))
   params = random_params(model, image)
 
   @jax.jit
@@ -216,7 +216,8 @@ def test_scaled_standardisation():
   gain, bias = rng.normal(size=(2, 16)).astype(np.float32)
   x = rng.normal(size=(2, 3, 3, 8)).astype(np.float32)
   params = {"kernel": kernel, "gain": gain, "bias": bias}
-  got = nfnet.ScaledStdConv(16).apply({"params": params}, x)
+  apply = jax.jit(nfnet.ScaledStdConv(16).apply)
+  got = apply({"params": params}, x)
   centred = kernel - kernel.mean(axis=(0, 1, 2))
   scale = np.maximum(kernel.var(axis=(0, 1, 2)) * 8, 1e-4) ** -0.5
   want = x @ (centred * scale * gain)[0, 0] + bias
@@ -230,7 +231,8 @@ def test_root_of_bit_pads_with_zeros():
   kernel[3, 3] = -1.0  # the centre; standardised, it stays the smallest
   image = np.zeros((1, 8, 8, 1), np.float32)
   image[:, ::2, ::2] = 1.0
-  out = root.apply({"params": {"conv_root": {"kernel": kernel}}}, image)
+  params = {"params": {"conv_root": {"kernel": kernel}}}
+  out = jax.jit(root.apply)(params, image)
   assert np.all(out[:, 0] == 0)
   assert np.all(out[:, 1:, 1:] < 0)
 

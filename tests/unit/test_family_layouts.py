@@ -275,8 +275,8 @@ def test_kernels_of_timm_bit():
   image = rng.normal(size=(1, 8, 8, 64)).astype(np.float32)
 
   def apply(kernel, std_eps):
-    conv = resnet.StdConv(4, std_eps=std_eps)
-    return conv.apply({"params": {"kernel": kernel.astype(np.float32)}}, image)
+    conv = jax.jit(resnet.StdConv(4, std_eps=std_eps).apply)
+    return conv({"params": {"kernel": kernel.astype(np.float32)}}, image)
 
   model, _ = tiny("bit")
   name = "root_block/conv_root/kernel"
