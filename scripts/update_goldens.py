@@ -21,7 +21,9 @@ from vitjax.weights import npz
 
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ROOT / "tests" / "golden" / "trees"
-_LAYER = re.compile(r"(.*(?:encoderblock_|MixerBlock_|block|unit))(\d+)(/.*)")
+_LAYER = re.compile(
+  r"(.*(?:encoderblock_|MixerBlock_|nf_block_|block|unit))(\d+)(/.*)"
+)
 
 
 def file(name: str) -> pathlib.Path:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vitjax import models, weights
+from vitjax.models import resnet
 from vitjax.weights import layouts, npz
 from vitjax.weights.layouts import timm_hybrid, timm_nfnet
 
@@ -267,15 +268,20 @@ def test_kernels_of_timm_hybrids():
     assert raw.max() > 1e-4
 
 
-def test_epsilon_of_timm_bit():
-  """Scaled kernels and the smaller epsilon, or timm's own: one output."""
-  model, params = tiny("bit of timm")
-  flat = layouts.get("timm_bit").from_vitjax(npz.flatten(params), model)
-  image = np.random.default_rng(1).normal(size=(1, 32, 32, 3))
-  outputs = []
-  for kind in ("bit of timm", "bit"):
-    model, _ = tiny(kind)
-    params = npz.unflatten(layouts.get("timm_bit").to_vitjax(flat, model))
-    apply = jax.jit(model.apply)
-    outputs.append(apply({"params": params}, image.astype(np.float32))[0])
-  np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+def test_kernels_of_timm_bit():
+  """The scale of the layout makes up for the epsilon."""
+  rng = np.random.default_rng(0)
+  kernel = rng.normal(size=(1, 1, 64, 4)) * np.array([1e-5, 1e-4, 1e-3, 1.0])
+  image = rng.normal(size=(1, 8, 8, 64)).astype(np.float32)
+
+  def apply(kernel, std_eps):
+    conv = jax.jit(resnet.StdConv(4, std_eps=std_eps).apply)
+    return conv({"params": {"kernel": kernel.astype(np.float32)}}, image)
+
+  model, _ = tiny("bit")
+  name = "root_block/conv_root/kernel"
+  flat = {"stem.conv.weight": kernel.transpose(3, 2, 0, 1)}
+  scaled = layouts.get("timm_bit").to_vitjax(flat, model)[name]
+  want = apply(kernel, 1e-8)
+  np.testing.assert_allclose(apply(scaled, 1e-10), want, rtol=1e-4, atol=1e-5)
+  assert np.abs(apply(kernel, 1e-10) - want).max() > 0.1
