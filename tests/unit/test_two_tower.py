@@ -116,8 +116,9 @@ def apply(model, params, *inputs):
 
 def batch():
   rng = np.random.default_rng(1)
-  image = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-  return image, rng.integers(0, 7, (3, 4)).astype(np.int32)
+  image = rng.uniform(-1, 1, (2, 32, 32, 3))
+  text = rng.integers(0, 7, (3, 4))
+  return jnp.asarray(image, jnp.float32), jnp.asarray(text, jnp.int32)
 
 
 def test_embeddings_have_norm_1_and_out_says_how_to_compare_them():
