@@ -140,7 +140,8 @@ _TABLE = {
 }
 
 
-# As counted in the published code.
+# As counted in the published code; the last was counted with 64 tokens, and 48
+# rows of its position table are not in the published file.
 _PARAMS = {
   "LiT-B16B": 195_871_489,
   "LiT-B16B_2": 195_280_897,
