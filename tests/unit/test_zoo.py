@@ -180,7 +180,11 @@ def test_every_published_two_tower_model_has_a_file():
       "convnext_base_22k_1k_224",
       "https://dl.fbaipublicfiles.com/convnext/convnext_base_22k_1k_224.pth",
     ),
-    ("F6", "F6", "https://storage.googleapis.com/dm-nfnets/F6_haiku.npz"),
+    (
+      "NFNet-F6",
+      "NFNet-F6",
+      "https://storage.googleapis.com/dm-nfnets/F6_haiku.npz",
+    ),
   ],
 )
 def test_places_that_were_published(name, model, url):

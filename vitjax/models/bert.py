@@ -9,6 +9,9 @@ google/flaxformer, where the kernels of the attention have two dimensions.
 Differs from the paper in that the attention weights see no dropout.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -166,7 +169,7 @@ class LayerSequence(nn.Module):
   """The layers, one after the other."""
 
   depth: int
-  layer: dict
+  layer: Mapping[str, Any]
 
   @nn.compact
   def __call__(
@@ -184,7 +187,7 @@ class EncoderBlock(nn.Module):
   """Holds the layers at their published path."""
 
   depth: int
-  layer: dict
+  layer: Mapping[str, Any]
 
   @nn.compact
   def __call__(self, *args):
@@ -194,9 +197,9 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
   """Embedding, norm and layers."""
 
-  embedder: dict
+  embedder: Mapping[str, Any]
   depth: int
-  layer: dict
+  layer: Mapping[str, Any]
 
   @nn.compact
   def __call__(

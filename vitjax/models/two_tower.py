@@ -102,7 +102,7 @@ _SIGLIP2 = (
   ("g-opt/16", 1536, "So400m", (256, 384)),
 )
 
-PUBLISHED = {
+_TABLE = {
   "LiT-B16B": _lit(
     "B/16", 768, {"variant": "base", "num_classes": 768}, "bert"
   ),
@@ -137,6 +137,24 @@ PUBLISHED = {
     for variant, width, text, sizes in _SIGLIP2
     for size in sizes
   },
+}
+
+
+# As counted in the published code; the last was counted with 64 tokens, and 48
+# rows of its position table are not in the published file.
+_PARAMS = {
+  "LiT-B16B": 195_871_489,
+  "LiT-B16B_2": 195_280_897,
+  "LiT-L16L": 638_443_521,
+  "LiT-L16S": 331_140_353,
+  "LiT-L16Ti": 311_913_089,
+  "SigLIP B/16 224": 203_155_970,
+  "SigLIP So400m/14 224": 877_360_306,
+}
+
+PUBLISHED = {
+  name: facts | ({"params": _PARAMS[name]} if name in _PARAMS else {})
+  for name, facts in _TABLE.items()
 }
 
 

@@ -96,6 +96,7 @@ def entries() -> dict[str, Entry]:
     _mixer,
     _big_vision,
     _two_towers,
+    _deit,
     _deit3,
     _convnext,
     _nfnet,
@@ -332,6 +333,27 @@ def _with_timm(
   yield dataclasses.replace(entry, name=timm_name)
 
 
+# DeiT; the original's file names end in the start of their sha256.
+_DEIT = {
+  "deit_tiny_patch16_224": "a1311bcf",
+  "deit_small_patch16_224": "cd65a155",
+  "deit_base_patch16_224": "b5f2ef4d",
+  "deit_base_patch16_384": "8de9b5d1",
+}
+
+
+def _deit() -> Iterator[Entry]:
+  for model, start in _DEIT.items():
+    yield from _with_timm(
+      model,
+      f"{model}.fb_in1k",
+      f"https://dl.fbaipublicfiles.com/deit/{model}-{start}.pth",
+      model,
+      options=_classes(1000),
+      image_size=int(model[-3:]),
+    )
+
+
 def _deit3() -> Iterator[Entry]:
   for size, patch, resolutions in (
     ("small", 16, (224, 384)),
@@ -376,6 +398,16 @@ def _convnext() -> Iterator[Entry]:
         options=_classes(num_classes),
         image_size=int(data[-3:]),
       )
+  for size, tag in (  # timm's own, smaller than the paper's
+    ("atto", "d2_in1k"),
+    ("femto", "d1_in1k"),
+    ("pico", "d1_in1k"),
+    ("nano", "d1h_in1k"),
+  ):
+    model = f"convnext_{size}"
+    files = (_timm(f"{model}.{tag}"),)
+    name = f"{model}.{tag}"
+    yield Entry(name, files, model, _classes(1000), 224, "imagenet")
   for size in ("base", "large"):
     name = f"convnext_{size}_1k_384"
     file = File(f"{folder}/{name}.pth")
@@ -389,7 +421,10 @@ def _nfnet() -> Iterator[Entry]:
     url = f"https://storage.googleapis.com/dm-nfnets/F{n}_haiku.npz"
     original = File(url, 285_976_842 if n == 0 else None)
     timm_name = f"dm_nfnet_f{n}.dm_in1k"
-    for name, model in ((f"F{n}", f"F{n}"), (timm_name, f"dm_nfnet_f{n}")):
+    for name, model in (
+      (f"NFNet-F{n}", f"NFNet-F{n}"),
+      (timm_name, f"dm_nfnet_f{n}"),
+    ):
       yield Entry(
         name,
         (_timm(timm_name), original),
@@ -420,8 +455,15 @@ def _bit() -> Iterator[Entry]:
       yield Entry(f"{timm}.{tag}", files, timm, options, image_size)
 
 
-# timm's searched baselines, ViTs of sizes between Google's.
+# timm's searched baselines, ViTs of sizes between Google's, and before them
+# those without registers.
 _SEARCHED = {
+  "vit_medium_patch16_gap_240": ("sw_in12k",),
+  "vit_medium_patch16_gap_256": ("sw_in12k_ft_in1k",),
+  "vit_medium_patch16_gap_384": ("sw_in12k_ft_in1k",),
+  "vit_dwee_patch16_reg1_gap_256": ("sbb_nadamuon_in1k",),
+  "vit_dpwee_patch16_reg1_gap_256": ("sbb_nadamuon_in1k",),
+  "vit_dlittle_patch16_reg1_gap_256": ("sbb_nadamuon_in1k",),
   "vit_wee_patch16_reg1_gap_256": ("sbb_in1k",),
   "vit_pwee_patch16_reg1_gap_256": ("sbb_in1k",),
   "vit_little_patch16_reg1_gap_256": ("sbb_in12k_ft_in1k", "sbb_in12k"),

@@ -18,8 +18,10 @@ def matches(names: Collection[str]) -> bool:
   """Two towers, the first with vision_transformer's names."""
   if not tower_names.has_towers(names):
     return False
-  image, _, _ = tower_names.split(npz.strip_prefix(dict.fromkeys(names)))
-  return vision_transformer.matches(image)
+  names = npz.strip_prefix(dict.fromkeys(names))
+  return vision_transformer.matches(
+    [n.removeprefix("img/") for n in names if n.startswith("img/")]
+  )
 
 
 def to_vitjax(flat: Flat, model) -> Flat:
