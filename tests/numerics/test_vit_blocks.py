@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from vitjax.models import vit
+from vitjax.models import common, vit
 from vitjax.weights import npz
 from vitjax.weights.layouts import timm_vit
 
@@ -162,3 +162,79 @@ def test_blocks(parallel, differential, scan):
   want = reference(x[0].astype(float), flat, parallel, differential)
   gap = np.abs(got[0] - want).max() / np.abs(want).max()
   assert gap < TOLERANCE
+
+
+def test_rotary_angles():
+  """The pairs of each position, one by one."""
+  h, w, e, reference = 3, 2, 8, 16
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(1, h * w, 2, e)).astype(np.float32)
+  want = np.zeros_like(x)
+  for row in range(h):
+    for column in range(w):
+      for pair in range(e // 2):
+        at = row * reference / h if pair < e // 4 else column * reference / w
+        angle = at * 10_000.0 ** (-(pair % (e // 4)) / (e // 4))
+        for head in range(2):
+          i = row * w + column
+          a, b = x[0, i, head, 2 * pair : 2 * pair + 2]
+          want[0, i, head, 2 * pair : 2 * pair + 2] = (
+            a * np.cos(angle) - b * np.sin(angle),
+            b * np.cos(angle) + a * np.sin(angle),
+          )
+  angles = common.rope_angles_2d(h, w, e, reference)
+  got = common.rotate(jnp.asarray(x), angles)
+  np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
+def test_rotated_attention(scan):
+  """Patches are rotated and registers are not."""
+  model = vit.Model(
+    width=D,
+    depth=1,
+    mlp_dim=F,
+    num_heads=H,
+    patch_size=4,
+    posemb="rope",
+    key_bias=False,
+    num_registers=1,
+    pool_type="none",
+    scan_layers=scan,
+  )
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda p: rng.normal(size=p.shape).astype(np.float32),
+    jax.eval_shape(model.init, jax.random.key(0), image)["params"],
+  )
+  image = rng.normal(size=image.shape).astype(np.float32)
+  _, out = jax.jit(model.apply)({"params": params}, image)
+  flat = npz.flatten(params["Transformer"])
+  block = "encoderblock" if scan else "encoderblock_0"
+  attention = f"{block}/MultiHeadDotProductAttention_0"
+  flat = {n: p[0] if scan and block in n else p for n, p in flat.items()}
+  assert f"{attention}/query/bias" in flat
+  assert f"{attention}/key/bias" not in flat
+  y = layer_norm(
+    np.asarray(out["with_posemb"][0], float),
+    flat[f"{block}/LayerNorm_0/scale"],
+    flat[f"{block}/LayerNorm_0/bias"],
+  )
+  query = np.einsum("ld,dke->lke", y, flat[f"{attention}/query/kernel"])
+  query = query + flat[f"{attention}/query/bias"]
+  key = np.einsum("ld,dke->lke", y, flat[f"{attention}/key/kernel"])
+  angles = np.asarray(common.rope_angles_2d(2, 2, D // H, 16))
+  angles = np.concatenate([np.zeros((1, D // H)), angles])
+
+  def turn(x):
+    pair = x[..., ::2] + 1j * x[..., 1::2]
+    pair = pair * np.exp(1j * angles[:, None, ::2])
+    return np.stack([pair.real, pair.imag], -1).reshape(x.shape)
+
+  scores = np.einsum("qke,lke->kql", turn(query), turn(key))
+  want = softmax(scores / np.sqrt(D // H))
+  got = out["encoder/block00/attention"][0]
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  plain = softmax(np.einsum("qke,lke->kql", query, key) / np.sqrt(D // H))
+  assert np.abs(want - plain).max() > 0.01

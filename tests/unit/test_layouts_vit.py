@@ -65,6 +65,24 @@ def test_timm_round_trip(kind, tmp_path):
   assert_equal(weights.load(file, model), params)
 
 
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_rotary_round_trip(qkv_bias):
+  options = {"num_registers": 1, "fc_norm": True, "posemb": "rope", **LS}
+  model = tiny(key_bias=False, qkv_bias=qkv_bias, **options)
+  params = npz.flatten(random_params(model))
+  layout = layouts.get("timm_eva")
+  flat = layout.from_vitjax(params, model)
+  assert layouts.recognise(flat).NAME == "timm_eva"
+  assert ("blocks.1.attn.q_bias" in flat) == qkv_bias
+  assert "blocks.1.attn.qkv.weight" in flat and "blocks.1.gamma_2" in flat
+  assert not any("k_bias" in n or "qkv.bias" in n for n in flat)
+  assert_equal(layout.to_vitjax(flat, model), params)
+  with pytest.raises(ValueError, match="needs a learned position table"):
+    layouts.get("timm_vit").from_vitjax(params, model)
+  with pytest.raises(ValueError, match=r"key_bias=False. Use layout='timm_vit"):
+    layout.from_vitjax({}, tiny())
+
+
 def test_timm_names_and_order():
   """The rows of fused layers, spelled out."""
   model = tiny(parallel=True, mlp_dim=20)

@@ -119,21 +119,62 @@ def dot_product_attention(
   return out.swapaxes(1, 2), weights
 
 
+def rope_angles_2d(
+  h: int, w: int, head_width: int, reference: int
+) -> Float[Array, "l e"]:
+  """Angles of rotary embeddings of a grid, in radians.
+
+  RoFormer, https://arxiv.org/abs/2104.09864, sec. 3.2, for rows in the first
+  half of the width and columns in the second: https://arxiv.org/abs/2303.11331
+  (EVA-02). Pairs of neighbours have the same angle. A grid of any size spans
+  what one of `reference` x `reference` does.
+
+  Raises:
+    ValueError: if the width of a head is not a multiple of 4.
+  """
+  if head_width % 4:
+    raise ValueError(
+      f"posemb='rope' needs heads of a width that is a multiple of 4, not "
+      f"{head_width}."
+    )
+  n = head_width // 4
+  y, x = jnp.mgrid[:h, :w]
+  frequency = 10_000.0 ** (-jnp.arange(n) / n)
+  rows = jnp.einsum("l,n->ln", y.reshape(-1) * reference / h, frequency)
+  columns = jnp.einsum("l,n->ln", x.reshape(-1) * reference / w, frequency)
+  return jnp.repeat(jnp.concatenate([rows, columns], axis=1), 2, axis=1)
+
+
+def rotate(
+  x: Float[Array, "b l k e"], angles: Float[Array, "l e"]
+) -> Float[Array, "b l k e"]:
+  """Turns each pair of neighbours by its angle, in float32."""
+  angles = angles[None, :, None]
+  y = x.astype(jnp.float32)
+  turned = jnp.stack([-y[..., 1::2], y[..., ::2]], axis=-1).reshape(y.shape)
+  return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+
+
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
   Kernels have the published shapes: (d, k, e) for query, key and value,
-  (k, e, d) for `out`. Returns the output and the attention weights
-  (b, k, q, l); unused weights cost nothing under `jit`.
+  (k, e, d) for `out`. Queries and keys are rotated if there are angles.
+  Returns the output and the attention weights (b, k, q, l); unused weights
+  cost nothing under `jit`.
   """
 
   num_heads: int
   qkv_bias: bool = True
+  key_bias: bool = True
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(
-    self, inputs_q: Float[Array, "b q d"], inputs_kv: Float[Array, "b l d"]
+    self,
+    inputs_q: Float[Array, "b q d"],
+    inputs_kv: Float[Array, "b l d"],
+    angles: Float[Array, "l e"] | None = None,
   ) -> tuple[Float[Array, "b q d"], Float[Array, "b k q l"]]:
     b, _, d = inputs_q.shape
     if d % self.num_heads:
@@ -144,18 +185,18 @@ class MultiHeadDotProductAttention(nn.Module):
     def project(x, name):
       y = nn.DenseGeneral(
         (self.num_heads, d // self.num_heads),
-        use_bias=self.qkv_bias,
+        use_bias=self.qkv_bias and (self.key_bias or name != "key"),
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
       )(x.reshape(-1, d))
       return y.reshape(b, -1, *y.shape[1:])
 
-    x, weights = dot_product_attention(
-      project(inputs_q, "query"),
-      project(inputs_kv, "key"),
-      project(inputs_kv, "value"),
-    )
+    query, key = project(inputs_q, "query"), project(inputs_kv, "key")
+    if angles is not None:
+      query, key = rotate(query, angles), rotate(key, angles)
+    value = project(inputs_kv, "value")
+    x, weights = dot_product_attention(query, key, value)
     x = nn.DenseGeneral(
       d,
       axis=(-2, -1),

@@ -201,6 +201,31 @@ _TIMM_GAP = {
   ),
   "vit_betwixt_patch16_gap": ((640, 12, 10, 2560, 0), {256: 60_372_840}, _SW),
 }
+# With rotary embeddings, which are timm's class `Eva`.
+_ROPE = {**_SBB, "posemb": "rope", "key_bias": False}
+_TIMM_GAP |= {
+  "vit_medium_patch16_rope_reg1_gap": (
+    (512, 12, 8, 2048, 1),
+    {256: 38_743_016},
+    _ROPE,
+  ),
+  "vit_mediumd_patch16_rope_reg1_gap": (
+    (512, 20, 8, 2048, 1),
+    {256: 63_945_704},
+    {**_ROPE, "qkv_bias": False},
+  ),
+  "vit_betwixt_patch16_rope_reg4_gap": (
+    (640, 12, 10, 2560, 4),
+    {256: 60_226_920},
+    _ROPE,
+  ),
+  "vit_base_patch16_rope_reg1_gap": (
+    (768, 12, 12, 3072, 1),
+    {256: 86_425_576},
+    _ROPE,
+  ),
+}
+_CLIP = {"vit_betwixt_patch16_rope_reg4_gap"}
 _NO_WEIGHTS = {
   "vit_base_patch16_reg4_gap_256",
   "vit_so150m_patch16_reg4_map_256",
@@ -257,7 +282,8 @@ def _published() -> dict[str, dict[str, Any]]:
       crop = _timm_crop(name, size)
       full = f"{name}_{size}"
       where = None if full in _NO_WEIGHTS else _TIMM
-      add(full, fields, size, "inception", "bicubic", crop, params, where)
+      normalisation = "clip" if name in _CLIP else "inception"
+      add(full, fields, size, normalisation, "bicubic", crop, params, where)
   return table
 
 

@@ -55,7 +55,7 @@ HYBRIDS = {
 }
 
 POOL_TYPES = ("gap", "tok", "map", "none")
-POSEMBS = ("learn", "sincos2d")
+POSEMBS = ("learn", "sincos2d", "rope")
 DROP_PATHS = ("linear", "constant")
 REMATS = {
   "none": None,
@@ -158,6 +158,7 @@ class EncoderBlock(nn.Module):
   stochastic_depth: bool = False
   layer_scale_init: float | None = None
   qkv_bias: bool = True
+  key_bias: bool = True
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
@@ -168,6 +169,7 @@ class EncoderBlock(nn.Module):
     x: Float[Array, "b l d"],
     index: float | Float[Array, ""],
     drop_path_rate: float | Float[Array, ""],
+    angles: Float[Array, "l e"] | None,
     train: bool = False,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     def branch(y, suffix):
@@ -197,9 +199,10 @@ class EncoderBlock(nn.Module):
       return common.MultiHeadDotProductAttention(
         self.num_heads,
         qkv_bias=self.qkv_bias,
+        key_bias=self.key_bias,
         dtype=self.dtype,
         name="MultiHeadDotProductAttention_0",
-      )(y, y)
+      )(y, y, angles)
 
     def mlp(y):
       return common.MlpBlock(
@@ -235,7 +238,10 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b l d"], train: bool = False
+    self,
+    x: Float[Array, "b l d"],
+    train: bool = False,
+    angles: Float[Array, "l e"] | None = None,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     block = EncoderBlock
     if REMATS[self.remat]:
@@ -244,7 +250,7 @@ class Encoder(nn.Module):
         block,
         policy=policy,
         prevent_cse=not self.scan_layers,
-        static_argnums=(4,),  # train, counted with self
+        static_argnums=(5,),  # train, counted with self
       )
     kwargs = {
       **self.block,
@@ -262,18 +268,19 @@ class Encoder(nn.Module):
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, 0, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast, nn.broadcast),
         length=self.depth,
       )(**kwargs, name="encoderblock")
       indices = jnp.arange(self.depth, dtype=jnp.float32)
-      x, stacked = blocks(x, indices, jnp.asarray(rates, jnp.float32), train)
+      rates = jnp.asarray(rates, jnp.float32)
+      x, stacked = blocks(x, indices, rates, angles, train)
       for i in range(self.depth):
         for key, value in stacked.items():
           out[f"encoder/block{i:02d}/{key}"] = value[i]
     else:
       for i, rate in enumerate(rates):
         x, more = block(**kwargs, name=f"encoderblock_{i}")(
-          x, float(i), rate, train
+          x, float(i), rate, angles, train
         )
         for key, value in more.items():
           out[f"encoder/block{i:02d}/{key}"] = value
@@ -296,12 +303,14 @@ class Model(nn.Module):
     width, depth, mlp_dim, num_heads: of the encoder.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
-    posemb: "learn" or "sincos2d".
+    posemb: "learn", "sincos2d", or "rope" (rotary, relative to a grid of
+      16x16 as in timm; other tokens are not rotated).
     rep_size: width of a tanh layer before the head; True takes `width`.
     class_token: a learned token in front; None has one where the pooling
       needs it.
     num_registers: learned tokens that no pooling reads.
     parallel: attention and MLP of a block side by side.
+    qkv_bias, key_bias: biases of query, key and value, and of the key.
     differential: attention as the difference of two softmaxes.
     fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
@@ -341,6 +350,7 @@ class Model(nn.Module):
   drop_path_schedule: str = "linear"
   layer_scale_init: float | None = None
   qkv_bias: bool = True
+  key_bias: bool = True
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   head_bias_init: float = 0.0
@@ -361,6 +371,11 @@ class Model(nn.Module):
         raise ValueError(
           f"{name}={getattr(self, name)!r} is not one of {allowed}."
         )
+    if self.posemb == "rope" and self.differential:
+      raise ValueError(
+        "differential attention is not rotated: use posemb='learn' or "
+        "'sincos2d' with differential=True."
+      )
     if self.pool_type == "tok" and self.class_token is False:
       raise ValueError("pool_type='tok' pools the class token: it needs one.")
     super().__post_init__()
@@ -395,11 +410,17 @@ class Model(nn.Module):
     x = out["stem"] = x.reshape(b, h * w, d)
 
     num_prefix = self.has_class_token + self.num_registers
-    posemb = self._posemb(h, w, num_prefix).astype(x.dtype)
-    if self.posemb_prefix:
-      x = self._with_prefix(x) + posemb
+    angles = None
+    if self.posemb == "rope":
+      x = self._with_prefix(x)
+      head_width = self.width // self.num_heads
+      angles = common.rope_angles_2d(h, w, head_width, reference=16)
+      angles = jnp.pad(angles, ((num_prefix, 0), (0, 0)))
+    elif self.posemb_prefix:
+      x = self._with_prefix(x)
+      x = x + self._posemb(h, w, num_prefix).astype(x.dtype)
     else:
-      x = self._with_prefix(x + posemb)
+      x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
     out["with_posemb"] = x
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
@@ -413,6 +434,7 @@ class Model(nn.Module):
         "dropout_rate": self.dropout_rate,
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,
+        "key_bias": self.key_bias,
         "gelu": self.gelu,
       },
       drop_path_rate=self.drop_path_rate,
@@ -423,7 +445,7 @@ class Model(nn.Module):
       layer_norm_eps=self.layer_norm_eps,
       dtype=self.dtype,
       name="Transformer",
-    )(x, train)
+    )(x, train, angles)
     out.update(blocks)
     x = out["encoded"] = x.astype(jnp.float32)
 
@@ -465,12 +487,11 @@ class Model(nn.Module):
   def _posemb(self, h: int, w: int, num_prefix: int) -> Float[Array, "1 l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
-      rows = num_prefix if self.posemb_prefix else 0
-      return jnp.pad(table, ((0, 0), (rows, 0), (0, 0)))
+      return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))
     return self.param(
       "pos_embedding",
       nn.initializers.normal(self.width**-0.5),
-      (1, h * w + (num_prefix if self.posemb_prefix else 0), self.width),
+      (1, num_prefix + h * w, self.width),
       jnp.float32,
     )
 

@@ -25,6 +25,7 @@ LAYOUTS = (
   "lit",
   "siglip",
   "vision_transformer",
+  "timm_eva",
   "deit",
   "timm_hybrid",
   "timm_vit",

@@ -74,6 +74,7 @@ def from_vitjax(flat: Flat, model) -> Flat:
     "posemb": "learn",
     "parallel": False,
     "differential": False,
+    "key_bias": True,
     "fc_norm": False,
   }
   if model.num_classes:

@@ -30,6 +30,7 @@ _READ = (
   ("parallel", False, "does not know parallel blocks"),
   ("differential", False, "does not know differential attention"),
   ("qkv_bias", True, "needs the biases of the attention"),
+  ("key_bias", True, "needs the biases of the attention"),
   ("posemb", "learn", "needs a learned position table"),
   ("stem", None, "standardises the kernels of hybrids in another way"),
 )

@@ -133,15 +133,23 @@ def from_vitjax(flat: Flat, model) -> Flat:
   """Inverse of `to_vitjax`.
 
   Raises:
-    ValueError: for a fixed position table, a hidden layer before the head
-      and the ResNet of a hybrid.
+    ValueError: for another family, a fixed or rotary position embedding,
+      biases of query and value only, a hidden layer before the head and the
+      ResNet of a hybrid.
   """
-  rows = list(_rows(model))
-  if model.posemb != "learn":
+  torch_tensors.require(model, "vit", NAME)
+  if model.posemb != "learn" or (model.qkv_bias and not model.key_bias):
     raise ValueError(
-      f"layout {NAME!r} needs a learned position table; this model has "
-      f"posemb={model.posemb!r}."
+      f"layout {NAME!r} needs a learned position table and biases of query, "
+      f"key and value alike; this model has posemb={model.posemb!r} and "
+      f"key_bias={model.key_bias}."
     )
+  return state_dict(flat, model)
+
+
+def state_dict(flat: Flat, model) -> Flat:
+  """Renames, transposes and joins the fused layers."""
+  rows = list(_rows(model))
   flat = vit_names.stack_blocks(flat, stacked=False)
   flat = torch_tensors.from_vitjax(flat, rows, NAME)
   return torch_tensors.join_fused(flat, _fused(model))
