@@ -11,6 +11,10 @@ it got:
 float32, or the pooled features (b, d) of a model without a head; `out` maps
 names to intermediate arrays. Training with dropout or stochastic depth needs
 `rngs={"dropout": key}`.
+
+The text towers "text" and "bert" take token ids (b, t) int32 in place of the
+image; "two_tower" takes both and returns (image_embedding, text_embedding,
+out).
 """
 
 import dataclasses
@@ -19,25 +23,54 @@ import importlib
 from typing import Any
 
 _MODELS = {
+  "bert": "vitjax.models.bert",
+  "convnext": "vitjax.models.convnext",
+  "mixer": "vitjax.models.mixer",
+  "nfnet": "vitjax.models.nfnet",
+  "resnet": "vitjax.models.resnet",
+  "text": "vitjax.models.text",
+  "two_tower": "vitjax.models.two_tower",
   "vit": "vitjax.models.vit",
 }
 
 
 def _module(name: str):
-  """The module of model `name`: from the table, or a dotted path."""
+  """The module of model `name`: from the tables, or a dotted path."""
   if name in _MODELS:
     return importlib.import_module(_MODELS[name])
+  for path in _MODELS.values():
+    module = importlib.import_module(path)
+    if name in getattr(module, "PUBLISHED", {}):
+      return module
   if "." in name:
     try:
       return importlib.import_module(name)
     except ImportError as e:
       raise ValueError(f"model {name!r} cannot be imported: {e}") from e
-  near = difflib.get_close_matches(name, _MODELS, 1)
+  near = difflib.get_close_matches(name, [*_MODELS, *list()], 1)
   hint = f" Did you mean {near[0]!r}?" if near else ""
   raise ValueError(
-    f"{name!r} is not a model.{hint} Known: {', '.join(sorted(_MODELS))}; "
-    "or the dotted path of a module with a `Model` class and `VARIANTS`."
+    f"{name!r} is not a model.{hint} Known: {', '.join(sorted(_MODELS))}; a "
+    "published name of models.list(); or the dotted path of a module with a "
+    "`Model` class and `decode_variant`."
   )
+
+
+def list() -> dict[str, dict[str, Any]]:
+  """Published name -> what is known of it.
+
+  Each has "model" (the family), "fields" (options of `create`), "image_size"
+  in pixels and "normalisation" ("inception", "imagenet" or "clip"); where it
+  is known "interpolation" and "crop_pct" of evaluation, "params" (how many,
+  with 1000 classes) and "weights" (where they are published).
+  """
+  return {
+    name: {"model": family, **facts}
+    for family, path in _MODELS.items()
+    for name, facts in getattr(
+      importlib.import_module(path), "PUBLISHED", {}
+    ).items()
+  }
 
 
 def options(name: str) -> dict[str, Any]:
@@ -55,11 +88,12 @@ def create(name: str, *, variant: str | None = None, **kwargs):
   """Creates a model.
 
   Args:
-    name: a name of the table, or the dotted path of your own module, which
-      must have a Linen class `Model` and a function
-      `decode_variant(variant) -> dict` of its fields.
-    variant: a row of the model's table of variants, such as "S/16".
-    **kwargs: fields of the model; they win over the variant's.
+    name: a family of the table; a name of `list()`, such as "ViT-B_16"; or
+      the dotted path of your own module, which must have a Linen class
+      `Model` and a function `decode_variant(variant) -> dict` of its fields.
+    variant: a row of the family's table of variants, such as "S/16".
+    **kwargs: fields of the model; they win over the variant's and over those
+      of the published name.
 
   Returns:
     The `flax.linen.Module`. It holds no arrays.
@@ -77,5 +111,13 @@ def create(name: str, *, variant: str | None = None, **kwargs):
         f"Known: {', '.join(sorted(known))}."
       )
   module = _module(name)
+  if name not in _MODELS and name in getattr(module, "PUBLISHED", {}):
+    if variant is not None:
+      raise ValueError(
+        f"{name!r} already is a variant; drop variant={variant!r}, or name "
+        "the family."
+      )
+    kwargs = {**module.PUBLISHED[name]["fields"], **kwargs}
+    variant = kwargs.pop("variant", None)
   fields = module.decode_variant(variant) if variant is not None else {}
   return module.Model(**{**fields, **kwargs})

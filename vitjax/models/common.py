@@ -11,7 +11,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Dtype = jax.typing.DTypeLike
 
@@ -27,24 +27,47 @@ def drop_path(
   x: Float[Array, "b *rest"],
   rate: float | Float[Array, ""],
   key: jax.Array,
+  *,
+  rescale: bool = True,
 ) -> Float[Array, "b *rest"]:
-  """Drops whole examples of a residual branch, keeping the expectation.
+  """Drops whole examples of a residual branch.
 
   Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382,
-  sec. 3. Rescales in training, as timm does, so inference needs no change.
+  sec. 3.
 
   Args:
     x: output of the residual branch.
     rate: probability of dropping an example, in [0, 1).
     key: PRNG key; the same key drops the same examples.
+    rescale: whether to keep the expectation, as timm does. Mixer and NFNet
+      were published without, so their inference sees larger branches than
+      their training did on average.
 
   Returns:
-    `x / (1 - rate)` with the dropped examples set to zero.
+    `x / (1 - rate)`, or `x`, with the dropped examples set to zero.
   """
   shape = (x.shape[0],) + (1,) * (x.ndim - 1)
   keep = 1.0 - rate
   kept = jax.random.bernoulli(key, keep, shape)
-  return x * (kept / keep).astype(x.dtype)
+  return x * (kept / keep if rescale else kept).astype(x.dtype)
+
+
+def conv(
+  x: Float[Array, "b h w c"],
+  kernel: Float[Array, "kh kw i o"],
+  strides: int = 1,
+  padding: str | tuple[tuple[int, int], ...] = "SAME",
+  groups: int = 1,
+) -> Float[Array, "b _h _w o"]:
+  """2-D convolution in the type of `x`, for kernels that are computed."""
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    (strides, strides),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )
 
 
 def posemb_sincos_2d(
@@ -74,37 +97,84 @@ def posemb_sincos_2d(
 def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
-  value: Float[Array, "b l k e"],
-) -> tuple[Float[Array, "b q k e"], Float[Array, "b k q l"]]:
+  value: Float[Array, "b l k f"],
+  mask: Bool[Array, "b #k q l"] | None = None,
+) -> tuple[Float[Array, "b q k f"], Float[Array, "b k q l"]]:
   """Scaled dot-product attention and its weights (softmax in float32).
 
-  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1.
+  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
+  `mask` is False a score becomes -1e10; a query that may attend nothing
+  attends everything equally.
   """
   query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
   query = query * query.shape[-1] ** -0.5
   scores = jnp.einsum(
     "bkqe,bkle->bkql", query, key, preferred_element_type=jnp.float32
   )
-  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  scores = scores.astype(jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask, scores, -1e10)
+  weights = jax.nn.softmax(scores, axis=-1)
   out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
   return out.swapaxes(1, 2), weights
+
+
+def rope_angles_2d(
+  h: int, w: int, head_width: int, reference: int
+) -> Float[Array, "l e"]:
+  """Angles of rotary embeddings of a grid, in radians.
+
+  RoFormer, https://arxiv.org/abs/2104.09864, sec. 3.2, for rows in the first
+  half of the width and columns in the second: https://arxiv.org/abs/2303.11331
+  (EVA-02). Pairs of neighbours have the same angle. A grid of any size spans
+  what one of `reference` x `reference` does.
+
+  Raises:
+    ValueError: if the width of a head is not a multiple of 4.
+  """
+  if head_width % 4:
+    raise ValueError(
+      f"posemb='rope' needs heads of a width that is a multiple of 4, not "
+      f"{head_width}."
+    )
+  n = head_width // 4
+  y, x = jnp.mgrid[:h, :w]
+  frequency = 10_000.0 ** (-jnp.arange(n) / n)
+  rows = jnp.einsum("l,n->ln", y.reshape(-1) * reference / h, frequency)
+  columns = jnp.einsum("l,n->ln", x.reshape(-1) * reference / w, frequency)
+  return jnp.repeat(jnp.concatenate([rows, columns], axis=1), 2, axis=1)
+
+
+def rotate(
+  x: Float[Array, "b l k e"], angles: Float[Array, "l e"]
+) -> Float[Array, "b l k e"]:
+  """Turns each pair of neighbours by its angle, in float32."""
+  angles = angles[None, :, None]
+  y = x.astype(jnp.float32)
+  turned = jnp.stack([-y[..., 1::2], y[..., ::2]], axis=-1).reshape(y.shape)
+  return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
 
 
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
   Kernels have the published shapes: (d, k, e) for query, key and value,
-  (k, e, d) for `out`. Returns the output and the attention weights
-  (b, k, q, l); unused weights cost nothing under `jit`.
+  (k, e, d) for `out`. Queries and keys are rotated if there are angles.
+  Returns the output and the attention weights (b, k, q, l); unused weights
+  cost nothing under `jit`.
   """
 
   num_heads: int
   qkv_bias: bool = True
+  key_bias: bool = True
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(
-    self, inputs_q: Float[Array, "b q d"], inputs_kv: Float[Array, "b l d"]
+    self,
+    inputs_q: Float[Array, "b q d"],
+    inputs_kv: Float[Array, "b l d"],
+    angles: Float[Array, "l e"] | None = None,
   ) -> tuple[Float[Array, "b q d"], Float[Array, "b k q l"]]:
     b, _, d = inputs_q.shape
     if d % self.num_heads:
@@ -115,18 +185,18 @@ class MultiHeadDotProductAttention(nn.Module):
     def project(x, name):
       y = nn.DenseGeneral(
         (self.num_heads, d // self.num_heads),
-        use_bias=self.qkv_bias,
+        use_bias=self.qkv_bias and (self.key_bias or name != "key"),
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
       )(x.reshape(-1, d))
       return y.reshape(b, -1, *y.shape[1:])
 
-    x, weights = dot_product_attention(
-      project(inputs_q, "query"),
-      project(inputs_kv, "key"),
-      project(inputs_kv, "value"),
-    )
+    query, key = project(inputs_q, "query"), project(inputs_kv, "key")
+    if angles is not None:
+      query, key = rotate(query, angles), rotate(key, angles)
+    value = project(inputs_kv, "value")
+    x, weights = dot_product_attention(query, key, value)
     x = nn.DenseGeneral(
       d,
       axis=(-2, -1),
@@ -143,6 +213,8 @@ class MlpBlock(nn.Module):
   mlp_dim: int
   dropout_rate: float = 0.0
   gelu: str = "tanh"
+  kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+  bias_init: nn.initializers.Initializer = nn.initializers.normal(1e-6)
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -151,8 +223,8 @@ class MlpBlock(nn.Module):
   ) -> Float[Array, "b l d"]:
     shape = x.shape
     init = {
-      "kernel_init": nn.initializers.xavier_uniform(),
-      "bias_init": nn.initializers.normal(1e-6),
+      "kernel_init": self.kernel_init,
+      "bias_init": self.bias_init,
       "dtype": self.dtype,
     }
     x = x.reshape(-1, shape[-1])
@@ -179,6 +251,20 @@ class LayerScale(nn.Module):
     )
     gamma = gamma.reshape((1,) * (x.ndim - 1) + gamma.shape)
     return x * gamma.astype(x.dtype)
+
+
+def head(
+  num_classes: int, zero_init: bool = True, bias_init: float = 0.0
+) -> nn.Dense:
+  """The float32 classifier, named "head", of the module that calls this."""
+  return nn.Dense(
+    num_classes,
+    kernel_init=(
+      nn.initializers.zeros if zero_init else nn.initializers.lecun_normal()
+    ),
+    bias_init=nn.initializers.constant(bias_init),
+    name="head",
+  )
 
 
 class MAPHead(nn.Module):

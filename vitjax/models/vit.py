@@ -12,14 +12,16 @@ embedding belongs to the patches and is added before the class token and the
 registers are put in front.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.models import common, resnet
+from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table
@@ -40,8 +42,21 @@ VARIANTS = {
   "e": (1792, 56, 15360, 16),
 }
 
+# ResNet in front, its stages, and the patch size on its features; "R" alone is
+# the root. Table 5 of https://arxiv.org/abs/2106.10270 and the ViT paper. The
+# number behind the slash is the published name's: R+Ti/16 has a patch for each
+# 32x32 pixels.
+HYBRIDS = {
+  "R+Ti/16": ("Ti", (), 8),
+  "R26+S/32": ("S", (2, 2, 2, 2), 1),
+  "R26+B/32": ("B", (2, 2, 2, 2), 1),
+  "R50+B/16": ("B", (3, 4, 9), 1),
+  "R50+L/32": ("L", (3, 4, 6, 3), 1),
+}
+
 POOL_TYPES = ("gap", "tok", "map", "none")
-POSEMBS = ("learn", "sincos2d")
+POSEMBS = ("learn", "sincos2d", "rope")
+DROP_PATHS = ("linear", "constant")
 REMATS = {
   "none": None,
   "full": "nothing_saveable",
@@ -49,31 +64,101 @@ REMATS = {
 }
 
 
-def decode_variant(variant: str) -> dict[str, int]:
-  """Fields of `Model` for a variant such as "S/16" or "S".
+def decode_variant(variant: str) -> dict:
+  """Fields of `Model` for a variant such as "S/16", "S" or "R26+S/32".
 
   Raises:
     ValueError: if the variant is not in the table.
   """
+  if variant in HYBRIDS:
+    name, stem, patch_size = HYBRIDS[variant]
+    return {**decode_variant(f"{name}/{patch_size}"), "stem": stem}
   name, _, patch = variant.partition("/")
   if name not in VARIANTS or (patch and not patch.isdigit()):
     raise ValueError(
       f"variant={variant!r} is not a ViT. Use NAME/PATCH, such as 'S/16', "
-      f"with NAME one of {', '.join(VARIANTS)}."
+      f"with NAME one of {', '.join(VARIANTS)}, or a hybrid: "
+      f"{', '.join(HYBRIDS)}."
     )
   fields = dict(zip(("width", "depth", "mlp_dim", "num_heads"), VARIANTS[name]))
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
+class DifferentialAttention(nn.Module):
+  """Attention whose weights are the difference of two softmaxes.
+
+  Differential Transformer, https://arxiv.org/abs/2410.05258, eq. 1-3. Each
+  head has two queries and keys of half its width, next to each other, and one
+  value. Returns the output and the weights of both (b, 2k, q, l).
+  """
+
+  num_heads: int
+  qkv_bias: bool = True
+  out_bias: bool = True
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b l d"], index: float | Float[Array, ""]
+  ) -> tuple[Float[Array, "b l d"], Float[Array, "b m l l"]]:
+    b, _, d = x.shape
+    e = d // self.num_heads // 2
+
+    def project(name, heads, width):
+      return nn.DenseGeneral(
+        (heads, width),
+        use_bias=self.qkv_bias,
+        kernel_init=nn.initializers.xavier_uniform(),
+        dtype=self.dtype,
+        name=name,
+      )(x.reshape(-1, d)).reshape(b, -1, heads, width)
+
+    def dot(i):
+      init = nn.initializers.normal(0.1)
+      query = self.param(f"lambda_q{i}", init, (e,), jnp.float32)
+      return query @ self.param(f"lambda_k{i}", init, (e,), jnp.float32)
+
+    value = project("value", self.num_heads, 2 * e)
+    y, weights = common.dot_product_attention(
+      project("query", 2 * self.num_heads, e),
+      project("key", 2 * self.num_heads, e),
+      jnp.repeat(value, 2, axis=2),
+    )
+    y = y.reshape(b, -1, self.num_heads, 2, 2 * e)
+    lambda_init = 0.8 - 0.6 * jnp.exp(-0.3 * index)
+    factor = jnp.exp(dot(1)) - jnp.exp(dot(2)) + lambda_init
+    y = y[..., 0, :] - factor.astype(y.dtype) * y[..., 1, :]
+    y = nn.RMSNorm(1e-5, dtype=self.dtype, name="sub_norm")(y)
+    y = y * (1 - lambda_init).astype(y.dtype)
+    y = nn.DenseGeneral(
+      d,
+      axis=(-2, -1),
+      use_bias=self.out_bias,
+      kernel_init=nn.initializers.xavier_uniform(),
+      dtype=self.dtype,
+      name="out",
+    )(y.reshape(-1, *y.shape[2:]))
+    return y.reshape(b, -1, d), weights
+
+
 class EncoderBlock(nn.Module):
-  """Pre-norm transformer block with optional LayerScale."""
+  """Pre-norm transformer block with optional LayerScale.
+
+  A parallel block has one norm, whose output both branches take, and one
+  LayerScale for their sum: Scaling Vision Transformers to 22 Billion
+  Parameters, https://arxiv.org/abs/2302.05442, sec. 2.1. Differential
+  attention in a parallel block shares the bias of the MLP's output.
+  """
 
   mlp_dim: int
   num_heads: int
+  parallel: bool = False
+  differential: bool = False
   dropout_rate: float = 0.0
   stochastic_depth: bool = False
   layer_scale_init: float | None = None
   qkv_bias: bool = True
+  key_bias: bool = True
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
@@ -82,7 +167,9 @@ class EncoderBlock(nn.Module):
   def __call__(
     self,
     x: Float[Array, "b l d"],
+    index: float | Float[Array, ""],
     drop_path_rate: float | Float[Array, ""],
+    angles: Float[Array, "l e"] | None,
     train: bool = False,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     def branch(y, suffix):
@@ -100,22 +187,39 @@ class EncoderBlock(nn.Module):
         self.layer_norm_eps, dtype=self.dtype, name=f"LayerNorm_{suffix}"
       )(y)
 
+    def attend(y):
+      if self.differential:
+        return DifferentialAttention(
+          self.num_heads,
+          qkv_bias=self.qkv_bias,
+          out_bias=not self.parallel,
+          dtype=self.dtype,
+          name="DifferentialAttention_0",
+        )(y, index)
+      return common.MultiHeadDotProductAttention(
+        self.num_heads,
+        qkv_bias=self.qkv_bias,
+        key_bias=self.key_bias,
+        dtype=self.dtype,
+        name="MultiHeadDotProductAttention_0",
+      )(y, y, angles)
+
+    def mlp(y):
+      return common.MlpBlock(
+        self.mlp_dim,
+        self.dropout_rate,
+        gelu=self.gelu,
+        dtype=self.dtype,
+        name="MlpBlock_0",
+      )(y, train)
+
     y = norm(x, 0)
-    y, attention = common.MultiHeadDotProductAttention(
-      self.num_heads,
-      qkv_bias=self.qkv_bias,
-      dtype=self.dtype,
-      name="MultiHeadDotProductAttention_0",
-    )(y, y)
-    x = x + branch(y, 0)
-    y = common.MlpBlock(
-      self.mlp_dim,
-      self.dropout_rate,
-      gelu=self.gelu,
-      dtype=self.dtype,
-      name="MlpBlock_0",
-    )(norm(x, 1), train)
-    x = x + branch(y, 1)
+    attended, attention = attend(y)
+    if self.parallel:
+      x = x + branch(attended + mlp(y), 0)
+    else:
+      x = x + branch(attended, 0)
+      x = x + branch(mlp(norm(x, 1)), 1)
     return x, {"out": x, "attention": attention}
 
 
@@ -123,8 +227,9 @@ class Encoder(nn.Module):
   """The blocks, as a loop or as one scanned block, and the final norm."""
 
   depth: int
-  block: dict
+  block: Mapping[str, Any]
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   scan_layers: bool = False
   remat: str = "none"
   final_norm: bool = True
@@ -133,7 +238,10 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b l d"], train: bool = False
+    self,
+    x: Float[Array, "b l d"],
+    train: bool = False,
+    angles: Float[Array, "l e"] | None = None,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     block = EncoderBlock
     if REMATS[self.remat]:
@@ -142,7 +250,7 @@ class Encoder(nn.Module):
         block,
         policy=policy,
         prevent_cse=not self.scan_layers,
-        static_argnums=(3,),  # train, counted with self
+        static_argnums=(5,),  # train, counted with self
       )
     kwargs = {
       **self.block,
@@ -150,26 +258,30 @@ class Encoder(nn.Module):
       "layer_norm_eps": self.layer_norm_eps,
       "dtype": self.dtype,
     }
-    rates = [
-      self.drop_path_rate * i / max(self.depth - 1, 1)
-      for i in range(self.depth)
-    ]
+    ramp = [i / max(self.depth - 1, 1) for i in range(self.depth)]
+    if self.drop_path_schedule == "constant":
+      ramp = [1.0] * self.depth
+    rates = [self.drop_path_rate * part for part in ramp]
     out = {}
     if self.scan_layers:
       blocks = nn.scan(
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast, nn.broadcast),
         length=self.depth,
       )(**kwargs, name="encoderblock")
-      x, stacked = blocks(x, jnp.asarray(rates, jnp.float32), train)
+      indices = jnp.arange(self.depth, dtype=jnp.float32)
+      rates = jnp.asarray(rates, jnp.float32)
+      x, stacked = blocks(x, indices, rates, angles, train)
       for i in range(self.depth):
         for key, value in stacked.items():
           out[f"encoder/block{i:02d}/{key}"] = value[i]
     else:
       for i, rate in enumerate(rates):
-        x, more = block(**kwargs, name=f"encoderblock_{i}")(x, rate, train)
+        x, more = block(**kwargs, name=f"encoderblock_{i}")(
+          x, float(i), rate, angles, train
+        )
         for key, value in more.items():
           out[f"encoder/block{i:02d}/{key}"] = value
     if self.final_norm:
@@ -185,18 +297,28 @@ class Model(nn.Module):
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     patch_size: of square patches, in pixels.
+    stem: units of each stage of a ResNet in front of the patches, whose size
+      then counts pixels of its features; () is its root alone, which already
+      makes them 4 times smaller than the image. None for a plain ViT.
     width, depth, mlp_dim, num_heads: of the encoder.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
-    posemb: "learn" or "sincos2d".
+    posemb: "learn", "sincos2d", or "rope" (rotary, relative to a grid of
+      16x16 as in timm; other tokens are not rotated).
     rep_size: width of a tanh layer before the head; True takes `width`.
     class_token: a learned token in front; None has one where the pooling
       needs it.
     num_registers: learned tokens that no pooling reads.
+    parallel: attention and MLP of a block side by side.
+    qkv_bias, key_bias: biases of query, key and value, and of the key.
+    differential: attention as the difference of two softmaxes.
+    fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
       registers, as in vision_transformer; big_vision's covers the patches.
     dropout_rate: after the position embedding and in each block.
-    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    drop_path_rate: of the last block.
+    drop_path_schedule: "linear" ramps up from 0 in the first block; DeiT III
+      has the same rate in each, "constant".
     layer_scale_init: initial gamma of LayerScale, None for none.
     gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
@@ -209,6 +331,7 @@ class Model(nn.Module):
 
   num_classes: int | None = None
   patch_size: int = 16
+  stem: Sequence[int] | None = None
   width: int = 768
   depth: int = 12
   mlp_dim: int | None = None
@@ -219,10 +342,15 @@ class Model(nn.Module):
   class_token: bool | None = None
   num_registers: int = 0
   posemb_prefix: bool = False
+  parallel: bool = False
+  differential: bool = False
+  fc_norm: bool = False
   dropout_rate: float = 0.0
   drop_path_rate: float = 0.0
+  drop_path_schedule: str = "linear"
   layer_scale_init: float | None = None
   qkv_bias: bool = True
+  key_bias: bool = True
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   head_bias_init: float = 0.0
@@ -236,12 +364,18 @@ class Model(nn.Module):
       ("pool_type", POOL_TYPES),
       ("posemb", POSEMBS),
       ("gelu", tuple(common.GELU)),
+      ("drop_path_schedule", DROP_PATHS),
       ("remat", tuple(REMATS)),
     ):
       if getattr(self, name) not in allowed:
         raise ValueError(
           f"{name}={getattr(self, name)!r} is not one of {allowed}."
         )
+    if self.posemb == "rope" and self.differential:
+      raise ValueError(
+        "differential attention is not rotated: use posemb='learn' or "
+        "'sincos2d' with differential=True."
+      )
     if self.pool_type == "tok" and self.class_token is False:
       raise ValueError("pool_type='tok' pools the class token: it needs one.")
     super().__post_init__()
@@ -256,11 +390,14 @@ class Model(nn.Module):
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    out = {}
+    if self.stem is not None:
+      image, stages = resnet.backbone(image, self.stem, dtype=self.dtype)
+      out.update({f"resnet/{name}": x for name, x in stages.items()})
     b, h, w, _ = image.shape
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
-    out = {}
     x = nn.Conv(
       self.width,
       (p, p),
@@ -273,11 +410,17 @@ class Model(nn.Module):
     x = out["stem"] = x.reshape(b, h * w, d)
 
     num_prefix = self.has_class_token + self.num_registers
-    posemb = self._posemb(h, w, num_prefix).astype(x.dtype)
-    if self.posemb_prefix:
-      x = self._with_prefix(x) + posemb
+    angles = None
+    if self.posemb == "rope":
+      x = self._with_prefix(x)
+      head_width = self.width // self.num_heads
+      angles = common.rope_angles_2d(h, w, head_width, reference=16)
+      angles = jnp.pad(angles, ((num_prefix, 0), (0, 0)))
+    elif self.posemb_prefix:
+      x = self._with_prefix(x)
+      x = x + self._posemb(h, w, num_prefix).astype(x.dtype)
     else:
-      x = self._with_prefix(x + posemb)
+      x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
     out["with_posemb"] = x
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
@@ -286,18 +429,23 @@ class Model(nn.Module):
       block={
         "mlp_dim": self.mlp_dim or 4 * self.width,
         "num_heads": self.num_heads,
+        "parallel": self.parallel,
+        "differential": self.differential,
         "dropout_rate": self.dropout_rate,
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,
+        "key_bias": self.key_bias,
         "gelu": self.gelu,
       },
       drop_path_rate=self.drop_path_rate,
+      drop_path_schedule=self.drop_path_schedule,
       scan_layers=self.scan_layers,
       remat=self.remat,
+      final_norm=not self.fc_norm,
       layer_norm_eps=self.layer_norm_eps,
       dtype=self.dtype,
       name="Transformer",
-    )(x, train)
+    )(x, train, angles)
     out.update(blocks)
     x = out["encoded"] = x.astype(jnp.float32)
 
@@ -312,7 +460,9 @@ class Model(nn.Module):
         gelu=self.gelu,
         layer_norm_eps=self.layer_norm_eps,
         name="MAPHead_0",
-      )(x)
+      )(x[:, num_prefix:])
+    if self.fc_norm:
+      x = nn.LayerNorm(self.layer_norm_eps, name="fc_norm")(x)
     out["head_input"] = x
 
     if self.rep_size:
@@ -337,12 +487,11 @@ class Model(nn.Module):
   def _posemb(self, h: int, w: int, num_prefix: int) -> Float[Array, "1 l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
-      rows = num_prefix if self.posemb_prefix else 0
-      return jnp.pad(table, ((0, 0), (rows, 0), (0, 0)))
+      return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))
     return self.param(
       "pos_embedding",
       nn.initializers.normal(self.width**-0.5),
-      (1, h * w + (num_prefix if self.posemb_prefix else 0), self.width),
+      (1, num_prefix + h * w, self.width),
       jnp.float32,
     )
 

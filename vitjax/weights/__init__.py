@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vitjax.weights import layouts, npz, resample
+from vitjax.weights import files, layouts, npz, resample
 
 Flat = dict[str, Any]
 
@@ -47,7 +47,8 @@ def load(
   and "head/bias".
 
   Args:
-    file: path, with ":NAME" behind it for a sub-tree, as "lit.npz:img".
+    file: path of an .npz, .safetensors or PyTorch file, with ":NAME" behind
+      it for a sub-tree, as "lit.npz:img".
     model: the Linen module that the weights are for.
     image_size: pixels, or (height, width); None for what the file was made
       for. Position tables are resized to it.
@@ -74,7 +75,7 @@ def load(
   """
   source = repr(os.path.basename(os.fspath(file)))
   metadata = read_metadata(file)
-  flat = _read(file)
+  flat = files.read(file)
   layout = layouts.recognise(flat)
   if inputs is None:
     size = image_size or metadata.get("image_size") or 224
@@ -87,7 +88,7 @@ def load(
       f"weights {source} have a layout that is not known; their arrays are "
       f"called {_some(sorted(flat))}. Known: {', '.join(layouts.LAYOUTS)}."
     )
-  flat = {name: _float32(name, x, source) for name, x in flat.items()}
+  flat = {name: _float32(x) for name, x in flat.items()}
   flat = layout.to_vitjax(flat, model)
 
   fresh = [name for name in expected if _match(name, reinit)]
@@ -118,7 +119,7 @@ def load(
       found[name] = resample.resample_posemb(
         table,
         grid,
-        old_grid=old_grid or metadata.get("grid"),
+        old_grid=old_grid or tuple(metadata.get("grid", ())) or None,
         num_prefix=want[1] - grid[0] * grid[1],
         legacy_scipy=legacy_scipy,
       )
@@ -137,6 +138,16 @@ def load(
     what = "" if title == "loaded" else f"  {_some(names)}"
     table.append(f"  {title:15}{len(names):5} arrays{what}".rstrip())
   logging.info("%s", "\n".join(table))
+  for option in ("gelu", "layer_norm_eps"):
+    made, have = metadata.get(option), getattr(model, option, None)
+    if None not in (made, have) and made != have:
+      logging.warning(
+        "weights %s were made with %s=%r; the model has %r, and other logits.",
+        source,
+        option,
+        made,
+        have,
+      )
   if "head/kernel" in found and not np.any(found["head/kernel"]):
     logging.warning("weights %s have a head of zeros: untrained.", source)
   return npz.unflatten({name: {**found, **new}[name] for name in expected})
@@ -153,11 +164,12 @@ def save(
   """Writes parameters in a published layout, and a JSON file beside them.
 
   "B_16.npz" gets "B_16.json" with `metadata`, the layout, the GELU and the
-  epsilon of the model, and the grid of the position table. Arrays are always
-  float32. Both files appear complete or not at all.
+  epsilon of the model, the grid of the position table and, for PyTorch
+  layouts, what to create their model with. Arrays are always float32. Both
+  files appear complete or not at all.
 
   Args:
-    file: path of the weights.
+    file: path of the weights, .npz or .safetensors.
     params: nested dicts of arrays, as `model.init(...)["params"]`.
     model: the Linen module that they belong to.
     layout: one of `layouts.LAYOUTS`.
@@ -172,6 +184,8 @@ def save(
   converter = layouts.get(layout)
   out = converter.from_vitjax(flat, model)
   facts = {"layout": layout}
+  if hasattr(converter, "facts"):
+    facts.update(converter.facts(model))
   for option in ("gelu", "layer_norm_eps"):
     if hasattr(model, option):
       facts[option] = getattr(model, option)
@@ -181,7 +195,7 @@ def save(
       if name in flat:
         shape = flat[name].shape
         facts["grid"] = _grid(model, [_image(_hw(size))], name, shape)
-  npz.write(file, out)
+  files.write(file, out)
   path, _ = npz.split_subtree(file)
   with npz.atomic(path.with_suffix(".json")) as temporary:
     pathlib.Path(temporary).write_text(
@@ -206,13 +220,6 @@ def read_metadata(file: str | os.PathLike) -> dict[str, Any]:
   if not isinstance(metadata, dict):
     raise ValueError(f"metadata {str(path)!r} is not a JSON object.")
   return metadata
-
-
-def _read(file: str | os.PathLike) -> dict[str, np.ndarray]:
-  path, _ = npz.split_subtree(file)
-  if path.suffix != ".npz":
-    raise ValueError(f"weights {str(path)!r} are not an .npz file.")
-  return npz.read(file)
 
 
 def _hw(size: int | Sequence[int]) -> tuple[int, int]:
@@ -248,10 +255,11 @@ def _grid(
   return rows, columns
 
 
-def _float32(name: str, x: np.ndarray, source: str) -> np.ndarray:
-  if not jnp.issubdtype(x.dtype, jnp.floating):
-    raise ValueError(f"weights {source} have {name} of type {x.dtype}.")
-  return np.asarray(x, np.float32)
+def _float32(x: np.ndarray) -> np.ndarray:
+  """Counters of a training program stay what they are: left over."""
+  return (
+    np.asarray(x, np.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+  )
 
 
 def _match(name: str, patterns: Sequence[str]) -> bool:
@@ -272,7 +280,8 @@ def _check(found, expected, fresh, source, layout, model, inputs) -> None:
     for n, x in found.items()
     if n in expected and x.shape != expected[n].shape
   ]
-  if not (missing or extra or shape):
+  wrong = [n for n, x in found.items() if x.dtype != np.float32]
+  if not (missing or extra or shape or wrong):
     return
   size = "x".join(map(str, inputs[0].shape[1:3]))
   problems = [
@@ -286,6 +295,9 @@ def _check(found, expected, fresh, source, layout, model, inputs) -> None:
   if shape:
     pairs = [f"{n} {found[n].shape} vs {expected[n].shape}" for n in shape]
     problems.append(f"Shape: {_some(pairs)}.")
+  if wrong:
+    types = [f"{n} {found[n].dtype}" for n in wrong]
+    problems.append(f"Not floating point: {_some(types)}.")
   hints = ["change the model's options"]
   if any(n in _TABLES for n in shape):
     hints.append("pass resize_posemb=True")

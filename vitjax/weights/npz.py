@@ -84,8 +84,10 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   path, subtree = split_subtree(file)
   if not path.exists():
     raise FileNotFoundError(f"weights {str(path)!r} do not exist.")
+  _refuse_pickle(path)
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    # NumPy leaves a path that it fails on open, hence the file.
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
       flat = {name: _recover_dtype(archive[name]) for name in archive.files}
   except (
     ValueError,
@@ -118,7 +120,25 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   return found
 
 
-def _recover_dtype(x: np.ndarray) -> np.ndarray:
+def _refuse_pickle(path: pathlib.Path) -> None:
+  """Explains what to do with a pickle that is called `.npz`, as NFNet's are.
+
+  Raises:
+    ValueError: if the file is one.
+  """
+  with open(path, "rb") as f:
+    if f.read(1) != b"\x80":
+      return
+  raise ValueError(
+    f"weights {str(path)!r} are a pickle, whatever they are called. Reading "
+    "one runs any code that is in it, so vitjax does not. If you trust it, "
+    "convert it once, in a process of its own: p = dill.load(open(path, 'rb'))"
+    "; numpy.savez('new.npz', **{f'{m}/{n}': x for m, d in p.items() for n, x "
+    "in d.items()})."
+  )
+
+
+def _recover_dtype(x: Any) -> np.ndarray:
   if not isinstance(x, np.ndarray):
     raise ValueError("an entry is not an array")
   if x.dtype.kind != "V":

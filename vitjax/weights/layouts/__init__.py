@@ -10,6 +10,7 @@ base. It consists of
     the model reports it as left over.
   from_vitjax(flat, model) -> flat: the inverse. Raises ValueError for what
     the layout cannot hold.
+  facts(model) -> dict: optional, what `save` writes about them to JSON.
 
 `model` is the Linen module; only its fields are read.
 """
@@ -18,10 +19,27 @@ import importlib
 from collections.abc import Collection
 from types import ModuleType
 
-# In the order of recognition: big_vision takes every file of the form that
-# we write ourselves, so it comes last.
+# In the order of recognition: a hybrid also has what timm_vit looks for, and
+# big_vision takes every file of the form that we write ourselves.
 LAYOUTS = (
+  "lit",
+  "siglip",
   "vision_transformer",
+  "timm_eva",
+  "deit",
+  "timm_hybrid",
+  "timm_vit",
+  "timm_npz",
+  "hf_vit",
+  "mixer",
+  "timm_mixer",
+  "convnext",
+  "timm_convnext",
+  "haiku_nfnet",
+  "timm_nfnet",
+  "tf_bit",
+  "timm_bit",
+  "bit",
   "big_vision",
 )
 

@@ -34,10 +34,8 @@ def to_vitjax(flat: Flat, model) -> Flat:
   # Since `params/` was introduced, tables have had no row for the class token.
   old = not any(name.startswith("params/") for name in flat)
   flat = vit_names.renumber(npz.strip_prefix(flat))
-  if "Transformer/pos_embedding" in flat:
-    flat["pos_embedding"] = flat.pop("Transformer/pos_embedding")
-    old = True
-  flat = vit_names.nest_map_head(flat)
+  old = old or "Transformer/pos_embedding" in flat
+  flat = vit_names.move(flat)
   tokens = vit_names.num_prefix(model)
   flat = vit_names.set_prefix_rows(
     flat,

@@ -16,7 +16,6 @@ from vitjax.weights.layouts.vit_names import Flat
 
 NAME = "vision_transformer"
 
-_TABLE = "Transformer/posembed_input/pos_embedding"
 _OURS = re.compile(
   r"(params/|opt/target/)?Transformer/"
   r"(posembed_input/.*|encoderblock_\d+/MlpBlock_3/.*)"
@@ -38,13 +37,11 @@ def matches(names: Collection[str]) -> bool:
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Reads both numberings; adds the class token's row to the token."""
-  flat = vit_names.nest_map_head(vit_names.renumber(npz.strip_prefix(flat)))
+  flat = vit_names.move(vit_names.renumber(npz.strip_prefix(flat)))
   flat = {
     name: x.reshape(-1) if _GROUP_NORM.fullmatch(name) else x
     for name, x in flat.items()
   }
-  if _TABLE in flat:
-    flat["pos_embedding"] = flat.pop(_TABLE)
   flat = vit_names.set_prefix_rows(
     flat,
     vit_names.num_prefix(model),
@@ -80,5 +77,5 @@ def from_vitjax(flat: Flat, model) -> Flat:
     old=getattr(model, "posemb_prefix", False),
     new=True,
   )
-  flat[_TABLE] = flat.pop("pos_embedding")
+  flat[vit_names.TABLE] = flat.pop("pos_embedding")
   return vit_names.renumber_legacy(flat)

@@ -22,6 +22,8 @@ _LEGACY_BLOCK = {
   "MlpBlock_0": "MlpBlock_3",
 }
 _BLOCKS = "Transformer/encoderblock"
+TABLE = "Transformer/posembed_input/pos_embedding"
+_TABLES = (TABLE, "Transformer/pos_embedding")
 
 
 def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
@@ -64,12 +66,19 @@ def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
   return {rename(name): x for name, x in flat.items()}
 
 
-def nest_map_head(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Moves attention pooling that is inlined at the root to `MAPHead_0`."""
-  return {
-    f"MAPHead_0/{name}" if name.startswith(_INLINED_MAP) else name: x
-    for name, x in flat.items()
-  }
+def move(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Moves what older versions had elsewhere.
+
+  The position table to the root, and attention pooling that is inlined at the
+  root to `MAPHead_0`.
+  """
+
+  def place(name):
+    if name in _TABLES:
+      return "pos_embedding"
+    return f"MAPHead_0/{name}" if name.startswith(_INLINED_MAP) else name
+
+  return {place(name): x for name, x in flat.items()}
 
 
 def stack_blocks(flat: Mapping[str, np.ndarray], stacked: bool) -> Flat:

@@ -1,0 +1,91 @@
+"""Writes the golden files under tests/golden/ again; review them as code.
+
+  python -m scripts.update_goldens trees              # every published name
+  python -m scripts.update_goldens trees ViT-B_16     # only this one
+
+`trees/<name>.json` maps each parameter of a published model, classifiers with
+1000 classes, to its shape. Equal layers that follow each other are one entry,
+such as "Transformer/encoderblock_{0-11}/LayerNorm_0/scale".
+"""
+
+import argparse
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+
+from vitjax import models
+from vitjax.weights import npz
+
+ROOT = pathlib.Path(__file__).parents[1]
+TREES = ROOT / "tests" / "golden" / "trees"
+_LAYER = re.compile(
+  r"(.*(?:encoderblock_|MixerBlock_|nf_block_|block|unit))(\d+)(/.*)"
+)
+
+
+def file(name: str) -> pathlib.Path:
+  """Where the tree of a published name is."""
+  return TREES / (re.sub("[ /]", "_", name) + ".json")
+
+
+def shapes(name: str) -> dict[str, list[int]]:
+  """Path to shape of all parameters of a published model."""
+  facts = models.list()[name]
+  size = facts["image_size"]
+  inputs = [jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)]
+  if "max_len" in facts:  # two towers, whose width is that of the embedding
+    inputs.append(jax.ShapeDtypeStruct((1, facts["max_len"]), jnp.int32))
+    model = models.create(name)
+  else:
+    model = models.create(name, num_classes=1000)
+  tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  flat = npz.flatten(tree)
+  assert all(x.dtype == jnp.float32 for x in flat.values())
+  return {path: list(x.shape) for path, x in flat.items()}
+
+
+def collapse(flat: dict[str, list[int]]) -> dict[str, list[int]]:
+  """One entry for layers that are numbered in a row and have equal shapes."""
+  groups: dict[tuple, list[str]] = {}
+  out = {}
+  for path, shape in flat.items():
+    if match := _LAYER.fullmatch(path):
+      key = (match[1], match[3], tuple(shape))
+      groups.setdefault(key, []).append(match[2])
+    else:
+      out[path] = shape
+  for (head, tail, shape), numbers in groups.items():
+    runs: list[list[str]] = []
+    for number in sorted(numbers, key=int):
+      if runs and int(runs[-1][-1]) == int(number) - 1:
+        runs[-1].append(number)
+      else:
+        runs.append([number])
+    for run in runs:
+      text = run[0] if len(run) == 1 else f"{{{run[0]}-{run[-1]}}}"
+      out[f"{head}{text}{tail}"] = list(shape)
+  return dict(sorted(out.items()))
+
+
+def dump(tree: dict[str, list[int]]) -> str:
+  """JSON with one parameter in a line."""
+  lines = [f"  {json.dumps(path)}: {shape}" for path, shape in tree.items()]
+  return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("what", choices=["trees"])
+  parser.add_argument("names", nargs="*")
+  names = parser.parse_args().names or sorted(models.list())
+  TREES.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    file(name).write_text(dump(collapse(shapes(name))))
+    print(name, flush=True)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,302 @@
+"""Layouts of PyTorch's Vision Transformers, and files of tensors."""
+
+import functools
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from vitjax import models, weights
+from vitjax.weights import files, layouts, npz
+
+
+def tiny(**options):
+  defaults = {"width": 8, "depth": 2, "num_heads": 2, "num_classes": 3}
+  return models.create("vit", **{**defaults, "gelu": "erf", **options})
+
+
+@functools.cache
+def random_params(model, size=32):
+  """Parameters without zeros, which hide what is not converted."""
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(np.float32), tree
+  )
+
+
+def assert_equal(got, want):
+  got, want = npz.flatten(got), npz.flatten(want)
+  assert got.keys() == want.keys()
+  for name in want:
+    np.testing.assert_array_equal(got[name], want[name], err_msg=name)
+
+
+TOKEN = {"pool_type": "tok", "posemb_prefix": True}
+LS = {"layer_scale_init": 0.1}
+TIMM = {
+  "vit": TOKEN,
+  "deit3": {"pool_type": "tok", **LS},
+  "sbb": {"num_registers": 2, "fc_norm": True, "mlp_dim": 20, **LS},
+  "pwee": {"num_registers": 1, "fc_norm": True, "parallel": True, **LS},
+  "dwee": {"num_registers": 1, "fc_norm": True, "differential": True, **LS},
+  "dpwee": {"parallel": True, "differential": True, "mlp_dim": 20},
+  "so150m": {"num_registers": 4, "posemb_prefix": True, "qkv_bias": False},
+  "map": {"num_registers": 1, "pool_type": "map", "posemb_prefix": True},
+  "scan": {**TOKEN, "scan_layers": True},
+}
+
+
+@pytest.mark.parametrize("kind", TIMM)
+def test_timm_round_trip(kind, tmp_path):
+  suffix = ".npz" if kind == "vit" else ".safetensors"
+  if suffix == ".safetensors":
+    pytest.importorskip("safetensors")
+  model = tiny(**TIMM[kind])
+  params = random_params(model)
+  file = tmp_path / f"x{suffix}"
+  weights.save(file, params, model, layout="timm_vit")
+  assert layouts.recognise(files.read(file)).NAME == "timm_vit"
+  assert_equal(weights.load(file, model), params)
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_rotary_round_trip(qkv_bias):
+  options = {"num_registers": 1, "fc_norm": True, "posemb": "rope", **LS}
+  model = tiny(key_bias=False, qkv_bias=qkv_bias, **options)
+  params = npz.flatten(random_params(model))
+  layout = layouts.get("timm_eva")
+  flat = layout.from_vitjax(params, model)
+  assert layouts.recognise(flat).NAME == "timm_eva"
+  assert ("blocks.1.attn.q_bias" in flat) == qkv_bias
+  assert "blocks.1.attn.qkv.weight" in flat and "blocks.1.gamma_2" in flat
+  assert not any("k_bias" in n or "qkv.bias" in n for n in flat)
+  assert_equal(layout.to_vitjax(flat, model), params)
+  with pytest.raises(ValueError, match="needs a learned position table"):
+    layouts.get("timm_vit").from_vitjax(params, model)
+  with pytest.raises(ValueError, match=r"key_bias=False. Use layout='timm_vit"):
+    layout.from_vitjax({}, tiny())
+
+
+def test_timm_names_and_order():
+  """The rows of fused layers, spelled out."""
+  model = tiny(parallel=True, mlp_dim=20)
+  params = random_params(model)
+  flat = layouts.get("timm_vit").from_vitjax(npz.flatten(params), model)
+  block = params["Transformer"]["encoderblock_1"]
+  attention = block["MultiHeadDotProductAttention_0"]
+  fused = flat["blocks.1.in_proj.weight"]
+  assert fused.shape == (20 + 3 * 8, 8)
+  np.testing.assert_array_equal(
+    fused[:20], block["MlpBlock_0"]["Dense_0"]["kernel"].T
+  )
+  for i, name in enumerate(("query", "key", "value")):
+    for head in range(2):
+      start = 20 + 8 * i + 4 * head
+      np.testing.assert_array_equal(
+        fused[start : start + 4], attention[name]["kernel"][:, head].T
+      )
+  out = flat["blocks.1.attn_out_proj.weight"]
+  np.testing.assert_array_equal(out[:, 4:], attention["out"]["kernel"][1].T)
+  np.testing.assert_array_equal(
+    flat["patch_embed.proj.weight"][5, 2],
+    params["embedding"]["kernel"][:, :, 2, 5],
+  )
+
+
+def test_position_rows_of_timm():
+  """A table with rows for other tokens, into a model without, and back."""
+  old = tiny(num_registers=2, pool_type="tok", posemb_prefix=True)
+  new = tiny(num_registers=2, pool_type="tok")
+  params = random_params(old, 48)
+  layout = layouts.get("timm_vit")
+  flat = layout.from_vitjax(npz.flatten(params), old)
+  got = layout.to_vitjax(flat, new)
+  table = params["pos_embedding"]
+  np.testing.assert_array_equal(got["pos_embedding"], table[:, 3:])
+  np.testing.assert_array_equal(got["cls"], params["cls"] + table[:, :1])
+  np.testing.assert_array_equal(
+    got["registers"], params["registers"] + table[:, 1:3]
+  )
+  back = layout.to_vitjax(layout.from_vitjax(got, new), old)
+  assert not back["pos_embedding"][:, :3].any()
+  image = jnp.ones((1, 48, 48, 3))
+  want = jax.jit(old.apply)({"params": params}, image)[0]
+  for model, tree in ((new, got), (old, back)):
+    tree = {"params": npz.unflatten(tree)}
+    np.testing.assert_allclose(
+      jax.jit(model.apply)(tree, image)[0], want, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_original_deit():
+  model = tiny(**TIMM["deit3"])
+  params = npz.flatten(random_params(model))
+  layout = layouts.get("deit")
+  flat = layout.from_vitjax(params, model)
+  assert "blocks.1.gamma_2" in flat
+  assert not any(".ls" in name for name in flat)
+  assert layouts.recognise(flat).NAME == "deit"
+  assert_equal(layout.to_vitjax(flat, model), params)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [TOKEN, {"pool_type": "tok"}, {**TOKEN, "scan_layers": True}],
+  ids=["row", "no row", "scan"],
+)
+def test_hf_round_trip(options, tmp_path):
+  pytest.importorskip("safetensors")
+  model = tiny(**options)
+  params = random_params(model)
+  file = tmp_path / "x.safetensors"
+  weights.save(file, params, model, layout="hf_vit")
+  flat = files.read(file)
+  assert layouts.recognise(flat).NAME == "hf_vit"
+  assert flat["vit.embeddings.position_embeddings"].shape == (1, 5, 8)
+  assert_equal(weights.load(file, model), params)
+  bare = {n.removeprefix("vit."): x for n, x in flat.items() if "vit." in n}
+  assert layouts.recognise(bare).NAME == "hf_vit"
+  headless = tiny(num_classes=None, **options)
+  got = layouts.get("hf_vit").to_vitjax(bare, headless)
+  want = npz.flatten(params)
+  assert_equal(got, {n: x for n, x in want.items() if "head" not in n})
+
+
+def test_hf_pooler_is_pre_logits():
+  model = tiny(num_classes=None, rep_size=8, **TOKEN)
+  params = npz.flatten(random_params(model))
+  flat = layouts.get("hf_vit").from_vitjax(params, model)
+  np.testing.assert_array_equal(
+    flat["vit.pooler.dense.weight"], params["pre_logits/kernel"].T
+  )
+  assert_equal(layouts.get("hf_vit").to_vitjax(flat, model), params)
+
+
+@pytest.mark.parametrize(
+  ("layout", "options", "message"),
+  [
+    ("hf_vit", {}, "needs a model with pool_type='tok'; .* 'gap'"),
+    ("hf_vit", {**TOKEN, "rep_size": 8}, "rep_size=False"),
+    ("hf_vit", {**TOKEN, **LS}, "no place for Transformer/.*LayerScale_0"),
+    ("hf_vit", {**TOKEN, "num_registers": 1}, "no place for registers"),
+    ("timm_vit", {"rep_size": 8}, "no place for pre_logits/bias"),
+    ("timm_vit", {"posemb": "sincos2d"}, "needs a learned position table"),
+    ("timm_npz", {"rep_size": 8}, "timm drops the layer before the head"),
+    ("timm_npz", LS, "timm does not read LayerScale"),
+    ("timm_npz", {"num_registers": 1}, "timm does not read registers"),
+    ("timm_npz", {"fc_norm": True}, "looks for the norm before"),
+  ],
+)
+def test_what_a_layout_cannot_hold(layout, options, message, tmp_path):
+  model = tiny(**options)
+  with pytest.raises(ValueError, match=f"layout '{layout}'.*{message}"):
+    weights.save(tmp_path / "x.npz", random_params(model), model, layout=layout)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("options", "table", "norm"),
+  [
+    (
+      {"pool_type": "tok"},
+      "Transformer/posembed_input/pos_embedding",
+      "LayerNorm_2",
+    ),
+    ({}, "Transformer/posembed_input/pos_embedding", "LayerNorm_2"),
+    ({"pool_type": "map"}, "params/pos_embedding", "LayerNorm_1"),
+  ],
+)
+def test_timm_npz(options, table, norm, tmp_path):
+  model = tiny(**options)
+  params = random_params(model)
+  weights.save(tmp_path / "x.npz", params, model, layout="timm_npz")
+  names = npz.read(tmp_path / "x.npz")
+  assert table in names
+  assert any(f"encoderblock_0/{norm}/scale" in name for name in names)
+  assert_equal(weights.load(tmp_path / "x.npz", model), params)
+
+
+def test_metadata_says_how_to_create_the_other_model(tmp_path):
+  model = tiny(gelu="tanh", pool_type="tok", mlp_dim=23)
+  params = random_params(model)
+  weights.save(tmp_path / "x.npz", params, model, layout="timm_npz")
+  facts = json.loads((tmp_path / "x.json").read_text())
+  assert facts["gelu"] == "tanh"
+  assert facts["timm"]["act_layer"] == "gelu_tanh"
+  assert facts["timm"]["no_embed_class"] is False
+  assert int(8 * facts["timm"]["mlp_ratio"]) == 23
+  weights.save(tmp_path / "y.npz", params, model, layout="hf_vit")
+  facts = json.loads((tmp_path / "y.json").read_text())
+  assert facts["transformers"]["hidden_act"] == "gelu_pytorch_tanh"
+  assert facts["transformers"]["layer_norm_eps"] == 1e-6
+
+
+def test_mlp_ratio_survives_truncation():
+  timm = layouts.get("timm_vit")
+  for width in range(32, 2000, 32):
+    for mlp_dim in (width * 3 - 1, width * 18 // 7, width * 34 // 13):
+      model = models.create("vit", width=width, mlp_dim=mlp_dim)
+      ratio = timm.timm_arguments(model)["mlp_ratio"]
+      assert int(width * ratio) == mlp_dim
+
+
+def test_another_family_is_refused():
+  mixer = models.create("mixer", variant="S/32")
+  with pytest.raises(ValueError, match=r"holds models of 'vitjax.models.vit'"):
+    layouts.get("timm_vit").to_vitjax({}, mixer)
+
+
+def test_safetensors_types_and_sub_trees(tmp_path):
+  numpy_format = pytest.importorskip("safetensors.numpy")
+  file = tmp_path / "x.safetensors"
+  arrays = {
+    "img.a": np.asarray([1, 0.3], ml_dtypes.bfloat16),
+    "img.b": np.asarray([[1], [2]], np.float16),
+    "n": np.asarray(3, np.int64),
+  }
+  numpy_format.save_file(arrays, file)
+  got = files.read(file)
+  for name, x in arrays.items():
+    assert got[name].dtype == x.dtype
+    np.testing.assert_array_equal(got[name], x)
+  assert files.read(f"{file}:img").keys() == {"a", "b"}
+  with pytest.raises(ValueError, match="no sub-tree 'txt'"):
+    files.read(f"{file}:txt")
+  file.write_bytes(file.read_bytes()[:-3])
+  with pytest.raises(ValueError, match="cannot be read"):
+    files.read(file)
+
+
+def test_suffixes(tmp_path):
+  with pytest.raises(ValueError, match=r"unknown suffix. Known: \.npz"):
+    files.read(tmp_path / "x.h5")
+  with pytest.raises(ValueError, match=r"cannot be written: use .*\.npz"):
+    files.write(tmp_path / "x.pth", {})
+  with pytest.raises(FileNotFoundError, match="do not exist"):
+    files.read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("torch") is not None, reason="torch is installed"
+)
+def test_without_torch(tmp_path):
+  (tmp_path / "x.pth").write_bytes(b"")
+  with pytest.raises(ImportError, match="need the package 'torch'"):
+    files.read(tmp_path / "x.pth")
+
+
+def test_torch_pickles(tmp_path):
+  torch = pytest.importorskip("torch")
+  state = {"a": torch.ones(2, dtype=torch.bfloat16), "n": torch.ones(())}
+  torch.save({"model": state, "epoch": 3}, tmp_path / "x.pth")
+  got = files.read(tmp_path / "x.pth")
+  assert got.keys() == {"a", "n"} and got["a"].dtype == np.float32
+  torch.save({"model": functools.partial(print)}, tmp_path / "y.pth")
+  with pytest.raises(ValueError, match="tensors only"):
+    files.read(tmp_path / "y.pth")

@@ -1,0 +1,290 @@
+"""ConvNeXt.
+
+A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545. GELU is the exact
+(erf) form, as in the original. Stochastic depth rescales, and its rate ramps
+up linearly from 0 in the first block to `drop_path_rate` in the last one of
+all stages.
+
+No weights were published under JAX names. Ours say what an optimizer's rules
+need: "stage2/block07/..." for layer-wise decay of the learning rate, and
+`kernel` for whatever is decayed (the depth-wise kernels are, `gamma` is not).
+
+The initialisation of kernels is a plain normal of deviation 0.02: PyTorch's
+`trunc_normal_` cuts at -2 and 2, a hundred deviations away.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vitjax.models import common
+
+# Blocks and widths of the stages: section 3 of the paper, and of timm for the
+# four smallest, which have no paper. "iso" is isotropic: one stage of 16x16
+# patches, section 3.3.
+VARIANTS = {
+  "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+  "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+  "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+  "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+  "T": ((3, 3, 9, 3), (96, 192, 384, 768)),
+  "S": ((3, 3, 27, 3), (96, 192, 384, 768)),
+  "B": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+  "L": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+  "XL": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+  "iso-S": ((18,), (384,)),
+  "iso-B": ((18,), (768,)),
+  "iso-L": ((36,), (1024,)),
+}
+
+
+def decode_variant(variant: str) -> dict:
+  """Fields of `Model` for a variant such as "T".
+
+  Raises:
+    ValueError: if the variant is not in the table.
+  """
+  if variant not in VARIANTS:
+    raise ValueError(
+      f"variant={variant!r} is not a ConvNeXt. Known: {', '.join(VARIANTS)}."
+    )
+  fields = dict(zip(("depths", "widths"), VARIANTS[variant]))
+  if variant.startswith("iso-"):
+    fields |= {"patch_size": 16, "stem_norm": False}
+    if variant != "iso-L":  # Published without LayerScale.
+      fields["layer_scale_init"] = None
+  return fields
+
+
+def _published(
+  variant: str, image_size: int, crop_pct: float, weights: str | None
+) -> dict:
+  return {
+    "fields": {"variant": variant},
+    "image_size": image_size,
+    "normalisation": "imagenet",
+    "interpolation": "bicubic",
+    "crop_pct": crop_pct,
+    "params": _PARAMS[variant],
+    "weights": weights,
+  }
+
+
+_PARAMS = {  # with 1000 classes
+  "atto": 3_695_520,
+  "femto": 5_217_784,
+  "pico": 9_045_672,
+  "nano": 15_593_560,
+  "T": 28_589_128,
+  "S": 50_223_688,
+  "B": 88_591_464,
+  "L": 197_767_336,
+  "XL": 350_196_968,
+  "iso-S": 22_308_712,
+  "iso-B": 87_083_752,
+  "iso-L": 305_942_504,
+}
+_META = "https://dl.fbaipublicfiles.com/convnext"
+_TIMM = "https://huggingface.co/timm"
+_ORIGINAL = {
+  "tiny": "T",
+  "small": "S",
+  "base": "B",
+  "large": "L",
+  "xlarge": "XL",
+}
+
+# The files of the original (some end in "_ema", which changes nothing in
+# them): 224 pixels out of 256, or all of an image warped to 384. Then timm's
+# names, with the size that timm tests at.
+PUBLISHED = {
+  **{
+    f"convnext_{name}_{data}_224": _published(variant, 224, 0.875, _META)
+    for name, variant in _ORIGINAL.items()
+    for data in ("1k", "22k", "22k_1k")
+    if (name, data) != ("xlarge", "1k")
+  },
+  **{
+    f"convnext_{name}_{data}_384": _published(variant, 384, 1.0, _META)
+    for name, variant in _ORIGINAL.items()
+    for data in ("1k", "22k_1k")
+    if data == "22k_1k" or name in ("base", "large")
+  },
+  **{
+    f"convnext_iso_{name}_1k_224": _published(
+      f"iso-{_ORIGINAL[name]}", 224, 0.875, _META
+    )
+    for name in ("small", "base", "large")
+  },
+  **{
+    f"convnext_{name}": _published(variant, 288, 1.0, _TIMM)
+    for name, variant in {**_ORIGINAL, "nano": "nano"}.items()
+  },
+  **{
+    f"convnext_{name}": _published(name, 288, 0.95, _TIMM)
+    for name in ("atto", "femto", "pico")
+  },
+}
+
+_KERNEL_INIT = nn.initializers.normal(0.02)
+
+
+class Block(nn.Module):
+  """Depth-wise 7x7 convolution, then an inverted bottleneck."""
+
+  drop_path_rate: float = 0.0
+  layer_scale_init: float | None = 1e-6
+  gelu: str = "erf"
+  layer_norm_eps: float = 1e-6
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w d"], train: bool = False
+  ) -> Float[Array, "b h w d"]:
+    d = x.shape[-1]
+    y = nn.Conv(
+      d,
+      (7, 7),
+      feature_group_count=d,
+      kernel_init=_KERNEL_INIT,
+      dtype=self.dtype,
+      name="dwconv",
+    )(x)
+    y = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="norm")(y)
+    dense = {"kernel_init": _KERNEL_INIT, "dtype": self.dtype}
+    y = nn.Dense(4 * d, name="pwconv1", **dense)(y.reshape(-1, d))
+    y = nn.Dense(d, name="pwconv2", **dense)(common.GELU[self.gelu](y))
+    y = y.reshape(x.shape)
+    if self.layer_scale_init is not None:
+      y = common.LayerScale(self.layer_scale_init, name="layer_scale")(y)
+    if train and self.drop_path_rate:
+      y = common.drop_path(y, self.drop_path_rate, self.make_rng("dropout"))
+    return x + y
+
+
+class Patches(nn.Module):
+  """A convolution of patches, with a norm after it (stem) or before it."""
+
+  width: int
+  patch_size: int
+  norm: str | None = "before"
+  layer_norm_eps: float = 1e-6
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w d"]:
+    norm = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="norm")
+    if self.norm == "before":
+      x = norm(x)
+    x = nn.Conv(
+      self.width,
+      (self.patch_size, self.patch_size),
+      strides=self.patch_size,
+      padding="VALID",
+      kernel_init=_KERNEL_INIT,
+      dtype=self.dtype,
+      name="conv",
+    )(x)
+    return norm(x) if self.norm == "after" else x
+
+
+class Stage(nn.Module):
+  """Down-sampling, in all stages but the first, and blocks of one width."""
+
+  width: int
+  drop_path_rates: tuple[float, ...]
+  downsample: bool
+  block: dict
+  layer_norm_eps: float = 1e-6
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], train: bool = False
+  ) -> Float[Array, "b _h _w d"]:
+    kwargs = {"layer_norm_eps": self.layer_norm_eps, "dtype": self.dtype}
+    if self.downsample:
+      x = Patches(self.width, 2, name="downsample", **kwargs)(x)
+    for i, rate in enumerate(self.drop_path_rates):
+      x = Block(rate, **self.block, **kwargs, name=f"block{i:02d}")(x, train)
+    return x
+
+
+class Model(nn.Module):
+  """ConvNeXt.
+
+  Attributes:
+    num_classes: width of the head; None returns the pooled features.
+    depths, widths: number of blocks and channels of each stage.
+    patch_size: strides of the stem, in pixels.
+    stem_norm: whether a norm follows the stem (not in the isotropic models).
+    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    layer_scale_init: initial gamma of LayerScale, None for none.
+    gelu: "erf", as published, or "tanh".
+    head_init_scale: multiplies the initial kernel of the head. Weights that
+      are loaded are not scaled.
+    head_bias_init: a negative value starts a sigmoid loss near its prior.
+    dtype: of the computation; parameters are always float32.
+  """
+
+  num_classes: int | None = None
+  depths: tuple[int, ...] = VARIANTS["T"][0]
+  widths: tuple[int, ...] = VARIANTS["T"][1]
+  patch_size: int = 4
+  stem_norm: bool = True
+  drop_path_rate: float = 0.0
+  layer_scale_init: float | None = 1e-6
+  gelu: str = "erf"
+  layer_norm_eps: float = 1e-6
+  head_init_scale: float = 1.0
+  head_bias_init: float = 0.0
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, "b h w c"], train: bool = False
+  ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    _, h, w, _ = image.shape
+    if min(h, w) < self.patch_size * 2 ** (len(self.depths) - 1):
+      raise ValueError(
+        f"image of {h}x{w} is smaller than the strides of ConvNeXt: use at "
+        f"least {self.patch_size * 2 ** (len(self.depths) - 1)} pixels."
+      )
+    kwargs = {"layer_norm_eps": self.layer_norm_eps, "dtype": self.dtype}
+    norm = "after" if self.stem_norm else None
+    out = {}
+    x = out["stem"] = Patches(
+      self.widths[0], self.patch_size, norm, name="stem", **kwargs
+    )(image)
+
+    rates = [
+      self.drop_path_rate * i / max(sum(self.depths) - 1, 1)
+      for i in range(sum(self.depths))
+    ]
+    for i, (depth, width) in enumerate(zip(self.depths, self.widths)):
+      start = sum(self.depths[:i])
+      x = out[f"stage{i}"] = Stage(
+        width,
+        tuple(rates[start : start + depth]),
+        downsample=i > 0,
+        block={"layer_scale_init": self.layer_scale_init, "gelu": self.gelu},
+        name=f"stage{i}",
+        **kwargs,
+      )(x, train)
+
+    x = x.astype(jnp.float32).mean(axis=(1, 2))
+    x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x)
+    out["pre_logits"] = x
+    if self.num_classes:
+
+      def kernel_init(*args):
+        return self.head_init_scale * _KERNEL_INIT(*args)
+
+      x = out["logits"] = nn.Dense(
+        self.num_classes,
+        kernel_init=kernel_init,
+        bias_init=nn.initializers.constant(self.head_bias_init),
+        name="head",
+      )(x)
+    return x, out

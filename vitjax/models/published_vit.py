@@ -1,0 +1,290 @@
+"""Names under which Vision Transformers have been published.
+
+`PUBLISHED` maps a name to the options of `vitjax.models.vit.Model`, the
+resolution, how images are normalised and resized, the number of parameters
+with 1000 classes, and where weights are published, if they are. GELU is what
+each name stands for: timm runs Google's weights with the exact form although
+they were trained with the tanh form, and so do timm's names here.
+
+For weights of vision_transformer, timm and DeiT alike the position table of a
+model with a class token has a row for it, except for DeiT III.
+"""
+
+from typing import Any
+
+_AUGREG = "gs://vit_models/augreg"
+_GSAM = "gs://vit_models/gsam"
+_I21K = "gs://vit_models/imagenet21k"
+_TIMM = "https://huggingface.co/timm"
+_DEIT = "https://dl.fbaipublicfiles.com/deit"
+
+_TOKEN = {"pool_type": "tok", "posemb_prefix": True}
+_TESTING = {
+  "width": 10,
+  "depth": 1,
+  "mlp_dim": 10,
+  "num_heads": 2,
+  "dropout_rate": 0.1,
+}
+
+# An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; How to train
+# your ViT?, https://arxiv.org/abs/2106.10270. Images are resized without crop.
+# (variant, parameters, where, other options)
+_GOOGLE = {
+  "ViT-Ti_16": ("Ti/16", 5_717_416, _AUGREG, _TOKEN),
+  "ViT-S_16": ("S/16", 22_050_664, _AUGREG, _TOKEN),
+  "ViT-S_32": ("S/32", 22_878_952, _AUGREG, _TOKEN),
+  "ViT-B_8": ("B/8", 86_576_872, _AUGREG, _TOKEN),
+  "ViT-B_16": ("B/16", 86_567_656, _AUGREG, _TOKEN),
+  "ViT-B_32": ("B/32", 88_224_232, _AUGREG, _TOKEN),
+  "ViT-L_16": (
+    "L/16",
+    304_326_632,
+    _AUGREG,
+    {**_TOKEN, "dropout_rate": 0.1},
+  ),
+  "ViT-L_32": ("L/32", 306_535_400, _I21K, _TOKEN),
+  "ViT-H_14": ("H/14", 632_045_800, _I21K, {**_TOKEN, "dropout_rate": 0.1}),
+  "ViT-S_16-gap-norep": ("S/16", 22_049_896, _GSAM, {}),
+  "ViT-S_32-gap-norep": ("S/32", 22_878_184, _GSAM, {}),
+  "ViT-B_16-gap-norep": ("B/16", 86_566_120, _GSAM, {}),
+  "ViT-B_32-gap-norep": ("B/32", 88_222_696, _GSAM, {}),
+  "R+ViT-Ti_16": ("R+Ti/16", 6_337_704, _AUGREG, _TOKEN),
+  "R26+ViT-S_32": ("R26+S/32", 36_431_912, _AUGREG, _TOKEN),
+  "R26+ViT-B_32": ("R26+B/32", 101_383_976, None, _TOKEN),
+  "R50+ViT-B_16": (
+    "R50+B/16",
+    98_659_112,
+    _I21K,
+    {**_TOKEN, "dropout_rate": 0.1},
+  ),
+  "R50+ViT-L_32": (
+    "R50+L/32",
+    328_994_856,
+    _AUGREG,
+    {**_TOKEN, "dropout_rate": 0.1},
+  ),
+  "testing": (None, 21_390, None, {**_TESTING, **_TOKEN}),
+  "testing-unpooled": (None, 21_370, None, {**_TESTING, "pool_type": "none"}),
+}
+
+# timm's names of the same networks, and of DeiT (https://arxiv.org/abs/
+# 2012.12877). (variant, {resolution: parameters})
+_TIMM_VIT = {
+  "vit_tiny_patch16": ("Ti/16", {224: 5_717_416, 384: 5_790_376}),
+  "vit_small_patch16": ("S/16", {224: 22_050_664, 384: 22_196_584}),
+  "vit_small_patch32": ("S/32", {224: 22_878_952, 384: 22_915_432}),
+  "vit_base_patch8": ("B/8", {224: 86_576_872}),
+  "vit_base_patch16": ("B/16", {224: 86_567_656, 384: 86_859_496}),
+  "vit_base_patch32": ("B/32", {224: 88_224_232, 384: 88_297_192}),
+  "vit_large_patch16": ("L/16", {224: 304_326_632, 384: 304_715_752}),
+  "vit_large_patch32": ("L/32", {224: 306_535_400, 384: 306_632_680}),
+  "vit_huge_patch14": ("H/14", {224: 632_045_800}),
+  "vit_giant_patch14": ("g/14", {224: 1_012_611_432}),
+  "vit_gigantic_patch14": ("G/14", {224: 1_844_440_680}),
+  "vit_tiny_r_s16_p8": ("R+Ti/16", {224: 6_337_704, 384: 6_355_944}),
+  "vit_small_r26_s32": ("R26+S/32", {224: 36_431_912, 384: 36_468_392}),
+  "vit_base_r26_s32": ("R26+B/32", {224: 101_383_976}),
+  "vit_base_r50_s16": ("R50+B/16", {224: 98_659_112, 384: 98_950_952}),
+  "vit_large_r50_s32": ("R50+L/32", {224: 328_994_856, 384: 329_092_136}),
+  "deit_tiny_patch16": ("Ti/16", {224: 5_717_416}),
+  "deit_small_patch16": ("S/16", {224: 22_050_664}),
+  "deit_base_patch16": ("B/16", {224: 86_567_656, 384: 86_859_496}),
+}
+
+# DeiT III, https://arxiv.org/abs/2204.07118: the class token has no position,
+# and every block the same rate of stochastic depth. LayerScale starts at 1e-4
+# as in the paper's code; timm starts it at 1e-6.
+_DEIT3 = {
+  "deit3_small_patch16": ("S/16", {224: 22_059_496, 384: 22_205_416}),
+  "deit3_medium_patch16": ("M/16", {224: 38_849_512}),
+  "deit3_base_patch16": ("B/16", {224: 86_585_320, 384: 86_877_160}),
+  "deit3_large_patch16": ("L/16", {224: 304_374_760, 384: 304_763_880}),
+  "deit3_huge_patch14": ("H/14", {224: 632_126_440}),
+}
+
+# timm's searched baselines: no class token, registers, LayerScale, and the
+# norm after the pooling. (width, depth, heads, mlp_dim, registers, {resolution:
+# parameters}, other options)
+_LS5 = {"layer_scale_init": 1e-5}
+_SBB = {**_LS5, "fc_norm": True}
+_PARALLEL = {**_SBB, "parallel": True}
+_DIFFERENTIAL = {**_SBB, "differential": True}
+_PREFIX = {"posemb_prefix": True}
+_PREFIX_NO_BIAS = {**_SBB, **_PREFIX, "qkv_bias": False}
+_SW = {"layer_scale_init": 1e-6, "qkv_bias": False}
+_TIMM_GAP = {
+  "vit_wee_patch16_reg1_gap": (
+    (256, 14, 4, 1280, 1),
+    {256: 13_422_568},
+    _SBB,
+  ),
+  "vit_pwee_patch16_reg1_gap": (
+    (256, 16, 4, 1280, 1),
+    {256: 15_253_480},
+    _PARALLEL,
+  ),
+  "vit_dwee_patch16_reg1_gap": (
+    (256, 14, 4, 1280, 1),
+    {256: 13_425_256},
+    _DIFFERENTIAL,
+  ),
+  "vit_dpwee_patch16_reg1_gap": (
+    (256, 16, 4, 1280, 1),
+    {256: 15_252_456},
+    {**_PARALLEL, **_DIFFERENTIAL},
+  ),
+  "vit_dlittle_patch16_reg1_gap": (
+    (320, 14, 5, 1792, 1),
+    {256: 22_517_736},
+    _DIFFERENTIAL,
+  ),
+  "vit_little_patch16_reg1_gap": (
+    (320, 14, 5, 1792, 1),
+    {256: 22_515_048},
+    _SBB,
+  ),
+  "vit_little_patch16_reg4_gap": (
+    (320, 14, 5, 1792, 4),
+    {256: 22_516_008},
+    _SBB,
+  ),
+  "vit_medium_patch16_reg1_gap": (
+    (512, 12, 8, 2048, 1),
+    {256: 38_880_232},
+    _SBB,
+  ),
+  "vit_medium_patch16_reg4_gap": (
+    (512, 12, 8, 2048, 4),
+    {256: 38_881_768},
+    _SBB,
+  ),
+  "vit_mediumd_patch16_reg4_gap": (
+    (512, 20, 8, 2048, 4),
+    {256: 64_109_032, 384: 64_272_872},
+    _SBB,
+  ),
+  "vit_betwixt_patch16_reg1_gap": (
+    (640, 12, 10, 2560, 1),
+    {256: 60_396_520},
+    _SBB,
+  ),
+  "vit_betwixt_patch16_reg4_gap": (
+    (640, 12, 10, 2560, 4),
+    {256: 60_398_440, 384: 60_603_240},
+    _SBB,
+  ),
+  "vit_base_patch16_reg4_gap": (
+    (768, 12, 12, 3072, 4),
+    {256: 86_615_272},
+    {"fc_norm": True},
+  ),
+  "vit_so150m_patch16_reg4_gap": (
+    (896, 18, 14, 2304, 4),
+    {256: 134_131_560, 384: 134_418_280},
+    _PREFIX,
+  ),
+  "vit_so150m_patch16_reg4_map": (
+    (896, 18, 14, 2304, 4),
+    {256: 141_481_064},
+    {**_PREFIX, "pool_type": "map"},
+  ),
+  "vit_so150m2_patch16_reg1_gap": (
+    (832, 21, 13, 2176, 1),
+    {256: 136_059_560, 384: 136_325_800, 448: 136_498_856},
+    _PREFIX_NO_BIAS,
+  ),
+  "vit_medium_patch16_gap": (
+    (512, 12, 8, 2048, 0),
+    {240: 38_845_416, 256: 38_861_288, 384: 39_025_128},
+    _SW,
+  ),
+  "vit_betwixt_patch16_gap": ((640, 12, 10, 2560, 0), {256: 60_372_840}, _SW),
+}
+# With rotary embeddings, which are timm's class `Eva`.
+_ROPE = {**_SBB, "posemb": "rope", "key_bias": False}
+_TIMM_GAP |= {
+  "vit_medium_patch16_rope_reg1_gap": (
+    (512, 12, 8, 2048, 1),
+    {256: 38_743_016},
+    _ROPE,
+  ),
+  "vit_mediumd_patch16_rope_reg1_gap": (
+    (512, 20, 8, 2048, 1),
+    {256: 63_945_704},
+    {**_ROPE, "qkv_bias": False},
+  ),
+  "vit_betwixt_patch16_rope_reg4_gap": (
+    (640, 12, 10, 2560, 4),
+    {256: 60_226_920},
+    _ROPE,
+  ),
+  "vit_base_patch16_rope_reg1_gap": (
+    (768, 12, 12, 3072, 1),
+    {256: 86_425_576},
+    _ROPE,
+  ),
+}
+_CLIP = {"vit_betwixt_patch16_rope_reg4_gap"}
+_NO_WEIGHTS = {
+  "vit_base_patch16_reg4_gap_256",
+  "vit_so150m_patch16_reg4_map_256",
+  "vit_betwixt_patch16_gap_256",
+}
+
+
+def _timm_crop(name: str, size: int) -> float:
+  if size >= 384 or name.startswith("vit_so150m2"):
+    return 1.0
+  return 0.9 if size == 224 else 0.95
+
+
+def _published() -> dict[str, dict[str, Any]]:
+  table = {}
+
+  def add(name, fields, size, normalisation, method, crop, params, where):
+    table[name] = {
+      "fields": fields,
+      "image_size": size,
+      "normalisation": normalisation,
+      "interpolation": method,
+      "crop_pct": crop,
+      "params": params,
+      "weights": where,
+    }
+
+  for name, (variant, params, where, options) in _GOOGLE.items():
+    fields = {"variant": variant, **options} if variant else options
+    add(name, fields, 224, "inception", "bilinear", 1.0, params, where)
+  for name, (variant, sizes) in _TIMM_VIT.items():
+    normalisation = "imagenet" if name.startswith("deit") else "inception"
+    for size, params in sizes.items():
+      fields = {"variant": variant, **_TOKEN, "gelu": "erf"}
+      crop = _timm_crop(name, size)
+      full = f"{name}_{size}"
+      add(full, fields, size, normalisation, "bicubic", crop, params, _TIMM)
+  for name, (variant, sizes) in _DEIT3.items():
+    for size, params in sizes.items():
+      fields = {
+        "variant": variant,
+        "pool_type": "tok",
+        "gelu": "erf",
+        "layer_scale_init": 1e-4,
+        "drop_path_schedule": "constant",
+      }
+      crop = _timm_crop(name, size)
+      full = f"{name}_{size}"
+      add(full, fields, size, "imagenet", "bicubic", crop, params, _DEIT)
+  for name, (shape, sizes, options) in _TIMM_GAP.items():
+    columns = ("width", "depth", "num_heads", "mlp_dim", "num_registers")
+    for size, params in sizes.items():
+      fields = {**dict(zip(columns, shape)), "gelu": "erf", **options}
+      crop = _timm_crop(name, size)
+      full = f"{name}_{size}"
+      where = None if full in _NO_WEIGHTS else _TIMM
+      normalisation = "clip" if name in _CLIP else "inception"
+      add(full, fields, size, normalisation, "bicubic", crop, params, where)
+  return table
+
+
+PUBLISHED = _published()

@@ -1,0 +1,97 @@
+"""Text transformer: the small text tower of LiT and the one of SigLIP.
+
+LiT, https://arxiv.org/abs/2111.07991, and SigLIP,
+https://arxiv.org/abs/2303.15343: a ViT encoder over token embeddings with
+learned positions. Neither padding nor the future is masked; the embedding of
+the text is the *last* token, which the tokenizer makes an end of sentence.
+
+Differs from big_vision's tower, whose parameter names these are, in that the
+logits over the vocabulary are not returned: no contrastive loss reads them.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from vitjax.models import common, vit
+
+
+def decode_variant(variant: str) -> dict[str, int]:
+  """Fields of `Model` for the name of a ViT without its patch, such as "B".
+
+  Raises:
+    ValueError: if the variant is not in the table of ViTs.
+  """
+  if "/" in variant:
+    raise ValueError(
+      f"text variant={variant!r} has a patch size. "
+      f"Use {variant.partition('/')[0]!r}."
+    )
+  return vit.decode_variant(variant)
+
+
+class Model(nn.Module):
+  """Text transformer.
+
+  Attributes:
+    num_classes: width of the head; None returns the last token itself.
+    width, depth, mlp_dim, num_heads: of the encoder.
+    vocab_size: number of rows of the token embedding.
+    max_len: number of tokens of every text, padding included.
+    dropout_rate: after the position embedding and in each block.
+    scan_layers, remat: as in the Vision Transformer.
+    dtype: of the computation; parameters are always float32.
+  """
+
+  num_classes: int | None = None
+  width: int = 512
+  depth: int = 12
+  mlp_dim: int | None = None
+  num_heads: int = 8
+  vocab_size: int = 32_000
+  max_len: int = 64
+  dropout_rate: float = 0.0
+  scan_layers: bool = False
+  remat: str = "none"
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, text: Int[Array, "b t"], train: bool = False
+  ) -> tuple[Float[Array, "b d"], dict[str, Array]]:
+    if text.shape[1] != self.max_len:
+      raise ValueError(
+        f"text has {text.shape[1]} tokens, the model takes "
+        f"max_len={self.max_len}: its embedding is the last of them. "
+        f"Tokenize with max_len={self.max_len}."
+      )
+    out = {}
+    x = out["embedded"] = nn.Embed(
+      self.vocab_size, self.width, dtype=self.dtype, name="Embed_0"
+    )(text)
+    posemb = self.param(
+      "pos_embedding",
+      nn.initializers.normal(self.width**-0.5),
+      (1, self.max_len, self.width),
+      jnp.float32,
+    )
+    x = out["with_posemb"] = x + posemb.astype(x.dtype)
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    x, blocks = vit.Encoder(
+      self.depth,
+      block={
+        "mlp_dim": self.mlp_dim or 4 * self.width,
+        "num_heads": self.num_heads,
+        "dropout_rate": self.dropout_rate,
+      },
+      scan_layers=self.scan_layers,
+      remat=self.remat,
+      dtype=self.dtype,
+      name="Encoder_0",
+    )(x, train)
+    out.update(blocks)
+    x = out["encoded"] = x.astype(jnp.float32)
+    x = out["pre_logits"] = x[:, -1]
+    if self.num_classes:
+      x = out["logits"] = nn.Dense(self.num_classes, name="head")(x)
+    return x, out

@@ -1,0 +1,281 @@
+"""An image tower and a text tower that meet in one embedding.
+
+LiT, https://arxiv.org/abs/2111.07991, with a softmax over the batch, and
+SigLIP, https://arxiv.org/abs/2303.15343, with a sigmoid for each pair:
+
+  logits = exp(t) * image_embedding @ text_embedding.T + b
+
+Embeddings have norm 1. `t` is the *logarithm* of the temperature and `b`
+exists for the sigmoid loss only. The losses live in `vitjax.losses`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vitjax import models
+from vitjax.models import common, vit
+
+TEXT_MODELS = ("text", "bert")
+
+
+def _published(
+  image: dict, text: dict, image_size: int, tokenizer: str, **fields
+) -> dict[str, Any]:
+  return {
+    "fields": {"image": image, "text": text, **fields},
+    "image_size": image_size,
+    "normalisation": "inception",
+    "interpolation": "bilinear",
+    "crop_pct": 1.0,
+    "tokenizer": tokenizer,
+    "max_len": text.get("max_len", 16),
+  }
+
+
+def _lit(
+  image: str, image_head: int | None, text: dict, tokenizer: str
+) -> dict[str, Any]:
+  """A row of LiT's model card. Without a head, [cls] is the embedding."""
+  tower = {
+    "variant": image,
+    "pool_type": "tok",
+    "posemb_prefix": True,
+    "num_classes": image_head,
+  }
+  model = "bert" if tokenizer == "bert" else "text"
+  more = {"text_model": model, "temperature_init": 1.0}
+  return _published(tower, text, 224, tokenizer, **more)
+
+
+def _siglip(
+  variant: str,
+  image_size: int,
+  vocab_size: int,
+  *,
+  text: str | None = None,
+  num_classes: int | None,
+  max_len: int = 64,
+  scan_layers: bool = False,
+) -> dict[str, Any]:
+  """A published SigLIP: towers of one size unless `text` names another."""
+  image_tower = {
+    "variant": variant,
+    "pool_type": "map",
+    "scan_layers": scan_layers,
+  }
+  text_tower = {
+    "variant": text or variant.partition("/")[0],
+    "num_classes": num_classes,
+    "vocab_size": vocab_size,
+    "max_len": max_len,
+    "scan_layers": scan_layers,
+  }
+  return _published(
+    image_tower, text_tower, image_size, "siglip", bias_init=-10.0
+  )
+
+
+def _small_text(variant: str) -> dict[str, Any]:
+  return {
+    "variant": variant,
+    "num_classes": 1024,
+    "vocab_size": 16_000,
+    "max_len": 16,
+  }
+
+
+# SigLIP 2, https://arxiv.org/abs/2502.14786: image tower, its embedding, the
+# text tower and the image sizes.
+_SIGLIP2 = (
+  ("B/32", 768, "B", (256,)),
+  ("B/16", 768, "B", (224, 256, 384, 512)),
+  ("L/16", 1024, "L", (256, 384, 512)),
+  ("So400m/14", 1152, "So400m", (224, 384)),
+  ("So400m/16", 1152, "So400m", (256, 384, 512)),
+  ("g-opt/16", 1536, "So400m", (256, 384)),
+)
+
+_TABLE = {
+  "LiT-B16B": _lit(
+    "B/16", 768, {"variant": "base", "num_classes": 768}, "bert"
+  ),
+  "LiT-B16B_2": _lit(
+    "B/16", None, {"variant": "base", "num_classes": 768}, "bert"
+  ),
+  "LiT-L16L": _lit(
+    "L/16", None, {"variant": "large", "num_classes": 1024}, "bert"
+  ),
+  "LiT-L16S": _lit("L/16", None, _small_text("S"), "sentencepiece"),
+  "LiT-L16Ti": _lit("L/16", None, _small_text("Ti"), "sentencepiece"),
+  **{
+    f"SigLIP B/16 {size}": _siglip("B/16", size, 32_000, num_classes=768)
+    for size in (224, 256, 384, 512)
+  },
+  **{
+    f"SigLIP L/16 {size}": _siglip("L/16", size, 32_000, num_classes=1024)
+    for size in (256, 384)
+  },
+  "SigLIP So400m/14 224": _siglip(
+    "So400m/14", 224, 32_000, num_classes=1152, max_len=16
+  ),
+  "SigLIP So400m/14 384": _siglip("So400m/14", 384, 32_000, num_classes=1152),
+  "SigLIP B/16-i18n 256": _siglip("B/16", 256, 250_000, num_classes=768),
+  "SigLIP So400m/16-i18n 256": _siglip(
+    "So400m/16", 256, 250_000, num_classes=None
+  ),
+  **{
+    f"SigLIP2 {variant} {size}": _siglip(
+      variant, size, 256_000, text=text, num_classes=width, scan_layers=True
+    )
+    for variant, width, text, sizes in _SIGLIP2
+    for size in sizes
+  },
+}
+
+
+# As counted in the published code; the last was counted with 64 tokens, and 48
+# rows of its position table are not in the published file.
+_PARAMS = {
+  "LiT-B16B": 195_871_489,
+  "LiT-B16B_2": 195_280_897,
+  "LiT-L16L": 638_443_521,
+  "LiT-L16S": 331_140_353,
+  "LiT-L16Ti": 311_913_089,
+  "SigLIP B/16 224": 203_155_970,
+  "SigLIP So400m/14 224": 877_360_306,
+}
+
+PUBLISHED = {
+  name: facts | ({"params": _PARAMS[name]} if name in _PARAMS else {})
+  for name, facts in _TABLE.items()
+}
+
+
+def decode_variant(variant: str) -> dict[str, Any]:
+  """Fields of `Model` for a published name or a ViT such as "B/16".
+
+  "B/16" is the SigLIP of that size with a vocabulary of 32,000 and 64 tokens.
+
+  Raises:
+    ValueError: if it is neither.
+  """
+  if variant in PUBLISHED:
+    return PUBLISHED[variant]["fields"]
+  width = vit.VARIANTS.get(variant.partition("/")[0], (None,))[0]
+  if width is None or "/" not in variant:
+    raise ValueError(
+      f"variant={variant!r} is not a two-tower model. Use a ViT such as "
+      f"'B/16', or one of: {', '.join(PUBLISHED)}."
+    )
+  return _siglip(variant, 224, 32_000, num_classes=width)["fields"]
+
+
+class Model(nn.Module):
+  """Two towers with a common embedding.
+
+  `apply({"params": params}, image, text)` returns the image embedding, the
+  text embedding, and the intermediate arrays of the towers under `img/` and
+  `txt/` with the temperature `t` (not its logarithm) and the bias `b`. Either
+  input may be None: its embedding is None and its parameters are not needed.
+
+  Attributes:
+    image: options of the image tower as for `vitjax.models.create`; its
+      output without or with a head is the embedding.
+    text: options of the text tower, likewise.
+    image_model: any image model of the table.
+    text_model: "text" or "bert".
+    temperature_init: of the logits; `t` starts at its logarithm.
+    bias_init: of the logits; None leaves `b` away.
+    dtype: of the towers' computation, where their options do not name one.
+  """
+
+  image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  image_model: str = "vit"
+  text_model: str = "text"
+  temperature_init: float = 10.0
+  bias_init: float | None = None
+  dtype: common.Dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.text_model not in TEXT_MODELS:
+      raise ValueError(
+        f"text_model={self.text_model!r} is not one of {TEXT_MODELS}."
+      )
+    # Modules are hashable, so that `jit` can take them as static arguments.
+    self.image, self.text = nn.FrozenDict(self.image), nn.FrozenDict(self.text)
+    super().__post_init__()
+
+  @nn.nowrap
+  def image_tower(self) -> nn.Module:
+    return models.create(
+      self.image_model, **{"dtype": self.dtype, **self.image}
+    )
+
+  @nn.nowrap
+  def text_tower(self) -> nn.Module:
+    return models.create(self.text_model, **{"dtype": self.dtype, **self.text})
+
+  def setup(self):
+    self.img = self.image_tower()
+    self.txt = self.text_tower()
+    init = nn.initializers.constant(np.log(self.temperature_init))
+    self.t = self.param("t", init, (1,), jnp.float32)
+    if self.bias_init is not None:
+      init = nn.initializers.constant(self.bias_init)
+      self.b = self.param("b", init, (1,), jnp.float32)
+
+  def __call__(
+    self,
+    image: Float[Array, "b h w c"] | None = None,
+    text: Int[Array, "n t"] | None = None,
+    train: bool = False,
+  ) -> tuple[
+    Float[Array, "b d"] | None, Float[Array, "n d"] | None, dict[str, Array]
+  ]:
+    if image is None and text is None:
+      raise ValueError("image and text are both None. Give at least one.")
+    out = {"t": jnp.exp(self.t)}
+    if self.bias_init is not None:
+      out["b"] = self.b
+    image_embedding = text_embedding = None
+    if image is not None:
+      z, more = self.img(image, train)
+      out.update({f"img/{key}": value for key, value in more.items()})
+      image_embedding = _normalise(z)
+    if text is not None:
+      z, more = self.txt(text, train)
+      out.update({f"txt/{key}": value for key, value in more.items()})
+      text_embedding = _normalise(z)
+    if image is not None and text is not None:
+      i, t = image_embedding.shape[-1], text_embedding.shape[-1]
+      if i != t:
+        raise ValueError(
+          f"the image embedding has {i} numbers, the text embedding {t}. Set "
+          "`num_classes` of one tower or of both."
+        )
+    return image_embedding, text_embedding, out
+
+  @nn.nowrap
+  def example_inputs(
+    self, image_size: int | tuple[int, int]
+  ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes of one image and one text, which `init` needs both."""
+    size = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    length = self.text_tower().max_len
+    return (
+      jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),
+      jax.ShapeDtypeStruct((1, length), jnp.int32),
+    )
+
+
+def _normalise(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
+  z = z.astype(jnp.float32)
+  return z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-8)

@@ -1,0 +1,164 @@
+"""Tokenizers of the published text towers: texts in, token ids out.
+
+Each is the one its weights were trained with, so that length, padding and
+lower-casing are not choices. Needs the packages of `vitjax[text]`, and not
+TensorFlow. Vocabularies are files next to the weights.
+
+Not here: reading files from the web (`vitjax.weights.download.fetch`).
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Int
+
+Path = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+  """Callable on texts.
+
+  Attributes:
+    encode: texts to their ids, each with its start or end and not padded.
+    fit: the ids of one text to exactly `max_len` ids.
+    vocab_size: number of different ids.
+    max_len: number of ids of every text.
+  """
+
+  encode: Callable[[list[str]], Iterable[Sequence[int]]]
+  fit: Callable[[list[int]], list[int]]
+  vocab_size: int
+  max_len: int
+
+  def __call__(self, texts: str | Sequence[str]) -> Int[np.ndarray, "b t"]:
+    """Token ids (b, max_len) int32 of one text or of several."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    ids = [self.fit(list(x)) for x in self.encode(texts)]
+    return np.asarray(ids, np.int32).reshape(len(texts), self.max_len)
+
+
+def bert(vocab: Path, *, max_len: int = 16) -> Tokenizer:
+  """Lower-cased WordPiece: [CLS], then pieces, then 0; never [SEP].
+
+  Args:
+    vocab: text file with one piece on each line; its number is the id.
+    max_len: number of ids, [CLS] included.
+
+  Raises:
+    ValueError: if the file has no [CLS] or no [UNK].
+  """
+  tokenizers = _package("tokenizers")
+  lines = _file(vocab).read_text(encoding="utf-8").split("\n")
+  ids = {piece: i for i, piece in enumerate(lines) if piece}
+  for piece in ("[CLS]", "[UNK]"):
+    if piece not in ids:
+      raise ValueError(
+        f"{os.fspath(vocab)!r} has no line {piece}: it is not the vocabulary "
+        "of a BERT, which is a text file with one word piece on each line."
+      )
+  wordpiece = tokenizers.Tokenizer(
+    tokenizers.models.WordPiece(ids, unk_token="[UNK]")
+  )
+  wordpiece.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+  wordpiece.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+
+  def encode(texts):
+    for encoding in wordpiece.encode_batch(texts, add_special_tokens=False):
+      yield [ids["[CLS]"], *encoding.ids]
+
+  def fit(ids):
+    return (ids + [0] * max_len)[:max_len]
+
+  return Tokenizer(encode, fit, len(lines), max_len)
+
+
+def sentencepiece(model: Path, *, max_len: int = 16) -> Tokenizer:
+  """SentencePiece of LiT: pieces, then `</s>` up to `max_len`.
+
+  The last id is always `</s>`, the token whose output is the embedding.
+  Upper case is kept.
+
+  Args:
+    model: a SentencePiece `.model` file.
+    max_len: number of ids, `</s>` included.
+  """
+  processor, eos = _processor(model)
+
+  def fit(ids):
+    return ids[: max_len - 1] + [eos] * (max_len - len(ids[: max_len - 1]))
+
+  return Tokenizer(processor.encode, fit, len(processor), max_len)
+
+
+def siglip(model: Path, *, max_len: int = 64) -> Tokenizer:
+  """SentencePiece of SigLIP: lower case, pieces, `</s>`, then 1.
+
+  A text that is too long loses its last pieces and keeps `</s>`. Lower case
+  is Unicode's. Punctuation stays.
+
+  Args:
+    model: a SentencePiece `.model` file: c4_en, mc4 or Gemma's.
+    max_len: number of ids, `</s>` included.
+  """
+  processor, eos = _processor(model)
+
+  def encode(texts):
+    return processor.encode([x.lower() for x in texts])
+
+  def fit(ids):
+    ids = ids[: max_len - 1] + [eos]
+    return ids + [1] * (max_len - len(ids))
+
+  return Tokenizer(encode, fit, len(processor), max_len)
+
+
+TOKENIZERS = {"bert": bert, "sentencepiece": sentencepiece, "siglip": siglip}
+
+
+def create(name: str, vocab: Path, *, max_len: int) -> Tokenizer:
+  """The tokenizer `name` of a published model.
+
+  Raises:
+    ValueError: if there is no such tokenizer.
+    FileNotFoundError: if there is no file `vocab`.
+    ImportError: if the packages of `vitjax[text]` are not installed.
+  """
+  if name not in TOKENIZERS:
+    raise ValueError(
+      f"tokenizer={name!r} is not known. Known: {', '.join(TOKENIZERS)}."
+    )
+  return TOKENIZERS[name](vocab, max_len=max_len)
+
+
+def _processor(model: Path):
+  spm = _package("sentencepiece")
+  processor = spm.SentencePieceProcessor(model_file=os.fspath(_file(model)))
+  eos = processor.eos_id()
+  if eos < 0:
+    raise ValueError(
+      f"{os.fspath(model)!r} has no end of sentence. The text towers read "
+      "the embedding from it; train the model with an eos_id."
+    )
+  return processor, eos
+
+
+def _file(path: Path) -> pathlib.Path:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"there is no vocabulary file {os.fspath(path)!r}.")
+  return path
+
+
+def _package(name: str) -> ModuleType:
+  try:
+    return importlib.import_module(name)
+  except ImportError as e:
+    raise ImportError(
+      f"text needs the package {name!r}: pip install 'vitjax[text]'."
+    ) from e

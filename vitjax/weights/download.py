@@ -1,0 +1,374 @@
+"""Brings published files to this machine, whole or not at all.
+
+`fetch` takes whatever names a file: a path, a URL, `gs://bucket/file` or a
+name of `zoo`. Downloads go to a cache, resume after a cut connection, are
+checked and appear under their final name only when complete. Nothing here is
+called unless somebody asked for a file.
+"""
+
+import base64
+import contextlib
+import errno
+import hashlib
+import http.client
+import os
+import pathlib
+import re
+import shutil
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+
+from vitjax.weights import zoo
+
+try:
+  import fcntl
+except ImportError:  # Windows, where two processes may fetch the same twice
+  fcntl = None
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 30.0
+# Waits before further attempts at one URL.
+RETRY_SECONDS = (1.0, 4.0, 15.0)
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class DownloadError(OSError):
+  """No source of a file could be read; the message says why for each."""
+
+
+class _Refused(Exception):
+  """Asking this URL again will not help."""
+
+
+def show_progress(name: str, done: int, total: int | None) -> None:
+  """Writes one line to stderr and overwrites it the next time."""
+  size = f" of {total / 1e6:.0f}" if total else ""
+  share = f" ({100 * done // total}%)" if total else ""
+  end = "\n" if done == total else ""
+  sys.stderr.write(f"\r{name}: {done / 1e6:.0f}{size} MB{share}{end}")
+  sys.stderr.flush()
+
+
+def cache_folder(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
+  """`cache_dir`, else $VITJAX_CACHE, else ~/.cache/vitjax."""
+  folder = cache_dir or os.environ.get("VITJAX_CACHE") or "~/.cache/vitjax"
+  return pathlib.Path(folder).expanduser()
+
+
+def fetch(
+  source: str | os.PathLike,
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  offline: bool = False,
+  pretrained_dir: str | None = None,
+  progress: Progress | None = show_progress,
+) -> pathlib.Path:
+  """The local path of a published file; downloads it the first time.
+
+  Args:
+    source: a local path, a URL, `gs://bucket/file`, or a name of `zoo`, whose
+      mirrors are tried in their order.
+    cache_dir: folder of downloads; None for $VITJAX_CACHE or
+      ~/.cache/vitjax.
+    offline: uses the cache only.
+    pretrained_dir: where to look for a name instead of the mirrors: a local
+      folder, `gs://bucket/folder` or a URL with files named as published.
+    progress: called with file name, bytes so far and bytes in all (None if
+      unknown), once a second; None for silence.
+
+  Returns:
+    The path. A file that was there already is not read again.
+
+  Raises:
+    FileNotFoundError: if `source` is no file here, and no known name either.
+    DownloadError: if it is not cached and `offline`, or no mirror has it.
+    OSError: if the disk is full.
+  """
+  source = os.fspath(source)
+  if "://" in source:
+    files = (zoo.File(source),)
+  elif pathlib.Path(source).expanduser().is_file():
+    return pathlib.Path(source).expanduser()
+  else:
+    try:
+      files = zoo.find(source).files
+    except KeyError as e:
+      raise FileNotFoundError(
+        f"{source!r} is not a file here, and not a published name: {e.args[0]}"
+      ) from None
+  if pretrained_dir is not None:
+    files = tuple(_moved(file, pretrained_dir) for file in files)
+
+  cache = cache_folder(cache_dir)
+  missing = []
+  for file in files:
+    path = _local_path(file.url, cache)
+    if _is_whole(path, file):
+      return path
+    if not _is_remote(file.url):
+      missing.append(f"{path} does not exist")
+  remote = [file for file in files if _is_remote(file.url)]
+  if offline:
+    missing += [f"{_local_path(f.url, cache)} is not there" for f in remote]
+    raise DownloadError(
+      f"{source!r} is not in the cache and offline=True: {'; '.join(missing)}. "
+      "Fetch it once with a connection, or copy the file there."
+    )
+  for file in remote:
+    try:
+      return _download(file, _local_path(file.url, cache), progress)
+    except _Refused as e:
+      missing.append(f"{_https(file.url)}: {e}")
+  raise DownloadError(
+    f"{source!r} could not be fetched. {'; '.join(missing)}. Get the file "
+    "elsewhere and pass its path, or its folder as pretrained_dir."
+  )
+
+
+def _is_whole(path: pathlib.Path, file: zoo.File) -> bool:
+  return path.is_file() and file.size in (None, path.stat().st_size)
+
+
+def _is_remote(url: str) -> bool:
+  return url.startswith(("https://", "http://", "gs://"))
+
+
+def _https(url: str) -> str:
+  """The public address of a Google Cloud Storage object."""
+  if url.startswith("gs://"):
+    path = urllib.parse.quote(url.removeprefix("gs://"))
+    return f"https://storage.googleapis.com/{path}"
+  return url
+
+
+def _moved(file: zoo.File, folder: str) -> zoo.File:
+  """The same file in another folder; a mirror may store it differently."""
+  return zoo.File(f"{folder.rstrip('/')}/{file.name}", None, file.sha256)
+
+
+def _local_path(url: str, cache: pathlib.Path) -> pathlib.Path:
+  """Where a file is, or will be: under its host and path, as URLs say."""
+  if url.startswith("file://"):
+    return pathlib.Path(
+      urllib.request.url2pathname(urllib.parse.urlsplit(url).path)
+    )
+  if not _is_remote(url):
+    if "://" in url:
+      raise ValueError(
+        f"{url!r} is not a URL that can be fetched. Use https://, http://, "
+        "gs:// or file://."
+      )
+    return pathlib.Path(url).expanduser()
+  parts = urllib.parse.urlsplit(_https(url))
+  names = [urllib.parse.unquote(x) for x in parts.path.split("/") if x]
+  if parts.query:
+    names[-1:] = [f"{names[-1]}?{parts.query}"] if names else [parts.query]
+  safe = [re.sub(r'[<>:"|?*\\/]', "_", name) for name in names]
+  if not names or any(name in (".", "..") for name in safe):
+    raise ValueError(f"{url!r} does not name a file.")
+  return cache.joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *safe)
+
+
+def _download(
+  file: zoo.File, path: pathlib.Path, progress: Progress | None
+) -> pathlib.Path:
+  """Downloads to `path`.
+
+  Raises:
+    _Refused: if this URL has no such file, or keeps failing.
+    OSError: for trouble with the disk.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(path.name + ".part")
+  with _locked(part):
+    if _is_whole(path, file):  # another process was faster
+      return path
+    try:
+      _verify(part, _with_retries(file, part, progress))
+    except _Refused:
+      if not part.stat().st_size:
+        part.unlink()
+      raise
+    os.replace(part, path)
+    _validator(part).unlink(missing_ok=True)
+  return path
+
+
+def _with_retries(
+  file: zoo.File, part: pathlib.Path, progress: Progress | None
+) -> tuple[str, str] | None:
+  """`_transfer` until it succeeds, or raises _Refused."""
+  for wait in (*RETRY_SECONDS, None):
+    try:
+      return _transfer(file, part, progress)
+    except (urllib.error.URLError, http.client.HTTPException, _Cut) as e:
+      reason = getattr(e, "reason", None) or e
+    except (TimeoutError, ConnectionError) as e:
+      reason = e
+    if isinstance(reason, (socket.gaierror, ssl.SSLCertVerificationError)):
+      raise _Refused(str(reason))  # soon enough asked again by the user
+    if wait is not None:
+      time.sleep(wait)
+  raise _Refused(f"{reason}, {len(RETRY_SECONDS) + 1} times")
+
+
+class _Cut(Exception):
+  """The connection ended before the file did."""
+
+
+def _transfer(
+  file: zoo.File, part: pathlib.Path, progress: Progress | None
+) -> tuple[str, str] | None:
+  """One attempt: appends to `part` what it lacks.
+
+  Returns:
+    (algorithm, hex digest) that the finished file must have, or None.
+  """
+  offset = part.stat().st_size if part.exists() else 0
+  validator = _validator(part)
+  headers = {"User-Agent": "vitjax"}
+  if offset and validator.exists():
+    # If the file has changed since, the answer is all of it.
+    headers["If-Range"] = validator.read_text()
+    headers["Range"] = f"bytes={offset}-"
+  request = urllib.request.Request(_https(file.url), headers=headers)
+  redirects = _Redirects()
+  try:
+    opener = urllib.request.build_opener(redirects)
+    response = opener.open(request, timeout=TIMEOUT_SECONDS)
+  except urllib.error.HTTPError as e:
+    if e.code == 416:  # more bytes here than there
+      validator.unlink(missing_ok=True)
+      raise _Cut("the server rejects the part that is here") from e
+    if e.code in (408, 429) or e.code >= 500:
+      raise
+    meaning = {403: "access is denied", 404: "there is no such file"}
+    raise _Refused(f"HTTP {e.code}, {meaning.get(e.code, e.reason)}") from e
+  with response:
+    resumed = response.status == 206
+    if resumed and not response.headers.get("Content-Range", "").startswith(
+      f"bytes {offset}-"
+    ):
+      validator.unlink()
+      raise _Cut("the server resumed at another place")
+    done = offset if resumed else 0
+    length = response.headers.get("Content-Length")
+    total = done + int(length) if length else None
+    if file.size is not None and total not in (None, file.size):
+      raise _Refused(f"has {total} bytes and should have {file.size}")
+    etag = response.headers.get("ETag", "")
+    if not etag.startswith("W/") and etag:
+      validator.write_text(etag)
+    else:
+      validator.unlink(missing_ok=True)
+    _check_space(part.parent, (total or 0) - done, file)
+    _write(response, part, done, total, file.name, progress)
+  if total is not None and part.stat().st_size < total:
+    raise _Cut(f"the connection ended after {part.stat().st_size} bytes")
+  if file.size is not None and part.stat().st_size != file.size:
+    raise _Refused(f"sent {part.stat().st_size} bytes in place of {file.size}")
+  if file.sha256:
+    return "sha256", file.sha256
+  return redirects.digest or _google_md5(response.headers)
+
+
+def _write(response, part, done, total, name, progress) -> None:
+  with open(part, "r+b") as f:
+    f.truncate(done)
+    f.seek(done)
+    shown = time.monotonic()
+    try:
+      while chunk := response.read(CHUNK_BYTES):
+        f.write(chunk)
+        done += len(chunk)
+        if progress and time.monotonic() - shown > 1:
+          progress(name, done, total)
+          shown = time.monotonic()
+      f.flush()
+      os.fsync(f.fileno())
+    except OSError as e:
+      if e.errno == errno.ENOSPC:
+        raise _disk_full(part.parent, name) from e
+      raise
+  if progress:
+    progress(name, done, total)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+  """Keeps the sha256 that Hugging Face sends with its redirect."""
+
+  digest: tuple[str, str] | None = None
+
+  def redirect_request(self, req, fp, code, msg, headers, newurl):
+    etag = headers.get("X-Linked-ETag", "").strip('"')
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+      self.digest = "sha256", etag
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _google_md5(headers) -> tuple[str, str] | None:
+  """The md5 that Google Cloud Storage sends: base64 in x-goog-hash."""
+  values = ",".join(headers.get_all("x-goog-hash") or [])
+  for value in values.split(","):
+    name, _, digest = value.strip().partition("=")
+    if name == "md5":
+      return "md5", base64.b64decode(digest).hex()
+  return None
+
+
+def _verify(part: pathlib.Path, digest: tuple[str, str] | None) -> None:
+  if digest is None:
+    return
+  algorithm, want = digest
+  with open(part, "rb") as f:
+    got = hashlib.file_digest(f, algorithm).hexdigest()
+  if got != want.lower():
+    part.write_bytes(b"")
+    _validator(part).unlink(missing_ok=True)
+    raise _Refused(f"the file has {algorithm} {got} and should have {want}")
+
+
+def _check_space(folder: pathlib.Path, needed: int, file: zoo.File) -> None:
+  free = shutil.disk_usage(folder).free
+  if needed > free:
+    raise _disk_full(folder, file.name, f"{needed / 1e6:.0f} MB", free)
+
+
+def _disk_full(
+  folder: pathlib.Path, name: str, needed: str = "more", free: int = 0
+) -> OSError:
+  return OSError(
+    errno.ENOSPC,
+    f"{name} needs {needed} and {free / 1e6:.0f} MB are free. Make room, or "
+    "set cache_dir or VITJAX_CACHE to another disk",
+    os.fspath(folder),
+  )
+
+
+def _validator(part: pathlib.Path) -> pathlib.Path:
+  """Holds the ETag of the file that `part` is the beginning of."""
+  return part.with_name(part.name + ".etag")
+
+
+@contextlib.contextmanager
+def _locked(part: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time write `part`, which it creates."""
+  if fcntl is None:
+    part.touch()
+    yield
+    return
+  while True:
+    with open(part, "ab") as f:
+      fcntl.flock(f, fcntl.LOCK_EX)
+      # Whoever held the lock may have moved the file that was opened here.
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(f.fileno()), os.stat(part)):
+          yield
+          return

@@ -1,0 +1,109 @@
+"""Hugging Face transformers' `ViTForImageClassification` and `ViTModel`.
+
+Names are those on disk, which have stayed while those in memory changed. The
+position table has a row for the class token. `ViTModel` has a hidden layer
+behind the class token, its pooler; a model with classes has none.
+"""
+
+from collections.abc import Collection, Iterator
+
+from vitjax.weights.layouts import torch_tensors, vit_names
+from vitjax.weights.layouts.torch_tensors import CONV, LINEAR, SAME, Flat, Row
+
+NAME = "hf_vit"
+
+_QUERY = "encoder.layer.0.attention.attention.query.weight"
+
+
+def matches(names: Collection[str]) -> bool:
+  """The first block's query, also in a bare `ViTModel`."""
+  return f"vit.{_QUERY}" in names or (
+    _QUERY in names and "embeddings.cls_token" in names
+  )
+
+
+def _rows(model) -> Iterator[Row]:
+  torch_tensors.require(model, "vit", NAME)
+  layer, norm = torch_tensors.layer, torch_tensors.norm
+  table = "vit.embeddings"
+  yield f"{table}.cls_token", "cls", SAME
+  yield f"{table}.position_embeddings", "pos_embedding", SAME
+  yield from layer(f"{table}.patch_embeddings.projection", "embedding", CONV)
+  for i in range(model.depth):
+    theirs, ours = f"vit.encoder.layer.{i}", f"Transformer/encoderblock_{i}"
+    yield from norm(f"{theirs}.layernorm_before", f"{ours}/LayerNorm_0")
+    yield from torch_tensors.attention(
+      [f"{theirs}.attention.attention.{x}" for x in ("query", "key", "value")],
+      f"{theirs}.attention.output.dense",
+      f"{ours}/MultiHeadDotProductAttention_0",
+      model.num_heads,
+    )
+    yield from norm(f"{theirs}.layernorm_after", f"{ours}/LayerNorm_1")
+    mlp = f"{ours}/MlpBlock_0"
+    yield from layer(f"{theirs}.intermediate.dense", f"{mlp}/Dense_0", LINEAR)
+    yield from layer(f"{theirs}.output.dense", f"{mlp}/Dense_1", LINEAR)
+  yield from norm("vit.layernorm", "Transformer/encoder_norm")
+  yield from layer("vit.pooler.dense", "pre_logits", LINEAR)
+  yield from layer("classifier", "head", LINEAR)
+
+
+def to_vitjax(flat: Flat, model) -> Flat:
+  """Renames and transposes."""
+  if _QUERY in flat:
+    flat = {f"vit.{name}": x for name, x in flat.items()}
+  flat = torch_tensors.to_vitjax(flat, _rows(model))
+  flat = vit_names.set_prefix_rows(
+    flat,
+    vit_names.num_prefix(model),
+    old="cls" in flat,
+    new=model.posemb_prefix,
+  )
+  return vit_names.stack_blocks(flat, model.scan_layers)
+
+
+def from_vitjax(flat: Flat, model) -> Flat:
+  """Inverse of `to_vitjax`.
+
+  Raises:
+    ValueError: for anything but a class token in front, LayerScale and what
+      else this Vision Transformer does not have.
+  """
+  rows = list(_rows(model))
+  needed = {
+    "pool_type": "tok",
+    "posemb": "learn",
+    "parallel": False,
+    "differential": False,
+    "key_bias": True,
+    "fc_norm": False,
+  }
+  if model.num_classes:
+    needed["rep_size"] = False
+  for option, value in needed.items():
+    if getattr(model, option) != value:
+      raise ValueError(
+        f"layout {NAME!r} needs a model with {option}={value!r}; this one has "
+        f"{getattr(model, option)!r}."
+      )
+  flat = vit_names.stack_blocks(flat, stacked=False)
+  flat = vit_names.set_prefix_rows(
+    flat, vit_names.num_prefix(model), old=model.posemb_prefix, new=True
+  )
+  return torch_tensors.from_vitjax(flat, rows, NAME)
+
+
+def facts(model) -> dict:
+  """Values for a `ViTConfig` with which the outputs are the same."""
+  return {
+    "transformers": {
+      "model_type": "vit",
+      "hidden_act": {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[model.gelu],
+      "layer_norm_eps": model.layer_norm_eps,
+      "hidden_size": model.width,
+      "intermediate_size": model.mlp_dim or 4 * model.width,
+      "num_hidden_layers": model.depth,
+      "num_attention_heads": model.num_heads,
+      "patch_size": model.patch_size,
+      "qkv_bias": model.qkv_bias,
+    }
+  }

@@ -1,0 +1,75 @@
+"""What timm's `load_pretrained` reads from `.npz`, without losing anything.
+
+timm takes the names of vision_transformer without prefix and those of
+big_vision under `params/`. It silently leaves out what it has no place for
+and what it does not look up, and its outputs are then wrong; so this layout
+refuses such models. The position table must have the target's size, because
+timm resizes it in another way. Only for writing: reading recognises the two
+layouts that it consists of.
+"""
+
+from collections.abc import Collection
+
+from vitjax.weights.layouts import (
+  big_vision,
+  timm_vit,
+  torch_tensors,
+  vision_transformer,
+  vit_names,
+)
+from vitjax.weights.layouts.vit_names import Flat
+
+NAME = "timm_npz"
+
+# Option, its value where timm reads all, and why it does not otherwise.
+_READ = (
+  ("rep_size", False, "drops the layer before the head"),
+  ("layer_scale_init", None, "does not read LayerScale"),
+  ("num_registers", 0, "does not read registers"),
+  ("fc_norm", False, "looks for the norm before the pooling"),
+  ("parallel", False, "does not know parallel blocks"),
+  ("differential", False, "does not know differential attention"),
+  ("qkv_bias", True, "needs the biases of the attention"),
+  ("key_bias", True, "needs the biases of the attention"),
+  ("posemb", "learn", "needs a learned position table"),
+  ("stem", None, "standardises the kernels of hybrids in another way"),
+)
+
+
+def matches(names: Collection[str]) -> bool:
+  """Never: see the module's docstring."""
+  return False
+
+
+def to_vitjax(flat: Flat, model) -> Flat:
+  """Reads what `from_vitjax` wrote."""
+  if vision_transformer.matches(flat):
+    return vision_transformer.to_vitjax(flat, model)
+  return big_vision.to_vitjax(flat, model)
+
+
+def from_vitjax(flat: Flat, model) -> Flat:
+  """Like vision_transformer, or big_vision for attention pooling.
+
+  Raises:
+    ValueError: for a model of which timm would lose a part.
+  """
+  torch_tensors.require(model, "vit", NAME)
+  for option, value, why in _READ:
+    if getattr(model, option) != value:
+      raise ValueError(
+        f"layout {NAME!r} cannot hold a model with {option}="
+        f"{getattr(model, option)!r}: timm {why}. "
+        "Use layout='timm_vit', or 'big_vision'."
+      )
+  if model.pool_type == "map":
+    flat = vit_names.stack_blocks(flat, stacked=False)
+    return big_vision.from_vitjax(flat, model)
+  return vision_transformer.from_vitjax(flat, model)
+
+
+def facts(model) -> dict:
+  """Arguments for `timm.create_model` with which the outputs are the same."""
+  arguments = timm_vit.timm_arguments(model)
+  arguments["no_embed_class"] = model.pool_type == "map"
+  return {"timm": arguments}

@@ -1,0 +1,180 @@
+"""How PyTorch lays tensors out, and layouts as tables of names.
+
+A row of a table is (their name, our name, kind). A kind is a pair of
+functions on arrays, theirs to ours and back; each undoes the other exactly.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Flat = dict[str, np.ndarray]
+
+
+def linear(w: np.ndarray) -> np.ndarray:
+  """(out, in), or a 1x1 convolution (out, in, 1, 1), to (in, out)."""
+  return w.reshape(w.shape[:2]).T
+
+
+def conv(w: np.ndarray) -> np.ndarray:
+  """Convolution kernel, out-in-height-width to height-width-in-out."""
+  return w.transpose(2, 3, 1, 0)
+
+
+class Kind(NamedTuple):
+  to_vitjax: Callable[[np.ndarray], np.ndarray]
+  from_vitjax: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Kind(lambda x: x, lambda x: x)
+LINEAR = Kind(linear, lambda w: w.T)
+LINEAR_1X1 = Kind(linear, lambda w: w.T[:, :, None, None])
+CONV = Kind(conv, lambda w: w.transpose(3, 2, 0, 1))
+
+Row = tuple[str, str, Kind]
+
+
+def layer(theirs: str, ours: str, kind: Kind) -> list[Row]:
+  """Rows of the kernel and the bias of a layer."""
+  return [
+    (f"{theirs}.weight", f"{ours}/kernel", kind),
+    (f"{theirs}.bias", f"{ours}/bias", SAME),
+  ]
+
+
+def norm(theirs: str, ours: str) -> list[Row]:
+  """Rows of the scale and the bias of a norm."""
+  return [
+    (f"{theirs}.weight", f"{ours}/scale", SAME),
+    (f"{theirs}.bias", f"{ours}/bias", SAME),
+  ]
+
+
+def to_vitjax(flat: Flat, rows: Iterable[Row]) -> Flat:
+  """Renames and transforms what the rows know, and passes on the rest."""
+  flat = dict(flat)
+  found = [
+    (ours, kind.to_vitjax(np.asarray(flat.pop(theirs))))
+    for theirs, ours, kind in rows
+    if theirs in flat
+  ]
+  return {**flat, **dict(found)}
+
+
+def from_vitjax(flat: Flat, rows: Iterable[Row], layout: str) -> Flat:
+  """Inverse of `to_vitjax`.
+
+  Raises:
+    ValueError: if there are arrays that the rows do not know.
+  """
+  flat = dict(flat)
+  out = {
+    theirs: kind.from_vitjax(np.asarray(flat.pop(ours)))
+    for theirs, ours, kind in rows
+    if ours in flat
+  }
+  if flat:
+    raise ValueError(
+      f"layout {layout!r} has no place for {', '.join(sorted(flat)[:5])}"
+      f"{' and more' * (len(flat) > 5)}."
+    )
+  return out
+
+
+def require(model, family: str, layout: str) -> None:
+  """Says that `layout` only fits models of `family`.
+
+  Raises:
+    ValueError: if `model` is not one.
+  """
+  module = type(model).__module__
+  if module != f"vitjax.models.{family}":
+    raise ValueError(
+      f"layout {layout!r} holds models of 'vitjax.models.{family}', and this "
+      f"one is of {module!r}. Create it with models.create({family!r}, ...)."
+    )
+
+
+def heads_in(num_heads: int) -> Kind:
+  """Kernel of a query, key or value: (h e, d) to (d, h, e)."""
+  return Kind(
+    lambda w: w.T.reshape(w.shape[1], num_heads, -1),
+    lambda w: w.reshape(w.shape[0], -1).T,
+  )
+
+
+def heads_bias(num_heads: int) -> Kind:
+  """Bias of a query, key or value: (h e) to (h, e)."""
+  return Kind(lambda b: b.reshape(num_heads, -1), lambda b: b.reshape(-1))
+
+
+def heads_out(num_heads: int) -> Kind:
+  """Kernel behind the attention: (d, h e) to (h, e, d)."""
+  return Kind(
+    lambda w: w.T.reshape(num_heads, -1, w.shape[0]),
+    lambda w: w.reshape(-1, w.shape[-1]).T,
+  )
+
+
+def attention(
+  qkv: Sequence[str],
+  out: str,
+  ours: str,
+  num_heads: int,
+  qk_heads: int | None = None,
+) -> Iterator[Row]:
+  """Rows of attention whose query, key, value and output have these names.
+
+  `qk_heads` is the number of heads of query and key where it differs.
+  """
+  qk_heads = qk_heads or num_heads
+  names = ("query", "key", "value")
+  for theirs, name, n in zip(qkv, names, (qk_heads, qk_heads, num_heads)):
+    yield f"{theirs}.weight", f"{ours}/{name}/kernel", heads_in(n)
+    yield f"{theirs}.bias", f"{ours}/{name}/bias", heads_bias(n)
+  yield f"{out}.weight", f"{ours}/out/kernel", heads_out(num_heads)
+  yield f"{out}.bias", f"{ours}/out/bias", SAME
+
+
+class Fused(NamedTuple):
+  """A layer of theirs that is several of ours.
+
+  `parts` are names and widths, along the output (axis 0) or the input (1) of
+  the weight. Where it is the input they share one bias, which is not split.
+  """
+
+  name: str
+  parts: dict[str, int]
+  axis: int = 0
+
+  @property
+  def leaves(self) -> tuple[str, ...]:
+    return ("weight",) if self.axis else ("weight", "bias")
+
+
+def split_fused(flat: Flat, fused: Iterable[Fused]) -> Flat:
+  """Takes fused layers apart; those of another width stay as they are."""
+  flat = dict(flat)
+  for layer in fused:
+    ends = np.cumsum(list(layer.parts.values()))
+    for leaf in layer.leaves:
+      x = flat.get(f"{layer.name}.{leaf}")
+      if x is not None and x.shape[layer.axis] == ends[-1]:
+        del flat[f"{layer.name}.{leaf}"]
+        pieces = np.split(x, ends[:-1], layer.axis)
+        for part, piece in zip(layer.parts, pieces):
+          flat[f"{part}.{leaf}"] = piece
+  return flat
+
+
+def join_fused(flat: Flat, fused: Iterable[Fused]) -> Flat:
+  """Inverse of `split_fused`."""
+  flat = dict(flat)
+  for layer in fused:
+    for leaf in layer.leaves:
+      names = [f"{part}.{leaf}" for part in layer.parts]
+      if all(name in flat for name in names):
+        pieces = [flat.pop(name) for name in names]
+        flat[f"{layer.name}.{leaf}"] = np.concatenate(pieces, layer.axis)
+  return flat
