@@ -24,13 +24,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": "fashion_mnist",
     "split": "train",
     "batch_size": 128,
-    "pp": "decode(channels=1)|random_crop(28, padding=2)|flip_lr"
+    "pp": "decode(channels=1)|random_crop(28, padding=1)|flip_lr"
     "|value_range(-1, 1)",
   }
   config.model = {
     "name": "vit",
     "patch_size": 4,
-    "width": 96,
+    "width": 64,
     "depth": 4,
     "num_heads": 4,
     "pool_type": "gap",
@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.optim = {
     "name": "adam",
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "weight_decay": 0.05,
     "grad_clip_norm": 1.0,
   }
@@ -54,6 +54,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
   }
   config.checkpoint = {"every_epochs": 1, "best_metric": "test/acc@1"}
-  config.report = {"every_steps": 100}
+  config.report = {"every_steps": 50}
   config.export_npz = True
   return config

@@ -18,8 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.input = {
     "data": "digits",
     "split": "train",
-    "batch_size": 128,
-    "pp": "random_crop(8, padding=1)|value_range(-1, 1)",
+    "batch_size": 64,
+    "pp": "value_range(-1, 1)",
   }
   config.model = {
     "name": "vit",
@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     "grad_clip_norm": 1.0,
   }
   config.schedule = {"decay": "cosine", "warmup_percent": 5}
-  config.mixing = {"label_smoothing": 0.1}
+  config.mixing = {"mixup_alpha": 0.2}
 
   config.evals = {
     "test": {
