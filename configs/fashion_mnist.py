@@ -11,10 +11,13 @@ import ml_collections
 
 from configs import common
 
+# Mean and standard deviation of the training pixels, in 0..1.
+NORMALIZE = "normalize((0.286,), (0.353,))"
+
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run. Options: epochs."""
-  arg = common.parse_arg(arg, epochs=10)
+  arg = common.parse_arg(arg, epochs=25)
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_epochs = arg.epochs
@@ -23,13 +26,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.input = {
     "data": "fashion_mnist",
     "split": "train",
-    "batch_size": 128,
-    "pp": "decode(channels=1)|random_crop(28, padding=1)|flip_lr"
-    "|value_range(-1, 1)",
+    "batch_size": 64,
+    "pp": f"decode(channels=1)|flip_lr|{NORMALIZE}",
   }
   config.model = {
     "name": "vit",
-    "patch_size": 4,
+    "patch_size": 7,
     "width": 64,
     "depth": 4,
     "num_heads": 4,
@@ -48,12 +50,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "test": {
       "type": "classification",
       "split": "test",
-      "pp": "decode(channels=1)|value_range(-1, 1)",
+      "pp": f"decode(channels=1)|{NORMALIZE}",
       "batch_size": 500,
-      "every_epochs": 1,
+      "every_epochs": 5,
     },
   }
   config.checkpoint = {"every_epochs": 1, "best_metric": "test/acc@1"}
-  config.report = {"every_steps": 50}
+  config.report = {"every_steps": 200}
   config.export_npz = True
   return config
