@@ -65,6 +65,8 @@ def train_and_evaluate(
   """
   build.check(run)
   is_main = jax.process_index() == 0
+  if not is_main:
+    logging.set_verbosity(logging.WARNING)
   mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp)
   build.check_batch_size(run, mesh.size)
 
@@ -116,6 +118,7 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(
       checkpoint.Checkpointer(
         workdir / "checkpoints",
+        keep_latest=2,  # one to fall back to if the newest is damaged
         keep_every_steps=steps(run.checkpoint.keep_every, total_steps),
         best_metric=run.checkpoint.best_metric,
         best_mode=run.checkpoint.best_mode,

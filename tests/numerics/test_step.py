@@ -159,6 +159,21 @@ def test_remat_and_scan_compute_the_same(remat, scan_layers):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_bfloat16_compute_keeps_parameters_and_logits_in_float32():
+  fields = {"variant": "mu/8", "num_classes": 5, "head_zero_init": False}
+  image = normalise(batch())["image"]
+  exact = models.create("vit", **fields)
+  rough = models.create("vit", **fields, dtype="bfloat16")
+  params = rough.init(jax.random.key(0), image)["params"]
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+  want, _ = exact.apply({"params": params}, image)
+  got, out = rough.apply({"params": params}, image)
+  assert got.dtype == jnp.float32
+  assert out["encoder/block00/out"].dtype == jnp.bfloat16
+  gap = np.max(np.abs(got - want)) / np.max(np.abs(want))
+  assert 1e-5 < gap < 2e-2
+
+
 def test_mixup_keeps_the_larger_share_and_mixes_labels_alike():
   image = jnp.arange(4.0).reshape(4, 1, 1, 1)
   labels = jnp.eye(4)
