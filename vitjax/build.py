@@ -155,8 +155,9 @@ def make_evaluator(
   num_classes = number_of_classes(run, source)
   if (eval_source.num_classes or 0) > num_classes:
     raise ConfigError(
-      f"{eval_source.data} has {eval_source.num_classes} classes, but the model "
-      f"only {num_classes}: set config.num_classes, or evaluate on other data."
+      f"{eval_source.data} has {eval_source.num_classes} classes, but the "
+      f"model only {num_classes}: set config.num_classes, or evaluate on other "
+      "data."
     )
   # Any multiple of the number of devices will do: metrics do not depend on it.
   batch_size = section.batch_size or run.input.batch_size

@@ -272,9 +272,10 @@ def _check_labels(source: Source, batch: dict[str, np.ndarray]) -> None:
   bad = (label < 0) | (label >= source.num_classes)
   if bad.any():
     first = int(np.argmax(bad))
+    example = source.describe(int(batch["index"][first]))
     raise InputError(
-      f"{source.describe(int(batch['index'][first]))} of {source.data!r}, split "
-      f"{source.split!r}, has label {label[first]}, but the data set has classes "
+      f"{example} of {source.data!r}, split {source.split!r}, has label "
+      f"{label[first]}, but the data set has classes "
       f"0..{source.num_classes - 1}. Splits whose labels are secret use -1: "
       "choose another split."
     )
