@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import models
+from vitjax import models, trees
 from vitjax.models import common, convnext, mixer, nfnet, resnet
-from vitjax.weights import npz
 
 FAMILIES = {
   "convnext": convnext,
@@ -37,7 +36,7 @@ TINY = {
 def shapes(model, image_size):
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
   tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-  return npz.flatten(tree)
+  return trees.flatten(tree)
 
 
 def tiny(kind, **options):

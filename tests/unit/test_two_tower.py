@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.models import two_tower
 from vitjax.weights import layouts, npz
 
@@ -22,7 +22,7 @@ TINY = {
 
 def shapes(model, inputs):
   params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
-  return {name: x.shape for name, x in npz.flatten(params).items()}
+  return {name: x.shape for name, x in trees.flatten(params).items()}
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -93,7 +93,7 @@ def random_params(model, inputs=None):
   """Numbers that are neither zero nor equal, unlike those of `init`."""
   inputs = inputs or model.example_inputs(32)
   rng = np.random.default_rng(0)
-  return npz.unflatten(
+  return trees.unflatten(
     {
       name: rng.standard_normal(shape, dtype=np.float32)
       for name, shape in shapes(model, inputs).items()
@@ -217,9 +217,9 @@ def test_a_layout_round_trips(layout, scan_layers, tmp_path):
   file = tmp_path / "towers.npz"
   weights.save(file, params, model, layout=layout)
   assert layouts.recognise(npz.read(file)).NAME == layout
-  again = weights.load(file, model, inputs=model.example_inputs(32))
-  want = npz.flatten(params)
-  got = npz.flatten(again)
+  again = weights.load(file, model, image_size=32)
+  want = trees.flatten(params)
+  got = trees.flatten(again)
   assert got.keys() == want.keys()
   for name, x in got.items():
     np.testing.assert_array_equal(x, want[name], err_msg=name)
@@ -227,7 +227,7 @@ def test_a_layout_round_trips(layout, scan_layers, tmp_path):
 
 def test_written_names_are_the_published_ones():
   model = models.create("two_tower", **TINY, bias_init=-10.0)
-  flat = npz.flatten(random_params(model))
+  flat = trees.flatten(random_params(model))
   siglip = layouts.get("siglip").from_vitjax(flat, model)
   assert siglip.keys() == {f"params/{name}" for name in flat}
   del flat["b"]
@@ -263,8 +263,8 @@ def test_stacked_files_fit_models_with_single_blocks(tmp_path):
   )
   params = random_params(stacked)
   file = tmp_path / "siglip2.npz"
-  weights.save(file, params, stacked, layout="siglip")
-  again = weights.load(file, single, inputs=single.example_inputs(32))
+  weights.save(file, params, stacked)
+  again = weights.load(file, single, image_size=32)
   image, text = batch()
   for got, want in zip(
     apply(single, again, image, text)[:2],
@@ -292,7 +292,7 @@ def test_one_tower_of_a_file(tmp_path):
 
 def test_the_second_position_table_of_old_files_is_added():
   model = models.create("two_tower", **TINY)
-  flat = npz.flatten(random_params(model))
+  flat = trees.flatten(random_params(model))
   old = dict(flat)
   old["txt/Encoder_0/pos_embedding"] = np.ones((1, 4, 32), np.float32)
   got = layouts.get("siglip").to_vitjax(old, model)
@@ -304,7 +304,7 @@ def test_the_second_position_table_of_old_files_is_added():
 
 def test_lit_cannot_hold_a_bias():
   model = models.create("two_tower", **TINY, bias_init=-10.0)
-  flat = npz.flatten(random_params(model))
+  flat = trees.flatten(random_params(model))
   with pytest.raises(ValueError, match="cannot hold b"):
     layouts.get("lit").from_vitjax(flat, model)
 
