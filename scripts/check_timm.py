@@ -1,7 +1,7 @@
 """Checks exports: timm has to give the logits that vitjax gives.
 
-  python scripts/check_timm.py export FOLDER     # where vitjax is installed
-  python scripts/check_timm.py compare FOLDER    # where timm is installed
+  python -m scripts.check_timm export FOLDER     # where vitjax is installed
+  python -m scripts.check_timm compare FOLDER    # where timm is installed
 
 The first writes models with random weights, in the layouts that timm reads,
 and their logits for random images. The second loads each file into timm,
@@ -156,7 +156,11 @@ def compare(folder: pathlib.Path, names: list[str]) -> None:
     facts = json.loads(file.with_suffix(".json").read_text())
     with np.load(file.with_suffix(".logits.npz")) as arrays:
       image, want = arrays["image"], arrays["logits"]
-    model = timm.create_model(facts["timm_model"], **facts.get("timm", {}))
+    arguments = facts["timm"]
+    if facts["layout"] in ("timm_mixer", "timm_eva"):
+      act_layer = timm.layers.get_act_layer(arguments["act_layer"])
+      arguments = {**arguments, "act_layer": act_layer}
+    model = timm.create_model(facts["timm_model"], **arguments)
     if file.suffix == ".npz":
       model.load_pretrained(str(file))
     else:

@@ -369,3 +369,10 @@ def test_integers_are_no_weights(tmp_path):
   np.savez(tmp_path / "x.npz", **flat)
   with pytest.raises(ValueError, match=r"Not floating point: head/bias int64"):
     weights.load(tmp_path / "x.npz", model)
+
+
+def test_fetch_is_part_of_weights(tmp_path):
+  (tmp_path / "x.npz").touch()
+  assert weights.fetch(tmp_path / "x.npz") == tmp_path / "x.npz"
+  with pytest.raises(AttributeError, match="no attribute 'fech'"):
+    _ = weights.fech

@@ -96,6 +96,19 @@ def require(model, family: str, layout: str) -> None:
     )
 
 
+def timm_facts(model) -> dict:
+  """Arguments for `timm.create_model`, beside the name of the network.
+
+  Models that take a class for `act_layer` take that of
+  `timm.layers.get_act_layer(name)`. NFNets there have the exact GELU only.
+  """
+  arguments = {"num_classes": model.num_classes or 0}
+  if hasattr(model, "gelu"):
+    act_layer = {"tanh": "gelu_tanh", "erf": "gelu"}[model.gelu]
+    arguments["act_layer"] = act_layer
+  return {"timm": arguments}
+
+
 def heads_in(num_heads: int) -> Kind:
   """Kernel of a query, key or value: (h e, d) to (d, h, e)."""
   return Kind(
