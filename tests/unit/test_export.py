@@ -91,6 +91,14 @@ def test_default_layout_of_two_towers():
     layouts.default(model, ".safetensors")
 
 
+def test_files_that_do_not_say_what_they_are(source, tmp_path):
+  run = vitjax.load(source)
+  weights.save(tmp_path / "y.npz", run.params, run.model)
+  match = r"y\.json beside it that says model, image_size, channels, prep"
+  with pytest.raises(ValueError, match=match):
+    export.export(tmp_path / "y.npz", tmp_path / "z.npz")
+
+
 @pytest.mark.slow
 def test_errors_are_one_line(source, tmp_path):
   def run(*flags):

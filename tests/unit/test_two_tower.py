@@ -288,6 +288,11 @@ def test_one_tower_of_a_file(tmp_path):
     )
     with pytest.raises(ValueError, match="':img' or ':txt' behind the file"):
       weights.load(file, tower, image_size=32)
+    tower = model.text_tower()
+    text = weights.load(f"{file}:txt", tower)
+    weights.save(tmp_path / "text.npz", text, tower)
+    for got in (text, weights.load(tmp_path / "text.npz", tower)):
+      jax.tree.map(np.testing.assert_array_equal, got, params["txt"])
 
 
 def test_the_second_position_table_of_old_files_is_added():

@@ -24,6 +24,7 @@ from types import ModuleType
 LAYOUTS = (
   "lit",
   "siglip",
+  "text_tower",
   "vision_transformer",
   "timm_eva",
   "deit",
