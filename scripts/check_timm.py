@@ -157,7 +157,7 @@ def compare(folder: pathlib.Path, names: list[str]) -> None:
     with np.load(file.with_suffix(".logits.npz")) as arrays:
       image, want = arrays["image"], arrays["logits"]
     arguments = facts["timm"]
-    if facts["layout"] in ("timm_mixer", "timm_eva"):
+    if facts["layout"] == "timm_mixer" and "act_layer" in arguments:
       act_layer = timm.layers.get_act_layer(arguments["act_layer"])
       arguments = {**arguments, "act_layer": act_layer}
     model = timm.create_model(facts["timm_model"], **arguments)

@@ -99,13 +99,13 @@ def require(model, family: str, layout: str) -> None:
 def timm_facts(model) -> dict:
   """Arguments for `timm.create_model`, beside the name of the network.
 
-  Models that take a class for `act_layer` take that of
-  `timm.layers.get_act_layer(name)`. NFNets there have the exact GELU only.
+  timm has the exact GELU by default; its NFNets and rotary ViTs have no other
+  and refuse `act_layer`. Its Mixers take it as a class, which is
+  `timm.layers.get_act_layer(name)`.
   """
   arguments = {"num_classes": model.num_classes or 0}
-  if hasattr(model, "gelu"):
-    act_layer = {"tanh": "gelu_tanh", "erf": "gelu"}[model.gelu]
-    arguments["act_layer"] = act_layer
+  if getattr(model, "gelu", "erf") == "tanh":
+    arguments["act_layer"] = "gelu_tanh"
   return {"timm": arguments}
 
 
