@@ -104,7 +104,13 @@ def test_unknown_variant(family, variant):
     models.create(family, variant=variant)
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize(
+  "kind",
+  [
+    pytest.param(kind, marks=() if kind == "mixer" else pytest.mark.slow)
+    for kind in TINY
+  ],
+)
 def test_bfloat16(kind):
   """Logits and parameters stay in float32, the rest is close to float32."""
   image = np.random.default_rng(1).normal(size=(2, 32, 32, 3))
@@ -172,6 +178,7 @@ def test_drop_path_rescales(rescale):
   assert 0.7 < kept.mean() < 0.8
 
 
+@pytest.mark.slow
 def test_dropout_of_nfnet():
   """In front of the head, in training only."""
   model = tiny("nfnet", depths=(1,), widths=(256,), dropout_rate=0.5)

@@ -137,7 +137,8 @@ def test_t_starts_at_the_logarithm_and_b_as_given():
   model = models.create(
     "two_tower", text=text, temperature_init=10.0, bias_init=-10.0
   )
-  params = model.init(jax.random.key(0), None, batch()[1])["params"]
+  init = jax.jit(lambda key, text: model.init(key, None, text)["params"])
+  params = init(jax.random.key(0), batch()[1])
   np.testing.assert_allclose(params["t"], [np.log(10)], rtol=1e-6)
   np.testing.assert_array_equal(params["b"], [-10])
 
@@ -193,6 +194,7 @@ def test_bert_does_not_read_padding(bert):
   np.testing.assert_array_equal(attention[0, :, 0, 3:], 0)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_for_towers_and_not_for_embeddings():
   model = models.create("two_tower", **TINY, dtype="bfloat16")
   params = random_params(model)
@@ -245,6 +247,7 @@ def test_written_names_are_the_published_ones():
   } <= lit.keys()
 
 
+@pytest.mark.slow
 def test_stacked_files_fit_models_with_single_blocks(tmp_path):
   """SigLIP 2 stacks its blocks; a model need not."""
   image = {**TINY["image"], "depth": 2, "pool_type": "map"}

@@ -279,6 +279,7 @@ def test_reinit_and_ignore(file, caplog):
     assert line in caplog.text
 
 
+@pytest.mark.slow
 def test_fresh_parameters_are_those_of_init(file):
   model = tiny(num_classes=10, rep_size=8, head_zero_init=False)
   key = jax.random.key(3)
