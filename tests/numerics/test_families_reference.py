@@ -86,6 +86,7 @@ CASES = {
   ),
 }
 SLOW = {
+  "vt_Mixer-B_32",
   "timm_convnext_tiny",
   "timm_dm_nfnet_f0",
   "timm_resnetv2_50x1_bit",

@@ -104,13 +104,8 @@ def test_unknown_variant(family, variant):
     models.create(family, variant=variant)
 
 
-@pytest.mark.parametrize(
-  "kind",
-  [
-    pytest.param(kind, marks=() if kind == "mixer" else pytest.mark.slow)
-    for kind in TINY
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TINY)
 def test_bfloat16(kind):
   """Logits and parameters stay in float32, the rest is close to float32."""
   image = np.random.default_rng(1).normal(size=(2, 32, 32, 3))
