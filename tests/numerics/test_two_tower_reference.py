@@ -36,7 +36,13 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+  scope="module",
+  params=[
+    pytest.param("lit_Ti16_bert_base", marks=pytest.mark.slow),
+    "lit_Ti16_text_Ti",
+  ],
+)
 def loaded(request, tmp_path_factory):
   """A published case, our model and the converted parameters."""
   case = ref["load_case"](request.param, FOLDER)
