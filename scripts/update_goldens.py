@@ -16,8 +16,7 @@ import re
 import jax
 import jax.numpy as jnp
 
-from vitjax import models
-from vitjax.weights import npz
+from vitjax import models, trees
 
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ROOT / "tests" / "golden" / "trees"
@@ -42,7 +41,7 @@ def shapes(name: str) -> dict[str, list[int]]:
   else:
     model = models.create(name, num_classes=1000)
   tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
-  flat = npz.flatten(tree)
+  flat = trees.flatten(tree)
   assert all(x.dtype == jnp.float32 for x in flat.values())
   return {path: list(x.shape) for path, x in flat.items()}
 

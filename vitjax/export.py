@@ -1,44 +1,60 @@
 r"""Writes the parameters of a run as a file for other frameworks.
 
   python -m vitjax.export --model=runs/quickstart --format=npz --out=digits.npz
+  python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
 
 Beside the arrays, a JSON file with the same name says which model they are
-of, how images are prepared for it and what its classes are called.
+of, how images are prepared for it and what its classes are called. Without
+--layout, `.npz` has the names of big_vision and `.safetensors` those of timm.
 """
 
+import os
 import pathlib
 
 from absl import app, flags, logging
+
+import vitjax
 
 _MODEL = flags.DEFINE_string(
   "model", None, "Run folder, or an exported file.", required=True
 )
 _OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
-_FORMAT = flags.DEFINE_enum("format", "npz", ["npz"], "Kind of file.")
+_FORMAT = flags.DEFINE_enum(
+  "format", None, ["npz", "safetensors"], "Kind of file; --out ends in it."
+)
 _LAYOUT = flags.DEFINE_string(
-  "layout", "big_vision", "Whose names the arrays get; see vitjax.weights."
+  "layout", None, "Whose names the arrays get; a wrong one lists them all."
 )
 _STEP = flags.DEFINE_string(
   "step", "latest", "Checkpoint of a run folder: latest, best or a number."
 )
 
 
+def export(
+  model: str | os.PathLike,
+  out: str | os.PathLike,
+  *,
+  layout: str | None = None,
+  step: int | str = "latest",
+) -> None:
+  """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
+  run = vitjax.load(model, step=step)
+  vitjax.weights.save(
+    out, run.params, run.model, layout=layout, metadata=run.metadata
+  )
+
+
 def main(argv: list[str]) -> None:
-  """Loads, converts, writes."""
+  """Reads the flags, and reports errors in one line."""
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
-  import vitjax
-
   out = pathlib.Path(_OUT.value)
-  if out.suffix != f".{_FORMAT.value}":
+  if _FORMAT.value and out.suffix != f".{_FORMAT.value}":
     raise app.UsageError(f"--out={out} has to end in .{_FORMAT.value}.")
-  step = _STEP.value
+  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   try:
-    run = vitjax.load(_MODEL.value, step=int(step) if step.isdigit() else step)
-    vitjax.weights.save(
-      out, run.params, run.model, layout=_LAYOUT.value, metadata=run.metadata
-    )
-  except (ValueError, OSError, RuntimeError) as e:
+    export(_MODEL.value, out, layout=_LAYOUT.value, step=step)
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
   logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))
 

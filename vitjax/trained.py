@@ -59,10 +59,12 @@ def load(path: str | os.PathLike, *, step: int | str = "latest") -> Trained:
     _, params, _ = checkpoint.load_params(path / "checkpoints", step=step)
   else:
     metadata = weights.read_metadata(path)
-    if "model" not in metadata:
+    needed = ("model", "image_size", "channels", "preprocess")
+    if missing := [key for key in needed if key not in metadata]:
       raise ValueError(
-        f"{path} has no {path.with_suffix('.json').name} beside it that names "
-        "its model. Use vitjax.models.create(...) and vitjax.weights.load(...)."
+        f"{path} has no {path.with_suffix('.json').name} beside it that says "
+        f"{', '.join(missing)}. Use vitjax.models.create(...) and "
+        "vitjax.weights.load(...)."
       )
     model = models.create(**metadata["model"])
     params = weights.load(path, model, channels=metadata["channels"])

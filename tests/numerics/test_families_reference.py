@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import models, weights
-from vitjax.weights import npz
+from vitjax import models, trees, weights
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 ref = runpy.run_path(str(FOLDER / "refweights.py"))
@@ -87,6 +86,7 @@ CASES = {
   ),
 }
 SLOW = {
+  "vt_Mixer-B_32",
   "timm_convnext_tiny",
   "timm_dm_nfnet_f0",
   "timm_resnetv2_50x1_bit",
@@ -131,7 +131,7 @@ def test_logits(name, tmp_path):
   apply = compiled(model)
   right = distance(name, apply, params)
   if callable(mistake):
-    params = npz.unflatten(mistake(npz.flatten(params)))
+    params = trees.unflatten(mistake(trees.flatten(params)))
   else:
     apply = compiled(build(name, **mistake))
   wrong = distance(name, apply, params)

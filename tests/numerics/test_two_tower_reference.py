@@ -6,9 +6,9 @@ import runpy
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.models import common
-from vitjax.weights import layouts, npz
+from vitjax.weights import layouts
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 ref = runpy.run_path(str(FOLDER / "refweights.py"))
@@ -36,7 +36,13 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+  scope="module",
+  params=[
+    pytest.param("lit_Ti16_bert_base", marks=pytest.mark.slow),
+    "lit_Ti16_text_Ti",
+  ],
+)
 def loaded(request, tmp_path_factory):
   """A published case, our model and the converted parameters."""
   case = ref["load_case"](request.param, FOLDER)
@@ -45,11 +51,11 @@ def loaded(request, tmp_path_factory):
   if model.text_model == "text":
     file = tmp_path_factory.mktemp("lit") / "weights.npz"
     np.savez(file, **flat)
-    params = weights.load(file, model, inputs=model.example_inputs(224))
+    params = weights.load(file, model, image_size=224)
   else:  # 440 MB: not through a file
     layout = layouts.recognise(flat)
     assert layout.NAME == "lit"
-    params = npz.unflatten(layout.to_vitjax(flat, model))
+    params = trees.unflatten(layout.to_vitjax(flat, model))
   return case, model, params
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.special
 
+from vitjax import trees
 from vitjax.models import common, vit
-from vitjax.weights import npz
 from vitjax.weights.layouts import timm_vit
 
 # Two blocks in float32 against float64.
@@ -156,7 +156,7 @@ def test_blocks(parallel, differential, scan):
     remat="full",
     final_norm=False,
   )
-  params = npz.unflatten(timm_vit.to_vitjax(flat, model))["Transformer"]
+  params = trees.unflatten(timm_vit.to_vitjax(flat, model))["Transformer"]
   x = rng.normal(size=(1, L, D)).astype(np.float32)
   got, _ = jax.jit(encoder.apply)({"params": params}, jnp.asarray(x))
   want = reference(x[0].astype(float), flat, parallel, differential)
@@ -210,7 +210,7 @@ def test_rotated_attention(scan):
   )
   image = rng.normal(size=image.shape).astype(np.float32)
   _, out = jax.jit(model.apply)({"params": params}, image)
-  flat = npz.flatten(params["Transformer"])
+  flat = trees.flatten(params["Transformer"])
   block = "encoderblock" if scan else "encoderblock_0"
   attention = f"{block}/MultiHeadDotProductAttention_0"
   flat = {n: p[0] if scan and block in n else p for n, p in flat.items()}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 ref = runpy.run_path(str(FOLDER / "refweights.py"))
@@ -64,10 +64,14 @@ def load(name, folder, model):
   return weights.load(file, model)
 
 
-def distance(name, model, params):
+@functools.cache
+def compiled(name):
+  return jax.jit(build(name).apply)
+
+
+def distance(name, apply, params):
   """Largest |difference| of the outputs, relative to the largest |output|."""
-  image = ref["images"](case(name))
-  _, out = jax.jit(model.apply)({"params": params}, image)
+  _, out = apply({"params": params}, ref["images"](case(name)))
   worst = 0.0
   for key, want in case(name)["outputs"].items():
     want = np.asarray(want, np.float32)
@@ -76,8 +80,75 @@ def distance(name, model, params):
   return worst
 
 
+# What a conversion may get wrong. It costs no second compilation, so that each
+# case has one: functions of the raw file and of our flat parameters.
+def transpose(path):
+  """Exchanges the last two axes of every array whose name ends in `path`."""
+
+  def mistake(raw, flat):
+    return {
+      name: x.swapaxes(-1, -2).reshape(x.shape) if name.endswith(path) else x
+      for name, x in flat.items()
+    }
+
+  return mistake
+
+
+def swap(a, b):
+  """Exchanges every array called `a` with its neighbour called `b`."""
+
+  def mistake(raw, flat):
+    new = {name: flat[name.replace(a, b)] for name in flat if a in name}
+    new |= {name: flat[name.replace(b, a)] for name in flat if b in name}
+    assert new
+    return {**flat, **new}
+
+  return mistake
+
+
+def reverse_blocks(raw, flat):
+  return {
+    name: x[::-1] if "encoderblock/" in name else x for name, x in flat.items()
+  }
+
+
+def without_class_row(raw, flat):
+  table = raw["Transformer/posembed_input/pos_embedding"]
+  return {**flat, "cls": flat["cls"] - table[:, :1]}
+
+
+def with_class_row(raw, flat):
+  return {**flat, "cls": flat["cls"] + flat["pos_embedding"][:, :1]}
+
+
+def without_registers(raw, flat):
+  return {**flat, "registers": 0 * flat["registers"]}
+
+
+def without_norm(raw, flat):
+  name = "Transformer/encoder_norm/scale"
+  return {**flat, name: np.ones_like(flat[name])}
+
+
+MISTAKES = {
+  "bv_mu_16_map": without_norm,
+  "bv_Ti_16_tok": swap("LayerNorm_0", "LayerNorm_1"),
+  "bv_Ti_16_scan_map": reverse_blocks,
+  "bv_S_16_gap_sincos2d_rep": transpose("pre_logits/kernel"),
+  "vt_ViT-Ti_16": without_class_row,
+  "vt_ViT-S_16-gap-norep": transpose("query/kernel"),
+  "vt_ViT-Ti_16_representation_size192": transpose("pre_logits/kernel"),
+  "timm_vit_small_patch16_224": swap("/key/", "/value/"),
+  "timm_vit_wee_patch16_reg1_gap_256": swap("LayerScale_0", "LayerScale_1"),
+  "timm_vit_little_patch16_reg4_gap_256": without_registers,
+  "timm_deit3_small_patch16_224": with_class_row,
+}
+
+
 # Seen in other cases too: by structure, not by size.
 SLOW = (
+  "bv_S_16_gap_sincos2d_rep",
+  "timm_vit_wee_patch16_reg1_gap_256",
   "vt_ViT-S_16-gap-norep",
   "vt_ViT-Ti_16_representation_size192",
   "timm_vit_small_patch16_224",
@@ -93,50 +164,34 @@ SLOW = (
   ],
 )
 def test_logits(name, tmp_path):
-  model = build(name)
-  gap = distance(name, model, load(name, tmp_path, model))
-  print(f"{name}: {gap:.1e}")
-  assert gap < TOLERANCE
-
-
-# Bugs that a conversion or a model may have, each in the smallest case that
-# can show it: (case, options of the model, change of the parameters).
-def transpose(*path):
-  def change(params):
-    flat = weights.npz.flatten(params)
-    for name in flat:
-      if name.endswith("/".join(path)):
-        flat[name] = flat[name].swapaxes(-1, -2).reshape(flat[name].shape)
-    return weights.npz.unflatten(flat)
-
-  return change
-
-
-def without_norm(params):
-  flat = weights.npz.flatten(params)
-  flat["Transformer/encoder_norm/scale"] = (
-    0 * flat["Transformer/encoder_norm/scale"] + 1
-  )
-  return weights.npz.unflatten(flat)
-
-
-MUTATIONS = {
-  "erf": ("bv_mu_16_map", {"gelu": "erf"}, None),
-  "epsilon": ("bv_mu_16_map", {"layer_norm_eps": 1e-3}, None),
-  "heads": ("bv_mu_16_map", {}, transpose("query", "kernel")),
-  "kernel": ("bv_mu_16_map", {}, transpose("embedding", "kernel")),
-  "norm": ("bv_mu_16_map", {}, without_norm),
-}
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_bugs_are_seen(mutation, tmp_path):
-  name, options, change = MUTATIONS[mutation]
   params = load(name, tmp_path, build(name))
-  model = build(name, **options)
-  gap = distance(name, model, change(params) if change else params)
-  print(f"{mutation}: {gap:.1e}")
-  assert gap > 3 * TOLERANCE
+  apply = compiled(name)
+  right = distance(name, apply, params)
+  flat = MISTAKES[name](ref["weights"](case(name)), trees.flatten(params))
+  wrong = distance(name, apply, trees.unflatten(flat))
+  print(f"{name}: {right:.1e}; with a mistake {wrong:.1e}")
+  assert right < TOLERANCE
+  assert wrong > 3 * TOLERANCE
+
+
+# Options and conversions once more, in the smallest case.
+OPTIONS = {"erf": {"gelu": "erf"}, "epsilon": {"layer_norm_eps": 1e-3}}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_wrong_options_are_seen(options, tmp_path):
+  name = "bv_mu_16_map"
+  params = load(name, tmp_path, build(name))
+  apply = jax.jit(build(name, **options).apply)
+  assert distance(name, apply, params) > 3 * TOLERANCE
+
+
+@pytest.mark.parametrize("path", ["query/kernel", "embedding/kernel"])
+def test_transposed_kernels_are_seen(path, tmp_path):
+  name = "bv_mu_16_map"
+  flat = trees.flatten(load(name, tmp_path, build(name)))
+  params = trees.unflatten(transpose(path)(None, flat))
+  assert distance(name, compiled(name), params) > 3 * TOLERANCE
 
 
 @pytest.mark.slow
@@ -151,7 +206,8 @@ def test_bugs_are_seen(mutation, tmp_path):
 )
 def test_wrong_gelu_is_seen_in_full_models(name, options, tmp_path):
   params = load(name, tmp_path, build(name))
-  assert distance(name, build(name, **options), params) > 3 * TOLERANCE
+  apply = jax.jit(build(name, **options).apply)
+  assert distance(name, apply, params) > 3 * TOLERANCE
 
 
 @pytest.mark.slow

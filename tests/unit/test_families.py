@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import models
+from vitjax import models, trees
 from vitjax.models import common, convnext, mixer, nfnet, resnet
-from vitjax.weights import npz
 
 FAMILIES = {
   "convnext": convnext,
@@ -37,7 +36,7 @@ TINY = {
 def shapes(model, image_size):
   image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
   tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-  return npz.flatten(tree)
+  return trees.flatten(tree)
 
 
 def tiny(kind, **options):
@@ -105,6 +104,7 @@ def test_unknown_variant(family, variant):
     models.create(family, variant=variant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TINY)
 def test_bfloat16(kind):
   """Logits and parameters stay in float32, the rest is close to float32."""
@@ -173,6 +173,7 @@ def test_drop_path_rescales(rescale):
   assert 0.7 < kept.mean() < 0.8
 
 
+@pytest.mark.slow
 def test_dropout_of_nfnet():
   """In front of the head, in training only."""
   model = tiny("nfnet", depths=(1,), widths=(256,), dropout_rate=0.5)

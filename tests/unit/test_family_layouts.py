@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.models import resnet
 from vitjax.weights import layouts, npz
 from vitjax.weights.layouts import timm_hybrid, timm_nfnet
@@ -116,8 +116,8 @@ def test_round_trip(layout, kind, tmp_path):
   assert known_name in names
   if layout != "big_vision":
     assert layouts.recognise(names).NAME == layout
-  got = npz.flatten(weights.load(file, model, image_size=32))
-  want = npz.flatten(params)
+  got = trees.flatten(weights.load(file, model, image_size=32))
+  want = trees.flatten(params)
   assert got.keys() == want.keys()
   rtol = 1e-6 if kind in scaled else 0
   for name in want:
@@ -133,7 +133,7 @@ def test_another_family_is_refused(layout):
   model, params = tiny(kind)
   converter = layouts.get(layout)
   with pytest.raises(ValueError, match=f"layout '{layout}' holds models of"):
-    converter.from_vitjax(npz.flatten(params), model)
+    converter.from_vitjax(trees.flatten(params), model)
   with pytest.raises(ValueError, match=r"Create it with models\.create"):
     converter.to_vitjax({}, model)
 
@@ -149,14 +149,14 @@ def test_another_family_is_refused(layout):
 def test_what_a_layout_cannot_hold(layout, kind, message):
   model, params = tiny(kind)
   with pytest.raises(ValueError, match=f"(?i){message}"):
-    layouts.get(layout).from_vitjax(npz.flatten(params), model)
+    layouts.get(layout).from_vitjax(trees.flatten(params), model)
 
 
 def test_old_mixer(tmp_path):
   """big_vision's first layout: other names, singleton axes, one counter."""
   model, params = tiny("mixer")
   old = {}
-  for name, x in npz.flatten(params).items():
+  for name, x in trees.flatten(params).items():
     parts = name.split("/")
     if parts[0].startswith("MixerBlock_"):
       parts[0] = parts[0].replace("MixerBlock", "Mixer/encoderblock")
@@ -172,8 +172,8 @@ def test_old_mixer(tmp_path):
       parts[0] = "embedding"
     old["opt/target/" + "/".join(parts)] = x
   np.savez(tmp_path / "x.npz", **old)
-  got = npz.flatten(weights.load(tmp_path / "x.npz", model, image_size=32))
-  for name, x in npz.flatten(params).items():
+  got = trees.flatten(weights.load(tmp_path / "x.npz", model, image_size=32))
+  for name, x in trees.flatten(params).items():
     np.testing.assert_array_equal(got[name], x, err_msg=name)
 
 
@@ -182,21 +182,21 @@ def test_old_group_norms(kind, tmp_path):
   """Scale and bias of group norms were (1, 1, 1, c) once."""
   model, params = tiny(kind)
   layout = "vision_transformer" if kind == "hybrid" else "bit"
-  flat = layouts.get(layout).from_vitjax(npz.flatten(params), model)
+  flat = layouts.get(layout).from_vitjax(trees.flatten(params), model)
   for name, x in flat.items():
     module, _, leaf = name.rpartition("/")
     if leaf == "scale" and module.rpartition("/")[2].startswith("gn"):
       flat[name] = x.reshape(1, 1, 1, -1)
       flat[f"{module}/bias"] = flat[f"{module}/bias"].reshape(1, 1, 1, -1)
   np.savez(tmp_path / "x.npz", **flat)
-  got = npz.flatten(weights.load(tmp_path / "x.npz", model, image_size=32))
-  for name, x in npz.flatten(params).items():
+  got = trees.flatten(weights.load(tmp_path / "x.npz", model, image_size=32))
+  for name, x in trees.flatten(params).items():
     np.testing.assert_array_equal(got[name], x, err_msg=name)
 
 
 def test_numbered_convolutions_of_bit(tmp_path):
   model, params = tiny("bit")
-  flat = layouts.get("tf_bit").from_vitjax(npz.flatten(params), model)
+  flat = layouts.get("tf_bit").from_vitjax(trees.flatten(params), model)
   numbered = {
     name.replace("b/standardized_conv2d/", "b/standardized_conv2d_7/"): x
     for name, x in flat.items()
@@ -208,7 +208,7 @@ def test_numbered_convolutions_of_bit(tmp_path):
 
 def test_unknown_array_is_reported(tmp_path):
   model, params = tiny("nfnet")
-  flat = layouts.get("timm_nfnet").from_vitjax(npz.flatten(params), model)
+  flat = layouts.get("timm_nfnet").from_vitjax(trees.flatten(params), model)
   np.savez(
     tmp_path / "x.npz",
     **flat,

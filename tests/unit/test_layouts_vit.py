@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.weights import files, layouts, npz
 
 
@@ -31,7 +31,7 @@ def random_params(model, size=32):
 
 
 def assert_equal(got, want):
-  got, want = npz.flatten(got), npz.flatten(want)
+  got, want = trees.flatten(got), trees.flatten(want)
   assert got.keys() == want.keys()
   for name in want:
     np.testing.assert_array_equal(got[name], want[name], err_msg=name)
@@ -69,7 +69,7 @@ def test_timm_round_trip(kind, tmp_path):
 def test_rotary_round_trip(qkv_bias):
   options = {"num_registers": 1, "fc_norm": True, "posemb": "rope", **LS}
   model = tiny(key_bias=False, qkv_bias=qkv_bias, **options)
-  params = npz.flatten(random_params(model))
+  params = trees.flatten(random_params(model))
   layout = layouts.get("timm_eva")
   flat = layout.from_vitjax(params, model)
   assert layouts.recognise(flat).NAME == "timm_eva"
@@ -87,7 +87,7 @@ def test_timm_names_and_order():
   """The rows of fused layers, spelled out."""
   model = tiny(parallel=True, mlp_dim=20)
   params = random_params(model)
-  flat = layouts.get("timm_vit").from_vitjax(npz.flatten(params), model)
+  flat = layouts.get("timm_vit").from_vitjax(trees.flatten(params), model)
   block = params["Transformer"]["encoderblock_1"]
   attention = block["MultiHeadDotProductAttention_0"]
   fused = flat["blocks.1.in_proj.weight"]
@@ -115,7 +115,7 @@ def test_position_rows_of_timm():
   new = tiny(num_registers=2, pool_type="tok")
   params = random_params(old, 48)
   layout = layouts.get("timm_vit")
-  flat = layout.from_vitjax(npz.flatten(params), old)
+  flat = layout.from_vitjax(trees.flatten(params), old)
   got = layout.to_vitjax(flat, new)
   table = params["pos_embedding"]
   np.testing.assert_array_equal(got["pos_embedding"], table[:, 3:])
@@ -128,7 +128,7 @@ def test_position_rows_of_timm():
   image = jnp.ones((1, 48, 48, 3))
   want = jax.jit(old.apply)({"params": params}, image)[0]
   for model, tree in ((new, got), (old, back)):
-    tree = {"params": npz.unflatten(tree)}
+    tree = {"params": trees.unflatten(tree)}
     np.testing.assert_allclose(
       jax.jit(model.apply)(tree, image)[0], want, rtol=1e-5, atol=1e-5
     )
@@ -136,7 +136,7 @@ def test_position_rows_of_timm():
 
 def test_original_deit():
   model = tiny(**TIMM["deit3"])
-  params = npz.flatten(random_params(model))
+  params = trees.flatten(random_params(model))
   layout = layouts.get("deit")
   flat = layout.from_vitjax(params, model)
   assert "blocks.1.gamma_2" in flat
@@ -164,13 +164,13 @@ def test_hf_round_trip(options, tmp_path):
   assert layouts.recognise(bare).NAME == "hf_vit"
   headless = tiny(num_classes=None, **options)
   got = layouts.get("hf_vit").to_vitjax(bare, headless)
-  want = npz.flatten(params)
+  want = trees.flatten(params)
   assert_equal(got, {n: x for n, x in want.items() if "head" not in n})
 
 
 def test_hf_pooler_is_pre_logits():
   model = tiny(num_classes=None, rep_size=8, **TOKEN)
-  params = npz.flatten(random_params(model))
+  params = trees.flatten(random_params(model))
   flat = layouts.get("hf_vit").from_vitjax(params, model)
   np.testing.assert_array_equal(
     flat["vit.pooler.dense.weight"], params["pre_logits/kernel"].T
@@ -275,11 +275,13 @@ def test_safetensors_types_and_sub_trees(tmp_path):
 
 def test_suffixes(tmp_path):
   with pytest.raises(ValueError, match=r"unknown suffix. Known: \.npz"):
+    (tmp_path / "x.h5").touch()
     files.read(tmp_path / "x.h5")
   with pytest.raises(ValueError, match=r"cannot be written: use .*\.npz"):
     files.write(tmp_path / "x.pth", {})
-  with pytest.raises(FileNotFoundError, match="do not exist"):
-    files.read(tmp_path / "x.safetensors")
+  for name in ("x.safetensors", "ViT-B_16"):
+    with pytest.raises(FileNotFoundError, match=r"pass the path.*fetch\("):
+      files.read(tmp_path / name)
 
 
 @pytest.mark.skipif(

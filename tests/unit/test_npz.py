@@ -105,10 +105,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     raise RuntimeError
   assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
   np.testing.assert_array_equal(npz.read(file)["x"], [1])
-
-
-def test_flatten_and_back():
-  tree = {"b": {"c": 1, "a": 2}, "a": 3}
-  flat = npz.flatten(tree)
-  assert list(flat.items()) == [("a", 3), ("b/a", 2), ("b/c", 1)]
-  assert npz.unflatten(flat) == tree

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.weights import layouts, npz
 
 
@@ -31,7 +31,7 @@ def random_params(model, image_size=(32, 32)):
 
 
 def assert_equal(got, want):
-  got, want = npz.flatten(got), npz.flatten(want)
+  got, want = trees.flatten(got), trees.flatten(want)
   assert got.keys() == want.keys()
   for name in want:
     np.testing.assert_array_equal(got[name], want[name], err_msg=name)
@@ -95,7 +95,7 @@ def test_linen_numbers_in_the_old_place(tmp_path):
   """vision_transformer's own trees have these; its files the older ones."""
   model = tiny()
   params = random_params(model)
-  flat = npz.flatten(params)
+  flat = trees.flatten(params)
   flat["Transformer/posembed_input/pos_embedding"] = flat.pop("pos_embedding")
   npz.write(tmp_path / "x.npz", flat)
   assert_equal(weights.load(tmp_path / "x.npz", model), params)
@@ -106,7 +106,7 @@ def test_linen_numbers_in_the_old_place(tmp_path):
 def test_prefixes_of_big_vision(prefix, kind, tmp_path):
   model = tiny(**MODELS[kind])
   params = random_params(model)
-  flat = {f"{prefix}{n}": x for n, x in npz.flatten(params).items()}
+  flat = {f"{prefix}{n}": x for n, x in trees.flatten(params).items()}
   if prefix == "opt/target/":
     flat["opt/state/step"] = np.ones(())
   np.savez(tmp_path / "x.npz", **flat)
@@ -140,7 +140,7 @@ def test_oldest_files_of_big_vision(prefix, tmp_path):
     "pos_embedding": "Transformer/pos_embedding",
   }
   flat = {}
-  for name, x in npz.flatten(params).items():
+  for name, x in trees.flatten(params).items():
     for ours, theirs in old.items():
       if ours in name and (name.startswith("T") or not ours.endswith("_0/")):
         name = name.replace(ours, theirs)
@@ -202,11 +202,11 @@ def test_group_norms_of_old_hybrids_are_squeezed():
 
 def test_mixed_bfloat16(tmp_path):
   model = tiny(pool_type="tok")
-  flat = npz.flatten(random_params(model))
+  flat = trees.flatten(random_params(model))
   for name in ("pos_embedding", "cls"):
     flat[name] = flat[name].astype(ml_dtypes.bfloat16)
   np.savez(tmp_path / "x.npz", **{f"params/{n}": x for n, x in flat.items()})
-  got = npz.flatten(weights.load(tmp_path / "x.npz", model))
+  got = trees.flatten(weights.load(tmp_path / "x.npz", model))
   assert all(x.dtype == np.float32 for x in got.values())
   np.testing.assert_array_equal(got["cls"], flat["cls"].astype(np.float32))
 
@@ -255,7 +255,7 @@ def test_strict(file):
 
 def test_reinit_and_ignore(file, caplog):
   logging.getLogger("absl").propagate = True
-  params = npz.flatten(weights.load(file, tiny(rep_size=8)))
+  params = trees.flatten(weights.load(file, tiny(rep_size=8)))
   model = tiny(num_classes=10)
   with caplog.at_level("INFO", logger="absl"):
     got = weights.load(
@@ -266,7 +266,7 @@ def test_reinit_and_ignore(file, caplog):
       ignore=["pre_logits", "absent"],
       key=jax.random.key(1),
     )
-  got = npz.flatten(got)
+  got = trees.flatten(got)
   assert got["head/kernel"].shape == (8, 10)
   assert got["pos_embedding"].shape == (1, 16, 8)
   for name in got.keys() - {"head/kernel", "head/bias", "pos_embedding"}:
@@ -279,6 +279,7 @@ def test_reinit_and_ignore(file, caplog):
     assert line in caplog.text
 
 
+@pytest.mark.slow
 def test_fresh_parameters_are_those_of_init(file):
   model = tiny(num_classes=10, rep_size=8, head_zero_init=False)
   key = jax.random.key(3)
@@ -363,9 +364,16 @@ def test_unknown_layouts(tmp_path):
 def test_integers_are_no_weights(tmp_path):
   model = tiny()
   flat = {
-    f"params/{n}": x for n, x in npz.flatten(random_params(model)).items()
+    f"params/{n}": x for n, x in trees.flatten(random_params(model)).items()
   }
   flat["params/head/bias"] = np.ones(3, np.int64)
   np.savez(tmp_path / "x.npz", **flat)
   with pytest.raises(ValueError, match=r"Not floating point: head/bias int64"):
     weights.load(tmp_path / "x.npz", model)
+
+
+def test_fetch_is_part_of_weights(tmp_path):
+  (tmp_path / "x.npz").touch()
+  assert weights.fetch(tmp_path / "x.npz") == tmp_path / "x.npz"
+  with pytest.raises(AttributeError, match="no attribute 'fech'"):
+    _ = weights.fech

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -275,6 +276,11 @@ class Model(nn.Module):
     if self.num_classes:
       x = out["logits"] = nn.Dense(self.num_classes, name="head")(x)
     return x, out
+
+  @nn.nowrap
+  def example_inputs(self, *_) -> tuple[jax.ShapeDtypeStruct]:
+    """Shape of one text; that of an image does not matter."""
+    return (jax.ShapeDtypeStruct((1, self.max_len), jnp.int32),)
 
 
 def _dense(features: int, dtype: common.Dtype, name: str) -> nn.Dense:

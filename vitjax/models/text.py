@@ -10,6 +10,7 @@ logits over the vocabulary are not returned: no contrastive loss reads them.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -95,3 +96,8 @@ class Model(nn.Module):
     if self.num_classes:
       x = out["logits"] = nn.Dense(self.num_classes, name="head")(x)
     return x, out
+
+  @nn.nowrap
+  def example_inputs(self, *_) -> tuple[jax.ShapeDtypeStruct]:
+    """Shape of one text; that of an image does not matter."""
+    return (jax.ShapeDtypeStruct((1, self.max_len), jnp.int32),)

@@ -265,15 +265,12 @@ class Model(nn.Module):
 
   @nn.nowrap
   def example_inputs(
-    self, image_size: int | tuple[int, int]
+    self, image_size: int | tuple[int, int], channels: int = 3
   ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Shapes of one image and one text, which `init` needs both."""
     size = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    length = self.text_tower().max_len
-    return (
-      jax.ShapeDtypeStruct((1, *size, 3), jnp.float32),
-      jax.ShapeDtypeStruct((1, length), jnp.int32),
-    )
+    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    return image, *self.text_tower().example_inputs()
 
 
 def _normalise(z: Float[Array, "b d"]) -> Float[Array, "b d"]:

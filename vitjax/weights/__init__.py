@@ -2,9 +2,11 @@
 
 `load` is strict: what a file has too much or too little, or in another shape,
 is an error unless you ask for it by name. `save` writes the arrays and beside
-them a JSON file that says how to use them.
+them a JSON file that says how to use them. Nothing is downloaded unless you
+ask for that too: `load(fetch("sam/ViT-B_16"), model)`; see `download.fetch`.
 """
 
+import importlib
 import json
 import math
 import os
@@ -18,12 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from vitjax import trees
 from vitjax.weights import files, layouts, npz, resample
 
 Flat = dict[str, Any]
 
 # Position tables of images; a text tower's is not a grid.
 _TABLES = ("pos_embedding", "img/pos_embedding")
+
+
+def __getattr__(name: str):
+  if name == "fetch":
+    return importlib.import_module("vitjax.weights.download").fetch
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(
@@ -53,8 +62,8 @@ def load(
     image_size: pixels, or (height, width); None for what the file was made
       for. Position tables are resized to it.
     channels: of the images.
-    inputs: shapes of what the model is called with, where that is not one
-      image.
+    inputs: shapes of what the model is called with, where that is neither
+      one image nor what its method `example_inputs` says.
     reinit: parameters that start anew, such as ["head"] for other classes.
     ignore: arrays of the file to leave out, such as ["pre_logits"]. A pattern
       that the file does not have is fine.
@@ -79,7 +88,7 @@ def load(
   layout = layouts.recognise(flat)
   if inputs is None:
     size = image_size or metadata.get("image_size") or 224
-    inputs = [_image(_hw(size), channels)]
+    inputs = _inputs(model, size, channels)
   expected = _shapes(model, inputs)
   if layout is None and flat.keys() == expected.keys():
     layout = layouts.get("big_vision")  # our own names without a prefix
@@ -106,7 +115,8 @@ def load(
   }
   resized = {}
   fixed_size = image_size is not None or "image_size" in metadata
-  for name in _TABLES:
+  has_images = len(inputs[0].shape) == 4
+  for name in _TABLES if has_images else ():
     if name not in found or name not in expected:
       continue
     table, want = found[name], expected[name].shape
@@ -150,7 +160,7 @@ def load(
       )
   if "head/kernel" in found and not np.any(found["head/kernel"]):
     logging.warning("weights %s have a head of zeros: untrained.", source)
-  return npz.unflatten({name: {**found, **new}[name] for name in expected})
+  return trees.unflatten({name: {**found, **new}[name] for name in expected})
 
 
 def save(
@@ -158,7 +168,7 @@ def save(
   params: Mapping[str, Any],
   model,
   *,
-  layout: str = "big_vision",
+  layout: str | None = None,
   metadata: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes parameters in a published layout, and a JSON file beside them.
@@ -172,7 +182,8 @@ def save(
     file: path of the weights, .npz or .safetensors.
     params: nested dicts of arrays, as `model.init(...)["params"]`.
     model: the Linen module that they belong to.
-    layout: one of `layouts.LAYOUTS`.
+    layout: one of `layouts.LAYOUTS`; None for big_vision's in .npz and
+      timm's in .safetensors.
     metadata: what else a reader needs: "model" (name and options),
       "image_size", "preprocess", "class_names" and so on; JSON values.
 
@@ -180,7 +191,11 @@ def save(
     ValueError: if the layout is not known or cannot hold the model.
   """
   metadata = dict(metadata or {})
-  flat = {n: np.asarray(x, np.float32) for n, x in npz.flatten(params).items()}
+  flat = {
+    n: np.asarray(x, np.float32) for n, x in trees.flatten(params).items()
+  }
+  path, _ = npz.split_subtree(file)
+  layout = layout or layouts.default(model, path.suffix)
   converter = layouts.get(layout)
   out = converter.from_vitjax(flat, model)
   facts = {"layout": layout}
@@ -194,9 +209,8 @@ def save(
     for name in _TABLES:
       if name in flat:
         shape = flat[name].shape
-        facts["grid"] = _grid(model, [_image(_hw(size))], name, shape)
+        facts["grid"] = _grid(model, _inputs(model, size), name, shape)
   files.write(file, out)
-  path, _ = npz.split_subtree(file)
   with npz.atomic(path.with_suffix(".json")) as temporary:
     pathlib.Path(temporary).write_text(
       json.dumps({**metadata, **facts}, indent=2, sort_keys=True) + "\n"
@@ -231,9 +245,17 @@ def _image(hw: tuple[int, int], channels: int = 3) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((1, *hw, channels), jnp.float32)
 
 
+def _inputs(
+  model, size: int | Sequence[int], channels: int = 3
+) -> Sequence[jax.ShapeDtypeStruct]:
+  if hasattr(model, "example_inputs"):
+    return model.example_inputs(_hw(size), channels)
+  return [_image(_hw(size), channels)]
+
+
 def _shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
   tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-  return npz.flatten(tree.get("params", {}))
+  return trees.flatten(tree.get("params", {}))
 
 
 def _grid(
@@ -319,7 +341,7 @@ def _init(
 
   def init(key):
     zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
-    flat = npz.flatten(model.init(key, *zeros)["params"])
+    flat = trees.flatten(model.init(key, *zeros)["params"])
     return {name: flat[name] for name in names}
 
   key = jax.random.key(0) if key is None else key

@@ -43,6 +43,7 @@ def read(file: str | os.PathLike) -> Flat:
     ImportError: if reading it needs a package that is not installed.
   """
   path, subtree = npz.split_subtree(file)
+  npz.require_file(path)
   if path.suffix == ".npz":
     return npz.read(file)
   readers = {
@@ -56,8 +57,6 @@ def read(file: str | os.PathLike) -> Flat:
       f"weights {str(path)!r} have an unknown suffix. "
       f"Known: .npz, {', '.join(readers)}."
     )
-  if not path.exists():
-    raise FileNotFoundError(f"weights {str(path)!r} do not exist.")
   flat = readers[path.suffix](path)
   if not subtree:
     return flat

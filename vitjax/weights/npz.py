@@ -21,30 +21,6 @@ import numpy as np
 PREFIXES = ("params/", "opt/target/")
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested dicts to one dict with "/"-joined names, in sorted order."""
-  flat = {}
-  for name in sorted(tree):
-    value = tree[name]
-    if isinstance(value, Mapping):
-      flat.update(flatten(value, f"{prefix}{name}/"))
-    else:
-      flat[f"{prefix}{name}"] = value
-  return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Inverse of `flatten`."""
-  tree: dict[str, Any] = {}
-  for path, value in flat.items():
-    *parents, leaf = path.split("/")
-    node = tree
-    for name in parents:
-      node = node.setdefault(name, {})
-    node[leaf] = value
-  return tree
-
-
 def split_subtree(file: str | os.PathLike) -> tuple[pathlib.Path, str]:
   """Splits "two_towers.npz:img" into the path and the name of the sub-tree."""
   text = os.fspath(file)
@@ -82,8 +58,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
       has no such sub-tree.
   """
   path, subtree = split_subtree(file)
-  if not path.exists():
-    raise FileNotFoundError(f"weights {str(path)!r} do not exist.")
+  require_file(path)
   _refuse_pickle(path)
   try:
     # NumPy leaves a path that it fails on open, hence the file.
@@ -118,6 +93,19 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
       f"Known: {', '.join(known[:20])}."
     )
   return found
+
+
+def require_file(path: pathlib.Path) -> None:
+  """Says how to get a file that is not here.
+
+  Raises:
+    FileNotFoundError: if `path` does not exist.
+  """
+  if not path.exists():
+    raise FileNotFoundError(
+      f"weights {str(path)!r} do not exist here. For a published name, a URL "
+      "or gs://, pass the path that vitjax.weights.fetch(...) returns."
+    )
 
 
 def _refuse_pickle(path: pathlib.Path) -> None:

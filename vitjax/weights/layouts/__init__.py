@@ -24,6 +24,7 @@ from types import ModuleType
 LAYOUTS = (
   "lit",
   "siglip",
+  "text_tower",
   "vision_transformer",
   "timm_eva",
   "deit",
@@ -44,6 +45,16 @@ LAYOUTS = (
 )
 
 
+# timm's layout of each family that it has.
+_TIMM = {
+  "convnext": "timm_convnext",
+  "mixer": "timm_mixer",
+  "nfnet": "timm_nfnet",
+  "resnet": "timm_bit",
+  "vit": "timm_vit",
+}
+
+
 def get(name: str) -> ModuleType:
   """The layout of that name.
 
@@ -55,6 +66,30 @@ def get(name: str) -> ModuleType:
       f"layout={name!r} is not known. Known: {', '.join(LAYOUTS)}."
     )
   return importlib.import_module(f"{__name__}.{name}")
+
+
+def default(model, suffix: str) -> str:
+  """The layout in which `model` is written unless one is named.
+
+  `.safetensors` are read by timm, so they get its names; `.npz` get ours,
+  which are big_vision's.
+
+  Raises:
+    ValueError: if that is timm's and timm has no such model.
+  """
+  family = type(model).__module__.rpartition(".")[2]
+  if suffix != ".safetensors":
+    return "siglip" if family == "two_tower" else "big_vision"
+  if family not in _TIMM:
+    raise ValueError(
+      f"timm has no model of family {family!r}, whose layout {suffix} files "
+      "have by default. Name another layout, such as layout='big_vision'."
+    )
+  if family == "vit" and model.stem is not None:
+    return "timm_hybrid"
+  if family == "vit" and model.posemb == "rope":
+    return "timm_eva"
+  return _TIMM[family]
 
 
 def recognise(names: Collection[str]) -> ModuleType | None:

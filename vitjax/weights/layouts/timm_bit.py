@@ -20,6 +20,7 @@ from vitjax.weights.layouts.torch_tensors import (
 )
 
 NAME = "timm_bit"
+facts = torch_tensors.timm_facts
 
 
 def matches(names: Collection[str]) -> bool:

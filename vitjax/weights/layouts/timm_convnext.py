@@ -19,6 +19,7 @@ from vitjax.weights.layouts.torch_tensors import (
 NAME = "timm_convnext"
 
 _WIDTH_OF_TINY = 96
+facts = torch_tensors.timm_facts
 
 
 def matches(names: Collection[str]) -> bool:

@@ -20,6 +20,7 @@ _THEIRS = (
   (r"^(blocks\.\d+)\.ls([12])\.gamma$", r"\1.gamma_\2"),
   (r"^(blocks\.\d+\.attn)\.([qv])\.bias$", r"\1.\2_bias"),
 )
+facts = torch_tensors.timm_facts
 
 
 def matches(names: Collection[str]) -> bool:

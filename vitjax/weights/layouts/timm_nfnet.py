@@ -25,6 +25,7 @@ from vitjax.weights.layouts.torch_tensors import (
 NAME = "timm_nfnet"
 
 _GAIN = Kind(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1, 1))
+facts = torch_tensors.timm_facts
 
 
 def matches(names: Collection[str]) -> bool:

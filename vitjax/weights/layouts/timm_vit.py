@@ -170,7 +170,7 @@ def _mlp_ratio(model) -> float:
 def timm_arguments(model) -> dict:
   """Arguments of timm's VisionTransformer for `model`."""
   arguments = {
-    "act_layer": {"tanh": "gelu_tanh", "erf": "gelu"}[model.gelu],
+    **torch_tensors.timm_facts(model)["timm"],
     "class_token": model.has_class_token,
     "global_pool": {"gap": "avg", "tok": "token", "map": "map"}.get(
       model.pool_type, ""
@@ -184,7 +184,6 @@ def timm_arguments(model) -> dict:
     "mlp_ratio": _mlp_ratio(model),
     "patch_size": model.patch_size,
     "qkv_bias": model.qkv_bias,
-    "num_classes": model.num_classes or 0,
   }
   if model.layer_scale_init is not None:
     arguments["init_values"] = model.layer_scale_init

@@ -96,6 +96,19 @@ def require(model, family: str, layout: str) -> None:
     )
 
 
+def timm_facts(model) -> dict:
+  """Arguments for `timm.create_model`, beside the name of the network.
+
+  timm has the exact GELU by default; its NFNets and rotary ViTs have no other
+  and refuse `act_layer`. Its Mixers take it as a class, which is
+  `timm.layers.get_act_layer(name)`.
+  """
+  arguments = {"num_classes": model.num_classes or 0}
+  if getattr(model, "gelu", "erf") == "tanh":
+    arguments["act_layer"] = "gelu_tanh"
+  return {"timm": arguments}
+
+
 def heads_in(num_heads: int) -> Kind:
   """Kernel of a query, key or value: (h e, d) to (d, h, e)."""
   return Kind(

@@ -1,0 +1,196 @@
+"""Checks exports: timm has to give the logits that vitjax gives.
+
+  python -m scripts.check_timm export FOLDER     # where vitjax is installed
+  python -m scripts.check_timm compare FOLDER    # where timm is installed
+
+The first writes models with random weights, in the layouts that timm reads,
+and their logits for random images. The second loads each file into timm,
+strictly, with the arguments that the JSON file beside it names, and prints
+the largest difference of the logits relative to the largest logit. It ends
+with status 1 if one is above its tolerance. Neither needs the other's
+packages; for the second:
+
+  pip install torch==2.14.1 torchvision==0.29.1 timm
+
+Names after `compare FOLDER` or `export FOLDER` choose some of the cases.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+# Float32 against float32. Deep networks of standardised convolutions add up
+# more rounding.
+TOLERANCE = 2e-5
+TOLERANCE_STD = 1e-4
+
+# Case -> model of vitjax, its options, layout and timm's model.
+CASES = {
+  "ViT-Ti_16": ("ViT-Ti_16", {}, "timm_vit", "vit_tiny_patch16_224"),
+  "ViT-Ti_16 npz": ("ViT-Ti_16", {}, "timm_npz", "vit_tiny_patch16_224"),
+  "ViT-S_16-gap": (
+    "ViT-S_16-gap-norep",
+    {},
+    "timm_vit",
+    "vit_small_patch16_224",
+  ),
+  "ViT-S_16-gap npz": (
+    "ViT-S_16-gap-norep",
+    {},
+    "timm_npz",
+    "vit_small_patch16_224",
+  ),
+  "ViT-Ti_16-map npz": (
+    "vit",
+    {"variant": "Ti/16", "pool_type": "map"},
+    "timm_npz",
+    "vit_base_patch16_siglip_224",
+  ),
+  "R+ViT-Ti_16": ("R+ViT-Ti_16", {}, "timm_hybrid", "vit_tiny_r_s16_p8_224"),
+  "R26+ViT-S_32": (
+    "R26+ViT-S_32",
+    {},
+    "timm_hybrid",
+    "vit_small_r26_s32_224",
+  ),
+  "mixer_s32_224 tanh": (
+    "mixer_s32_224",
+    {"gelu": "tanh"},
+    "timm_mixer",
+    "mixer_s32_224",
+  ),
+  "convnext_atto tanh": (
+    "convnext_atto",
+    {"gelu": "tanh"},
+    "timm_convnext",
+    "convnext_atto",
+  ),
+  **{
+    name: (name, {}, layout, name)
+    for name, layout in (
+      ("vit_betwixt_patch16_reg4_gap_256", "timm_vit"),
+      ("vit_pwee_patch16_reg1_gap_256", "timm_vit"),
+      ("vit_dwee_patch16_reg1_gap_256", "timm_vit"),
+      ("vit_dpwee_patch16_reg1_gap_256", "timm_vit"),
+      ("vit_medium_patch16_rope_reg1_gap_256", "timm_eva"),
+      ("deit3_small_patch16_224", "timm_vit"),
+      ("mixer_s32_224", "timm_mixer"),
+      ("convnext_atto", "timm_convnext"),
+      ("convnext_tiny", "timm_convnext"),
+      ("dm_nfnet_f0", "timm_nfnet"),
+      ("resnetv2_50x1_bit", "timm_bit"),
+    )
+  },
+}
+
+
+def _file(folder: pathlib.Path, case: str) -> pathlib.Path:
+  suffix = ".npz" if CASES[case][2] == "timm_npz" else ".safetensors"
+  return folder / f"{case.replace(' ', '-')}{suffix}"
+
+
+def export(folder: pathlib.Path, names: list[str]) -> None:
+  """Writes weights, their JSON file, images and logits of each case."""
+  import jax
+  from absl import logging
+
+  from vitjax import models, trees, weights
+
+  logging.set_verbosity(logging.WARNING)
+  jax.config.update("jax_default_matmul_precision", "highest")
+  for name in names:
+    published, options, layout, timm_model = CASES[name]
+    model = models.create(published, num_classes=1000, **options)
+    facts = models.list().get(published, {})
+    size = facts.get("image_size", 224)
+    rng = np.random.default_rng(len(name))
+    image = rng.uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    params = trees.map_with_names(
+      lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
+    )
+    logits = jax.jit(lambda p, x, m=model: m.apply({"params": p}, x)[0])(
+      params, image
+    )
+    metadata = {
+      "model": {"name": published, "num_classes": 1000, **options},
+      "image_size": size,
+      "timm_model": timm_model,
+      "tolerance": (
+        TOLERANCE_STD
+        if layout in ("timm_hybrid", "timm_nfnet", "timm_bit")
+        else TOLERANCE
+      ),
+    }
+    file = _file(folder, name)
+    weights.save(file, params, model, layout=layout, metadata=metadata)
+    np.savez(file.with_suffix(".logits.npz"), image=image, logits=logits)
+    print(f"wrote {file}", flush=True)
+
+
+def _random(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
+  """Values of a plausible size, nowhere zero: zeros hide mistakes."""
+  x = rng.standard_normal(shape, dtype=np.float32)
+  leaf = path.rpartition("/")[2]
+  if leaf in ("scale", "gamma", "gain", "skip_gain"):
+    return np.asarray(1 + 0.1 * x, np.float32)
+  if leaf != "kernel":
+    return np.asarray(0.1 * x, np.float32)
+  is_qkv = path.endswith(("query/kernel", "key/kernel", "value/kernel"))
+  fan_in = shape[0] if is_qkv else np.prod(shape[:-1])
+  return x / np.float32(np.sqrt(fan_in))
+
+
+def compare(folder: pathlib.Path, names: list[str]) -> None:
+  """Loads what `export` wrote into timm and prints a table."""
+  import timm
+  import torch
+
+  print(f"timm {timm.__version__}, torch {torch.__version__}")
+  failed = []
+  for name in names:
+    file = _file(folder, name)
+    facts = json.loads(file.with_suffix(".json").read_text())
+    with np.load(file.with_suffix(".logits.npz")) as arrays:
+      image, want = arrays["image"], arrays["logits"]
+    arguments = facts["timm"]
+    if facts["layout"] == "timm_mixer" and "act_layer" in arguments:
+      act_layer = timm.layers.get_act_layer(arguments["act_layer"])
+      arguments = {**arguments, "act_layer": act_layer}
+    model = timm.create_model(facts["timm_model"], **arguments)
+    if file.suffix == ".npz":
+      model.load_pretrained(str(file))
+    else:
+      import safetensors.torch
+
+      state = safetensors.torch.load_file(file)
+      model.load_state_dict(state, strict=True)
+    with torch.inference_mode():
+      got = model.eval()(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
+    gap = float(np.abs(got.numpy() - want).max() / np.abs(want).max())
+    bad = not gap <= facts["tolerance"]
+    failed += [name] if bad else []
+    print(f"{name:40} {gap:.1e}{'  FAILED' if bad else ''}", flush=True)
+  if failed:
+    sys.exit(f"{len(failed)} of {len(names)} differ: {', '.join(failed)}")
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("command", choices=("export", "compare"))
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("names", nargs="*", metavar="NAME")
+  args = parser.parse_args()
+  if unknown := sorted(set(args.names) - CASES.keys()):
+    parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
+  command = {"export": export, "compare": compare}[args.command]
+  command(args.folder, args.names or list(CASES))
+
+
+if __name__ == "__main__":
+  main()
