@@ -39,9 +39,7 @@ EXIT_PREEMPTED = 75
 def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
   """A folder that is the same for the same config file, options, overrides."""
   # The option may hold colons and slashes, and so may a Windows drive.
-  path, _, arg = re.fullmatch(
-    r"(.*?\.py|[^:]*)(:?)(.*)", config_flag
-  ).groups()
+  path, _, arg = re.fullmatch(r"(.*?\.py|[^:]*)(:?)(.*)", config_flag).groups()
   name = pathlib.PurePath(path).stem
   if arg:
     name += "-" + re.sub(r"[^\w.=+-]+", "_", arg)
