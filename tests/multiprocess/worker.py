@@ -24,7 +24,7 @@ def main(rank, count, devices, port, workdir, *overrides):
   config.total_steps = 40
   config.optim.mu_dtype = None  # nothing that amplifies rounding
   config.evals.test.every_steps = 20
-  config.checkpoint.every_steps = 15
+  config.checkpoint.update({"every_steps": 15, "keep_every_steps": 15})
   config.report.every_steps = 1
   for override in overrides:
     key, _, value = override.partition("=")
