@@ -195,11 +195,13 @@ def train_and_evaluate(
       measured = jax.device_get(measured)
       for name in ("train/loss", "train/param_norm"):
         if not math.isfinite(measured[name]):
+          latest = checkpointer.latest_step
+          kept = "No checkpoint" if latest is None else f"Step {latest}"
           raise FloatingPointError(
-            f"{name} is {measured[name]} at step {step}; training stops. The "
-            f"last checkpoint is of step {checkpointer.latest_step}. Usual "
-            "causes: a learning rate that is too high, a warm-up that is too "
-            "short, or no config.optim.grad_clip_norm."
+            f"{name} is {measured[name]} at step {step}; training stops. "
+            f"{kept} was saved before. Usual causes: a learning rate that is "
+            "too high, a warm-up that is too short, or no "
+            "config.optim.grad_clip_norm."
           )
       if step % report_every == 0 or step == total_steps:
         writer.write(step, measured)

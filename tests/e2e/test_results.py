@@ -12,11 +12,12 @@ from tests.e2e import launch
 from vitjax import metrics, step
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.trained import Trained
 
 FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
-def accuracy(trained: vitjax.trained.Trained, data: str, split: str) -> float:
+def accuracy(trained: Trained, data: str, split: str) -> float:
   """Of a loaded model, by its own preprocessing, outside of any run."""
   source = sources.open_source(data, split, class_names=trained.class_names)
   preprocess = builder.build(trained.preprocess)
