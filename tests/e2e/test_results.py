@@ -38,7 +38,8 @@ def test_export_and_load_give_the_model_of_the_run(tmp_path, cache, straight):
   assert about["class_names"] == [str(n) for n in range(10)]
   with np.load(file) as arrays:
     assert {arrays[name].dtype for name in arrays} == {np.dtype("float32")}
-    assert "Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel" in arrays
+    name = "Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel"
+    assert f"params/{name}" in arrays  # as big_vision writes them
 
   image = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
   logits = []
