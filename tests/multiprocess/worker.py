@@ -8,10 +8,12 @@ import pathlib
 import sys
 
 import jax
+from absl import logging
 
 
 def main(rank, count, devices, port, workdir, *overrides):
   """Trains `tests/e2e/tiny.py` on `devices` devices of this process."""
+  logging.set_verbosity(logging.INFO)
   jax.config.update("jax_num_cpu_devices", int(devices))
   if int(count) > 1:
     jax.distributed.initialize(f"localhost:{port}", int(count), int(rank))
