@@ -7,12 +7,15 @@ r"""A small ViT on scikit-learn's digits: the whole program in a minute.
 
 import ml_collections
 
+from configs import common
 
-def get_config() -> ml_collections.ConfigDict:
-  """The config of the run."""
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The config of the run. Options: epochs."""
+  arg = common.parse_arg(arg, epochs=60)
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_epochs = 60
+  config.total_epochs = arg.epochs
   config.loss = "softmax_xent"
 
   config.input = {

@@ -39,7 +39,7 @@ EXIT_PREEMPTED = 75
 def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
   """A folder that is the same for the same config file, options, overrides."""
   # The option may hold colons and slashes, and so may a Windows drive.
-  path, _, arg = re.fullmatch(r"(.*?\.py)(:?)(.*)", config_flag).groups()
+  path, _, arg = re.fullmatch(r"(.*?\.py|[^:]*)(:?)(.*)", config_flag).groups()
   name = pathlib.PurePath(path).stem
   if arg:
     name += "-" + re.sub(r"[^\w.=+-]+", "_", arg)
@@ -55,16 +55,27 @@ def parse_flags(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise flags.Error(f"{rest[1]!r} is not a flag; flags begin with --.")
-    if _CONFIG.value is None and not flags.FLAGS["help"].value:
+    if _CONFIG.value is None:
       raise flags.Error(
         "--config is missing, such as --config=configs/quickstart.py."
       )
+    dict(_CONFIG.value)  # a file that cannot be read raises on first use
     return rest
   except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
-    cause: BaseException = e
-    while cause.__context__ is not None and "config file" in str(cause):
-      cause = cause.__context__  # the config's own error, not its traceback
-    sys.exit(f"vitjax.main: {' '.join(map(str, cause.args)) or cause!r}")
+    sys.exit(f"vitjax.main: {reason(e)}")
+
+
+def reason(error: BaseException) -> str:
+  """What is wrong with the command line, without what is wrapped around it."""
+  if isinstance(error, OSError):
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return f"the config file cannot be read: {lines[-1].strip()}"
+  if isinstance(error, KeyError):  # of an override: 'modle'\nDid you mean ...
+    lacking = str(error.args[0]).replace("\n", ". ")
+    return f"an override is of a key that the config lacks: {lacking}"
+  while error.__context__ is not None and "config file" in str(error):
+    error = error.__context__  # the config's own error, not its traceback
+  return str(error)
 
 
 def main(argv: list[str]) -> None:

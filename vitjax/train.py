@@ -198,11 +198,13 @@ def train_and_evaluate(
       measured = jax.device_get(measured)
       for name in ("train/loss", "train/param_norm"):
         if not math.isfinite(measured[name]):
+          latest = checkpointer.latest_step
+          kept = "No checkpoint" if latest is None else f"Step {latest}"
           raise FloatingPointError(
-            f"{name} is {measured[name]} at step {step}; training stops. The "
-            f"last checkpoint is of step {checkpointer.latest_step}. Usual "
-            "causes: a learning rate that is too high, a warm-up that is too "
-            "short, or no config.optim.grad_clip_norm."
+            f"{name} is {measured[name]} at step {step}; training stops. "
+            f"{kept} was saved before. Usual causes: a learning rate that is "
+            "too high, a warm-up that is too short, or no "
+            "config.optim.grad_clip_norm."
           )
       if step % report_every == 0 or step == total_steps:
         writer.write(step, measured)
@@ -244,6 +246,8 @@ def train_and_evaluate(
           batch = next(feed)
       except pipeline.InputError:
         if step > 1 and jax.process_count() == 1:
+          if pending:
+            report(*pending)
           save(step - 1)  # the data can be mended and the run go on
         raise
       with jax.transfer_guard("disallow"):
@@ -254,8 +258,9 @@ def train_and_evaluate(
       pending = step, measured
 
       is_last = step == total_steps
+      stopping = stop.requested  # read once: it may come while this step saves
       names = [n for n in evals if is_last or step % eval_every[n] == 0]
-      is_save = is_last or step % save_every == 0 or bool(stop.requested)
+      is_save = is_last or step % save_every == 0 or bool(stopping)
       is_save |= bool(names and run.checkpoint.best_metric)
       if names or is_save:
         report(*pending)
@@ -265,10 +270,10 @@ def train_and_evaluate(
         writer.write(step, results)
       if is_save:
         save(step, results if names else None)
-      if stop.requested and not is_last:
+      if stopping and not is_last:
         checkpointer.wait()
         raise preemption.Preempted(
-          f"Stopped by {stop.requested} after step {step} of {total_steps}; "
+          f"Stopped by {stopping} after step {step} of {total_steps}; "
           "everything is saved. Run the same command again to go on."
         )
     with progress.paused("checkpoint"):

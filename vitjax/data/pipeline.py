@@ -294,6 +294,7 @@ def _try_example(source, preprocess, examples, step) -> None:
       f"Cannot read {source.describe(index)} (example {index} of "
       f"{source.data!r}, split {source.split!r}, step {step}): "
       f"{reason.strip().splitlines()[0]}\n"
-      "Replace or remove this example, then resume; a data set with other "
-      "examples has another order."
+      "Put the original back and resume. If there is none, replace or remove "
+      "this example and start a new run: with other files this one cannot go "
+      "on as if nothing had happened."
     ) from error

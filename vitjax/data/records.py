@@ -212,6 +212,8 @@ def _prepared_builder(
       f"{data!r} is no TFDS data set.{hint} For a data set of your own, use "
       "folder:/path, or import the module of its builder first."
     ) from None
+  except AssertionError as error:  # a version that TFDS does not have
+    raise ValueError(f"{data!r} cannot be opened: {error}") from None
   if builder.is_prepared():
     return builder
   if name == "fashion_mnist":

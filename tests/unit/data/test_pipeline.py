@@ -156,7 +156,7 @@ def test_a_corrupt_image_is_named(folder, pp):
   message = str(error.value)
   assert str(bad) in message
   assert "split 'train', step " in message
-  assert "Replace or remove" in message
+  assert "Put the original back" in message
 
 
 @pytest.mark.parametrize(

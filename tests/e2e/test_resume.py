@@ -1,0 +1,124 @@
+"""Whatever happens to a run, it ends as if nothing had happened."""
+
+import random
+import shutil
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.e2e import launch
+from vitjax import metrics
+
+TOTAL, SAVE_EVERY = 500, 70
+
+
+@pytest.mark.parametrize(
+  "kills", [1, pytest.param(3, marks=pytest.mark.slow)], ids=["one", "three"]
+)
+def test_killed_and_resumed_is_the_same_to_the_bit(
+  tmp_path, cache, straight, kills
+):
+  seed = random.SystemRandom().randrange(2**32)
+  print(f"moments of the kills: random.Random({seed})")
+  moments = random.Random(seed)
+  for i in range(kills):
+    # A kill that comes before the first checkpoint, and later ones.
+    start = i * TOTAL // (kills + 2)
+    step = moments.randint(start + 1, start + TOTAL // (kills + 2))
+    delay = moments.uniform(0, 0.05)
+    with launch.Process(*launch.tiny(tmp_path), cache=cache) as process:
+      process.wait_for_step(tmp_path, step)
+      time.sleep(delay)
+      process.send(signal.SIGKILL)
+      assert process.finish().code == -signal.SIGKILL
+    print(f"killed at step {step} + {delay:.3f} s:", end=" ")
+    print(f"record {launch.last_step(tmp_path)}", end=", ")
+    print(f"checkpoints {launch.saved_steps(tmp_path)}")
+    assert launch.last_step(tmp_path) < TOTAL
+    assert not (tmp_path / "params.npz").exists()
+  end = launch.run(*launch.tiny(tmp_path), cache=cache).assert_done()
+  if launch.last_step(tmp_path) > SAVE_EVERY and kills > 1:
+    assert "Going on after step" in end.text
+  launch.assert_same_run(tmp_path, straight)
+
+
+def test_sigterm_saves_the_step_and_says_so(tmp_path, cache, straight, stopped):
+  workdir, text = tmp_path / "run", stopped[1]
+  shutil.copytree(stopped[0], workdir)
+  step = max(launch.saved_steps(workdir))
+  assert step >= 100
+  message = f"Stopped by SIGTERM after step {step} of {TOTAL}; everything is"
+  assert message in text.splitlines()[-1] and "Traceback" not in text
+  end = launch.run(*launch.tiny(workdir), cache=cache).assert_done()
+  assert f"Going on after step {step} of {TOTAL}." in end.text
+  launch.assert_same_run(workdir, straight)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_during_a_save_loses_nothing(
+  tmp_path, cache, straight, stopped
+):
+  # A limit on the size of files fails a write as a full disk does, and needs
+  # no rights to set up.
+  import resource
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+
+  workdir = tmp_path / "run"
+  shutil.copytree(stopped[0], workdir)
+  before = launch.saved_steps(workdir)
+  arguments = launch.tiny(workdir)
+  launch.run(*arguments, cache=cache, preexec_fn=limit).assert_refused(
+    "the checkpoint of step",
+    f"could not be written to {workdir}/checkpoints",
+    "File too large",
+    f"Step {before[-1]} is complete; a restart continues",
+  )
+  assert launch.saved_steps(workdir) == before
+  end = launch.run(*arguments, cache=cache).assert_done()
+  assert f"Going on after step {before[-1]} of {TOTAL}." in end.text
+  launch.assert_same_run(workdir, straight)
+
+
+def test_a_finished_run_only_evaluates(tmp_path, cache, straight):
+  workdir = tmp_path / "run"
+  shutil.copytree(straight, workdir)
+  before = launch.contents(workdir)
+  again = launch.run(*launch.tiny(workdir), cache=cache).assert_done()
+  assert "This run is finished already" in again.text
+  results = metrics.read_metrics(workdir)[-1]
+  assert f"test/acc@1 {results['test/acc@1']:.4f}" in again.text
+  assert f"test/n_seen {results['test/n_seen']}" in again.text
+  after = launch.contents(workdir)
+  kept = ("metrics.jsonl", "checkpoints/", "config.json", "model.json")
+  for name in (n for n in {*before, *after} if n.startswith(kept)):
+    assert before.get(name) == after.get(name), name
+
+
+def test_one_and_eight_devices_compute_the_same(tmp_path, cache, straight):
+  # As long as rounding has not grown: that of float32, amplified by Adam
+  # (which divides small gradients by small second moments).
+  steps = 45
+  with launch.Process(
+    *launch.tiny(tmp_path), cache=cache, devices=8
+  ) as process:
+    process.wait_for_step(tmp_path, steps)
+    process.send(signal.SIGKILL)
+    assert process.finish()
+  one, eight = (
+    [row for row in metrics.read_metrics(path) if row["step"] <= steps]
+    for path in (straight, tmp_path)
+  )
+  assert [row["step"] for row in eight] == list(range(3, steps + 1, 3))
+  for name in ("train/loss", "train/learning_rate", "train/param_norm"):
+    np.testing.assert_allclose(
+      [row[name] for row in eight], [row[name] for row in one], rtol=1e-4
+    )
+  # Which examples, crops and mixing weights there are decides the gradient.
+  np.testing.assert_allclose(
+    eight[0]["train/grad_norm"], one[0]["train/grad_norm"], rtol=1e-4
+  )
