@@ -97,7 +97,9 @@ CASES = ("traj_bv_s16_recipe", "traj_bv_i21k_sigmoid")
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("accumulation_steps", [1, 4])
+@pytest.mark.parametrize(
+  "accumulation_steps", [1, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_trajectory(case, accumulation_steps):
   got, want = trajectory(case, accumulation_steps=accumulation_steps)
   assert worst(got, want) < 2e-4
