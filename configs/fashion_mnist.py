@@ -1,10 +1,11 @@
-r"""A small ViT on Fashion-MNIST: 60,000 real images, two cores, 20 minutes.
+r"""A small ViT on Fashion-MNIST: 60,000 real images on a laptop.
 
   python -m vitjax.main --config=configs/fashion_mnist.py
 
 The data set (https://arxiv.org/abs/1708.07747) is prepared from the files of
 Debian's package dataset-fashion-mnist, without a network, or by
-`tfds build fashion_mnist` with one.
+`tfds build fashion_mnist` with one. Measured: 90.6 % top-1 on the 10,000 test
+images, in 27 minutes on two CPU cores that had other work too.
 """
 
 import ml_collections
