@@ -113,6 +113,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, cache):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_empty_class_folder(tmp_path, cache, pictures):
   shutil.copytree(pictures, tmp_path / "data")
   (tmp_path / "data" / "train" / "cow").mkdir()
@@ -184,6 +185,7 @@ def test_an_image_that_breaks_and_is_mended(
   launch.assert_same_run(workdir, on_pictures[0])
 
 
+@pytest.mark.slow
 def test_other_data_under_a_run(tmp_path, cache, pictures):
   data, workdir = tmp_path / "data", tmp_path / "run"
   shutil.copytree(pictures, data)

@@ -109,9 +109,9 @@ def test_trajectory(case, accumulation_steps):
   "change",
   [
     {"decay_scale": "learning_rate"},
-    {"grad_clip_norm": None},
+    pytest.param({"grad_clip_norm": None}, marks=pytest.mark.slow),
     {"decay_params": (".*",)},
-    {"mu_dtype": None},
+    pytest.param({"mu_dtype": None}, marks=pytest.mark.slow),
   ],
   ids=str,
 )

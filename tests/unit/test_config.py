@@ -70,7 +70,7 @@ def test_wrong_values(change, part):
     ({"model__variant": "X/16"}, "variant='X/16' is not"),
     ({"model__widht": 3}, "config.model.widht is not a key. Did you mean"),
     ({"model__depth": "many"}, "config.model.depth='many' (str) has to be"),
-    ({"model__posemb": "rope"}, "posemb='rope' is not one of"),
+    ({"model__posemb": "sine"}, "posemb='sine' is not one of"),
     ({"optim__name": "adamw2"}, "is not an optimizer. Known: adam"),
     ({"optim__momentum": 0.9}, "config.optim.momentum is not a key"),
     ({"optim__decay_scale": "lr"}, "config.optim.decay_scale='lr'"),
