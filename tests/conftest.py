@@ -12,3 +12,8 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_collection_modifyitems(items):
+  """Whole runs first: they take longest, and would keep one worker late."""
+  items.sort(key=lambda item: "e2e" not in item.path.parts)

@@ -1,6 +1,6 @@
 """What Orbax prints and no user can act on.
 
-Owns: a filter on absl's logger and a hook for exceptions that nobody raises.
+Owns: filters on the loggers of absl and asyncio and a hook for exceptions that nobody raises.
 Everything hidden is either routine or reaches the caller as one error.
 """
 
@@ -22,6 +22,17 @@ class _OrbaxFilter(python_logging.Filter):
   def filter(self, record: python_logging.LogRecord) -> bool:
     theirs = f"{os.sep}orbax{os.sep}" in record.pathname
     return not theirs or record.levelno == python_logging.WARNING
+
+
+class _AsyncioFilter(python_logging.Filter):
+  """Hides that nobody fetched the error of one of Orbax's failed writes.
+
+  The first write that fails is raised; asyncio logs the others, with their
+  tracebacks, when they are collected.
+  """
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.getMessage()
 
 
 def _ignore_leftovers(previous: Any) -> Any:
@@ -51,7 +62,10 @@ def _ignore_leftovers(previous: Any) -> Any:
 
 
 def quieten() -> None:
-  """Installs both, once per process; others' messages are untouched."""
+  """Installs all, once per process; others' messages are untouched."""
+  asyncio_logger = python_logging.getLogger("asyncio")
+  if not any(isinstance(f, _AsyncioFilter) for f in asyncio_logger.filters):
+    asyncio_logger.addFilter(_AsyncioFilter())
   logger = logging.get_absl_logger()
   if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
     logger.addFilter(_OrbaxFilter())

@@ -139,6 +139,7 @@ def test_another_config_in_the_same_workdir(tmp_path, cache, straight):
   assert before == after
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(tmp_path, cache, straight):
   launch.run(
     *launch.tiny(tmp_path, "optim.learning_rate=1e30"), cache=cache
@@ -163,6 +164,7 @@ def last_of_the_first_epoch(data, tmp_path):
   return tmp_path / source.describe(int(last["index"][-1]))
 
 
+@pytest.mark.slow
 def test_an_image_that_breaks_and_is_mended(
   tmp_path, cache, pictures, on_pictures
 ):

@@ -45,6 +45,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
   launch.assert_same_run(tmp_path, straight)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_says_so(tmp_path, cache, straight, stopped):
   workdir, text = tmp_path / "run", stopped[1]
   shutil.copytree(stopped[0], workdir)
@@ -58,6 +59,7 @@ def test_sigterm_saves_the_step_and_says_so(tmp_path, cache, straight, stopped):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+@pytest.mark.slow
 # The fork that sets the limit is followed by an exec at once.
 @pytest.mark.filterwarnings("ignore:os.fork")
 def test_a_full_disk_during_a_save_loses_nothing(

@@ -97,6 +97,7 @@ def test_devices_do_not_matter_even_with_mixup_and_dropout(
   assert largest_difference(params, one_device[0]) < 1e-6
 
 
+@pytest.mark.slow
 def test_sharded_parameters_do_not_matter(one_device):
   mesh = sharding.make_mesh(data=2, fsdp=4)
   params, history = run(
@@ -119,7 +120,11 @@ def big_batch():
 
 @pytest.mark.parametrize(
   "num_devices, parts",
-  [pytest.param(1, 2, marks=pytest.mark.slow), (1, 8), (4, 4)],
+  [
+    pytest.param(1, 2, marks=pytest.mark.slow),
+    (1, 8),
+    pytest.param(4, 4, marks=pytest.mark.slow),
+  ],
 )
 def test_accumulation_equals_the_big_batch(num_devices, parts, big_batch):
   """With clipping, schedule, mixup and smoothing on, all of which bite."""
