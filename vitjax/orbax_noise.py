@@ -1,12 +1,14 @@
 """What Orbax prints and no user can act on.
 
-Owns: filters on the loggers of absl and asyncio and a hook for exceptions that nobody raises.
+Owns: filters on the loggers of absl and asyncio, and a hook for exceptions that
+nobody raises.
 Everything hidden is either routine or reaches the caller as one error.
 """
 
 import logging as python_logging
 import os
 import sys
+import traceback
 from typing import Any
 
 from absl import logging
@@ -32,7 +34,10 @@ class _AsyncioFilter(python_logging.Filter):
   """
 
   def filter(self, record: python_logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" not in record.getMessage()
+    text = record.getMessage()
+    if record.exc_info:
+      text += "".join(traceback.format_exception(*record.exc_info))
+    return f"{os.sep}orbax{os.sep}" not in text
 
 
 def _ignore_leftovers(previous: Any) -> Any:
