@@ -86,7 +86,7 @@ class FolderSource(Source):
     if class_names is not None:
       self.class_names = tuple(class_names)
     elif train:
-      self.class_names = tuple(sorted(train, key=_natural))
+      self.class_names = tuple(train)
     else:
       raise ValueError(
         f"{data!r} has no training images, so its classes are unknown. Add a "
