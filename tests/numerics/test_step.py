@@ -262,7 +262,9 @@ def test_mixup_keeps_the_larger_share_and_mixes_labels_alike():
   image = jnp.arange(4.0).reshape(4, 1, 1, 1)
   labels = jnp.eye(4)
   for i in range(5):
-    mixed, targets = mixing.mixup(image, labels, 0.4, jax.random.key(i))
+    mixed, targets = mixing.augment(
+      image, labels, jax.random.key(i), mixup_alpha=0.4
+    )
     weight = targets[0, 0]
     assert 0.5 <= weight < 1
     partner = jnp.roll(image, 1, axis=0)
