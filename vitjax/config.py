@@ -66,8 +66,8 @@ def to_steps(
 class Input:
   """Training data. `batch_size` is global, over all devices and hosts.
 
-  `repeats` is repeated augmentation: a batch shows so many versions of each
-  of `batch_size / repeats` images.
+  `repeats` is repeated augmentation: each image comes so many times in a
+  batch, each time with other random ops.
   """
 
   data: str
@@ -257,12 +257,11 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
     for section in OPEN:
       if not isinstance(getattr(run, section).get("name"), str):
         errors.append(f"config.{section}.name is missing.")
-    for path in () if errors else ("accumulation_steps", "input.repeats"):
-      if run.input.batch_size % flat[path]:
-        errors.append(
-          f"config.input.batch_size={run.input.batch_size} is not a multiple "
-          f"of config.{path}={flat[path]}."
-        )
+    if not errors and run.input.batch_size % run.accumulation_steps:
+      errors.append(
+        f"config.input.batch_size={run.input.batch_size} is not a multiple of "
+        f"config.accumulation_steps={run.accumulation_steps}."
+      )
   fail_on(errors)
   return run
 

@@ -60,7 +60,7 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
     ({"mixing": 3}, "config.mixing=3 has to be a section"),
     ({"mixing__prob": 1.5}, "config.mixing.prob=1.5 has to be in [0, 1]"),
     ({"mixing__mode": "pair"}, "config.mixing.mode='pair' is not one of"),
-    ({"input__repeats": 3}, "is not a multiple of config.input.repeats=3"),
+    ({"input__repeats": 0}, "config.input.repeats=0 has to be at least 1"),
     ({"ema__decay": -0.1}, "config.ema.decay=-0.1 has to be in [0, 1]"),
     ({"sam__rho": -1}, "config.sam.rho=-1 has to be at least 0"),
     ({"init__weight": "x"}, "Did you mean 'weights'?"),
