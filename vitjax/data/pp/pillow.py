@@ -242,8 +242,9 @@ def resize(
 ) -> np.ndarray:
   """Resizes with antialiasing: `Image.resize` but for a few levels.
 
-  Filters by Pillow's own kernel at the pixels of the image, if it is reduced,
-  and interpolates what remains by OpenCV.
+  Where the image is reduced, it is first filtered by Pillow's own kernel, which
+  is as wide as the reduction needs. What remains has no detail to alias, and
+  OpenCV interpolates it.
   """
   kernels = [
     _antialias_kernel(before / after, method)
