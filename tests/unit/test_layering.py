@@ -23,13 +23,14 @@ LAYERS = {
   "data": "sharding",
   "evaluators": "data losses tokenizers trees sharding",
   "losses": "trees",
-  "metrics": "progress trees sharding",
+  "metrics": "progress record trees sharding",
   "mixing": "trees",
   "models": "sharding",
   "optim": "trees sharding config",
   "orbax_noise": "",
   "preemption": "",
   "progress": "",
+  "record": "",
   "run_folder": "config",
   "sharding": "trees",
   "step": "losses mixing optim trees sharding",
@@ -147,7 +148,7 @@ def test_every_module_imports_and_the_light_ones_stay_light():
 
     import vitjax
     check("jax", "tensorflow", "flax", "numpy")
-    import vitjax.config
+    import vitjax.config, vitjax.record
     check("jax", "tensorflow")
     import vitjax.models, vitjax.weights
     vitjax.models.list()
