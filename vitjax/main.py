@@ -18,6 +18,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vitjax import command_line
+
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
@@ -51,6 +53,7 @@ def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; what is wrong with it is said in one message."""
+  command_line.show_help(argv)
   try:
     rest = flags.FLAGS(argv)
     if len(rest) > 1:

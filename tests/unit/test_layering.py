@@ -19,6 +19,7 @@ SOURCES = sorted(
 LAYERS = {
   "checkpoint": "checksums orbax_noise step_files trees",
   "checksums": "trees sharding",
+  "command_line": "",
   "config": "trees",
   "data": "sharding",
   "evaluators": "data losses tokenizers trees sharding",
@@ -183,6 +184,7 @@ def test_help_is_quick_and_useful():
     capture_output=True,
     text=True,
   )
+  assert result.returncode == 0
   for part in ("--config=configs/plain_vit.py:s16", "--workdir", "Exit codes"):
     assert part in result.stdout
   loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
