@@ -20,6 +20,7 @@ LAYERS = {
   "checkpoint": "checksums orbax_noise step_files trees",
   "checksums": "trees sharding",
   "command_line": "",
+  "compare": "command_line config record",
   "config": "trees",
   "data": "sharding",
   "evaluators": "data losses tokenizers trees sharding",
@@ -149,7 +150,7 @@ def test_every_module_imports_and_the_light_ones_stay_light():
 
     import vitjax
     check("jax", "tensorflow", "flax", "numpy")
-    import vitjax.config, vitjax.record
+    import vitjax.config, vitjax.compare
     check("jax", "tensorflow")
     import vitjax.models, vitjax.weights
     vitjax.models.list()
