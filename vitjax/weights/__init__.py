@@ -203,6 +203,19 @@ def fit(
   return trees.unflatten({name: {**found, **new}[name] for name in expected})
 
 
+def initial(
+  model,
+  *,
+  image_size: int | tuple[int, int],
+  channels: int = 3,
+  key: jax.Array | None = None,
+) -> dict[str, Any]:
+  """Parameters of `model` before any training, see `load` for Args."""
+  inputs = _inputs(model, image_size, channels)
+  names = list(_shapes(model, inputs))
+  return trees.unflatten(_init(model, inputs, names, key))
+
+
 def save(
   file: str | os.PathLike,
   params: Mapping[str, Any],
