@@ -103,9 +103,9 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   where = f"with config.loss={run.loss!r}"
   if run.accumulation_steps > 1:
     errors.append(
-      f"config.accumulation_steps={run.accumulation_steps} {where}: it compares "
-      "all images and texts of a batch, which has to be whole. Use 1 and a "
-      "smaller config.input.batch_size."
+      f"config.accumulation_steps={run.accumulation_steps} {where}: all images "
+      "of a batch are compared with all its texts, so it has to be whole. Use "
+      "1 and a smaller config.input.batch_size."
     )
   for name in ("num_classes", "target_threshold"):
     if getattr(run, name) is not None:
@@ -189,9 +189,7 @@ def _head(num_classes: int | None) -> dict[str, int]:
 def make_objective(run: RunConfig, model, num_classes: int | None):
   """What the run makes small, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
-    return objectives.contrastive(
-      model, loss_fn=losses.CONTRASTIVE[run.loss]
-    )
+    return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   return objectives.classification(
     model,
     loss_fn=losses.LOSSES[run.loss],

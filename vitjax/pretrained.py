@@ -36,7 +36,9 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   """
   init = run.init
   if isinstance(init.weights, str):
-    return _load(run, init.weights, model, image_shape, init.reinit, init.ignore)
+    return _load(
+      run, init.weights, model, image_shape, init.reinit, init.ignore
+    )
   towers = getattr(model, "towers", dict)()
   if unknown := init.weights.keys() - towers.keys():
     raise ConfigError(
@@ -55,9 +57,7 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
       [p.removeprefix(f"{name}/") for p in ps if p.startswith(f"{name}/")]
       for ps in (init.reinit, init.ignore)
     )
-    params[name] = _load(
-      run, source, towers[name], image_shape, reinit, ignore
-    )
+    params[name] = _load(run, source, towers[name], image_shape, reinit, ignore)
   return params
 
 

@@ -34,13 +34,13 @@ LAYERS = {
   "preemption": "",
   "progress": "",
   "record": "",
-  "run_folder": "config",
+  "run_folder": "config tokenizers",
   "sharding": "trees",
   "step": "objectives optim trees sharding",
   "step_files": "checksums trees",
   "tokenizers": "",
   "trees": "",
-  "weights": "trees sharding",
+  "weights": "trees sharding tokenizers",
 }
 
 

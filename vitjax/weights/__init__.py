@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vitjax import trees
+from vitjax import tokenizers, trees
 from vitjax.weights import files, layouts, npz, resample
 
 Flat = dict[str, Any]
@@ -228,8 +228,9 @@ def save(
 
   "B_16.npz" gets "B_16.json" with `metadata`, the layout, the GELU and the
   epsilon of the model, the grid of the position table and, for PyTorch
-  layouts, what to create their model with. Arrays are always float32. Both
-  files appear complete or not at all.
+  layouts, what to create their model with; the vocabulary of a "tokenizer"
+  in `metadata` is copied beside it as "B_16.txt". Arrays are always float32.
+  Both files appear complete or not at all.
 
   Args:
     file: path of the weights, .npz or .safetensors.
@@ -264,6 +265,8 @@ def save(
         shape = flat[name].shape
         facts["grid"] = _grid(model, _inputs(model, size), name, shape)
   files.write(file, out)
+  if "tokenizer" in metadata:
+    facts["tokenizer"] = tokenizers.copy_vocab(metadata["tokenizer"], path)
   with npz.atomic(path.with_suffix(".json")) as temporary:
     pathlib.Path(temporary).write_text(
       json.dumps({**metadata, **facts}, indent=2, sort_keys=True) + "\n"

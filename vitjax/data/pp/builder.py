@@ -171,9 +171,7 @@ class Preprocess:
     }
 
 
-def build(
-  pp: str, *, class_names: Sequence[str] | None = None
-) -> Preprocess:
+def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
   """Parses a preprocessing string.
 
   Args:
