@@ -66,12 +66,12 @@ def test_tokenize_several_texts_of_an_image(vocab, count, mask):
 
 
 def test_choice_takes_each_caption_as_often():
-  texts = tf.constant(["a", "b", "c"])
-  op = ops_text.choice()
-  drawn = [
-    op({"captions": texts, "seed": seed})["text"].numpy().decode()
-    for seed in seeds.example_seeds(0, tf.range(600, dtype=tf.int64), 2)
-  ]
+  seed = seeds.example_seeds(0, tf.range(600, dtype=tf.int64), 2)
+  dataset = tf.data.Dataset.from_tensor_slices({"seed": seed}).map(
+    lambda x: {**x, "captions": tf.constant(["a", "b", "c"])}
+  )
+  dataset = dataset.map(ops_text.choice())
+  drawn = [x["text"].decode() for x in dataset.as_numpy_iterator()]
   counts = [drawn.count(x) for x in "abc"]
   assert sum(counts) == 600
   assert min(counts) > 150  # 200 expected, standard deviation 12
