@@ -76,6 +76,8 @@ def train_and_evaluate(
   )
   num_classes = build.number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
+  spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  spec = jax.eval_shape(preprocess.on_device, spec)
 
   def steps(duration, total=None):
     return duration and config_lib.to_steps(
@@ -103,8 +105,6 @@ def train_and_evaluate(
 
   model = build.create_model(run.model, num_classes)
   objective = build.make_objective(run, model, num_classes)
-  spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
-  spec = jax.eval_shape(preprocess.on_device, spec)
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
