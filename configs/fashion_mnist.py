@@ -17,8 +17,8 @@ NORMALIZE = "normalize((0.286,), (0.353,))"
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """The config of the run. Options: epochs."""
-  arg = common.parse_arg(arg, epochs=25)
+  """The config of the run. Options: epochs, smoke."""
+  arg = common.parse_arg(arg, epochs=25, smoke=False)
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_epochs = arg.epochs
@@ -59,4 +59,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.checkpoint = {"every_epochs": 1, "best_metric": "test/acc@1"}
   config.report = {"every_steps": 200}
   config.export_npz = True
+  if arg.smoke:
+    common.make_smoke(config)
   return config
