@@ -11,6 +11,9 @@ from typing import Any
 
 import ml_collections
 
+# RandAugment of DeiT and ConvNeXt.
+TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
+
 NORMALIZE_CLIP = (
   "normalize((0.48145466, 0.4578275, 0.40821073), "
   "(0.26862954, 0.26130258, 0.27577711))"
@@ -168,7 +171,15 @@ def big_vision_adam(
   }
 
 
-def pillow_eval(size: int, crop_pct: float | None) -> str:
+def bicubic_crop(size: int) -> str:
+  """Ops of training in PyTorch's recipes: a random part, perhaps mirrored."""
+  return (
+    f"decode_jpeg_and_inception_crop({size}, area_min=8, "
+    'method="bicubic")|flip_lr'
+  )
+
+
+def bicubic_eval(size: int, crop_pct: float | None) -> str:
   """Ops that decode an image and take its middle, as PyTorch's recipes do.
 
   Args:
@@ -250,7 +261,7 @@ FAMILIES = {
 TINY = {
   "convnext": {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32)},
   "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
-  "nfnet": {"depths": (1, 1, 1, 1), "widths": (256, 256, 256, 256)},
+  "nfnet": {"depths": (1, 2), "widths": (256, 256)},
   "resnet": {"stages": (1, 1)},
   "vit": {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 2},
 }

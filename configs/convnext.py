@@ -93,8 +93,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": data,
     "split": common.all_of_train(data),
     "batch_size": batch,
-    "pp": f"decode_jpeg_and_inception_crop({res}, area_min=8, "
-    'method="bicubic")|flip_lr|timm_randaug("rand-m9-mstd0.5-inc1")|normalize',
+    "pp": f"{common.bicubic_crop(res)}|{common.TIMM_RANDAUG}|normalize",
   }
   config.model = {
     "name": "convnext",
@@ -122,7 +121,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.ema = {"decay": 0.9999}
 
   crop_pct = 0.875 if res < 384 else None
-  pp_eval = f"{common.pillow_eval(res, crop_pct)}|normalize"
+  pp_eval = f"{common.bicubic_eval(res, crop_pct)}|normalize"
   split = common.splits(data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:

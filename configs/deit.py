@@ -38,8 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "split": common.all_of_train(arg.data),
     "batch_size": 1024,
     "repeats": 3,
-    "pp": 'decode_jpeg_and_inception_crop(224, area_min=8, method="bicubic")'
-    '|flip_lr|timm_randaug("rand-m9-mstd0.5-inc1")|normalize',
+    "pp": f"{common.bicubic_crop(224)}|{common.TIMM_RANDAUG}|normalize",
   }
   config.model = {
     "name": f"deit_{size}_patch16_224",
@@ -64,7 +63,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "erase_prob": 0.25,
   }
 
-  pp_eval = f"{common.pillow_eval(224, 0.875)}|normalize"
+  pp_eval = f"{common.bicubic_eval(224, 0.875)}|normalize"
   split = common.splits(arg.data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:

@@ -77,18 +77,7 @@ SETTINGS = {
   "21k": (240, 2048, "lamb", 0.02),
   "21k_1k": (50, 2048, "lamb", 0.02),
 }
-# Crop of training, and what follows the flip.
-CROP = 'decode_jpeg_and_inception_crop({res}, area_min=8, method="bicubic")'
-SIMPLE_CROP = "decode|simple_random_crop({res})"
 THREE_AUGMENT = "three_augment(color_jitter=0.3)"
-RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1")'
-AUGMENTATIONS = {
-  "1k": (CROP, THREE_AUGMENT),
-  "1k_224": (CROP, RANDAUG),
-  "1k_384": (CROP, RANDAUG),
-  "21k": (SIMPLE_CROP, THREE_AUGMENT),
-  "21k_1k": (SIMPLE_CROP, THREE_AUGMENT),
-}
 NAMES = {"S": "small", "B": "base", "L": "large", "H": "huge"}
 
 
@@ -109,7 +98,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   epochs, batch, optimizer, weight_decay = SETTINGS[arg.stage]
   if (arg.variant, arg.stage) == ("H", "21k"):
     epochs = 90
-  crop, augmentation = AUGMENTATIONS[arg.stage]
+  crop, augmentation = common.bicubic_crop(res), THREE_AUGMENT
+  if arg.stage.startswith("21k"):
+    crop = f"decode|simple_random_crop({res})|flip_lr"
+  elif arg.stage != "1k":
+    augmentation = common.TIMM_RANDAUG
   data = arg.data or ("imagenet21k" if arg.stage == "21k" else "imagenet2012")
 
   config = ml_collections.ConfigDict()
@@ -120,7 +113,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": data,
     "split": common.all_of_train(data),
     "batch_size": batch,
-    "pp": f"{crop.format(res=res)}|flip_lr|{augmentation}|normalize",
+    "pp": f"{crop}|{augmentation}|normalize",
   }
   config.model = {
     "name": "vit",
@@ -172,7 +165,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "reinit": ("head",) if arg.stage == "21k_1k" else (),
     }
 
-  pp_eval = f"{common.pillow_eval(res, 1.0)}|normalize"
+  pp_eval = f"{common.bicubic_eval(res, 1.0)}|normalize"
   split = common.splits(data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:

@@ -74,8 +74,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": arg.data,
     "split": common.all_of_train(arg.data),
     "batch_size": arg.batch,
-    "pp": f"decode_jpeg_and_inception_crop({res}, area_min=8, "
-    f'method="bicubic")|flip_lr|randaug(4, {magnitude})|normalize',
+    "pp": f"{common.bicubic_crop(res)}|randaug(4, {magnitude})|normalize",
   }
   config.model = {
     "name": "nfnet",

@@ -34,6 +34,11 @@ import ml_collections
 
 from configs import common
 
+RANDAUG = 'timm_randaug("rand-m7-mstd1.0-inc1-n3")'
+COLOUR = (
+  "|color_jitter(0.4, 0.4, 0.4, prob=0.2)|gaussian_blur(prob=0.05)"
+  "|grayscale(prob=0.1)"
+)
 # Epochs and batch.
 STAGES = {"in1k": (600, 4096), "in12k": (150, 4096), "in12k_1k": (60, 512)}
 
@@ -61,9 +66,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if arg.model == "betwixt_rope_reg4"
     else "value_range(-1, 1)"
   )
-  colour = ""
-  if arg.stage == "in12k":
-    colour = "COLOUR"
+  colour = COLOUR if arg.stage == "in12k" else ""
 
   config = ml_collections.ConfigDict()
   config.seed = 0
@@ -74,8 +77,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": data,
     "split": common.all_of_train(data),
     "batch_size": batch,
-    "pp": 'decode_jpeg_and_inception_crop(256, area_min=8, method="bicubic")'
-    f'|flip_lr|timm_randaug("rand-m7-mstd1.0-inc1-n3"){colour}|{normalize}',
+    "pp": f"{common.bicubic_crop(256)}|{RANDAUG}{colour}|{normalize}",
   }
   config.model = {"name": name, "drop_path_rate": 0.2}
   config.optim = {
@@ -109,7 +111,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optim.layer_decay = 0.75
     config.mixing = {"cutmix_alpha": 0.8, "partner": "flip"}
 
-  pp_eval = f"{common.pillow_eval(256, 0.95)}|{normalize}"
+  pp_eval = f"{common.bicubic_eval(256, 0.95)}|{normalize}"
   split = common.splits(data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:

@@ -23,13 +23,14 @@ a crop. Weights that come from PyTorch get AdamW, crops of 8 % and more, and
 bicubic resizing. Images are normalised as they were for the weights. Rates,
 steps and sizes of the table are vision_transformer's for CIFAR and ImageNet-1k
 and AugReg's preset for Pets; for other data, and for AdamW, they are chosen
-here. The best learning rate depends on the data: try a third and three times of
-it. No run of this file is published.
+here. The best learning rate and number of steps depend on the data: try a third
+and three times of them. No run of this file is published.
 
-Options: model, probe (trains the head alone), layer_decay (a factor per layer,
-from the head down), optim (sgd, adamw), norm (inception, imagenet, clip), lr,
-wd=0, steps, batch=512, res (by default the table's, or that of the run), train
-and val (splits), accumulate=1, smoke.
+Options: weights=imagenet21k/ViT-B_16, dataset=cifar10, model, probe (trains the
+head alone), layer_decay (a factor per layer, from the head down), optim (sgd,
+adamw), norm (inception, imagenet, clip), lr, wd=0, steps, batch=512, res (by
+default the table's, or that of the run), train and val (splits), accumulate=1,
+smoke.
 """
 
 import json
@@ -51,7 +52,7 @@ DATASETS = {
   "oxford_flowers102": (500, 100, 384, 0.03, 1e-4),
   "food101": (5_000, 500, 384, 0.03, 1e-4),
 }
-OTHER_DATA = (1_000, 100, 224, 0.01, 1e-4)
+OTHER_DATA = (500, 100, 224, 0.01, 1e-4)
 
 NORMALIZE = {
   "inception": "value_range(-1, 1)",
@@ -133,11 +134,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.input.pp = f"decode_jpeg_and_inception_crop({res})|flip_lr"
     config.evals.val.pp = f"decode|resize({res})"
   else:
-    config.input.pp = (
-      f"decode_jpeg_and_inception_crop({res}, area_min=8, "
-      'method="bicubic")|flip_lr'
-    )
-    config.evals.val.pp = common.pillow_eval(res, 0.875)
+    config.input.pp = common.bicubic_crop(res)
+    config.evals.val.pp = common.bicubic_eval(res, 0.875)
   config.input.pp += f"|{normalize}"
   config.evals.val.pp += f"|{normalize}"
 
@@ -183,4 +181,5 @@ def model_of(weights: str) -> str:
       f"{weights!r} is no run folder, and does not say what it has the weights "
       "of: add model=, such as model=ViT-B_16."
     )
-  return weights.rpartition("/")[2].partition(".")[0]
+  name = weights.rpartition("/")[2].partition(".")[0]
+  return re.sub("-(224|ILSVRC2012)$", "", name)
