@@ -167,6 +167,8 @@ OPTIONS = {
     "NFNet-F0,cifar10,smoke",
   ),
 }
+# These have another kind of model, and tests of their own.
+TWO_TOWERS = {"lit"}
 ALL = [(name, arg) for name, args in OPTIONS.items() for arg in args]
 SMOKE = [(name, arg) for name, arg in ALL if arg.endswith("smoke")]
 FIRST = list({name: (name, arg) for name, arg in reversed(SMOKE)}.values())
@@ -183,7 +185,7 @@ def resolve(name: str, arg: str = "") -> config.RunConfig:
 
 def test_no_file_is_forgotten():
   files = {path.stem for path in FOLDER.glob("*.py")}
-  assert files - {"__init__", "common"} == set(OPTIONS)
+  assert files - {"__init__", "common"} - TWO_TOWERS == set(OPTIONS)
   assert {name for name, _ in SMOKE} == set(OPTIONS)
 
 
