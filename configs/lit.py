@@ -142,7 +142,7 @@ def set_fashion(config) -> None:
   # What configs/fashion_mnist.py normalises with.
   image = "normalize((0.286,), (0.353,))"
   tokenize = f"tokenize('bert', '{VOCAB}', max_len=16)"
-  config.total_steps = 300
+  config.total_steps = 100
   config.input = {
     "data": "fashion_mnist",
     "split": "train",
@@ -168,10 +168,10 @@ def set_fashion(config) -> None:
       "pp": f"decode(channels=1)|{image}",
       "batch_size": 500,
       "templates": TEMPLATES,
-      "every_steps": 100,
+      "every_steps": 50,
     },
   }
-  config.checkpoint = {"every_steps": 100}
+  config.checkpoint = {"every_steps": 50}
   config.report = {"every_steps": 20}
   config.export_npz = True
 
