@@ -5,7 +5,8 @@ image tower that is trained already and does not change. On captions, with the
 sigmoid loss of SigLIP, https://arxiv.org/abs/2303.15343, and the settings of
 big_vision's small example on COCO: Adam, learning rate 1e-3, weight decay
 0.01, temperature 10, bias -2.71, batch 512, 5,000 steps. Unknown, and chosen
-here: the schedule, which image tower and what the text tower begins with.
+here: the schedule, the augmentation, which image tower and what the text
+tower begins with.
 
   tfds build coco_captions
   python -m vitjax.main --config=configs/lit.py:vocab=/path/to/vocab.txt
@@ -114,8 +115,8 @@ def set_captions(config, arg) -> None:
     "data": arg.data,
     "split": "train+restval" if coco else "train",
     "batch_size": 512,
-    "pp": "decode_jpeg_and_inception_crop(224)|flip_lr|choice()"
-    f"|{tokenize})|value_range(-1, 1)",
+    # Whole images: a crop may lack what the caption is about.
+    "pp": f"decode|resize(224)|flip_lr|choice()|{tokenize})|value_range(-1, 1)",
   }
   config.model.image = {
     "variant": common.variant(arg.variant),
