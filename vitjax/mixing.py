@@ -1,12 +1,107 @@
-"""Mixing of examples on the device, over the global batch.
+"""Mixing and erasing of examples on the device, over the global batch.
 
-Partners and weights depend on the key alone, so one device and 256 devices
-train on the same images.
+Partners, weights and boxes depend on the key alone, so one device and 256
+devices train on the same images.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
+
+MODES = ("batch", "elem")
+PARTNERS = ("roll", "flip")
+
+# Uses of the key of `mix`; the weight of mixup draws from the key itself, which
+# is `fold_in` of 0 and 1.
+_CUTMIX, _SWITCH, _PROB, _ROW, _COLUMN = range(2, 7)
+# Of random erasing, as timm has it: shares of the image's area, the greatest
+# aspect ratio (and the inverse of the least), and how many boxes are tried.
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_ASPECT = 1 / 0.3
+_ERASE_ATTEMPTS = 10
+
+
+def mix(
+  image: Float[Array, "b h w c"],
+  labels: Float[Array, "b n"],
+  key: jax.Array,
+  *,
+  mixup_alpha: float,
+  cutmix_alpha: float,
+  prob: float,
+  switch_prob: float,
+  mode: str,
+  partner: str,
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
+  """Mixes each example with another one of the batch, by mixup or CutMix.
+
+  mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412:
+  a weighted mean, of which the example itself has the larger share.
+
+  CutMix, https://arxiv.org/abs/1905.04899: a box with the pixels of the other
+  example. Its sides are `sqrt(1 - weight)` of the image's, its centre is
+  uniform, and it is clipped at the border; labels are mixed by the share of
+  pixels that remain, as published.
+
+  Args:
+    image: normalised images.
+    labels: targets.
+    key: PRNG key of this step.
+    mixup_alpha: both parameters of the Beta distribution of mixup's weight; 0
+      switches mixup off.
+    cutmix_alpha: likewise for CutMix.
+    prob: probability of mixing at all.
+    switch_prob: probability of CutMix where both alphas are positive.
+    mode: "batch" draws once for the whole batch, "elem" for each example.
+    partner: "roll" mixes with the neighbour before, as big_vision does, "flip"
+      with the batch in reverse order, as timm does.
+
+  Returns:
+    Mixed images and labels; the same ones if both alphas are 0.
+
+  Raises:
+    ValueError: if `mode` or `partner` is none of these.
+  """
+  if mode not in MODES or partner not in PARTNERS:
+    raise ValueError(
+      f"mode={mode!r} has to be one of {', '.join(MODES)} and "
+      f"partner={partner!r} one of {', '.join(PARTNERS)}."
+    )
+  if not (mixup_alpha or cutmix_alpha):
+    return image, labels
+  shape = (1,) if mode == "batch" else image.shape[:1]
+
+  def key_of(use):
+    return jax.random.fold_in(key, use)
+
+  # A weight of 1 leaves an example as it is, also with CutMix.
+  mixed = jax.random.uniform(key_of(_PROB), shape) < prob
+  if mixup_alpha:
+    weight = jax.random.beta(key, mixup_alpha, mixup_alpha, shape)
+    weight = jnp.where(mixed, jnp.maximum(weight, 1.0 - weight), 1.0)
+    pixel_weight = weight[:, None, None]
+  if cutmix_alpha:
+    lam = jax.random.beta(key_of(_CUTMIX), cutmix_alpha, cutmix_alpha, shape)
+    side = jnp.sqrt(jnp.where(mixed, 1.0 - lam, 0.0))
+    rows = _centred(side, image.shape[1], key_of(_ROW))
+    columns = _centred(side, image.shape[2], key_of(_COLUMN))
+    outside = ~_box(rows, columns)
+    share = outside.mean(axis=(1, 2))
+    if mixup_alpha:
+      cut = jax.random.uniform(key_of(_SWITCH), shape) < switch_prob
+      weight = jnp.where(cut, share, weight)
+      pixel_weight = jnp.where(cut[:, None, None], outside, pixel_weight)
+    else:
+      weight, pixel_weight = share, outside.astype(share.dtype)
+
+  def blend(x, w):
+    other = jnp.roll(x, 1, axis=0) if partner == "roll" else x[::-1]
+    w = w.astype(x.dtype)
+    return w * x + (1 - w) * other
+
+  return blend(image, pixel_weight[..., None]), blend(labels, weight[:, None])
 
 
 def mixup(
@@ -15,26 +110,61 @@ def mixup(
   alpha: float,
   key: jax.Array,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
-  """Blends each example with its neighbour in the batch.
+  """`mix` as published ViT recipes have it: one weight, with the neighbour."""
+  return mix(
+    image,
+    labels,
+    key,
+    mixup_alpha=alpha,
+    cutmix_alpha=0.0,
+    prob=1.0,
+    switch_prob=0.0,
+    mode="batch",
+    partner="roll",
+  )
 
-  mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412.
-  One weight per batch, as published ViT recipes have it; the larger share
-  stays with the example itself.
+
+def random_erasing(
+  image: Float[Array, "b h w c"], prob: float, key: jax.Array
+) -> Float[Array, "b h w c"]:
+  """Replaces a box of an image by standard normal noise.
+
+  Random Erasing Data Augmentation, https://arxiv.org/abs/1708.04896, with the
+  defaults of timm: the box has 2 % to a third of the pixels and an aspect ratio
+  of 0.3 to 1 / 0.3, uniform in its logarithm. Of ten boxes that are drawn, the
+  first takes effect that is smaller than the image in both directions.
 
   Args:
     image: normalised images.
-    labels: targets.
-    alpha: both parameters of the Beta distribution of the weight, > 0.
+    prob: probability that an image gets a box.
     key: PRNG key of this step.
   """
-  weight = jax.random.beta(key, alpha, alpha)
-  weight = jnp.maximum(weight, 1.0 - weight)
+  batch, height, width, _ = image.shape
+  keys = jax.random.split(key, 6)
+  candidates = (batch, _ERASE_ATTEMPTS)
+  low, high = _ERASED_AREA
+  area = jax.random.uniform(keys[0], candidates, minval=low, maxval=high)
+  area = area * (height * width)
+  most = math.log(_ERASED_ASPECT)
+  aspect = jnp.exp(
+    jax.random.uniform(keys[1], candidates, minval=-most, maxval=most)
+  )
+  heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+  widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+  fits = (heights < height) & (widths < width)
+  first = jnp.argmax(fits, axis=1, keepdims=True)
+  chosen = jax.random.uniform(keys[2], (batch,)) < prob
+  chosen = chosen & fits.any(axis=1)
 
-  def mix(x):
-    w = weight.astype(x.dtype)
-    return w * x + (1 - w) * jnp.roll(x, 1, axis=0)
+  def place(sizes, limit, key):
+    size = jnp.take_along_axis(sizes, first, axis=1)[:, 0]
+    size = jnp.where(chosen, size, 0)
+    start = jax.random.randint(key, (batch,), 0, limit - size + 1)
+    return _between(start, start + size, limit)
 
-  return mix(image), mix(labels)
+  box = _box(place(heights, height, keys[3]), place(widths, width, keys[4]))
+  noise = jax.random.normal(keys[5], image.shape, image.dtype)
+  return jnp.where(box[..., None], noise, image)
 
 
 def smooth_labels(
@@ -45,3 +175,34 @@ def smooth_labels(
   Rethinking the Inception Architecture, https://arxiv.org/abs/1512.00567.
   """
   return labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
+
+
+def threshold(labels: Float[Array, "b n"], t: float) -> Float[Array, "b n"]:
+  """1 where a target is above `t`, else 0.
+
+  With binary cross-entropy, both classes of a mixed image are then fully
+  right: DeiT III, https://arxiv.org/abs/2204.07118, has `t = 0`.
+  """
+  return (labels > t).astype(labels.dtype)
+
+
+def _centred(
+  side: Float[Array, "m"], limit: int, key: jax.Array
+) -> Bool[Array, "m l"]:
+  """Which of `limit` places are in a span around a uniform centre."""
+  half = jnp.floor(side * (limit / 2)).astype(jnp.int32)
+  centre = jax.random.randint(key, side.shape, 0, limit)
+  return _between(centre - half, centre + half, limit)
+
+
+def _between(
+  start: Int[Array, "m"], stop: Int[Array, "m"], limit: int
+) -> Bool[Array, "m l"]:
+  places = jnp.arange(limit)[None]
+  return (start[:, None] <= places) & (places < stop[:, None])
+
+
+def _box(
+  rows: Bool[Array, "m h"], columns: Bool[Array, "m w"]
+) -> Bool[Array, "m h w"]:
+  return rows[:, :, None] & columns[:, None, :]

@@ -3,7 +3,7 @@
 The string is one Python expression of calls joined by `|`, literals only. It
 is the language of big_vision's and vision_transformer's configs, and the names
 that are published there mean the same here. The ops live in the `ops_*` and
-`randaug` modules; this file owns the parsing and the order of the kinds.
+`*randaug` modules; this file owns the parsing and the order of the kinds.
 """
 
 import ast
@@ -16,7 +16,13 @@ from typing import Any
 import tensorflow as tf
 
 from vitjax.data import seeds
-from vitjax.data.pp import kinds, ops_general, ops_image, randaug
+from vitjax.data.pp import (
+  kinds,
+  ops_general,
+  ops_image,
+  randaug,
+  timm_randaug,
+)
 from vitjax.data.pp.kinds import Features, Op
 
 
@@ -29,7 +35,7 @@ def _merge(*tables: dict[str, Callable]) -> dict[str, Callable]:
   return merged
 
 
-OPS = _merge(ops_general.OPS, ops_image.OPS, randaug.OPS)
+OPS = _merge(ops_general.OPS, ops_image.OPS, randaug.OPS, timm_randaug.OPS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,51 @@ class DeviceOp:
     return {**batch, self.key: (image - mean) / std}
 
 
+def random_image_op(
+  name: str,
+  function: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+  *,
+  key: str,
+  channels: Sequence[int] = (1, 3),
+) -> ChunkOp:
+  """An op on chunks that changes image by image, on the host.
+
+  Args:
+    name: of the op, for errors.
+    function: maps a uint8 image and a generator, which follows from the seed
+      of the example, to an image of the same shape: [h, w, 3], or [h, w] for
+      images with one channel, as OpenCV has it.
+    key: the feature; uint8 images of one size.
+    channels: how many of them the op can work on.
+  """
+
+  def on_chunk(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    out = np.empty_like(images)
+    places, images = (
+      (out, images) if images.shape[-1] > 1 else (out[..., 0], images[..., 0])
+    )
+    keys = seeds.view(np.uint64)[:, 0]
+    for place, image, seed in zip(places, images, keys):
+      random = np.random.Generator(np.random.PCG64(int(seed)))
+      place[...] = function(image, random)
+    return out
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    if image.dtype != tf.uint8 or image.shape[-1] not in channels:
+      counts = " or ".join({1: "one", 3: "three"}[n] for n in channels)
+      raise ValueError(
+        f"{name} needs uint8 images with {counts} channels, not "
+        f"{image.dtype.name} {image.shape[1:]}; decode them first."
+      )
+    changed = tf.numpy_function(
+      on_chunk, [image, features["seed"]], tf.uint8, stateful=False
+    )
+    return {**features, key: tf.ensure_shape(changed, image.shape)}
+
+  return ChunkOp(run)
+
+
 def is_chunk(features: Features) -> bool:
   """Whether the features have a leading axis of examples."""
   return features["seed"].shape.rank == 2

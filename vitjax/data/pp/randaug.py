@@ -26,9 +26,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
-from vitjax.data.pp.kinds import ChunkOp, Features
+from vitjax.data.pp import pillow
+from vitjax.data.pp.kinds import ChunkOp, random_image_op
 
 _MAX_LEVEL = 10
 _FILL = 128
@@ -36,9 +36,6 @@ _CUTOUT_CONST = 40
 _TRANSLATE_CONST = 100
 _GREY = np.array([0.2989, 0.5870, 0.1140], np.float32)
 _LEVELS = np.arange(256, dtype=np.uint8)
-# OpenCV rounds where the reference truncates. Added before, this makes it
-# truncate, but for fractions that a float32 may not tell from a whole number.
-_TRUNCATE = -0.499
 
 # Image, magnitude and a random generator to image; all uint8 [h, w, 3].
 _ImageOp = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
@@ -59,40 +56,17 @@ def randaug(
       f"needs num_layers >= 0 and 0 <= magnitude <= {_MAX_LEVEL}"
     )
 
-  def run(features: Features) -> Features:
-    image = features[key]
-    if image.dtype != tf.uint8 or image.shape[-1] != 3:
-      raise ValueError(
-        "randaug needs uint8 images with three channels, not "
-        f"{image.dtype.name} {image.shape[1:]}; decode them first."
-      )
-    augmented = tf.numpy_function(
-      functools.partial(_augment_chunk, num_layers, magnitude),
-      [image, features["seed"]],
-      tf.uint8,
-      stateful=False,
-    )
-    return {**features, key: tf.ensure_shape(augmented, image.shape)}
-
-  return ChunkOp(run)
-
-
-def _augment_chunk(
-  num_layers: int, magnitude: float, images: np.ndarray, seeds: np.ndarray
-) -> np.ndarray:
-  out = np.empty_like(images)
-  keys = seeds.view(np.uint64)[:, 0]
-  for row, (image, seed) in enumerate(zip(images, keys)):
-    random = np.random.Generator(np.random.PCG64(int(seed)))
+  def augment(image, random) -> np.ndarray:
     for op in random.integers(len(IMAGE_OPS), size=num_layers):
       image = IMAGE_OPS[op](image, magnitude, random)
-    out[row] = image
-  return out
+    return image
+
+  return random_image_op("randaug", augment, key=key, channels=(3,))
 
 
 def autocontrast(image, magnitude, random) -> np.ndarray:
   """Stretches each channel to 0..255."""
-  return _map_channels(image, _autocontrast_table)
+  return pillow.map_channels(image, _autocontrast_table)
 
 
 def _autocontrast_table(histogram: np.ndarray) -> np.ndarray:
@@ -106,16 +80,7 @@ def _autocontrast_table(histogram: np.ndarray) -> np.ndarray:
 
 def equalize(image, magnitude, random) -> np.ndarray:
   """Flattens the histogram of each channel, as PIL does."""
-  return _map_channels(image, _equalize_table)
-
-
-def _equalize_table(histogram: np.ndarray) -> np.ndarray:
-  last = histogram[np.flatnonzero(histogram)[-1]]
-  step = (histogram.sum() - last) // 255
-  if step == 0:
-    return _LEVELS
-  before = np.cumsum(histogram) - histogram
-  return np.minimum((before + step // 2) // step, 255)
+  return pillow.equalize(image)
 
 
 def invert(image, magnitude, random) -> np.ndarray:
@@ -150,31 +115,31 @@ def solarize_add(image, magnitude, random) -> np.ndarray:
 def color(image, magnitude, random) -> np.ndarray:
   """Fades from grey at factor 0 to beyond the colours of the image."""
   # As TensorFlow converts: to [0, 1], and back by truncating 255.5 times it.
-  weights = np.append(_GREY * (255.5 / 255), _TRUNCATE).astype(np.float32)
+  weights = np.append(_GREY * (255.5 / 255), pillow.TRUNCATE).astype(np.float32)
   grey = cv2.transform(image, weights[None])
   grey = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-  return _blend(grey, image, _factor(magnitude))
+  return pillow.blend(grey, image, _factor(magnitude))
 
 
 def contrast(image, magnitude, random) -> np.ndarray:
   pixels = image.shape[0] * image.shape[1]
   constant = np.full_like(_LEVELS, min(pixels // 256, 255))
-  return cv2.LUT(image, _blend(constant, _LEVELS, _factor(magnitude)))
+  return cv2.LUT(image, pillow.blend(constant, _LEVELS, _factor(magnitude)))
 
 
 def brightness(image, magnitude, random) -> np.ndarray:
   black = np.zeros_like(_LEVELS)
-  return cv2.LUT(image, _blend(black, _LEVELS, _factor(magnitude)))
+  return cv2.LUT(image, pillow.blend(black, _LEVELS, _factor(magnitude)))
 
 
 def sharpness(image, magnitude, random) -> np.ndarray:
   """Fades from a smoothed image; the border is not smoothed."""
   kernel = np.ones((3, 3), np.float32)
   kernel[1, 1] = 5
-  smooth = cv2.filter2D(image, -1, kernel / 13, delta=_TRUNCATE)
+  smooth = cv2.filter2D(image, -1, kernel / 13, delta=pillow.TRUNCATE)
   smooth[[0, -1]] = image[[0, -1]]
   smooth[:, [0, -1]] = image[:, [0, -1]]
-  return _blend(smooth, image, _factor(magnitude))
+  return pillow.blend(smooth, image, _factor(magnitude))
 
 
 def shear_x(image, magnitude, random) -> np.ndarray:
@@ -213,22 +178,6 @@ def _factor(magnitude: float) -> float:
 
 def _signed(value: float, random: np.random.Generator) -> float:
   return -value if random.random() < 0.5 else value
-
-
-def _blend(first: np.ndarray, second: np.ndarray, factor: float) -> np.ndarray:
-  """`first` at factor 0, `second` at 1, and beyond; truncated to uint8."""
-  return cv2.addWeighted(first, 1 - factor, second, factor, _TRUNCATE)
-
-
-def _map_channels(
-  image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-  """Maps each channel by the table that follows from its histogram."""
-  tables = []
-  for channel in range(3):
-    counts = cv2.calcHist([image], [channel], None, [256], [0, 256])
-    tables.append(table_of(counts.ravel().astype(np.int64)))
-  return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
 
 
 def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
