@@ -1,12 +1,12 @@
 r"""The table of "Better plain ViT baselines", at the size of Fashion-MNIST.
 
 Table 1 of https://arxiv.org/abs/2205.01580 starts from a simple recipe for
-ViTs and takes its choices back one by one. Here a ViT with 208 k parameters
+ViTs and takes its choices back one by one. Here a ViT with 117 k parameters
 does so on 60,000 images of 28x28 pixels:
 
   python -m vitjax.main --config=configs/fashion_baselines.py:no_aug,seed=1
 
-Options: row=ours, seed=0, epochs=4, optim=adam. The rows:
+Options: row=ours, seed=0, epochs=3.0, optim=adam. The rows:
 
   ours      random crop, flip, RandAugment, mixup; fixed sine-cosine position
             embedding; average pooling; a tanh layer before the head
@@ -41,7 +41,7 @@ OPTIMS = ("adam", "sam")
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run."""
-  arg = common.parse_arg(arg, row="ours", seed=0, epochs=4, optim="adam")
+  arg = common.parse_arg(arg, row="ours", seed=0, epochs=3.0, optim="adam")
   for name, known in (("row", ROWS), ("optim", OPTIMS)):
     if arg[name] not in known:
       raise ValueError(
@@ -66,9 +66,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model = {
     "name": "vit",
     "patch_size": 7,
-    "width": 64,
+    "width": 48,
     "depth": 4,
-    "num_heads": 4,
+    "num_heads": 3,
     "pool_type": "tok" if "pool" in back else "gap",
     "posemb": "learn" if "posemb" in back else "sincos2d",
     "rep_size": "head" not in back,
@@ -94,6 +94,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "every_epochs": 1,
     },
   }
-  config.checkpoint = {"every_epochs": 2}
+  config.checkpoint = {"every_epochs": 1}
   config.report = {"every_steps": 50}
   return config

@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
   config = ml_collections.ConfigDict()
   config.seed = arg.seed
-  config.total_epochs = 2.0 ** (arg.size - 2)
+  config.total_epochs = 2.0 ** (arg.size - 3)
   config.loss = "softmax_xent"
 
   config.input = {
@@ -84,6 +84,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "val": {"split": "train[95%:]", "pp": pp_eval, "batch_size": 500},
     "test": {"split": "test", "pp": pp_eval, "batch_size": 500},
   }
-  config.checkpoint = {"every_epochs": 1}
+  config.checkpoint = {"every_percent": 50}
   config.report = {"every_steps": 50}
   return config
