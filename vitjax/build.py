@@ -15,6 +15,9 @@ from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.evaluators.base import EvalData
 
+# Behind the name of an eval, where it is of the averaged parameters.
+EMA_SUFFIX = "_ema"
+
 
 def check(run: RunConfig) -> None:
   """Checks the open sections against what will read them.
@@ -55,10 +58,13 @@ def check(run: RunConfig) -> None:
         evaluator.__init__, section.options, f"evals.{name}", filled=filled
       )
   best = run.checkpoint.best_metric
-  if best is not None and best.partition("/")[0] not in run.evals:
+  known = list(run.evals)
+  if run.ema.decay is not None:
+    known += [f"{name}{EMA_SUFFIX}" for name in run.evals]
+  if best is not None and best.partition("/")[0] not in known:
     errors.append(
       f"config.checkpoint.best_metric={best!r} names no eval. Use EVAL/METRIC "
-      f"with EVAL one of {', '.join(run.evals) or '(there are none)'}."
+      f"with EVAL one of {', '.join(known) or '(there are none)'}."
     )
   config_lib.fail_on(errors)
 

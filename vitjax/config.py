@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -63,13 +64,31 @@ def to_steps(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Input:
-  """Training data. `batch_size` is global, over all devices and hosts."""
+  """Training data. `batch_size` is global, over all devices and hosts.
+
+  `repeats` is repeated augmentation: each image comes so many times in a
+  batch, each time with other random ops.
+  """
 
   data: str
   split: str = "train"
   data_dir: str | None = None
   batch_size: int
+  repeats: int = 1
   pp: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Init:
+  """Weights to begin with in place of random ones, see `vitjax.pretrained`.
+
+  Position tables are resized to the resolution of the run. `reinit` and
+  `ignore` name parameters that start anew and arrays that are left out.
+  """
+
+  weights: str | None = None
+  reinit: Sequence[str] = ()
+  ignore: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +96,34 @@ class Mixing:
   """Mixing of images and labels on the device, see `vitjax.mixing`."""
 
   mixup_alpha: float = 0.0
+  cutmix_alpha: float = 0.0
+  prob: float = 1.0  # of mixing a batch, or an example, at all
+  switch_prob: float = 0.5  # of cutmix where both are on
+  mode: str = "batch"
+  partner: str = "roll"
+  erase_prob: float = 0.0
   label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ema:
+  """Exponential moving average of the parameters, see `step.update_ema`."""
+
+  decay: float | None = None
+  warmup: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sam:
+  """Sharpness-aware minimisation, off at `rho=0`; see `vitjax.optim.sam`.
+
+  With `rho_min` the radius follows the learning rate from `rho` down to it;
+  `alpha` is GSAM's weight of the surrogate gap.
+  """
+
+  rho: float = 0.0
+  rho_min: float | None = None
+  alpha: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +134,7 @@ class Schedule:
   warmup: Duration | None = None
   end_value: float = 0.0
   timescale: Duration | None = None
+  cooldown: Duration | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,12 +186,17 @@ class RunConfig:
   total: Duration
   num_classes: int | None = None  # None: as many as the data set has
   loss: str = "softmax_xent"
+  target_threshold: float | None = None  # mixed targets above it become 1
   accumulation_steps: int = 1
   input: Input
+  pretrained_dir: str | None = None  # where names of `init.weights` are
+  init: Init = Init()
   model: Mapping[str, Any]
   optim: Mapping[str, Any]
   schedule: Schedule = Schedule()
   mixing: Mixing = Mixing()
+  ema: Ema = Ema()
+  sam: Sam = Sam()
   sharding: Sequence[tuple[str, Any]] = ()  # (regex of parameters, spec)
   mesh: Mesh = Mesh()
   evals: Mapping[str, Eval] = dataclasses.field(default_factory=dict)
@@ -156,8 +208,26 @@ class RunConfig:
 CHOICES = {
   "schedule.decay": ("constant", "cosine", "linear", "rsqrt"),
   "checkpoint.best_mode": ("max", "min"),
+  "mixing.mode": ("batch", "elem"),
+  "mixing.partner": ("roll", "flip"),
 }
-POSITIVE = ("input.batch_size", "accumulation_steps", "num_classes")
+# Smallest and largest value, both allowed; None is always.
+RANGES = {
+  "input.batch_size": (1, math.inf),
+  "input.repeats": (1, math.inf),
+  "accumulation_steps": (1, math.inf),
+  "num_classes": (1, math.inf),
+  "mixing.mixup_alpha": (0, math.inf),
+  "mixing.cutmix_alpha": (0, math.inf),
+  "mixing.prob": (0, 1),
+  "mixing.switch_prob": (0, 1),
+  "mixing.erase_prob": (0, 1),
+  "mixing.label_smoothing": (0, 1),
+  "ema.decay": (0, 1),
+  "sam.rho": (0, math.inf),
+  "sam.rho_min": (0, math.inf),
+  "sam.alpha": (0, math.inf),
+}
 OPEN = ("model", "optim")  # sections read by their own package
 
 
@@ -179,9 +249,11 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
         errors.append(
           f"config.{path}={flat[path]!r} is not one of {', '.join(allowed)}."
         )
-    for path in POSITIVE:
-      if flat[path] is not None and flat[path] < 1:
-        errors.append(f"config.{path}={flat[path]} has to be at least 1.")
+    for path, (low, high) in RANGES.items():
+      value = flat[path]
+      if value is not None and not low <= value <= high:
+        upto = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+        errors.append(f"config.{path}={value} has to be {upto}.")
     for section in OPEN:
       if not isinstance(getattr(run, section).get("name"), str):
         errors.append(f"config.{section}.name is missing.")

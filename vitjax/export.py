@@ -28,6 +28,9 @@ _LAYOUT = flags.DEFINE_string(
 _STEP = flags.DEFINE_string(
   "step", "latest", "Checkpoint of a run folder: latest, best or a number."
 )
+_EMA = flags.DEFINE_bool(
+  "ema", False, "The averaged parameters of a run with config.ema."
+)
 
 
 def export(
@@ -36,9 +39,10 @@ def export(
   *,
   layout: str | None = None,
   step: int | str = "latest",
+  ema: bool = False,
 ) -> None:
   """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
-  run = vitjax.load(model, step=step)
+  run = vitjax.load(model, step=step, ema=ema)
   vitjax.weights.save(
     out, run.params, run.model, layout=layout, metadata=run.metadata
   )
@@ -53,7 +57,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"--out={out} has to end in .{_FORMAT.value}.")
   step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   try:
-    export(_MODEL.value, out, layout=_LAYOUT.value, step=step)
+    export(_MODEL.value, out, layout=_LAYOUT.value, step=step, ema=_EMA.value)
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
   logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))

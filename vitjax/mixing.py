@@ -15,12 +15,53 @@ PARTNERS = ("roll", "flip")
 
 # Uses of the key of `mix`; the weight of mixup draws from the key itself, which
 # is `fold_in` of 0 and 1.
-_CUTMIX, _SWITCH, _PROB, _ROW, _COLUMN = range(2, 7)
+_CUTMIX, _SWITCH, _PROB, _ROW, _COLUMN, _ERASE = range(2, 8)
 # Of random erasing, as timm has it: shares of the image's area, the greatest
 # aspect ratio (and the inverse of the least), and how many boxes are tried.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = 1 / 0.3
 _ERASE_ATTEMPTS = 10
+
+
+def augment(
+  image: Float[Array, "b h w c"],
+  labels: Float[Array, "b n"],
+  key: jax.Array,
+  *,
+  mixup_alpha: float = 0.0,
+  cutmix_alpha: float = 0.0,
+  prob: float = 1.0,
+  switch_prob: float = 0.5,
+  mode: str = "batch",
+  partner: str = "roll",
+  erase_prob: float = 0.0,
+  label_smoothing: float = 0.0,
+  target_threshold: float | None = None,
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
+  """All that happens to a normalised batch before the network sees it.
+
+  Erasing, label smoothing, mixing, and the threshold of the mixed targets, in
+  this order; each is off by default. See the functions below.
+  """
+  if erase_prob:
+    erase_key = jax.random.fold_in(key, _ERASE)
+    image = random_erasing(image, erase_prob, erase_key)
+  if label_smoothing:
+    labels = smooth_labels(labels, label_smoothing)
+  image, labels = mix(
+    image,
+    labels,
+    key,
+    mixup_alpha=mixup_alpha,
+    cutmix_alpha=cutmix_alpha,
+    prob=prob,
+    switch_prob=switch_prob,
+    mode=mode,
+    partner=partner,
+  )
+  if target_threshold is not None:
+    labels = threshold(labels, target_threshold)
+  return image, labels
 
 
 def mix(
@@ -102,26 +143,6 @@ def mix(
     return w * x + (1 - w) * other
 
   return blend(image, pixel_weight[..., None]), blend(labels, weight[:, None])
-
-
-def mixup(
-  image: Float[Array, "b h w c"],
-  labels: Float[Array, "b n"],
-  alpha: float,
-  key: jax.Array,
-) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
-  """`mix` as published ViT recipes have it: one weight, with the neighbour."""
-  return mix(
-    image,
-    labels,
-    key,
-    mixup_alpha=alpha,
-    cutmix_alpha=0.0,
-    prob=1.0,
-    switch_prob=0.0,
-    mode="batch",
-    partner="roll",
-  )
 
 
 def random_erasing(

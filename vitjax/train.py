@@ -7,6 +7,7 @@ happened.
 """
 
 import contextlib
+import functools
 import math
 import pathlib
 
@@ -19,8 +20,10 @@ from vitjax import (
   checkpoint,
   losses,
   metrics,
+  mixing,
   optim,
   preemption,
+  pretrained,
   run_folder,
   sharding,
   weights,
@@ -98,13 +101,17 @@ def train_and_evaluate(
     warmup_steps=steps(run.schedule.warmup, total_steps) or 0,
     end_value=run.schedule.end_value,
     timescale_steps=steps(run.schedule.timescale, total_steps) or 10_000,
+    cooldown_steps=steps(run.schedule.cooldown, total_steps) or 0,
   )
 
   model = build.create_model(run.model, num_classes)
-  tx = optim.make_optimizer(**run.optim, schedule=schedule)
-  init = step_lib.make_init_fn(model, tx, spec["image"].shape)
+  tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
+  make_state = functools.partial(
+    step_lib.make_state, tx=tx, ema=run.ema.decay is not None
+  )
+  init_params = step_lib.make_init_fn(model, spec["image"].shape)
   key = jax.random.key(run.seed)
-  abstract = jax.eval_shape(init, key)
+  abstract = jax.eval_shape(lambda key: make_state(init_params(key)), key)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
   metadata = build.describe_model(run, num_classes, source, spec["image"].shape)
   if is_main:
@@ -113,6 +120,8 @@ def train_and_evaluate(
     )
     run_folder.write(workdir, run, metadata, overview)
     log_overview(run, source, num_classes, total_steps, abstract.params)
+    for line in optim.describe(abstract.params, **run.optim, model=model):
+      logging.info("%s", line)
 
   with contextlib.ExitStack() as stack:
     checkpointer = stack.enter_context(
@@ -126,7 +135,7 @@ def train_and_evaluate(
     )
     # Our own checkpoint first: a run that is restarted must not start over.
     restored = checkpointer.restore(
-      vars(
+      items_of(
         jax.tree.map(
           lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
           abstract,
@@ -134,9 +143,16 @@ def train_and_evaluate(
         )
       )
     )
-    if restored is None:
+    if restored is None and run.init.weights is not None:
       first_step = 0
-      state = jax.jit(init, out_shardings=shardings)(key)
+      params = pretrained.load(run, model, spec["image"].shape)
+      params = jax.device_put(params, shardings.params)
+      state = jax.jit(make_state, out_shardings=shardings)(params)
+    elif restored is None:
+      first_step = 0
+      state = jax.jit(
+        lambda key: make_state(init_params(key)), out_shardings=shardings
+      )(key)
     else:
       first_step, items, info = restored
       state = step_lib.TrainState(**items)
@@ -156,10 +172,20 @@ def train_and_evaluate(
         normalise=preprocess.on_device,
         num_classes=num_classes,
         seed=run.seed,
-        schedule=lambda t: schedule(t) * run.optim["learning_rate"],
-        mixup_alpha=run.mixing.mixup_alpha,
-        label_smoothing=run.mixing.label_smoothing,
+        schedule=schedule,
+        learning_rate=run.optim["learning_rate"],
+        augment=functools.partial(
+          mixing.augment,
+          **vars(run.mixing),
+          target_threshold=run.target_threshold,
+        ),
         accumulation_steps=run.accumulation_steps,
+        frozen=run.optim.get("freeze", ()),
+        ema_decay=run.ema.decay,
+        ema_warmup=run.ema.warmup,
+        sam_rho=run.sam.rho,
+        sam_rho_min=run.sam.rho_min,
+        sam_alpha=run.sam.alpha,
       ),
       donate_argnums=0,
       in_shardings=(shardings, sharding.over_batch(mesh)),
@@ -171,6 +197,7 @@ def train_and_evaluate(
           source,
           preprocess,
           batch_size=run.input.batch_size,
+          repeats=run.input.repeats,
           seed=run.seed,
           start_step=first_step,
           total_steps=total_steps,
@@ -219,6 +246,9 @@ def train_and_evaluate(
         for name in names:
           for metric, value in evals[name].run(state.params):
             results[f"{name}/{metric}"] = value
+          if state.ema_params is not None:
+            for metric, value in evals[name].run(state.ema_params):
+              results[f"{name}{build.EMA_SUFFIX}/{metric}"] = value
       if results:
         logging.info("step %d · %s", step, format_metrics(results))
       return results
@@ -228,7 +258,7 @@ def train_and_evaluate(
         writer.flush()  # the record of a step is on disk before its state
         checkpointer.save(
           step,
-          vars(state),
+          items_of(state),
           metrics=results,
           info={"fingerprint": source.fingerprint},
         )
@@ -288,6 +318,11 @@ def train_and_evaluate(
     for title, file in FILES.items():
       logging.info("%s: %s", title, workdir / file)
   return results
+
+
+def items_of(state: step_lib.TrainState) -> dict:
+  """What a checkpoint holds: the fields that this run has."""
+  return {name: x for name, x in vars(state).items() if x is not None}
 
 
 def log_overview(

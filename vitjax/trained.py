@@ -33,7 +33,9 @@ class Trained:
   metadata: Mapping[str, Any]
 
 
-def load(path: str | os.PathLike, *, step: int | str = "latest") -> Trained:
+def load(
+  path: str | os.PathLike, *, step: int | str = "latest", ema: bool = False
+) -> Trained:
   """Loads a run folder, or an `.npz` with its `.json` beside it.
 
     run = vitjax.load("runs/quickstart")
@@ -42,6 +44,7 @@ def load(path: str | os.PathLike, *, step: int | str = "latest") -> Trained:
   Args:
     path: of the run folder or of the exported file.
     step: of a run folder: a number, "latest" or "best".
+    ema: of a run folder: the averaged parameters in place of the last ones.
 
   Raises:
     FileNotFoundError: if there is no such run or file.
@@ -56,7 +59,15 @@ def load(path: str | os.PathLike, *, step: int | str = "latest") -> Trained:
       raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
     metadata = json.loads(file.read_text(encoding="utf-8"))
     model = models.create(**metadata["model"])
-    _, params, _ = checkpoint.load_params(path / "checkpoints", step=step)
+    step, params, _ = checkpoint.load_params(
+      path / "checkpoints", step=step, item="ema_params" if ema else "params"
+    )
+    metadata |= {"step": step, "ema": ema}
+  elif ema:
+    raise ValueError(
+      f"{path} is a file, which holds one set of parameters; ema=True is for "
+      "run folders."
+    )
   else:
     metadata = weights.read_metadata(path)
     needed = ("model", "image_size", "channels", "preprocess")

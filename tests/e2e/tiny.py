@@ -13,6 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     "data": "digits",
     "split": "train",
     "batch_size": 32,
+    "repeats": 2,
     "pp": "random_crop(8, padding=1)|value_range(-1, 1)",
   }
   config.model = {
@@ -31,7 +32,14 @@ def get_config() -> ml_collections.ConfigDict:
     "mu_dtype": "bfloat16",
   }
   config.schedule = {"decay": "cosine", "warmup_percent": 10}
-  config.mixing = {"mixup_alpha": 0.2, "label_smoothing": 0.1}
+  config.mixing = {
+    "mixup_alpha": 0.2,
+    "cutmix_alpha": 1.0,
+    "mode": "elem",
+    "erase_prob": 0.2,
+    "label_smoothing": 0.1,
+  }
+  config.ema = {"decay": 0.9}
   config.evals = {
     "test": {
       "split": "test",

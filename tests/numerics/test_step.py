@@ -1,12 +1,14 @@
 """Identities of the train step: devices, micro-batches, draws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vitjax import losses, mixing, models, optim, sharding
+from vitjax import losses, mixing, models, optim, sharding, trees
 from vitjax import step as step_lib
 from vitjax.optim import schedules
 
@@ -26,8 +28,18 @@ def normalise(features):
   return {**features, "image": image}
 
 
-def run(num_devices=1, num_steps=3, model=None, rules=(), mesh=None, **options):
-  """Parameters and losses after some steps on so many devices."""
+def run(
+  num_devices=1,
+  num_steps=3,
+  model=None,
+  rules=(),
+  mesh=None,
+  mixing_options=None,
+  optim_options=None,
+  stop_after=None,
+  **options,
+):
+  """State and losses after some steps on so many devices."""
   schedule = schedules.make_schedule(
     "cosine", total_steps=num_steps, warmup_steps=1
   )
@@ -39,6 +51,7 @@ def run(num_devices=1, num_steps=3, model=None, rules=(), mesh=None, **options):
     learning_rate=0.1,
     weight_decay=0.1,
     grad_clip_norm=0.5,
+    **(optim_options or {}),
   )
   model = models.create(
     "vit", variant="mu/8", num_classes=5, head_zero_init=False, **(model or {})
@@ -46,7 +59,14 @@ def run(num_devices=1, num_steps=3, model=None, rules=(), mesh=None, **options):
   if mesh is None:
     devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
     mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
-  init = step_lib.make_init_fn(model, tx, IMAGE_SHAPE)
+  init_params = step_lib.make_init_fn(model, IMAGE_SHAPE)
+
+  def init(key):
+    ema = options.get("ema_decay") is not None
+    return step_lib.make_state(init_params(key), tx, ema=ema)
+
+  if mixing_options:
+    options["augment"] = functools.partial(mixing.augment, **mixing_options)
   abstract = jax.eval_shape(init, jax.random.key(0))
   shardings = sharding.of_state(abstract, rules, mesh)
   state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
@@ -65,34 +85,47 @@ def run(num_devices=1, num_steps=3, model=None, rules=(), mesh=None, **options):
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
   history = []
-  for i in range(num_steps):
+  for i in range(num_steps if stop_after is None else stop_after):
     global_batch = jax.device_put(batch(i), sharding.over_batch(mesh))
     state, metrics = train_step(state, global_batch)
     history.append(float(metrics["train/loss"]))
-  return jax.device_get(state.params), np.array(history)
+  return jax.device_get(state), np.array(history)
 
 
 def largest_difference(a, b):
+  """Over the parameters and, where there are, their averages."""
+  a, b = ((state.params, state.ema_params) for state in (a, b))
   return max(
     np.max(np.abs(x - y))
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   )
+
+
+# Everything that is random in a step, with switches that go both ways.
+RANDOM = {
+  "mixing_options": {
+    "mixup_alpha": 0.5,
+    "cutmix_alpha": 1.0,
+    "mode": "elem",
+    "erase_prob": 0.5,
+    "label_smoothing": 0.1,
+  },
+  "model": {"dropout_rate": 0.2, "drop_path_rate": 0.2},
+}
 
 
 @pytest.fixture(scope="module")
 def one_device():
-  return run(mixup_alpha=0.5, model={"dropout_rate": 0.2})
+  return run(**RANDOM)
 
 
 @pytest.mark.parametrize(
   "num_devices", [pytest.param(2, marks=pytest.mark.slow), 8]
 )
-def test_devices_do_not_matter_even_with_mixup_and_dropout(
+def test_devices_do_not_matter_even_with_mixing_and_dropout(
   num_devices, one_device
 ):
-  params, history = run(
-    num_devices, mixup_alpha=0.5, model={"dropout_rate": 0.2}
-  )
+  params, history = run(num_devices, **RANDOM)
   np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
   assert largest_difference(params, one_device[0]) < 1e-6
 
@@ -103,14 +136,16 @@ def test_sharded_parameters_do_not_matter(one_device):
   params, history = run(
     mesh=mesh,
     rules=[(".*/(query|key|value)/kernel", ("fsdp", None, None))],
-    mixup_alpha=0.5,
-    model={"dropout_rate": 0.2},
+    **RANDOM,
   )
   np.testing.assert_allclose(history, one_device[1], rtol=1e-5)
   assert largest_difference(params, one_device[0]) < 1e-6
 
 
-MIXING = {"mixup_alpha": 0.5, "label_smoothing": 0.1}
+MIXING = {
+  "mixing_options": {"mixup_alpha": 0.5, "label_smoothing": 0.1},
+  "ema_decay": 0.9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +162,7 @@ def big_batch():
   ],
 )
 def test_accumulation_equals_the_big_batch(num_devices, parts, big_batch):
-  """With clipping, schedule, mixup and smoothing on, all of which bite."""
+  """With clipping, schedule, mixup, smoothing and average, which all bite."""
   whole, whole_history = big_batch
   params, history = run(num_devices, accumulation_steps=parts, **MIXING)
   np.testing.assert_allclose(history, whole_history, rtol=1e-5)
@@ -139,6 +174,32 @@ def test_a_step_draws_from_seed_and_step_alone(big_batch):
   params, history = run(**MIXING)
   assert np.all(history == big_batch[1])
   assert largest_difference(params, big_batch[0]) == 0
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_average_of_the_parameters(warmup):
+  """Against NumPy over the parameters after 0 to 3 steps."""
+  decay = 0.3  # 1/10, 2/11 and 3/12 of the warm-up are less
+  steps = [run(num_steps=3, stop_after=i)[0].params for i in range(4)]
+  want = steps[0]
+  for t, params in enumerate(steps[1:]):
+    d = min(decay, (1 + t) / (10 + t)) if warmup else decay
+    want = jax.tree.map(lambda a, p, d=d: d * a + (1 - d) * p, want, params)
+  state, _ = run(num_steps=3, ema_decay=decay, ema_warmup=warmup)
+  for a, b in zip(
+    jax.tree.leaves(want), jax.tree.leaves(state.ema_params), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_frozen_backbone_is_not_differentiated():
+  """The head's gradient is that of the whole model; no other is counted."""
+  frozen = (r"(?!head/).*",)
+  before, _ = run(num_steps=1, stop_after=0)
+  after, _ = run(num_steps=1, frozen=frozen, optim_options={"freeze": frozen})
+  for name, x in trees.flatten(after.params).items():
+    same = np.array_equal(x, trees.flatten(before.params)[name])
+    assert same == (not name.startswith("head/")), name
 
 
 @pytest.mark.parametrize(
@@ -201,7 +262,9 @@ def test_mixup_keeps_the_larger_share_and_mixes_labels_alike():
   image = jnp.arange(4.0).reshape(4, 1, 1, 1)
   labels = jnp.eye(4)
   for i in range(5):
-    mixed, targets = mixing.mixup(image, labels, 0.4, jax.random.key(i))
+    mixed, targets = mixing.augment(
+      image, labels, jax.random.key(i), mixup_alpha=0.4
+    )
     weight = targets[0, 0]
     assert 0.5 <= weight < 1
     partner = jnp.roll(image, 1, axis=0)

@@ -66,7 +66,7 @@ def trajectory(name, *, accumulation_steps=1, **optim_changes):
     "image": refweights.images(case),
     "label": np.arange(8) % fields["num_classes"],
   }
-  state = step_lib.TrainState(jnp.int32(0), params, tx.init(params))
+  state = step_lib.make_state(params, tx)
   got = {"loss": [], "norm": []}
   for _ in range(total):
     state, metrics = train_step(state, batch)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import importlib
+import inspect
 import json
 
 import ml_collections
 import pytest
 
 from configs import common
-from vitjax import build, config
+from vitjax import build, config, mixing
 
 
 def minimal(**changes) -> ml_collections.ConfigDict:
@@ -57,6 +58,12 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
     ({"input__batch_size": 0}, "has to be at least 1"),
     ({"accumulation_steps": 3}, "is not a multiple of"),
     ({"mixing": 3}, "config.mixing=3 has to be a section"),
+    ({"mixing__prob": 1.5}, "config.mixing.prob=1.5 has to be in [0, 1]"),
+    ({"mixing__mode": "pair"}, "config.mixing.mode='pair' is not one of"),
+    ({"input__repeats": 0}, "config.input.repeats=0 has to be at least 1"),
+    ({"ema__decay": -0.1}, "config.ema.decay=-0.1 has to be in [0, 1]"),
+    ({"sam__rho": -1}, "config.sam.rho=-1 has to be at least 0"),
+    ({"init__weight": "x"}, "Did you mean 'weights'?"),
   ],
 )
 def test_wrong_values(change, part):
@@ -85,6 +92,13 @@ def test_wrong_values(change, part):
       "'classif' is not an evaluator",
     ),
     ({"checkpoint__best_metric": "val/acc@1"}, "names no eval"),
+    (
+      {
+        "evals": {"v": {"split": "test", "pp": "decode"}},
+        "checkpoint__best_metric": "v_ema/acc@1",
+      },
+      "with EVAL one of v.",  # there is no average
+    ),
   ],
 )
 def test_open_sections_are_checked_by_what_reads_them(change, part):
@@ -181,7 +195,9 @@ def test_every_field_of_the_schema_has_a_reader():
   for cls in (
     config.RunConfig,
     config.Input,
-    config.Mixing,
+    config.Init,
+    config.Ema,
+    config.Sam,
     config.Schedule,
     config.Mesh,
     config.Eval,
@@ -190,6 +206,9 @@ def test_every_field_of_the_schema_has_a_reader():
   ):
     for field in dataclasses.fields(cls):
       assert f".{field.name}" in code, f"{cls.__name__}.{field.name}"
+  fields = {f.name for f in dataclasses.fields(config.Mixing)}
+  read = inspect.signature(mixing.augment).parameters
+  assert fields | {"image", "labels", "key", "target_threshold"} == set(read)
 
 
 class TestParseArg:

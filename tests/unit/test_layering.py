@@ -26,7 +26,7 @@ LAYERS = {
   "metrics": "progress trees sharding",
   "mixing": "trees",
   "models": "sharding",
-  "optim": "trees sharding config",
+  "optim": "models trees sharding config",
   "orbax_noise": "",
   "preemption": "",
   "progress": "",

@@ -109,8 +109,29 @@ class TestSchedules:
   def test_constant_without_warmup_starts_at_one(self):
     assert self.values("constant", [0], total_steps=5) == 1
 
+  def test_cooldown_ends_at_zero(self):
+    steps = [5, 60, 80, 90, 99, 100]
+    got = self.values(
+      "constant", steps, total_steps=100, warmup_steps=10, cooldown_steps=20
+    )
+    np.testing.assert_allclose(got, [0.5, 1, 1, 0.5, 0.05, 0], rtol=1e-6)
+
+  def test_cooldown_starts_from_where_rsqrt_is(self):
+    kw = {"total_steps": 100, "timescale_steps": 30}
+    steps = [0, 50, 75, 90, 100]
+    got = self.values("rsqrt", steps, cooldown_steps=50, **kw)
+    want = self.values("rsqrt", steps, **kw) * np.array([1, 1, 0.5, 0.2, 0])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
   def test_errors(self):
     with pytest.raises(ValueError, match="warmup lasts 20 steps"):
       schedules.make_schedule("cosine", total_steps=10, warmup_steps=20)
     with pytest.raises(ValueError, match="not one of constant, cosine"):
       schedules.make_schedule("step", total_steps=10)
+    with pytest.raises(ValueError, match=r"cooldown lasts 8 steps.* 10, 3 of"):
+      schedules.make_schedule(
+        "rsqrt", total_steps=10, warmup_steps=3, cooldown_steps=8
+      )
+    for decay in ("cosine", "linear"):
+      with pytest.raises(ValueError, match="cooldown does not go with decay"):
+        schedules.make_schedule(decay, total_steps=10, cooldown_steps=2)

@@ -10,7 +10,8 @@ it got:
 `image` is (b, h, w, c) float32, already normalised; `logits` is (b, n)
 float32, or the pooled features (b, d) of a model without a head; `out` maps
 names to intermediate arrays. Training with dropout or stochastic depth needs
-`rngs={"dropout": key}`.
+`rngs={"dropout": key}`. Parameters of blocks that are stacked into one array
+(`scan_layers`) are below a module called "encoderblock".
 
 The text towers "text" and "bert" take token ids (b, t) int32 in place of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
@@ -20,6 +21,8 @@ out).
 import dataclasses
 import difflib
 import importlib
+import re
+from collections.abc import Mapping
 from typing import Any
 
 _MODELS = {
@@ -121,3 +124,48 @@ def create(name: str, *, variant: str | None = None, **kwargs):
     variant = kwargs.pop("variant", None)
   fields = module.decode_variant(variant) if variant is not None else {}
   return module.Model(**{**fields, **kwargs})
+
+
+def is_stacked(name: str) -> bool:
+  """Whether the first axis of the parameter `name` counts blocks."""
+  return re.fullmatch(r"(.*/)?encoderblock/.*", name) is not None
+
+
+def layers(
+  model, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, int | tuple[int, ...]], int]:
+  """The layer of each parameter, from the stem to the head.
+
+  A model says what its layers are with a method `layers()`: one regex of
+  whole parameter names for each, in order. The first is the stem, the last
+  whatever follows the blocks. Stacked blocks match as many as there are.
+
+  Args:
+    model: from `create`.
+    shapes: of its parameters, by name.
+
+  Returns:
+    Name -> layer, or one layer for each row of a stacked parameter; and the
+    number of the last layer.
+
+  Raises:
+    ValueError: if the model does not say, or a parameter is in no layer.
+  """
+  if not hasattr(model, "layers"):
+    raise ValueError(
+      f"config.optim.layer_decay: {type(model).__module__} does not say what "
+      "its layers are. Leave layer_decay out, or give its Model a method "
+      "`layers` that returns a regex of parameter names for each layer, from "
+      "the stem to the head."
+    )
+  patterns = [re.compile(regex) for regex in model.layers()]
+  found = {}
+  for name, shape in shapes.items():
+    rows = tuple(i for i, p in enumerate(patterns) if p.fullmatch(name))
+    if len(rows) != (shape[0] if is_stacked(name) else 1):
+      raise ValueError(
+        f"config.optim.layer_decay: parameter {name} {shape} is in "
+        f"{len(rows)} of the layers of {type(model).__module__}."
+      )
+    found[name] = rows if is_stacked(name) else rows[0]
+  return found, len(patterns) - 1

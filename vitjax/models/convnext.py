@@ -241,6 +241,24 @@ class Model(nn.Module):
   head_bias_init: float = 0.0
   dtype: common.Dtype = jnp.float32
 
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: up to three blocks of a stage in each.
+
+    The stem; three consecutive blocks at a time, the first of a stage with
+    the down-sampling ahead of them; norm and head. With stages of 3, 3, 27
+    and 3 blocks these are the published 14, numbers 0 to 13. The published
+    code refuses other depths; for 3, 3, 9 and 3 this gives 0 to 7.
+    """
+    regexes = [r"stem/.*"]
+    for i, depth in enumerate(self.depths):
+      for first in range(0, depth, 3):
+        names = [f"block{b:02d}" for b in range(first, min(first + 3, depth))]
+        if first == 0:
+          names.append("downsample")
+        regexes.append(rf"stage{i}/({'|'.join(names)})/.*")
+    return [*regexes, r"(norm|head)/.*"]
+
   @nn.compact
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False

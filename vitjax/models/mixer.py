@@ -146,6 +146,15 @@ class Model(nn.Module):
   head_zero_init: bool = True
   dtype: common.Dtype = jnp.float32
 
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: stem, each block, norm and head."""
+    return [
+      r"stem/.*",
+      *(rf"MixerBlock_{i}/.*" for i in range(self.depth)),
+      r"(pre_head_layer_norm|head)/.*",
+    ]
+
   @nn.compact
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False

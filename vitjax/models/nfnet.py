@@ -253,6 +253,15 @@ class Model(nn.Module):
   head_bias_init: float = 0.0
   dtype: common.Dtype = jnp.float32
 
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: stem, each block, the rest."""
+    return [
+      r"stem_conv\d/.*",
+      *(rf"nf_block_{i}/.*" for i in range(sum(self.depths))),
+      r"(final_conv|head)/.*",
+    ]
+
   @nn.compact
   def __call__(
     self, image: Float[Array, "b h w c"], train: bool = False

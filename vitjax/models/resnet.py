@@ -41,6 +41,9 @@ STAGES = {
   200: (3, 24, 36, 3),
 }
 
+# Parameters ahead of the first unit, of both networks.
+ROOT = r"(conv_root|gn_root|root_block)/.*"
+
 
 def decode_variant(variant: str) -> dict:
   """Fields of `Model` for a variant such as "R50", "R50x3" or "BiT-R152x4".
@@ -303,6 +306,19 @@ class Model(nn.Module):
   head_bias_init: float = 0.0
   head_zero_init: bool = True
   dtype: common.Dtype = jnp.float32
+
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: root, units of all stages, head."""
+    return [
+      ROOT,
+      *(
+        rf"block{i + 1}/unit0*{j + 1}/.*"
+        for i, units in enumerate(self.stages)
+        for j in range(units)
+      ),
+      r"(norm-pre-head|head)/.*",
+    ]
 
   @nn.compact
   def __call__(

@@ -380,6 +380,20 @@ class Model(nn.Module):
       raise ValueError("pool_type='tok' pools the class token: it needs one.")
     super().__post_init__()
 
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: those of BEiT, DeiT and timm.
+
+    The tokens, the positions, the patches and a ResNet in front of them; each
+    block; and the rest.
+    """
+    stem = r"cls|registers|pos_embedding|embedding/.*"
+    return [
+      rf"{stem}|{resnet.ROOT}|block\d+/.*",
+      *(rf"Transformer/encoderblock(_{i})?/.*" for i in range(self.depth)),
+      r"(Transformer/encoder_norm|MAPHead_0|fc_norm|pre_logits|head)/.*",
+    ]
+
   @property
   def has_class_token(self) -> bool:
     if self.class_token is None:

@@ -19,30 +19,46 @@ def make_schedule(
   warmup_steps: int = 0,
   end_value: float = 0.0,
   timescale_steps: int = 10_000,
+  cooldown_steps: int = 0,
 ) -> Schedule:
-  """Linear warm-up from 0, then one of four decays.
+  """Linear warm-up from 0, one of four decays, and maybe a cool-down.
 
   Args:
     decay: "constant", "cosine" (to `end_value`), "linear" (to `end_value`) or
       "rsqrt" (Scaling Vision Transformers, https://arxiv.org/abs/2106.04560,
-      sec. 3.1).
+      sec. 3.5).
     total_steps: step at which "cosine" and "linear" end.
     warmup_steps: the factor is step / warmup_steps until here; step 0 of a
       run with warm-up changes nothing, as published.
     end_value: the last factor of "cosine" and "linear".
     timescale_steps: after so many steps past the warm-up "rsqrt" has fallen
       to sqrt(1/2).
+    cooldown_steps: over the last so many steps "constant" and "rsqrt" are
+      also multiplied by what falls linearly from 1 to 0, which it is at
+      `total_steps`; same section.
 
   Returns:
     A function of the 0-based step.
 
   Raises:
-    ValueError: for an unknown decay, or a warm-up that outlasts the run.
+    ValueError: for an unknown decay, a cool-down of one that has an end of
+      its own, or a warm-up and a cool-down that outlast the run.
   """
   if warmup_steps > total_steps:
     raise ValueError(
       f"config.schedule.warmup lasts {warmup_steps} steps, but the run only "
       f"{total_steps}. Shorten it, or give it in percent: warmup_percent=5."
+    )
+
+  if warmup_steps + cooldown_steps > total_steps:
+    raise ValueError(
+      f"config.schedule.cooldown lasts {cooldown_steps} steps, but the run "
+      f"only {total_steps}, {warmup_steps} of them warm-up. Shorten it."
+    )
+  if cooldown_steps and decay in ("cosine", "linear"):
+    raise ValueError(
+      f"config.schedule.cooldown does not go with decay={decay!r}, which falls "
+      "to end_value anyway. Leave it out, or use 'constant' or 'rsqrt'."
     )
 
   decays = {
@@ -64,6 +80,10 @@ def make_schedule(
     after = jnp.maximum(jnp.asarray(step, jnp.float32) - warmup_steps, 0.0)
     progress = jnp.clip(after / max(total_steps - warmup_steps, 1), 0.0, 1.0)
     warmup = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
-    return decays[decay](after, progress) * warmup
+    factor = decays[decay](after, progress) * warmup
+    if cooldown_steps:
+      left = jnp.asarray(total_steps - step, jnp.float32)
+      factor = factor * jnp.clip(left / cooldown_steps, 0.0, 1.0)
+    return factor
 
   return schedule

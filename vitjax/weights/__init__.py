@@ -82,9 +82,49 @@ def load(
     ValueError: if the file cannot be read, its layout is not known, or it
       does not fit the model.
   """
-  source = repr(os.path.basename(os.fspath(file)))
-  metadata = read_metadata(file)
-  flat = files.read(file)
+  return fit(
+    files.read(file),
+    model,
+    source=repr(os.path.basename(os.fspath(file))),
+    metadata=read_metadata(file),
+    image_size=image_size,
+    channels=channels,
+    inputs=inputs,
+    reinit=reinit,
+    ignore=ignore,
+    resize_posemb=resize_posemb,
+    old_grid=old_grid,
+    legacy_scipy=legacy_scipy,
+    key=key,
+  )
+
+
+def fit(
+  flat: Mapping[str, Any],
+  model,
+  *,
+  source: str,
+  metadata: Mapping[str, Any],
+  image_size: int | tuple[int, int] | None = None,
+  channels: int = 3,
+  inputs: Sequence[jax.ShapeDtypeStruct] | None = None,
+  reinit: Sequence[str] = (),
+  ignore: Sequence[str] = (),
+  resize_posemb: bool = True,
+  old_grid: tuple[int, int] | None = None,
+  legacy_scipy: bool = False,
+  key: jax.Array | None = None,
+) -> dict[str, Any]:
+  """Fits arrays with the names of any known layout into `model`.
+
+  Args:
+    flat: name -> array.
+    model: as for `load`, and so are the other arguments.
+    source: where the arrays come from, for messages.
+    metadata: what is known of them, see `save`.
+
+  Returns and Raises are those of `load`.
+  """
   layout = layouts.recognise(flat)
   if inputs is None:
     size = image_size or metadata.get("image_size") or 224

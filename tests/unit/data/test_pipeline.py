@@ -71,9 +71,52 @@ def test_permutations_are_unrelated():
 
   num = 60000
   ordinals = tf.range(4 * num, dtype=tf.int64)
-  index = pipeline._train_examples(ordinals, num, 0)["index"].numpy()
+  examples = pipeline._train_examples(ordinals, ordinals, num, 0)
+  index = examples["index"].numpy()
   correlation = np.corrcoef(index.reshape(4, num))[np.triu_indices(4, 1)]
   assert np.abs(correlation).max() < 5 / num**0.5
+
+
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_repeats_are_apart_and_follow_the_epochs(repeats):
+  pp = builder.build("random_shift(3)|flip_lr")
+  steps = 70 * repeats
+  batches = train(pp=pp, repeats=repeats, total_steps=steps)
+  distinct = 24 // repeats
+  plain = train(pp=builder.build(""), batch_size=distinct, total_steps=steps)
+  different = []
+  for batch, images in zip(batches, plain, strict=True):
+    # The order is that of a run with a smaller batch.
+    np.testing.assert_array_equal(
+      batch["index"], np.tile(images["index"], repeats)
+    )
+    copies = batch["image"].reshape(repeats, distinct, -1)
+    different.append((copies[1:] != copies[:-1]).any(axis=-1))
+  # Two copies are alike if both have the same one of 98 shifts.
+  assert np.mean(different) > 0.95
+  seen = np.concatenate([batch["index"] for batch in batches])
+  epoch = np.bincount(seen[: 1437 // distinct * 24], minlength=1437)
+  assert set(epoch) <= {0, repeats} and np.mean(epoch == repeats) > 0.98
+
+
+def test_repeats_resume_and_split_over_processes():
+  whole = train(repeats=3, total_steps=9)
+  assert_equal(train(repeats=3, start_step=4, total_steps=9), whole[4:])
+  parts = [
+    train(repeats=3, total_steps=9, process_index=i, process_count=2)
+    for i in range(2)
+  ]
+  joined = [
+    {name: np.concatenate([a[name], b[name]]) for name in a}
+    for a, b in zip(*parts)
+  ]
+  assert_equal(joined, whole)
+
+
+@pytest.mark.parametrize("repeats", [0, 5, 48])
+def test_repeats_that_do_not_divide(repeats):
+  with pytest.raises(ValueError, match=f"repeats={repeats} must be .*=24"):
+    train(repeats=repeats)
 
 
 def test_seeds_change_order_and_randomness():

@@ -18,6 +18,7 @@ import tensorflow as tf
 from vitjax.data import seeds
 from vitjax.data.pp import (
   kinds,
+  ops_color,
   ops_general,
   ops_image,
   randaug,
@@ -35,7 +36,13 @@ def _merge(*tables: dict[str, Callable]) -> dict[str, Callable]:
   return merged
 
 
-OPS = _merge(ops_general.OPS, ops_image.OPS, randaug.OPS, timm_randaug.OPS)
+OPS = _merge(
+  ops_color.OPS,
+  ops_general.OPS,
+  ops_image.OPS,
+  randaug.OPS,
+  timm_randaug.OPS,
+)
 
 
 @dataclasses.dataclass(frozen=True)

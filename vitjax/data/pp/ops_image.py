@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from vitjax.data import seeds
+from vitjax.data.pp import pillow
 from vitjax.data.pp.kinds import (
   AnyOp,
   DeviceOp,
@@ -24,6 +25,8 @@ from vitjax.data.pp.kinds import (
   is_chunk,
 )
 
+# Pixels at each side of a simple random crop.
+_MIRRORED = 4
 _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
 # tf.data runs many ops at once already; OpenCV's own threads only get in the
@@ -100,10 +103,12 @@ def decode_jpeg_and_inception_crop(
   area_max: float = 100,
   aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
   *,
+  method: str = "bilinear",
   key: str = "image",
 ) -> Op:
   """`decode|inception_crop(...)`, decoding only the cropped part of a JPEG."""
   height, width = _height_width(size)
+  _check_method(method, pillow.METHODS)
   box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
 
   def run(features: Features) -> Features:
@@ -120,7 +125,7 @@ def decode_jpeg_and_inception_crop(
         lambda: _decode_then_crop(image, seed, box_of),
       )
     image = tf.ensure_shape(image, (None, None, 3))
-    return {**features, key: _resize_crop(image, height, width)}
+    return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
 
@@ -131,6 +136,7 @@ def inception_crop(
   area_max: float = 100,
   aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
   *,
+  method: str = "bilinear",
   key: str = "image",
 ) -> Op:
   """Resizes a random part of the image to `size`.
@@ -142,15 +148,18 @@ def inception_crop(
     area_min: least area of the part, in percent of the image.
     area_max: greatest area, in percent.
     aspect_ratio_range: width / height of the part.
+    method: "bilinear" without antialiasing, as big_vision resizes, or "bicubic"
+      with antialiasing, as Pillow does for DeiT, ConvNeXt and timm.
     key: the feature.
   """
   height, width = _height_width(size)
+  _check_method(method, pillow.METHODS)
   box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
 
   def run(features: Features) -> Features:
     image = features[key]
     image = _crop(image, box_of(tf.shape(image), features["seed"]))
-    return {**features, key: _resize_crop(image, height, width)}
+    return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
 
@@ -248,15 +257,21 @@ def _resize(image, height, width, method, antialias):
   return tf.cast(image, dtype)
 
 
-def _resize_crop(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
-  """Bilinear without antialiasing, several times as fast as `_resize`.
+def _resize_crop(
+  image: tf.Tensor, height: int, width: int, method: str
+) -> tf.Tensor:
+  """As random crops are resized, several times as fast as by `_resize`.
 
-  OpenCV's weights are fixed-point numbers, so values may be off by one level.
-  That is nothing to a random crop; what evaluates is resized as published.
+  OpenCV's weights are fixed-point numbers, so bilinear values may be off by one
+  level, and bicubic ones by a few from Pillow's. That is nothing to a random
+  crop; what evaluates is resized as published.
   """
 
   def run(pixels: np.ndarray) -> np.ndarray:
-    resized = cv2.resize(pixels, (width, height))
+    if method == "bicubic":
+      resized = pillow.resize(pixels, height, width, method)
+    else:
+      resized = cv2.resize(pixels, (width, height))
     return resized.reshape(height, width, pixels.shape[-1])
 
   resized = tf.numpy_function(run, [image], tf.uint8, stateful=False)
@@ -342,6 +357,47 @@ def _random_crop(image, height, width, features) -> tf.Tensor:
   return tf.ensure_shape(
     crops, (image.shape[0], height, width, image.shape[-1])
   )
+
+
+def simple_random_crop(size: int, *, key: str = "image") -> Op:
+  """Cuts a square out of the whole image, which is as small as it may be.
+
+  Simple Random Crop of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3: the
+  shorter side becomes `size` pixels, bicubic with antialiasing as by Pillow,
+  four pixels are mirrored at each side, and the place is uniform.
+
+  Args:
+    size: pixels.
+    key: the feature.
+  """
+  _height_width(size)
+
+  def cut(pixels: np.ndarray, *place: float) -> np.ndarray:
+    shorter = min(pixels.shape[:2])
+    height, width = (size * side // shorter for side in pixels.shape[:2])
+    resized = pillow.resize(pixels, height, width, "bicubic")
+    padded = cv2.copyMakeBorder(
+      resized, *(_MIRRORED,) * 4, cv2.BORDER_REFLECT_101
+    )
+    y, x = (
+      int(fraction * (side + 2 * _MIRRORED - size + 1))
+      for fraction, side in zip(place, (height, width))
+    )
+    crop = padded[y : y + size, x : x + size]
+    return crop.reshape(size, size, pixels.shape[-1])
+
+  def run(features: Features) -> Features:
+    image, seed = features[key], features["seed"]
+    crop = tf.numpy_function(
+      cut,
+      [image, seeds.uniform(seed, draw=0), seeds.uniform(seed, draw=1)],
+      tf.uint8,
+      stateful=False,
+    )
+    crop = tf.ensure_shape(crop, (size, size, image.shape[-1]))
+    return {**features, key: crop}
+
+  return run
 
 
 def random_shift(pixels: int, *, key: str = "image") -> AnyOp:
@@ -485,9 +541,9 @@ def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
   return pair
 
 
-def _check_method(method: str) -> None:
-  if method not in _METHODS:
-    raise ValueError(f"method {method!r} is none of {', '.join(_METHODS)}")
+def _check_method(method: str, methods: Sequence[str] = _METHODS) -> None:
+  if method not in methods:
+    raise ValueError(f"method {method!r} is none of {', '.join(methods)}")
 
 
 def _at_least(shape, height, width, name):
@@ -505,6 +561,7 @@ OPS = {
   "central_crop": central_crop,
   "random_crop": random_crop,
   "random_shift": random_shift,
+  "simple_random_crop": simple_random_crop,
   "pad": pad,
   "flip_lr": flip_lr,
   "value_range": value_range,

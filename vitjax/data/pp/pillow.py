@@ -150,9 +150,9 @@ def gaussian_blur(image: np.ndarray, radius: float) -> np.ndarray:
 
 
 def rotate(
-  image: np.ndarray, degrees: float, method: str, fill: Sequence[int]
+  image: np.ndarray, degrees: float, method: str, fill: int | tuple[int, ...]
 ) -> np.ndarray:
-  """Turns counter-clockwise about the centre."""
+  """Turns counter-clockwise about the centre; for the rest see `affine`."""
   height, width = image.shape[:2]
   cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
   x, y = width / 2, height / 2
@@ -167,7 +167,7 @@ def affine(
   image: np.ndarray,
   matrix: Sequence[Sequence[float]],
   method: str,
-  fill: Sequence[int],
+  fill: int | tuple[int, ...],
 ) -> np.ndarray:
   """Takes the pixel at (x, y) from `matrix @ (x, y, 1)`.
 
@@ -179,7 +179,7 @@ def affine(
     image: uint8 [h, w, 3] or [h, w].
     matrix: two rows of three numbers.
     method: "bilinear" or "bicubic".
-    fill: a value per channel for what comes from outside.
+    fill: value of what comes from outside, one for all channels or for each.
   """
   height, width = image.shape[:2]
   (a, b, c), (d, e, f) = matrix
@@ -194,9 +194,41 @@ def affine(
   )
   x, y = np.arange(width, dtype=np.float32), np.arange(height)[:, None]
   inside = _within(a * x, b * y + c, width) & _within(d * x, e * y + f, height)
-  out = np.empty_like(image)
-  out[...] = fill
-  return cv2.copyTo(warped, inside, out)
+  return cv2.copyTo(_filled(image.shape, fill), cv2.bitwise_not(inside), warped)
+
+
+def translate(
+  image: np.ndarray,
+  pixels: float,
+  axis: int,
+  method: str,
+  fill: int | tuple[int, ...],
+) -> np.ndarray:
+  """Takes each pixel from `pixels` further along the axis; see `affine`.
+
+  Faster than a warp, and with Pillow's bicubic kernel: the same for all pixels.
+  """
+  size, whole = image.shape[axis], math.floor(pixels + 0.5)
+  if abs(whole) >= size:
+    return _filled(image.shape, fill).copy()
+  x = np.abs(np.arange(-2, 3) - (pixels - whole))
+  kernel = np.maximum(1 - x, 0) if method == "bilinear" else _cubic(x, -1)
+  kernel = kernel[None] if axis == 1 else kernel[:, None]
+  moved = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+  out = _filled(image.shape, fill).copy()
+  source = slice(max(0, whole), size + min(0, whole))
+  target = slice(max(0, -whole), size + min(0, -whole))
+  if axis == 1:
+    out[:, target] = moved[:, source]
+  else:
+    out[target] = moved[source]
+  return out
+
+
+@functools.lru_cache(maxsize=8)
+def _filled(shape: tuple[int, ...], fill: int | tuple[int, ...]) -> np.ndarray:
+  """Not to be written to. NumPy is slow to spread a colour."""
+  return np.broadcast_to(np.array(fill, np.uint8), shape).copy()
 
 
 def _within(along: np.ndarray, across: np.ndarray, limit: int) -> np.ndarray:
@@ -210,8 +242,9 @@ def resize(
 ) -> np.ndarray:
   """Resizes with antialiasing: `Image.resize` but for a few levels.
 
-  Filters by Pillow's own kernel at the pixels of the image, if it is reduced,
-  and interpolates what remains by OpenCV.
+  Where the image is reduced, it is first filtered by Pillow's own kernel, which
+  is as wide as the reduction needs. What remains has no detail to alias, and
+  OpenCV interpolates it.
   """
   kernels = [
     _antialias_kernel(before / after, method)
@@ -231,13 +264,15 @@ def _antialias_kernel(scale: float, method: str) -> np.ndarray:
   support = 2 if method == "bicubic" else 1
   radius = math.ceil(support * scale) - 1
   x = np.abs(np.arange(-radius, radius + 1) / scale)
-  if method == "bilinear":
-    kernel = 1 - x
-  else:  # Keys' cubic with a = -0.5.
-    kernel = np.where(
-      x < 1, (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
-    )
+  kernel = 1 - x if method == "bilinear" else _cubic(x, -0.5)
   return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+  """Keys' kernel at distances; Pillow resizes with a = -0.5, warps with -1."""
+  near = ((a + 2) * x - (a + 3)) * x * x + 1
+  far = a * (((x - 5) * x + 8) * x - 4)
+  return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
 def _colour(image: np.ndarray) -> bool:

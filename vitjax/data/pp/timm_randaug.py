@@ -202,13 +202,11 @@ def _shear_y(image, factor, method, fill) -> np.ndarray:
 
 
 def _translate_x(image, share, method, fill) -> np.ndarray:
-  pixels = share * image.shape[1]
-  return pillow.affine(image, ((1, 0, pixels), (0, 1, 0)), method, fill)
+  return pillow.translate(image, share * image.shape[1], 1, method, fill)
 
 
 def _translate_y(image, share, method, fill) -> np.ndarray:
-  pixels = share * image.shape[0]
-  return pillow.affine(image, ((1, 0, 0), (0, 1, pixels)), method, fill)
+  return pillow.translate(image, share * image.shape[0], 0, method, fill)
 
 
 # Image, argument, interpolation and fill to image.

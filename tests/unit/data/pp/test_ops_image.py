@@ -109,9 +109,9 @@ def test_resize_is_bilinear_without_antialias(size):
 
 @pytest.mark.parametrize("size", [(224, 224), (64, 100), (500, 600), (7, 3)])
 def test_crops_are_resized_as_whole_images_are(size):
-  fast = ops._resize_crop(tf.constant(PHOTO), *size).numpy()
+  fast = ops._resize_crop(tf.constant(PHOTO), *size, "bilinear").numpy()
   assert np.abs(fast - bilinear(PHOTO, *size)).max() < 1.01
-  grey = ops._resize_crop(tf.constant(PHOTO[..., :1]), *size)
+  grey = ops._resize_crop(tf.constant(PHOTO[..., :1]), *size, "bilinear")
   np.testing.assert_array_equal(grey, fast[..., :1])
 
 
@@ -242,6 +242,69 @@ def test_inception_crop_area_and_aspect_ratio():
     ratios.append(width / height)
   assert 0.27 < min(areas) < 0.36 and 0.5 < max(areas) < 0.64
   assert 0.7 < min(ratios) < 0.85 and 1.2 < max(ratios) < 1.42
+
+
+def test_bicubic_crops_are_those_of_pillow():
+  box_of = ops._box_sampler(8, 100, (3 / 4, 4 / 3))
+  data = encode(PHOTO, "PNG")
+  for seed in SEEDS[:4]:
+    y, x, height, width = box_of(PHOTO.shape, seed).numpy()
+    expected = Image.fromarray(PHOTO[y : y + height, x : x + width])
+    expected = expected.resize((60, 50), Image.Resampling.BICUBIC)
+    for image, op in (
+      (PHOTO, ops.inception_crop((50, 60), 8, method="bicubic")),
+      (
+        data,
+        ops.decode_jpeg_and_inception_crop((50, 60), 8, method="bicubic"),
+      ),
+    ):
+      gap = np.abs(apply(op, image, seed).astype(int) - np.asarray(expected))
+      # Without antialiasing, the mean is several levels.
+      assert gap.max() < 20 and gap.mean() < 0.8
+  grey = apply(ops.inception_crop(50, method="bicubic"), PHOTO[..., :1])
+  assert grey.shape == (50, 50, 1)
+  with pytest.raises(ValueError, match="'area' is none of bilinear, bicubic"):
+    ops.inception_crop(50, method="area")
+
+
+def test_bicubic_evaluation_is_that_of_pillow():
+  expected = Image.fromarray(PHOTO).resize((133, 100), Image.Resampling.BICUBIC)
+  out = apply(ops.resize_small(100, "bicubic", antialias=True), PHOTO)
+  gap = np.abs(out.astype(int) - np.asarray(expected))
+  assert gap.max() <= 4 and gap.mean() < 0.3
+  out = apply(ops.resize((100, 133), "bicubic", antialias=True), PHOTO)
+  gap = np.abs(out.astype(int) - np.asarray(expected))
+  assert gap.max() <= 4 and gap.mean() < 0.3
+
+
+def places_of(crops, padded):
+  """(y, x) in `padded` that is nearest to each crop."""
+  windows = np.lib.stride_tricks.sliding_window_view(
+    padded.astype(int), crops[0].shape
+  )[:, :, 0]
+  for crop in crops:
+    gaps = np.abs(windows - crop).mean(axis=(2, 3, 4))
+    yield (*np.unravel_index(gaps.argmin(), gaps.shape), gaps.min())
+
+
+def test_simple_random_crop():
+  mirror = [(4, 4), (4, 4), (0, 0)]
+  # Not resized.
+  wide = PHOTO[100:120, 100:130]
+  op = ops.simple_random_crop(20)
+  many = seeds.example_seeds(5, tf.range(300, dtype=tf.int64), 2)
+  crops = [op({"image": tf.constant(wide), "seed": s})["image"] for s in many]
+  ys, xs, gaps = zip(*places_of(crops, np.pad(wide, mirror, "reflect")))
+  assert set(gaps) == {0}
+  assert set(ys) == set(range(9)) and set(xs) == set(range(19))
+  assert abs(np.corrcoef(ys, xs)[0, 1]) < 0.2
+  # Reduced: 300 x 400 to 24 x 32.
+  pil = Image.fromarray(PHOTO).resize((32, 24), Image.Resampling.BICUBIC)
+  padded = np.pad(np.asarray(pil), mirror, "reflect")
+  crops = [apply(ops.simple_random_crop(24), PHOTO, s) for s in SEEDS[:3]]
+  assert max(gap for _, _, gap in places_of(crops, padded)) < 1
+  grey = apply(ops.simple_random_crop(24), PHOTO.transpose(1, 0, 2)[..., :1])
+  assert grey.shape == (24, 24, 1)
 
 
 def test_fused_decoding_equals_decoding_then_cropping():

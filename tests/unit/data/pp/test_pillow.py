@@ -102,6 +102,26 @@ def test_affine(image, method, matrix):
 
 @both
 @methods
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+  "pixels", [-95.7, -40.2, -7, -0.5, 0, 0.3, 0.5, 13.7, 94.5, 300.1]
+)
+def test_translate(image, method, axis, pixels):
+  fill = (200, 10, 90) if image.ndim == 3 else 90
+  matrix = (1, 0, pixels, 0, 1, 0) if axis else (1, 0, 0, 0, 1, pixels)
+  expected = Image.fromarray(image).transform(
+    image.shape[1::-1],
+    Image.Transform.AFFINE,
+    matrix,
+    resample=RESAMPLING[method],
+    fillcolor=fill,
+  )
+  out = pillow.translate(image, pixels, axis, method, fill)
+  close(out, expected, most=1, mean=0.6)  # Rounded, where Pillow truncates.
+
+
+@both
+@methods
 @pytest.mark.parametrize("degrees", [27.3, -11, 0])
 def test_rotate(image, method, degrees):
   fill = (200, 10, 90) if image.ndim == 3 else 90

@@ -1,0 +1,83 @@
+"""Fine-tuning as a user does it: weights in, another data set, a new head."""
+
+import numpy as np
+import pytest
+
+import vitjax
+from tests.e2e import launch
+from vitjax import metrics, trees
+
+
+def probe(workdir, pictures, weights, *overrides):
+  """A linear probe on larger pictures of other classes."""
+  return [
+    *launch.on_folder(workdir, pictures),
+    "--config.input.pp=decode(channels=1)|resize(12)|flip_lr|value_range(-1,1)",
+    "--config.evals.test.pp=decode(channels=1)|resize(12)|value_range(-1,1)",
+    f"--config.init.weights={weights}",
+    "--config.init.reinit=('head',)",
+    "--config.optim.freeze=('(?!head/).*',)",
+    *(f"--config.{x}" for x in overrides),
+  ]
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory, cache, pictures, straight):
+  workdir = tmp_path_factory.mktemp("probed")
+  arguments = probe(workdir, pictures, straight / "params.npz")
+  launch.run(*arguments, cache=cache).assert_done()
+  return workdir
+
+
+def test_a_linear_probe_trains_the_head_alone(probed, straight):
+  given, got = vitjax.load(straight), vitjax.load(probed)
+  assert got.class_names == ("ant", "bee 9", "bee 10")
+  before = vitjax.weights.load(
+    straight / "params.npz",
+    got.model,
+    image_size=(12, 12),
+    channels=1,
+    reinit=["head"],
+  )
+  for name, x in trees.flatten(got.params).items():
+    same = np.array_equal(x, trees.flatten(before)[name])
+    assert same == (not name.startswith("head/")), name
+  assert got.params["pos_embedding"].shape == (1, 9, 32)  # was a 2x2 grid
+  assert given.params["pos_embedding"].shape == (1, 4, 32)
+
+
+@pytest.mark.slow
+def test_a_run_folder_is_as_good_as_its_file(
+  tmp_path, cache, pictures, straight, probed
+):
+  arguments = probe(tmp_path, pictures, straight)
+  launch.run(*arguments, cache=cache).assert_done()
+  assert launch.record(tmp_path) == launch.record(probed)
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_stop_the_run(
+  tmp_path, cache, pictures, straight
+):
+  weights = straight / "params.npz"
+  arguments = probe(tmp_path, pictures, weights, "init.reinit=()")
+  launch.run(*arguments, cache=cache).assert_refused(
+    "config.init.weights=", "head/kernel (32, 10) vs (32, 3)", "reinit=['head']"
+  )
+
+
+def test_the_average_is_evaluated_and_exported(tmp_path, cache, straight):
+  rows = metrics.read_metrics(straight)
+  last = rows[-1]
+  assert last["test_ema/n_seen"] == last["test/n_seen"] == 360
+  assert last["test_ema/loss"] != last["test/loss"]
+  file = tmp_path / "average.npz"
+  arguments = [f"--model={straight}", "--ema", f"--out={file}"]
+  launch.run("vitjax.export", *arguments, cache=cache).assert_done()
+  exported = vitjax.load(file)
+  assert exported.metadata["ema"] and exported.metadata["step"] == 500
+  average = vitjax.load(straight, ema=True).params["head"]["kernel"]
+  np.testing.assert_array_equal(exported.params["head"]["kernel"], average)
+  assert not np.array_equal(
+    average, vitjax.load(straight).params["head"]["kernel"]
+  )

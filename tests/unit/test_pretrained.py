@@ -1,0 +1,99 @@
+"""Weights that a run begins with, by all of their names."""
+
+import jax
+import numpy as np
+import pytest
+
+from vitjax import config, models, pretrained, trees, weights
+
+MODEL = {
+  "name": "vit",
+  "width": 8,
+  "depth": 1,
+  "num_heads": 2,
+  "patch_size": 4,
+  "pool_type": "tok",
+}
+
+
+def make_run(**changes):
+  return config.resolve(
+    {
+      "total_steps": 1,
+      "input": {"data": "digits", "batch_size": 8, "pp": ""},
+      "model": MODEL,
+      "optim": {"name": "sgd", "learning_rate": 1.0},
+      **changes,
+    }
+  )
+
+
+def create(num_classes):
+  return models.create(**MODEL, num_classes=num_classes)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+  """Weights for 8x8 images of 3 classes, called as AugReg's are."""
+  model = create(3)
+  image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(np.float32), shapes
+  )
+  name = "R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0.npz"
+  path = tmp_path_factory.mktemp("weights") / name
+  weights.save(path, params, model)
+  path.with_suffix(".json").unlink()  # published files have none
+  (path.parent / "index.csv").write_text(
+    "name,ds,final_val,filename\n"
+    "R_Ti_16,i21k,0.4,worse\n"
+    f"R_Ti_16,i21k,0.5,{name}\n"
+    "R_Ti_16,i1k,0.9,other_data\n"
+  )
+  return path
+
+
+def test_new_head_and_larger_images(file):
+  run = make_run(init={"weights": str(file), "reinit": ("head",)})
+  got = trees.flatten(pretrained.load(run, create(5), (2, 12, 12, 3)))
+  want = weights.files.read(file)
+  assert got["head/kernel"].shape == (8, 5)
+  assert not got["head/kernel"].any()  # as a run from scratch starts
+  assert got["pos_embedding"].shape == (1, 9, 8)
+  corners = got["pos_embedding"].reshape(3, 3, 8)[::2, ::2]
+  np.testing.assert_array_equal(
+    corners, want["params/pos_embedding"].reshape(2, 2, 8)
+  )
+  for name, x in got.items():
+    if not name.startswith(("head/", "pos_embedding")):
+      np.testing.assert_array_equal(x, want[f"params/{name}"], err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["augreg:R_Ti_16", "augreg:R+ViT-Ti_16"])
+def test_recommended_checkpoint_of_a_folder(file, name):
+  assert pretrained.find(name, str(file.parent)) == str(file)
+
+
+def test_published_name_in_a_folder(file):
+  assert pretrained.find(file.stem, str(file.parent)) == str(file)
+
+
+def test_sub_tree(file):
+  assert pretrained.find(f"{file}:img") == f"{file}:img"
+
+
+@pytest.mark.parametrize(
+  ("init", "message"),
+  [
+    ({}, r"Shape: head/bias \(3,\) vs \(5,\).*reinit=\['head'\]"),
+    ({"reinit": ("haed",)}, "reinit='haed' matches no parameter"),
+    ({"weights": "ViT-B_61"}, "not a file here, and not a published name"),
+  ],
+)
+def test_what_does_not_fit_is_refused(file, init, message):
+  run = make_run(init={"weights": str(file), **init})
+  with pytest.raises(config.ConfigError, match=message) as e:
+    pretrained.load(run, create(5), (2, 8, 8, 3))
+  assert str(e.value).startswith("config.init.weights=")

@@ -1,0 +1,199 @@
+"""The rules of the `optim` section: which parameter takes part in what.
+
+Owns their checks, and what is said about them at the start of a run: it is
+read from the same masks that the optimizer uses.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitjax import models, trees
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+  """Names of parameters, and what multiplies their learning rates.
+
+  Attributes:
+    decayed: with weight decay; of LAMB, with a trust ratio.
+    clipped: with adaptive gradient clipping.
+    factor: name -> factor of the learning rate, or one for each row of a
+      parameter of stacked blocks; whoever is absent has 1.
+    frozen: without an update. They are in none of the others.
+  """
+
+  decayed: frozenset[str]
+  clipped: frozenset[str]
+  factor: Mapping[str, float | np.ndarray]
+  frozen: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+  """Arguments of `make_optimizer`, with the same meaning, once checked.
+
+  Raises:
+    ValueError: for a value that is not allowed.
+  """
+
+  name: str
+  learning_rate: float
+  model: Any
+  weight_decay: float
+  decay_scale: str
+  decay_params: Sequence[str]
+  grad_clip_norm: float | None
+  agc_clip: float | None
+  agc_exclude: Sequence[str]
+  learning_rate_multipliers: Sequence[tuple[str, float]]
+  layer_decay: float | None
+  freeze: Sequence[str]
+
+  def __post_init__(self):
+    def require(holds, option, what):
+      if not holds:
+        value = getattr(self, option)
+        raise ValueError(f"config.optim.{option}={value!r} has to be {what}.")
+
+    for option in ("learning_rate", "grad_clip_norm", "agc_clip"):
+      value = getattr(self, option)
+      require(value is None or value > 0, option, "above 0")
+    require(self.weight_decay >= 0, "weight_decay", "0 or more")
+    scales = ("learning_rate", "schedule", "gradient")
+    if self.name == "lamb":  # its trust ratio counts the decay too
+      scales = scales[:1]
+    require(
+      self.decay_scale in scales,
+      "decay_scale",
+      f"{' or '.join(map(repr, scales))} for {self.name}",
+    )
+    require(
+      self.layer_decay is None or 0 < self.layer_decay <= 1,
+      "layer_decay",
+      "above 0 and at most 1, or None",
+    )
+    require(
+      all(
+        isinstance(rule, tuple | list)
+        and len(rule) == 2
+        and isinstance(rule[1], int | float)
+        and rule[1] > 0
+        for rule in self.learning_rate_multipliers
+      ),
+      "learning_rate_multipliers",
+      "pairs (regex, factor above 0); what must not change goes into freeze",
+    )
+    multiplied = [regex for regex, _ in self.learning_rate_multipliers]
+    for option, regexes in (
+      ("decay_params", self.decay_params),
+      ("agc_exclude", self.agc_exclude),
+      ("learning_rate_multipliers", multiplied),
+      ("freeze", self.freeze),
+    ):
+      for regex in regexes:
+        try:
+          re.compile(regex)
+        except (re.error, TypeError) as e:
+          raise ValueError(
+            f"config.optim.{option} has {regex!r}, which is not a regular "
+            f"expression: {e}."
+          ) from e
+
+  def roles(self, params: Any) -> Roles:
+    """The roles of parameters, given as arrays or abstract shapes.
+
+    Raises:
+      ValueError: if a rule matches none of them, or the layers of the model
+        are not known.
+    """
+
+    def first_match(option, rules):
+      matches = trees.match_rules(
+        params, rules, every_leaf=False, what=f"config.optim.{option}"
+      )
+      return trees.flatten(matches)
+
+    def matched(option):
+      rules = [(regex, True) for regex in getattr(self, option)]
+      return frozenset(first_match(option, rules))
+
+    frozen = matched("freeze")
+    decayed = clipped = frozenset()
+    if self.weight_decay or self.name == "lamb":
+      decayed = matched("decay_params")
+    if self.agc_clip:
+      clipped = frozenset(trees.names(params)) - matched("agc_exclude")
+    factor = first_match(
+      "learning_rate_multipliers", self.learning_rate_multipliers
+    )
+    if self.layer_decay is not None:
+      if self.model is None:
+        raise ValueError(
+          "config.optim.layer_decay needs the model whose layers it counts: "
+          "make_optimizer(..., model=model)."
+        )
+      shapes = {name: x.shape for name, x in trees.flatten(params).items()}
+      layers, last = models.layers(self.model, shapes)
+      factor = {
+        name: factor.get(name, 1.0) * self.layer_decay ** (last - np.array(i))
+        for name, i in layers.items()
+      }
+    return Roles(
+      decayed=decayed - frozen,
+      clipped=clipped - frozen,
+      factor={k: v for k, v in factor.items() if k not in frozen},
+      frozen=frozen,
+    )
+
+  def describe(self, params: Any) -> list[str]:
+    """One line for each thing that is done to some parameters only.
+
+    Raises:
+      ValueError: as `roles` does.
+    """
+    roles = self.roles(params)
+    sizes = {k: math.prod(x.shape) for k, x in trees.flatten(params).items()}
+
+    def count(names: Collection[str]) -> str:
+      arrays = "1 array" if len(names) == 1 else f"{len(names)} arrays"
+      return f"{arrays}, {sum(sizes[name] for name in names):,} numbers"
+
+    def span(values) -> str:
+      ends = (min(map(np.min, values)), max(map(np.max, values)))
+      return " to ".join(dict.fromkeys(f"{end:.4g}" for end in ends))
+
+    lines = []
+    if roles.decayed and self.weight_decay:
+      of_adamw = self.weight_decay
+      per_step = [self.weight_decay]
+      if self.decay_scale == "schedule":
+        of_adamw /= self.learning_rate
+      elif self.decay_scale == "learning_rate":
+        rate = self.learning_rate * self.weight_decay
+        per_step = [rate * roles.factor.get(k, 1.0) for k in roles.decayed]
+      if self.decay_scale == "gradient":
+        how = f"their gradients get {self.weight_decay:.4g} of them"
+      else:
+        ratio = " times the trust ratio" if self.name == "lamb" else ""
+        how = (
+          f"a step at the peak takes {span(per_step)} of them{ratio}, as "
+          f"weight_decay={of_adamw:.4g} of PyTorch's AdamW does"
+        )
+      lines.append(f"Weight decay: {count(roles.decayed)}; {how}.")
+      others = sizes.keys() - roles.decayed - roles.frozen
+      lines.append(f"No weight decay: {count(others)}.")
+    if roles.clipped:
+      lines.append(f"Adaptive gradient clipping: {count(roles.clipped)}.")
+    scaled = {k: v for k, v in roles.factor.items() if np.any(v != 1)}
+    if scaled:
+      lines.append(
+        f"Learning rate times {span(scaled.values())}: {count(scaled)}."
+      )
+    if roles.frozen:
+      lines.append(f"Frozen: {count(roles.frozen)}.")
+    return lines
