@@ -1,0 +1,261 @@
+r"""Tables and pictures of docs/fashion_mnist.md from the records of its runs.
+
+  python -m scripts.fashion_study
+
+reads docs/curves/STUDY/ROW/SEED.jsonl, draws docs/fashion_mnist/STUDY.png and
+writes the tables between the marks in docs/fashion_mnist.md. Records get there
+from run folders named RUNS/STUDY/ROW/SEED by
+
+  python -m scripts.fashion_study --collect RUNS
+
+Needs the extra `plots`.
+"""
+
+import argparse
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scripts import scaling_law
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+# Rows of the tables and what they are called there.
+BASELINES = {
+  "ours": "ours",
+  "no_aug": "without RandAugment and mixup",
+  "learned": "learned position embedding",
+  "tok": "class token, no average pooling",
+  "linear": "linear head",
+  "original": "original",
+}
+SAM = {
+  "adam": "AdamW, 3 epochs",
+  "sam_half": "SAM, 1.5 epochs",
+  "sam": "SAM, 3 epochs",
+}
+FINETUNING = {
+  "scratch": "from scratch",
+  "finetune": "from the weights of the other classes",
+}
+
+# step -> the values of one metric, one for each seed
+Curves = dict[int, list[float]]
+Rows = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+
+
+def collect(runs: pathlib.Path, curves: pathlib.Path) -> None:
+  """Copies the record of each run, and config and model of each row.
+
+  The seed is left out of the config: a row has all of them.
+  """
+  for record in sorted(runs.glob("*/*/*/metrics.jsonl")):
+    folder = record.parent
+    row = curves / folder.parent.relative_to(runs)
+    row.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(record, row / f"{folder.name}.jsonl")
+    for name in ("config.json", "model.json"):
+      shutil.copyfile(folder / name, row / name)
+
+
+def read_rows(folder: pathlib.Path) -> dict[str, list[list[dict[str, Any]]]]:
+  """Row -> the record of each seed."""
+  from vitjax import metrics
+
+  return {
+    row.name: [metrics.read_metrics(f) for f in sorted(row.glob("*.jsonl"))]
+    for row in sorted(folder.iterdir())
+  }
+
+
+def curves_of(seeds: Sequence[Sequence[Mapping]], metric: str) -> Curves:
+  """The metric at the steps at which every seed has it.
+
+  Raises:
+    ValueError: if there is no such step.
+  """
+  found: Curves = {}
+  for record in seeds:
+    for row in record:
+      if metric in row:
+        found.setdefault(row["step"], []).append(row[metric])
+  common = {k: v for k, v in found.items() if len(v) == len(seeds)}
+  if not common:
+    raise ValueError(f"there is no step at which all seeds have {metric}.")
+  return dict(sorted(common.items()))
+
+
+def last(seeds: Sequence[Sequence[Mapping]], metric: str) -> np.ndarray:
+  """The last value of the metric, one for each seed."""
+  return np.array(list(curves_of(seeds, metric).values())[-1])
+
+
+def mean_sd(values: np.ndarray, digits: int) -> str:
+  """ "90.12 ± 0.34", with the standard deviation of a sample."""
+  return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def table(rows: Rows, names: Mapping[str, str], against: str) -> str:
+  """Markdown: accuracy and loss of each row, and its distance to one.
+
+  Seeds are paired in the distance: equal seeds draw equal batches.
+  """
+  lines = [
+    "| | n | steps | test top-1, % | difference | test loss |",
+    "|---|--:|--:|--:|--:|--:|",
+  ]
+  base = 100 * last(rows[against], "test/acc@1")
+  for row, title in names.items():
+    accuracy = 100 * last(rows[row], "test/acc@1")
+    steps = list(curves_of(rows[row], "test/acc@1"))[-1]
+    is_base = row == against
+    difference = "" if is_base else f"{np.mean(accuracy - base):+.2f}"
+    lines.append(
+      f"| {title} | {len(accuracy)} | {steps:,} | {mean_sd(accuracy, 2)} | "
+      f"{difference} | {mean_sd(last(rows[row], 'test/loss'), 4)} |"
+    )
+  return "\n".join(lines)
+
+
+def grid_table(rows: Rows, metric: str, methods: Mapping[str, str]) -> str:
+  """Markdown: rows are called METHOD-LEARNING_RATE; a column per rate."""
+  rates = sorted({row.rpartition("-")[2] for row in rows}, key=float)
+  lines = [
+    f"| {metric} | {' | '.join(f'{float(r):g}' for r in rates)} |",
+    f"|---|{'--:|' * len(rates)}",
+  ]
+  for method, title in methods.items():
+    values = [last(rows[f"{method}-{rate}"], metric).mean() for rate in rates]
+    cells = " | ".join(f"{value:.3f}" for value in values)
+    lines.append(f"| {title} | {cells} |")
+  return "\n".join(lines)
+
+
+def draw(
+  rows: Rows, names: Mapping[str, str], file: pathlib.Path, batch: Mapping
+) -> None:
+  """Accuracy on the test set and training loss, with the range of seeds.
+
+  Args:
+    rows: see `read_rows`.
+    names: of the rows that are drawn.
+    file: PNG.
+    batch: examples per step of each row.
+  """
+  import matplotlib
+
+  matplotlib.use("agg")
+  from matplotlib import pyplot
+
+  figure, (left, right) = pyplot.subplots(
+    1, 2, figsize=(9, 3.8), layout="constrained"
+  )
+  for row, title in names.items():
+    for axes, metric, factor in (
+      (left, "test/acc@1", 100),
+      (right, "train/loss", 1),
+    ):
+      curves = curves_of(rows[row], metric)
+      examples = np.array(list(curves)) * batch[row] / 1000
+      values = factor * np.array(list(curves.values()))
+      if metric == "train/loss":
+        values = smooth(values, 4)
+      (line,) = axes.plot(examples, values.mean(1), lw=1.5, label=title)
+      axes.fill_between(
+        examples,
+        values.min(1),
+        values.max(1),
+        color=line.get_color(),
+        alpha=0.2,
+      )
+  left.set(ylabel="test top-1, %", ylim=(70, None))
+  right.set(ylabel="training loss of a batch, smoothed", ylim=(None, 1.8))
+  for axes in (left, right):
+    axes.set_xlabel("training images seen, thousands")
+    axes.grid(True, alpha=0.25)
+  left.legend(fontsize=8)
+  figure.savefig(file, dpi=100)
+  pyplot.close(figure)
+
+
+def smooth(values: np.ndarray, span: int) -> np.ndarray:
+  """Mean over the `span` records before each, and itself, along axis 0."""
+  sums = np.cumsum(np.pad(values, ((span, 0), (0, 0))), axis=0)
+  counts = np.minimum(np.arange(len(values)) + 1, span)[:, None]
+  return (sums[span:] - sums[:-span]) / counts
+
+
+def insert(text: str, name: str, content: str) -> str:
+  """Replaces what is between the marks of table `name`.
+
+  Raises:
+    ValueError: if the text does not have the marks once.
+  """
+  start, end = f"<!-- table {name} -->\n", "<!-- end -->"
+  pattern = f"({re.escape(start)}).*?({end})"
+  text, count = re.subn(
+    pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL
+  )
+  if count != 1:
+    raise ValueError(f"the document has {count} marks {start.strip()!r}.")
+  return text
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--collect", type=pathlib.Path, metavar="RUNS")
+  args = parser.parse_args()
+  curves, pictures = DOCS / "curves", DOCS / "fashion_mnist"
+  if args.collect:
+    collect(args.collect, curves)
+  pictures.mkdir(exist_ok=True)
+
+  rows = {f.name: read_rows(f) for f in sorted(curves.iterdir())}
+  rows["sam"]["adam"] = rows["baselines"]["no_aug"]
+  runs = [
+    run
+    for folder in sorted((curves / "scaling").iterdir())
+    for run in scaling_law.read(folder, "test/loss")
+  ]
+  laws = scaling_law.fit_families(runs)
+  tables = {
+    "baselines": table(rows["baselines"], BASELINES, "ours"),
+    "sam": table(rows["sam"], SAM, "adam"),
+    "scaling rates": grid_table(
+      rows["scaling_rates"], "val/loss", dict(zip(laws, laws))
+    ),
+    "scaling": scaling_law.table(runs, laws, "test/loss"),
+    "fine-tuning rates": grid_table(
+      rows["finetuning_rates"], "test/acc@1", FINETUNING
+    ),
+    "fine-tuning": table(rows["finetuning"], FINETUNING, "scratch"),
+  }
+  document = DOCS / "fashion_mnist.md"
+  text = document.read_text(encoding="utf-8")
+  for name, content in tables.items():
+    text = insert(text, name, content)
+  document.write_text(text, encoding="utf-8")
+  draw(
+    rows["baselines"],
+    BASELINES,
+    pictures / "baselines.png",
+    {row: 256 if row == "original" else 64 for row in BASELINES},
+  )
+  draw(rows["sam"], SAM, pictures / "sam.png", dict.fromkeys(SAM, 64))
+  draw(
+    rows["finetuning"],
+    FINETUNING,
+    pictures / "fine_tuning.png",
+    dict.fromkeys(FINETUNING, 64),
+  )
+  scaling_law.draw(runs, laws, "test/loss", pictures / "scaling.png")
+
+
+if __name__ == "__main__":
+  main()
