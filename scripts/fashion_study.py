@@ -38,6 +38,11 @@ SAM = {
   "sam_half": "SAM, 1.5 epochs",
   "sam": "SAM, 3 epochs",
 }
+SCALING_RATES = {
+  f"{family}_{size}": f"{family}, size {size}"
+  for family in ("vit", "convnext")
+  for size in (2, 3)
+}
 FINETUNING = {
   "scratch": "from scratch",
   "finetune": "from the weights of the other classes",
@@ -122,16 +127,19 @@ def table(rows: Rows, names: Mapping[str, str], against: str) -> str:
 
 
 def grid_table(rows: Rows, metric: str, methods: Mapping[str, str]) -> str:
-  """Markdown: rows are called METHOD-LEARNING_RATE; a column per rate."""
+  """Markdown: the mean of the last values; a column per learning rate.
+
+  Rows of the study are called METHOD-RATE; not all need to be there.
+  """
   rates = sorted({row.rpartition("-")[2] for row in rows}, key=float)
   lines = [
     f"| {metric} | {' | '.join(f'{float(r):g}' for r in rates)} |",
     f"|---|{'--:|' * len(rates)}",
   ]
   for method, title in methods.items():
-    values = [last(rows[f"{method}-{rate}"], metric).mean() for rate in rates]
-    cells = " | ".join(f"{value:.3f}" for value in values)
-    lines.append(f"| {title} | {cells} |")
+    seeds = [rows.get(f"{method}-{rate}") for rate in rates]
+    cells = [f"{last(x, metric).mean():.3f}" if x else "" for x in seeds]
+    lines.append(f"| {title} | {' | '.join(cells)} |")
   return "\n".join(lines)
 
 
@@ -228,7 +236,7 @@ def main() -> None:
     "baselines": table(rows["baselines"], BASELINES, "ours"),
     "sam": table(rows["sam"], SAM, "adam"),
     "scaling rates": grid_table(
-      rows["scaling_rates"], "val/loss", dict(zip(laws, laws))
+      rows["scaling_rates"], "val/loss", SCALING_RATES
     ),
     "scaling": scaling_law.table(runs, laws, "test/loss"),
     "fine-tuning rates": grid_table(

@@ -31,6 +31,21 @@ def test_a_table_has_mean_deviation_and_paired_difference():
   )
 
 
+def test_a_grid_has_a_column_per_rate():
+  rows = {
+    "a-0.01": [record((0.1, 0.5)), record((0.1, 0.7))],
+    "a-0.003": [record((0.1, 0.4))],
+    "b-0.01": [record((0.1, 0.8))],
+  }
+  grid = fashion_study.grid_table(rows, "test/acc@1", {"a": "A", "b": "B"})
+  assert grid.splitlines() == [
+    "| test/acc@1 | 0.003 | 0.01 |",
+    "|---|--:|--:|",
+    "| A | 0.400 | 0.600 |",
+    "| B |  | 0.800 |",
+  ]
+
+
 def test_only_steps_of_all_seeds_count():
   seeds = [record((0.1, 0.2)), record((0.3,))]
   assert fashion_study.curves_of(seeds, "test/acc@1") == {10: [0.1, 0.3]}
