@@ -38,11 +38,15 @@ def check(run: RunConfig) -> None:
     known = attempt(f"config.{path}.name", package.options, name)
     if known is not None:
       errors += config_lib.check_call(known, section, path)
+  if "learning_rate" not in run.optim:
+    errors.append("config.optim.learning_rate is missing.")
   if not errors:
     name, section = split_name(run.model)
     attempt("config.model", lambda: models.create(name, **section))
-  if "learning_rate" not in run.optim:
-    errors.append("config.optim.learning_rate is missing.")
+    attempt(
+      "config.optim",
+      lambda: optim.make_optimizer(**run.optim, schedule=lambda step: 1.0),
+    )
   if run.loss not in losses.LOSSES:
     errors.append(
       f"config.loss={run.loss!r} is not one of {', '.join(losses.LOSSES)}."

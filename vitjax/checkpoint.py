@@ -16,6 +16,7 @@ import contextlib
 import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -240,9 +241,18 @@ class Checkpointer:
       self._manager.close()
     if jax.process_count() > 1:
       return  # the processes fail at different moments: do not wait for all
+    for _ in range(50):
+      # Orbax reports the first write that fails, and others go on: a folder
+      # cannot be removed while they put files into it.
+      with contextlib.suppress(OSError):
+        self._remove_unfinished()
+        self._open()
+        return
+      time.sleep(0.1)
+
+  def _remove_unfinished(self) -> None:
     for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
       path.rmtree(missing_ok=True)
-    self._open()
 
   def _space(self) -> str:
     try:
@@ -334,6 +344,9 @@ class Checkpointer:
       self.wait()
     finally:
       self._manager.close()
+      if jax.process_count() == 1:
+        with contextlib.suppress(OSError):  # the next start removes it
+          self._remove_unfinished()  # by writes that outlived a failed save
 
   def __enter__(self) -> "Checkpointer":
     return self

@@ -8,6 +8,7 @@ WORKDIR/error.txt), 75 stopped by SIGTERM or Ctrl-C with everything saved: run
 the same command again to go on.
 """
 
+import dataclasses
 import hashlib
 import logging as std_logging
 import pathlib
@@ -15,8 +16,11 @@ import re
 import sys
 import traceback
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from vitjax import command_line, config
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -36,6 +40,25 @@ _WORKDIR = flags.DEFINE_string(
 EXIT_PREEMPTED = 75
 
 
+class _WholeConfig(flags.ArgumentParser):
+  """Reads a config file; sections that it leaves out can be overridden too."""
+
+  def __init__(self, parser: flags.ArgumentParser):
+    self._parser = parser
+
+  def parse(self, argument):
+    read = self._parser.parse(argument)
+    for field in dataclasses.fields(config.RunConfig):
+      is_section = dataclasses.is_dataclass(field.type)
+      if is_section and field.type is not config.Duration:
+        if field.name not in read:
+          read[field.name] = ml_collections.ConfigDict()
+    return read
+
+
+flags.FLAGS["config"].parser = _WholeConfig(flags.FLAGS["config"].parser)
+
+
 def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
   """A folder that is the same for the same config file, options, overrides."""
   # The option may hold colons and slashes, and so may a Windows drive.
@@ -49,8 +72,24 @@ def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
   return pathlib.Path("runs") / name
 
 
+def replace_units(read: ml_collections.ConfigDict, overrides: dict) -> None:
+  """`--config.total_steps=9` replaces the file's `total_epochs`."""
+  for path in overrides:
+    *sections, key = path.split(".")
+    name, _, unit = key.rpartition("_")
+    if unit not in config.UNITS:
+      continue
+    section = read
+    for part in sections:
+      section = section[part]
+    for other in (f"{name}_{unit}" for unit in config.UNITS):
+      if other in section and ".".join([*sections, other]) not in overrides:
+        del section[other]
+
+
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; what is wrong with it is said in one message."""
+  command_line.show_help(argv)
   try:
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
@@ -89,8 +128,7 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
-    from vitjax import config
-
+    replace_units(_CONFIG.value, overrides)
     run = config.resolve(_CONFIG.value)
     logging.info("Run folder: %s", workdir)
     from vitjax import train

@@ -24,9 +24,8 @@ from absl import logging
 
 from vitjax.progress import ProfilerWindow as ProfilerWindow
 from vitjax.progress import Progress as Progress
-
-METRICS_FILE = "metrics.jsonl"
-TIMING_FILE = "timing.jsonl"
+from vitjax.record import METRICS_FILE, TIMING_FILE, whole_lines
+from vitjax.record import read_metrics as read_metrics
 
 
 class MetricsError(OSError):
@@ -128,38 +127,6 @@ class MetricsWriter:
     self.close()
 
 
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Reads `metrics.jsonl` or `timing.jsonl`, also of a run under way.
-
-  Args:
-    path: the file, or the workdir for its `metrics.jsonl`.
-
-  Returns:
-    One dict per line; "nan", "inf" and "-inf" are floats again. A last line
-    that is cut short is left out.
-
-  Raises:
-    ValueError: if another line is not JSON.
-  """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / METRICS_FILE
-  rows = []
-  for number, line in enumerate(_whole_lines(path.read_bytes()), 1):
-    try:
-      row = json.loads(line)
-    except ValueError as error:
-      raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-    rows.append(
-      {k: float(v) if isinstance(v, str) else v for k, v in row.items()}
-    )
-  return rows
-
-
-def _whole_lines(data: bytes) -> list[bytes]:
-  return [line for line in data.splitlines(True) if line.endswith(b"\n")]
-
-
 def _number(name: str, value: Any) -> int | float | str:
   array = np.asarray(value)
   # np.issubdtype does not know bfloat16; jax.dtypes does.
@@ -193,7 +160,7 @@ class _JsonLines:
   def _drop_after(self, step: int) -> None:
     data = self._path.read_bytes()
     kept, unreadable = [], 0
-    for line in _whole_lines(data):
+    for line in whole_lines(data):
       try:
         if json.loads(line)["step"] <= step:
           kept.append(line)

@@ -45,12 +45,14 @@ def write(
 ) -> None:
   """Writes the four files, or checks that the run is the one they describe.
 
+  A run that has saved nothing yet may change its config.
+
   Raises:
     ConfigError: if the folder holds a run with another config.
   """
   workdir.mkdir(parents=True, exist_ok=True)
   file = workdir / CONFIG
-  if file.exists():
+  if file.exists() and any((workdir / "checkpoints").glob("*")):
     changes = config.differences(
       json.loads(file.read_text(encoding="utf-8")),
       json.loads(config.to_json(run)),

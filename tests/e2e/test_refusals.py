@@ -36,7 +36,7 @@ QUICKSTART = "--config=configs/quickstart.py"
       ["config.input.batchsize is not", "'batch_size'", "config.los is not"],
     ),
     (
-      [QUICKSTART, "--config.total_steps=3"],
+      [QUICKSTART, "--config.total_steps=3", "--config.total_epochs=2"],
       ["config.total_* is given in two units."],
     ),
     (

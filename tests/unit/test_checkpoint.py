@@ -416,7 +416,6 @@ def _child(body, *args, **kwargs):
   )
 
 
-@pytest.mark.slow  # Orbax sometimes still prints, from a thread of its own
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 def test_a_failed_write_is_one_clear_error(tmp_path):
   # A limit on the size of files fails a write as a full disk does, and needs

@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 from configs import common
-from vitjax import build, config, mixing
+from vitjax import build, config, main, mixing
 
 
 def minimal(**changes) -> ml_collections.ConfigDict:
@@ -125,6 +125,16 @@ def test_durations(duration, steps):
     duration, batch_size=100, num_examples=1000, total_steps=300
   )
   assert got == steps
+
+
+def test_an_override_replaces_the_other_unit_of_a_duration():
+  c = minimal(schedule__warmup_percent=5, checkpoint__every_epochs=1)
+  c.total_epochs, c.schedule.warmup_steps = 3, 9
+  main.replace_units(c, {"total_epochs": 3, "schedule.warmup_steps": 9})
+  run = config.resolve(c)
+  assert str(run.total) == "3 epochs"
+  assert str(run.schedule.warmup) == "9 steps"
+  assert str(run.checkpoint.every) == "1 epochs"
 
 
 CONFIGS = [

@@ -19,17 +19,20 @@ SOURCES = sorted(
 LAYERS = {
   "checkpoint": "checksums orbax_noise step_files trees",
   "checksums": "trees sharding",
+  "command_line": "",
+  "compare": "command_line config record",
   "config": "trees",
   "data": "sharding",
   "evaluators": "data losses tokenizers trees sharding",
   "losses": "trees",
-  "metrics": "progress trees sharding",
+  "metrics": "progress record trees sharding",
   "mixing": "trees",
   "models": "sharding",
   "optim": "models trees sharding config",
   "orbax_noise": "",
   "preemption": "",
   "progress": "",
+  "record": "",
   "run_folder": "config",
   "sharding": "trees",
   "step": "losses mixing optim trees sharding",
@@ -147,7 +150,7 @@ def test_every_module_imports_and_the_light_ones_stay_light():
 
     import vitjax
     check("jax", "tensorflow", "flax", "numpy")
-    import vitjax.config
+    import vitjax.config, vitjax.compare
     check("jax", "tensorflow")
     import vitjax.models, vitjax.weights
     vitjax.models.list()
@@ -182,6 +185,7 @@ def test_help_is_quick_and_useful():
     capture_output=True,
     text=True,
   )
+  assert result.returncode == 0
   for part in ("--config=configs/plain_vit.py:s16", "--workdir", "Exit codes"):
     assert part in result.stdout
   loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
