@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from scripts import scaling_law
+from vitjax import record
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -58,21 +59,19 @@ def collect(runs: pathlib.Path, curves: pathlib.Path) -> None:
 
   The seed is left out of the config: a row has all of them.
   """
-  for record in sorted(runs.glob("*/*/*/metrics.jsonl")):
-    folder = record.parent
+  for file in sorted(runs.glob("*/*/*/metrics.jsonl")):
+    folder = file.parent
     row = curves / folder.parent.relative_to(runs)
     row.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(record, row / f"{folder.name}.jsonl")
+    shutil.copyfile(file, row / f"{folder.name}.jsonl")
     for name in ("config.json", "model.json"):
       shutil.copyfile(folder / name, row / name)
 
 
 def read_rows(folder: pathlib.Path) -> dict[str, list[list[dict[str, Any]]]]:
   """Row -> the record of each seed."""
-  from vitjax import metrics
-
   return {
-    row.name: [metrics.read_metrics(f) for f in sorted(row.glob("*.jsonl"))]
+    row.name: [record.read_metrics(f) for f in sorted(row.glob("*.jsonl"))]
     for row in sorted(folder.iterdir())
   }
 
@@ -84,8 +83,8 @@ def curves_of(seeds: Sequence[Sequence[Mapping]], metric: str) -> Curves:
     ValueError: if there is no such step.
   """
   found: Curves = {}
-  for record in seeds:
-    for row in record:
+  for rows in seeds:
+    for row in rows:
       if metric in row:
         found.setdefault(row["step"], []).append(row[metric])
   common = {k: v for k, v in found.items() if len(v) == len(seeds)}

@@ -113,7 +113,7 @@ def read(folder: pathlib.Path, metric: str) -> list[Run]:
   Raises:
     ValueError: if a file is missing, or has no such metric.
   """
-  from vitjax import metrics, models
+  from vitjax import models, record
 
   files = sorted(set(folder.glob("*.jsonl")) - {folder / "timing.jsonl"})
   facts = {}
@@ -130,7 +130,7 @@ def read(folder: pathlib.Path, metric: str) -> list[Run]:
   flops, params = flops_per_example(models.create(**options), image_shape)
   runs = []
   for file in files:
-    rows = [row for row in metrics.read_metrics(file) if metric in row]
+    rows = [row for row in record.read_metrics(file) if metric in row]
     if not rows:
       raise ValueError(f"{file} has no {metric}.")
     examples = rows[-1]["step"] * facts["config"]["input"]["batch_size"]
