@@ -2,9 +2,9 @@ r"""Tables and pictures of docs/fashion_mnist.md from the records of its runs.
 
   python -m scripts.fashion_study
 
-reads docs/curves/STUDY/ROW/SEED.jsonl, draws docs/fashion_mnist/STUDY.png and
-writes the tables between the marks in docs/fashion_mnist.md. Records get there
-from run folders named RUNS/STUDY/ROW/SEED by
+reads docs/curves/STUDY/ROW/SEED/metrics.jsonl, draws docs/fashion_mnist/*.png
+and writes the tables between the marks in docs/fashion_mnist.md. Records get
+there from finished runs in RUNS/STUDY/ROW/SEED by
 
   python -m scripts.fashion_study --collect RUNS
 
@@ -25,6 +25,14 @@ from vitjax import record
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
+STUDIES = (
+  "baselines",
+  "sam",
+  "scaling_rates",
+  "scaling",
+  "finetuning_rates",
+  "finetuning",
+)
 # Rows of the tables and what they are called there.
 BASELINES = {
   "ours": "ours",
@@ -55,23 +63,18 @@ Rows = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 
 
 def collect(runs: pathlib.Path, curves: pathlib.Path) -> None:
-  """Copies the record of each run, and config and model of each row.
-
-  The seed is left out of the config: a row has all of them.
-  """
+  """Copies of each run what is needed here and by `vitjax.compare`."""
   for file in sorted(runs.glob("*/*/*/metrics.jsonl")):
-    folder = file.parent
-    row = curves / folder.parent.relative_to(runs)
-    row.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, row / f"{folder.name}.jsonl")
-    for name in ("config.json", "model.json"):
-      shutil.copyfile(folder / name, row / name)
+    folder = curves / file.parent.relative_to(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.json", "metrics.jsonl"):
+      shutil.copyfile(file.parent / name, folder / name)
 
 
 def read_rows(folder: pathlib.Path) -> dict[str, list[list[dict[str, Any]]]]:
   """Row -> the record of each seed."""
   return {
-    row.name: [record.read_metrics(f) for f in sorted(row.glob("*.jsonl"))]
+    row.name: [record.read_metrics(seed) for seed in sorted(row.iterdir())]
     for row in sorted(folder.iterdir())
   }
 
@@ -223,12 +226,11 @@ def main() -> None:
     collect(args.collect, curves)
   pictures.mkdir(exist_ok=True)
 
-  rows = {f.name: read_rows(f) for f in sorted(curves.iterdir())}
+  rows = {study: read_rows(curves / study) for study in STUDIES}
   rows["sam"]["adam"] = rows["baselines"]["no_aug"]
   runs = [
-    run
-    for folder in sorted((curves / "scaling").iterdir())
-    for run in scaling_law.read(folder, "test/loss")
+    scaling_law.read(folder, "test/loss")
+    for folder in sorted(curves.glob("scaling/*/*"))
   ]
   laws = scaling_law.fit_families(runs)
   tables = {

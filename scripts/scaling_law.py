@@ -12,8 +12,8 @@ example, as XLA counts those of the traced program (a multiplication and an
 addition are two), times the examples that the run has seen. What the optimizer
 and the evaluations cost is left out.
 
-Each FOLDER is a run folder, or holds the config.json and model.json of one
-and a .jsonl file for each seed. Drawing needs the extra `plots`.
+Of a run folder, config.json, model.json and metrics.jsonl are read. Drawing
+needs the extra `plots`.
 """
 
 import argparse
@@ -23,6 +23,8 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from vitjax import record
 
 # Losses are given at this compute: the constant of a power law of raw FLOPs
 # is that of a run of one FLOP.
@@ -107,36 +109,31 @@ def flops_per_example(model, image_shape: Sequence[int]) -> tuple[float, int]:
   return traced.cost_analysis()["flops"], num_params
 
 
-def read(folder: pathlib.Path, metric: str) -> list[Run]:
-  """The runs of a folder, see the module.
+def read(folder: pathlib.Path, metric: str) -> Run:
+  """What a run folder says.
 
   Raises:
-    ValueError: if a file is missing, or has no such metric.
+    ValueError: if a file is missing, or the metric.
   """
-  from vitjax import models, record
+  from vitjax import models
 
-  files = sorted(set(folder.glob("*.jsonl")) - {folder / "timing.jsonl"})
-  facts = {}
-  for name in ("config", "model"):
-    file = folder / f"{name}.json"
-    if not file.exists() or not files:
-      raise ValueError(
-        f"{folder} is not a run: it needs config.json, model.json and "
-        "metrics.jsonl."
-      )
-    facts[name] = json.loads(file.read_text(encoding="utf-8"))
-  options = facts["model"]["model"]
-  image_shape = (*facts["model"]["image_size"], facts["model"]["channels"])
+  try:
+    config, about = (
+      json.loads((folder / name).read_text(encoding="utf-8"))
+      for name in ("config.json", "model.json")
+    )
+    rows = [row for row in record.read_metrics(folder) if metric in row]
+  except FileNotFoundError as e:
+    raise ValueError(f"{folder} is not a run folder: {e}") from e
+  if not rows:
+    raise ValueError(f"{folder} has no {metric}.")
+  options = about["model"]
+  image_shape = (*about["image_size"], about["channels"])
   flops, params = flops_per_example(models.create(**options), image_shape)
-  runs = []
-  for file in files:
-    rows = [row for row in record.read_metrics(file) if metric in row]
-    if not rows:
-      raise ValueError(f"{file} has no {metric}.")
-    examples = rows[-1]["step"] * facts["config"]["input"]["batch_size"]
-    loss = rows[-1][metric]
-    runs.append(Run(options["name"], params, examples, flops * examples, loss))
-  return runs
+  examples = rows[-1]["step"] * config["input"]["batch_size"]
+  return Run(
+    options["name"], params, examples, flops * examples, rows[-1][metric]
+  )
 
 
 def fit_families(runs: Sequence[Run]) -> dict[str, PowerLaw]:
@@ -221,7 +218,7 @@ def main() -> None:
   parser.add_argument("--metric", default="test/loss")
   parser.add_argument("--out", default="scaling", help="files without suffix")
   args = parser.parse_args()
-  runs = [r for folder in args.folders for r in read(folder, args.metric)]
+  runs = [read(folder, args.metric) for folder in args.folders]
   laws = fit_families(runs)
   text = table(runs, laws, args.metric)
   content = {

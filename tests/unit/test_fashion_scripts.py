@@ -80,7 +80,7 @@ def test_records_are_collected_by_row(tmp_path):
   fashion_study.collect(tmp_path / "runs", tmp_path / "curves")
   rows = fashion_study.read_rows(tmp_path / "curves/study")
   assert rows == {"row": [[{"step": 1, "a": 2}]]}
-  assert (tmp_path / "curves/study/row/7.jsonl").exists()
+  assert (tmp_path / "curves/study/row/7/config.json").exists()
 
 
 @pytest.fixture
