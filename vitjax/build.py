@@ -4,12 +4,14 @@ The commands share these: what trains a model and what evaluates it later have
 to agree on every one of them.
 """
 
+import functools
+import inspect
 from typing import Any
 
 import jax
 
 from vitjax import config as config_lib
-from vitjax import evaluators, losses, models, optim
+from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax.config import ConfigError, RunConfig
 from vitjax.data import sources
 from vitjax.data.pp import builder
@@ -40,27 +42,44 @@ def check(run: RunConfig) -> None:
       errors += config_lib.check_call(known, section, path)
   if "learning_rate" not in run.optim:
     errors.append("config.optim.learning_rate is missing.")
+  model = None
   if not errors:
     name, section = split_name(run.model)
-    attempt("config.model", lambda: models.create(name, **section))
+    model = attempt("config.model", lambda: models.create(name, **section))
     attempt(
       "config.optim",
       lambda: optim.make_optimizer(**run.optim, schedule=lambda step: 1.0),
     )
-  if run.loss not in losses.LOSSES:
+  two_towers = run.loss in losses.CONTRASTIVE
+  known = [*losses.LOSSES, *losses.CONTRASTIVE]
+  if run.loss not in known:
+    errors.append(f"config.loss={run.loss!r} is not one of {', '.join(known)}.")
+  elif model is not None and has_two_towers(model) != two_towers:
+    kind = "is not two_tower" if two_towers else "has two towers"
+    other = losses.LOSSES if two_towers else losses.CONTRASTIVE
     errors.append(
-      f"config.loss={run.loss!r} is not one of {', '.join(losses.LOSSES)}."
+      f"config.loss={run.loss!r} does not fit config.model.name="
+      f"{run.model['name']!r}, which {kind}: use one of {', '.join(other)}."
     )
-  attempt("config.input.pp", builder.build, run.input.pp)
+  preprocess = attempt("config.input.pp", builder.build, run.input.pp)
+  if two_towers:
+    errors += check_contrastive(run, model, preprocess)
   for name, section in run.evals.items():
     where = f"config.evals.{name}"
     attempt(f"{where}.pp", builder.build, section.pp)
     evaluator = attempt(f"{where}.type", evaluators.find, section.type)
     if evaluator is not None:
-      filled = ("self", "predict_fn", "data", "loss")
+      filled = ("self", "predict_fn", "data", *evaluators.FILLED)
       errors += config_lib.check_call(
         evaluator.__init__, section.options, f"evals.{name}", filled=filled
       )
+      needs = getattr(evaluator, "two_towers", two_towers)
+      if needs != two_towers:
+        errors.append(
+          f"{where}.type={section.type!r} needs a model with "
+          f"{'two towers' if needs else 'class logits'}, and config.loss="
+          f"{run.loss!r} trains none."
+        )
   best = run.checkpoint.best_metric
   known = list(run.evals)
   if run.ema.decay is not None:
@@ -71,6 +90,44 @@ def check(run: RunConfig) -> None:
       f"with EVAL one of {', '.join(known) or '(there are none)'}."
     )
   config_lib.fail_on(errors)
+
+
+def has_two_towers(model) -> bool:
+  """Whether it obeys the contract of `models.two_tower`."""
+  return hasattr(model, "text_tower")
+
+
+def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
+  """What is wrong with a run on images and texts; see `check` for Args."""
+  errors = []
+  where = f"with config.loss={run.loss!r}"
+  if run.accumulation_steps > 1:
+    errors.append(
+      f"config.accumulation_steps={run.accumulation_steps} {where}: all images "
+      "of a batch are compared with all its texts, so it has to be whole. Use "
+      "1 and a smaller config.input.batch_size."
+    )
+  for name in ("num_classes", "target_threshold"):
+    if getattr(run, name) is not None:
+      errors.append(f"config.{name} {where}: there are no classes. Remove it.")
+  if run.mixing != config_lib.Mixing():
+    errors.append(f"config.mixing {where}: there are no labels. Remove it.")
+  if preprocess is None:
+    return errors
+  if preprocess.tokenize is None:
+    errors.append(
+      f"config.input.pp {where} has to end with texts: add an op such as "
+      "tokenize('bert', 'vocab.txt', max_len=16)."
+    )
+  elif model is not None and has_two_towers(model):
+    have = model.text_tower().vocab_size
+    need = preprocess.tokenize.tokenizer.vocab_size
+    if have < need:
+      errors.append(
+        f"config.model.text.vocab_size={have}, but the tokenizer of "
+        f"config.input.pp has {need} ids. Use {need}."
+      )
+  return errors
 
 
 def split_name(section: Any) -> tuple[str, dict[str, Any]]:
@@ -97,12 +154,16 @@ def check_batch_size(run: RunConfig, num_devices: int) -> None:
     )
 
 
-def number_of_classes(run: RunConfig, source: sources.Source) -> int:
+def number_of_classes(run: RunConfig, source: sources.Source) -> int | None:
   """The width of the head: the config's, or that of the training data.
+
+  None if the run has no classes but texts.
 
   Raises:
     ConfigError: if neither says, or the data has more classes than that.
   """
+  if run.loss in losses.CONTRASTIVE:
+    return None
   num_classes = run.num_classes or source.num_classes
   if not num_classes or num_classes < (source.num_classes or 0):
     raise ConfigError(
@@ -112,26 +173,46 @@ def number_of_classes(run: RunConfig, source: sources.Source) -> int:
   return num_classes
 
 
-def create_model(section: Any, num_classes: int):
+def create_model(section: Any, num_classes: int | None):
   """The model; bfloat16 compute on TPU and GPU, float32 on a CPU."""
   dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   name, options = split_name(section)
   return models.create(
-    name, **{"dtype": dtype, "num_classes": num_classes, **options}
+    name, **{"dtype": dtype, **_head(num_classes), **options}
+  )
+
+
+def _head(num_classes: int | None) -> dict[str, int]:
+  return {} if num_classes is None else {"num_classes": num_classes}
+
+
+def make_objective(run: RunConfig, model, num_classes: int | None):
+  """What the run makes small, see `vitjax.objectives`."""
+  if run.loss in losses.CONTRASTIVE:
+    return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
+  return objectives.classification(
+    model,
+    loss_fn=losses.LOSSES[run.loss],
+    num_classes=num_classes,
+    augment=functools.partial(
+      mixing.augment,
+      **vars(run.mixing),
+      target_threshold=run.target_threshold,
+    ),
   )
 
 
 def describe_model(
-  run: RunConfig, num_classes: int, source: sources.Source, image_shape
+  run: RunConfig, num_classes: int | None, source: sources.Source, image_shape
 ) -> dict[str, Any]:
   """What it takes to use the parameters, as plain data for `model.json`.
 
   The preprocessing is that of the first eval: how images are meant to be
-  seen after training.
+  seen after training. The tokenizer is that of training.
   """
   first = next(iter(run.evals.values()), run.input)
-  return {
-    "model": {"num_classes": num_classes, **run.model},
+  metadata = {
+    "model": {**_head(num_classes), **run.model},
     "image_size": list(image_shape[1:3]),
     "channels": image_shape[3],
     "preprocess": first.pp,
@@ -139,6 +220,10 @@ def describe_model(
     "data": source.data,
     "loss": run.loss,
   }
+  tokenize = builder.build(run.input.pp).tokenize
+  if tokenize is not None:
+    metadata["tokenizer"] = tokenize.facts
+  return metadata
 
 
 def make_evaluator(
@@ -163,7 +248,7 @@ def make_evaluator(
     class_names=source.class_names if same else None,
   )
   num_classes = number_of_classes(run, source)
-  if (eval_source.num_classes or 0) > num_classes:
+  if num_classes and (eval_source.num_classes or 0) > num_classes:
     raise ConfigError(
       f"{eval_source.data} has {eval_source.num_classes} classes, but the "
       f"model only {num_classes}: set config.num_classes, or evaluate on other "
@@ -172,9 +257,20 @@ def make_evaluator(
   # Any multiple of the number of devices will do: metrics do not depend on it.
   batch_size = section.batch_size or run.input.batch_size
   batch_size += -batch_size % mesh.size
-  return evaluators.find(section.type)(
-    predict_fn,
-    EvalData(eval_source, builder.build(section.pp), batch_size, mesh),
-    loss=run.loss,
-    **section.options,
-  )
+  evaluator = evaluators.find(section.type)
+  tokenize = builder.build(run.input.pp).tokenize
+  filled = {
+    "loss": run.loss,
+    "tokenizer": tokenize and tokenize.tokenizer,
+  }
+  wanted = inspect.signature(evaluator.__init__).parameters
+  preprocess = builder.build(section.pp, class_names=eval_source.class_names)
+  try:
+    return evaluator(
+      predict_fn,
+      EvalData(eval_source, preprocess, batch_size, mesh),
+      **{name: x for name, x in filled.items() if name in wanted},
+      **section.options,
+    )
+  except ValueError as e:
+    raise ConfigError(f"config.evals, type {section.type!r}: {e}") from e

@@ -83,10 +83,11 @@ class Init:
   """Weights to begin with in place of random ones, see `vitjax.pretrained`.
 
   Position tables are resized to the resolution of the run. `reinit` and
-  `ignore` name parameters that start anew and arrays that are left out.
+  `ignore` name parameters that start anew and arrays that are left out. With
+  {"img": ...} or {"txt": ...} `weights` are those of a tower alone.
   """
 
-  weights: str | None = None
+  weights: str | Mapping[str, str] | None = None
   reinit: Sequence[str] = ()
   ignore: Sequence[str] = ()
 

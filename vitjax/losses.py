@@ -1,6 +1,9 @@
 """Losses of one example each: (b, n) float32 in, (b,) float32 out.
 
-The caller reduces, so a padded or masked example is its business.
+The caller reduces, so a padded or masked example is its business. Those in
+`LOSSES` compare logits with targets; those in `CONTRASTIVE` take the logits of
+every image with every text, where the pairs that belong together are on the
+diagonal.
 """
 
 import jax
@@ -45,3 +48,28 @@ LOSSES = {
   "sigmoid_xent": sigmoid_xent,
   "sigmoid_xent_mean": sigmoid_xent_mean,
 }
+
+
+def contrastive(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
+  """Cross-entropy of a softmax over the texts, and over the images, halved.
+
+  LiT, https://arxiv.org/abs/2111.07991, sec. 3, with the global batch, as
+  CLIP, https://arxiv.org/abs/2103.00020, figure 3.
+  """
+  own = jnp.diagonal(logits)
+  of_image = jax.nn.logsumexp(logits, axis=1) - own
+  of_text = jax.nn.logsumexp(logits, axis=0) - own
+  return (of_image + of_text) / 2
+
+
+def siglip(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
+  """Binary cross-entropy of each pair, summed over the texts.
+
+  SigLIP, https://arxiv.org/abs/2303.15343, equation 1: the mean over the
+  images is that of the paper.
+  """
+  signs = 2 * jnp.eye(len(logits)) - 1
+  return -jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=1)
+
+
+CONTRASTIVE = {"contrastive": contrastive, "siglip": siglip}

@@ -20,6 +20,9 @@ _AUGREG = "augreg:"
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   """Parameters of `model` from `run.init.weights`.
 
+  Of a model with two towers the weights may be those of towers, such as
+  {"img": "B_16.npz"}; what belongs to no named tower starts anew.
+
   Args:
     run: its `init`, `pretrained_dir` and `seed` are read.
     model: the Linen module that is trained.
@@ -31,28 +34,56 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   Raises:
     ConfigError: if the weights are not there or do not fit; says what to do.
   """
+  init = run.init
+  if isinstance(init.weights, str):
+    return _load(
+      run, init.weights, model, image_shape, init.reinit, init.ignore
+    )
+  towers = getattr(model, "towers", dict)()
+  if unknown := init.weights.keys() - towers.keys():
+    raise ConfigError(
+      f"config.init.weights names {sorted(unknown)}; the towers of this model "
+      f"are {sorted(towers)}."
+    )
+  params = weights.initial(
+    model,
+    image_size=image_shape[1:3],
+    channels=image_shape[3],
+    key=jax.random.key(run.seed),
+  )
+  for name, source in init.weights.items():
+    # Patterns are those of whole names, such as "img/head".
+    reinit, ignore = (
+      [p.removeprefix(f"{name}/") for p in ps if p.startswith(f"{name}/")]
+      for ps in (init.reinit, init.ignore)
+    )
+    params[name] = _load(run, source, towers[name], image_shape, reinit, ignore)
+  return params
+
+
+def _load(run, source: str, model, image_shape, reinit, ignore):
   options = {
     "image_size": tuple(image_shape[1:3]),
     "channels": image_shape[3],
-    "reinit": run.init.reinit,
-    "ignore": run.init.ignore,
+    "reinit": reinit,
+    "ignore": ignore,
     "key": jax.random.key(run.seed),
   }
   try:
-    folder = pathlib.Path(run.init.weights)
+    folder = pathlib.Path(source)
     if folder.is_dir():
       other = trained.load(folder)
       return weights.fit(
         trees.flatten(other.params),
         model,
-        source=repr(run.init.weights),
+        source=repr(source),
         metadata=other.metadata,
         **options,
       )
-    file = find(run.init.weights, run.pretrained_dir)
+    file = find(source, run.pretrained_dir)
     return weights.load(file, model, **options)
   except (ValueError, OSError, RuntimeError) as e:
-    raise ConfigError(f"config.init.weights={run.init.weights!r}: {e}") from e
+    raise ConfigError(f"config.init.weights={source!r}: {e}") from e
 
 
 def find(name: str, pretrained_dir: str | None = None) -> str:

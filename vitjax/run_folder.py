@@ -4,6 +4,7 @@ config.json       the resolved config
 environment.json  versions, git revision, devices, command
 model.json        what it takes to use the parameters: the model's options,
                   the shape of its input, preprocessing and class names
+vocab.*           the vocabulary of a model that reads texts
 """
 
 import importlib.metadata
@@ -18,7 +19,7 @@ from typing import Any
 
 import jax
 
-from vitjax import config
+from vitjax import config, tokenizers
 
 CONFIG, ENVIRONMENT, MODEL = "config.json", "environment.json", "model.json"
 
@@ -43,7 +44,7 @@ def write(
   model: Mapping[str, Any],
   parameters: str,
 ) -> None:
-  """Writes the four files, or checks that the run is the one they describe.
+  """Writes these files, or checks that the run is the one they describe.
 
   A run that has saved nothing yet may change its config.
 
@@ -65,6 +66,9 @@ def write(
         "--workdir."
       )
   write_json(workdir / ENVIRONMENT, environment())
+  if "tokenizer" in model:
+    kept = tokenizers.copy_vocab(model["tokenizer"], workdir / "vocab")
+    model = {**model, "tokenizer": kept}
   write_json(workdir / MODEL, model)
   write_text(workdir / "parameters.txt", parameters)
   write_text(file, config.to_json(run))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from vitjax import trees
+from vitjax.objectives import Objective
 from vitjax.optim import sam
 
 Params = Mapping[str, Any]
@@ -34,18 +35,18 @@ class TrainState:
 
 
 def make_init_fn(
-  model, image_shape: tuple[int, ...]
+  model, *inputs: jax.ShapeDtypeStruct
 ) -> Callable[[jax.Array], Params]:
   """Returns `init(key) -> params`.
 
   Args:
     model: obeys the contract of `vitjax.models`.
-    image_shape: (b, h, w, c); the batch size does not matter.
+    *inputs: what it is called with; the batch size does not matter.
   """
 
   def init(key):
-    image = jnp.zeros((1, *image_shape[1:]), jnp.float32)
-    return model.init(key, image)["params"]
+    zeros = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in inputs]
+    return model.init(key, *zeros)["params"]
 
   return init
 
@@ -81,24 +82,14 @@ def update_ema(
   return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
 
 
-def make_targets(batch: Batch, num_classes: int) -> jax.Array:
-  """(b, n) float32: the batch's own `labels`, or its one-hot `label`."""
-  if "labels" in batch:
-    return batch["labels"].astype(jnp.float32)
-  return jax.nn.one_hot(batch["label"], num_classes)
-
-
 def make_train_step(
-  model,
+  objective: Objective,
   tx: optax.GradientTransformation,
   *,
-  loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
   normalise: Callable[[Batch], Batch],
-  num_classes: int,
   seed: int,
   schedule: Callable[[jax.Array], jax.Array],
   learning_rate: float = 1.0,
-  augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
   accumulation_steps: int = 1,
   frozen: Sequence[str] = (),
   ema_decay: float | None = None,
@@ -110,16 +101,12 @@ def make_train_step(
   """Returns `train_step(state, batch) -> (state, metrics)`, ready for jit.
 
   Args:
-    model: obeys the contract of `vitjax.models`.
+    objective: the loss, see `vitjax.objectives`.
     tx: the optimizer, see `vitjax.optim`.
-    loss_fn: see `vitjax.losses`; the step takes its mean.
     normalise: turns the uint8 images of a batch into the model's input.
-    num_classes: width of the targets.
     seed: of every random draw of the run.
     schedule: factor of the learning rate at a step.
     learning_rate: the peak, for the metrics; `tx` has its own.
-    augment: (image, labels, key) -> (image, labels) on the whole batch, see
-      `mixing.augment`.
     accumulation_steps: computes the gradient in so many parts, one after the
       other, to save memory. Mixing happens before and the update after, so
       the result is that of the whole batch. Dropout draws other masks.
@@ -129,15 +116,15 @@ def make_train_step(
     sam_rho, sam_rho_min, sam_alpha: see `optim.sam`; 0 for plain gradients.
   """
 
-  def loss_of(params, image, labels, key):
-    logits, _ = model.apply(
-      {"params": params}, image, train=True, rngs={"dropout": key}
+  if accumulation_steps > 1 and not objective.splits:
+    raise ValueError(
+      f"accumulation_steps={accumulation_steps}, but the loss of a batch is "
+      "not the mean over its parts. Use 1."
     )
-    return loss_fn(logits.astype(jnp.float32), labels).mean()
 
-  def loss_and_grads(params, image, labels, key):
+  def loss_and_grads(params, batch, key):
     if accumulation_steps == 1:
-      return jax.value_and_grad(loss_of)(params, image, labels, key)
+      return jax.value_and_grad(objective.loss)(params, batch, key)
 
     # Row i goes to part i mod k, so each device's rows stay on that device.
     def split(x):
@@ -145,30 +132,28 @@ def make_train_step(
       return parts.swapaxes(0, 1)
 
     def add(total, part):
-      *arrays, i = part
-      more = jax.value_and_grad(loss_of)(
-        params, *arrays, jax.random.fold_in(key, i)
+      rows, i = part
+      more = jax.value_and_grad(objective.loss)(
+        params, rows, jax.random.fold_in(key, i)
       )
       return jax.tree.map(jnp.add, total, more), None
 
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, jnp.float32), (jnp.float32(0), params)
     )
-    parts = (split(image), split(labels), jnp.arange(accumulation_steps))
+    parts = (jax.tree.map(split, batch), jnp.arange(accumulation_steps))
     total, _ = jax.lax.scan(add, zeros, parts)
     return jax.tree.map(lambda x: x / accumulation_steps, total)
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    batch = normalise(batch)
-    image, labels = batch["image"], make_targets(batch, num_classes)
-    if augment is not None:
-      augment_key = jax.random.fold_in(key, _AUGMENT)
-      image, labels = augment(image, labels, augment_key)
+    batch = objective.prepare(
+      normalise(batch), jax.random.fold_in(key, _AUGMENT)
+    )
     dropout_key = jax.random.fold_in(key, _DROPOUT)
 
     def loss_and_trained_grads(params):
-      loss, grads = loss_and_grads(params, image, labels, dropout_key)
+      loss, grads = loss_and_grads(params, batch, dropout_key)
       if frozen:
         is_frozen = trees.mask(grads, frozen)
         grads = jax.tree.map(
@@ -204,13 +189,29 @@ def make_train_step(
 
 
 def make_predict_fn(
-  model, normalise: Callable[[Batch], Batch]
-) -> Callable[[Params, Batch], tuple[jax.Array, dict[str, jax.Array]]]:
-  """Returns `predict(params, batch) -> (logits, out)`, ready for jit."""
+  model,
+  normalise: Callable[[Batch], Batch],
+  inputs: Sequence[str] = ("image",),
+) -> Callable[[Params, Batch], tuple]:
+  """Returns `predict(params, batch)`, ready for jit.
+
+  Args:
+    model: obeys the contract of `vitjax.models`.
+    normalise: turns the uint8 images of a batch into the model's input.
+    inputs: features that the model is called with; of two towers a batch may
+      have one only, and the other is None.
+
+  Returns:
+    A function to what the model returns: (logits, out), or of two towers
+    (image_embedding, text_embedding, out). All but `out` is float32.
+  """
 
   def predict(params, batch):
-    image = normalise(batch)["image"]
-    logits, out = model.apply({"params": params}, image, train=False)
-    return logits.astype(jnp.float32), out
+    if "image" in batch:
+      batch = normalise(batch)
+    *results, out = model.apply(
+      {"params": params}, *map(batch.get, inputs), train=False
+    )
+    return *jax.tree.map(lambda x: x.astype(jnp.float32), results), out
 
   return predict

@@ -11,8 +11,9 @@ import dataclasses
 import importlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -75,7 +76,7 @@ def bert(vocab: Path, *, max_len: int = 16) -> Tokenizer:
   def fit(ids):
     return (ids + [0] * max_len)[:max_len]
 
-  return Tokenizer(encode, fit, len(lines), max_len)
+  return Tokenizer(encode, fit, max(ids.values()) + 1, max_len)
 
 
 def sentencepiece(model: Path, *, max_len: int = 16) -> Tokenizer:
@@ -134,6 +135,25 @@ def create(name: str, vocab: Path, *, max_len: int) -> Tokenizer:
       f"tokenizer={name!r} is not known. Known: {', '.join(TOKENIZERS)}."
     )
   return TOKENIZERS[name](vocab, max_len=max_len)
+
+
+def copy_vocab(facts: Mapping[str, Any], target: Path) -> dict[str, Any]:
+  """Copies a vocabulary next to the weights that need it.
+
+  Args:
+    facts: what `create` takes: "name", "vocab" and "max_len".
+    target: path of the weights or of a file beside them; its suffix does not
+      matter.
+
+  Returns:
+    The facts with the name of the copy, "B_16.txt" for "B_16.npz".
+  """
+  source = _file(facts["vocab"])
+  copy = pathlib.Path(target).with_suffix(source.suffix)
+  content = source.read_bytes()
+  if not copy.is_file() or copy.read_bytes() != content:
+    copy.write_bytes(content)
+  return {**facts, "vocab": copy.name}
 
 
 def _processor(model: Path):

@@ -18,9 +18,7 @@ from clu import parameter_overview
 from vitjax import (
   build,
   checkpoint,
-  losses,
   metrics,
-  mixing,
   optim,
   preemption,
   pretrained,
@@ -77,8 +75,9 @@ def train_and_evaluate(
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
   num_classes = build.number_of_classes(run, source)
-  preprocess = builder.build(run.input.pp)
+  preprocess = builder.build(run.input.pp, class_names=source.class_names)
   spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  spec = jax.eval_shape(preprocess.on_device, spec)
 
   def steps(duration, total=None):
     return duration and config_lib.to_steps(
@@ -105,11 +104,13 @@ def train_and_evaluate(
   )
 
   model = build.create_model(run.model, num_classes)
+  objective = build.make_objective(run, model, num_classes)
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
   )
-  init_params = step_lib.make_init_fn(model, spec["image"].shape)
+  inputs = [spec[name] for name in objective.inputs]
+  init_params = step_lib.make_init_fn(model, *inputs)
   key = jax.random.key(run.seed)
   abstract = jax.eval_shape(lambda key: make_state(init_params(key)), key)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
@@ -159,26 +160,21 @@ def train_and_evaluate(
       check_fingerprint(info["fingerprint"], source)
       logging.info("Going on after step %d of %d.", first_step, total_steps)
 
-    predict = step_lib.make_predict_fn(model, preprocess.on_device)
+    predict = step_lib.make_predict_fn(
+      model, preprocess.on_device, objective.inputs
+    )
     evals = {
       name: build.make_evaluator(section, run, predict, source, mesh)
       for name, section in run.evals.items()
     }
     train_step = jax.jit(
       step_lib.make_train_step(
-        model,
+        objective,
         tx,
-        loss_fn=losses.LOSSES[run.loss],
         normalise=preprocess.on_device,
-        num_classes=num_classes,
         seed=run.seed,
         schedule=schedule,
         learning_rate=run.optim["learning_rate"],
-        augment=functools.partial(
-          mixing.augment,
-          **vars(run.mixing),
-          target_threshold=run.target_threshold,
-        ),
         accumulation_steps=run.accumulation_steps,
         frozen=run.optim.get("freeze", ()),
         ema_decay=run.ema.decay,
@@ -326,7 +322,7 @@ def items_of(state: step_lib.TrainState) -> dict:
 
 
 def log_overview(
-  run: RunConfig, source, num_classes: int, total_steps: int, params
+  run: RunConfig, source, num_classes: int | None, total_steps: int, params
 ) -> None:
   """Says what is about to happen."""
   logging.info(
@@ -335,12 +331,12 @@ def log_overview(
     f"{sum(x.size for x in jax.tree.leaves(params)):,}",
   )
   logging.info(
-    "Training data: %s %s, %s examples, %d classes. %s steps of %d examples, "
+    "Training data: %s %s, %s examples, %s. %s steps of %d examples, "
     "%.1f epochs, on %d %s.",
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    num_classes,
+    "with texts" if num_classes is None else f"{num_classes} classes",
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,

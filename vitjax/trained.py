@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from vitjax import checkpoint, models, run_folder, weights
+from vitjax import checkpoint, models, run_folder, tokenizers, weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,19 @@ class Trained:
   preprocess: str
   class_names: tuple[str, ...] | None
   metadata: Mapping[str, Any]
+
+  @property
+  def tokenizer(self) -> tokenizers.Tokenizer:
+    """Texts to the token ids that the text tower reads.
+
+    Raises:
+      ValueError: if the model does not read texts.
+      ImportError: if the packages of `vitjax[text]` are not installed.
+    """
+    if "tokenizer" not in self.metadata:
+      raise ValueError("this model reads images only: it has no tokenizer.")
+    facts = dict(self.metadata["tokenizer"])
+    return tokenizers.create(facts.pop("name"), **facts)
 
 
 def load(
@@ -79,6 +92,10 @@ def load(
       )
     model = models.create(**metadata["model"])
     params = weights.load(path, model, channels=metadata["channels"])
+  if "tokenizer" in metadata:
+    folder = path if path.is_dir() else path.parent
+    vocab = os.fspath(folder / metadata["tokenizer"]["vocab"])
+    metadata["tokenizer"] = {**metadata["tokenizer"], "vocab": vocab}
   names = metadata.get("class_names")
   return Trained(
     model=model,

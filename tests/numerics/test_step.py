@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vitjax import losses, mixing, models, optim, sharding, trees
+from vitjax import losses, mixing, models, objectives, optim, sharding, trees
 from vitjax import step as step_lib
 from vitjax.optim import schedules
 
@@ -59,24 +59,27 @@ def run(
   if mesh is None:
     devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
     mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
-  init_params = step_lib.make_init_fn(model, IMAGE_SHAPE)
+  init_params = step_lib.make_init_fn(
+    model, jax.ShapeDtypeStruct(IMAGE_SHAPE, jnp.float32)
+  )
 
   def init(key):
     ema = options.get("ema_decay") is not None
     return step_lib.make_state(init_params(key), tx, ema=ema)
 
+  augment = None
   if mixing_options:
-    options["augment"] = functools.partial(mixing.augment, **mixing_options)
+    augment = functools.partial(mixing.augment, **mixing_options)
   abstract = jax.eval_shape(init, jax.random.key(0))
   shardings = sharding.of_state(abstract, rules, mesh)
   state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
   train_step = jax.jit(
     step_lib.make_train_step(
-      model,
+      objectives.classification(
+        model, loss_fn=losses.softmax_xent, num_classes=5, augment=augment
+      ),
       tx,
-      loss_fn=losses.softmax_xent,
       normalise=normalise,
-      num_classes=5,
       seed=1,
       schedule=schedule,
       **options,

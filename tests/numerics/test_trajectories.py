@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from vitjax import losses, models, optim, trees
+from vitjax import losses, models, objectives, optim, trees
 from vitjax import step as step_lib
 from vitjax.optim import schedules
 
@@ -52,11 +52,13 @@ def trajectory(name, *, accumulation_steps=1, **optim_changes):
   )
   train_step = jax.jit(
     step_lib.make_train_step(
-      model,
+      objectives.classification(
+        model,
+        loss_fn=losses.LOSSES[case["loss"]],
+        num_classes=fields["num_classes"],
+      ),
       tx,
-      loss_fn=losses.LOSSES[case["loss"]],
       normalise=lambda batch: batch,
-      num_classes=fields["num_classes"],
       seed=0,
       schedule=schedule,
       accumulation_steps=accumulation_steps,
@@ -73,7 +75,7 @@ def trajectory(name, *, accumulation_steps=1, **optim_changes):
     got["loss"].append(float(metrics["train/loss"]))
     got["norm"].append(float(metrics["train/grad_norm"]))
   logits, _ = model.apply({"params": state.params}, batch["image"])
-  targets = step_lib.make_targets(batch, fields["num_classes"])
+  targets = objectives.make_targets(batch, fields["num_classes"])
   final = losses.LOSSES[case["loss"]](logits, targets).mean()
   got["loss"].append(float(final))
   got["l2"] = float(optax.tree.norm(state.params))

@@ -84,6 +84,47 @@ def test_sub_tree(file):
   assert pretrained.find(f"{file}:img") == f"{file}:img"
 
 
+TOWERS = {
+  "name": "two_tower",
+  "image": {k: v for k, v in MODEL.items() if k != "name"},
+  "text": {"variant": "mu", "vocab_size": 9, "max_len": 4, "num_classes": 8},
+}
+
+
+def test_the_weights_of_a_tower_leave_the_rest_as_it_starts(file):
+  """Patterns are whole names: "img/head", not "head"."""
+  model = models.create(**TOWERS)
+  start = weights.initial(model, image_size=(12, 12), key=jax.random.key(0))
+  run = make_run(
+    model=TOWERS,
+    init={"weights": {"img": str(file)}, "ignore": ("head", "img/head")},
+  )
+  got = trees.flatten(pretrained.load(run, model, (2, 12, 12, 3)))
+  assert got.keys() == trees.flatten(start).keys()
+  want = weights.files.read(file)
+  for name, x in trees.flatten(start).items():
+    if name == "img/pos_embedding":
+      assert got[name].shape == (1, 9, 8)
+      continue
+    if name.startswith("img/"):
+      x = want[f"params/{name.removeprefix('img/')}"]
+    np.testing.assert_array_equal(got[name], x, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  ("model", "init", "message"),
+  [
+    (TOWERS, {}, r"Extra: head/bias, head/kernel"),
+    (TOWERS, {"weights": {"image": "x"}}, r"\['image'\]; .*\['img', 'txt'\]"),
+    (MODEL, {"weights": {"img": "x"}}, r"towers of this model are \[\]"),
+  ],
+)
+def test_towers_that_do_not_fit_are_refused(file, model, init, message):
+  run = make_run(model=model, init={"weights": {"img": str(file)}, **init})
+  with pytest.raises(config.ConfigError, match=message):
+    pretrained.load(run, models.create(**model), (2, 8, 8, 3))
+
+
 @pytest.mark.parametrize(
   ("init", "message"),
   [

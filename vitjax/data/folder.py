@@ -101,7 +101,7 @@ class FolderSource(Source):
         raise ValueError(
           f"{data!r}: split {name!r} has class folders that are not among the "
           f"{self.num_classes} classes of training: "
-          f"{_some(sorted(unknown, key=_natural))}. Labels follow the training "
+          f"{some(sorted(unknown, key=_natural))}. Labels follow the training "
           "folders; rename or remove these."
         )
 
@@ -182,7 +182,7 @@ def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
     )
   if empty:
     raise ValueError(
-      f"No images in class folder(s) of {str(folder)!r}: {_some(empty)}. "
+      f"No images in class folder(s) of {str(folder)!r}: {some(empty)}. "
       "Remove these folders or fill them: they would count as classes."
     )
   if skipped:
@@ -195,12 +195,17 @@ def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
   return files
 
 
+def hash_split(path: str) -> str:
+  """The split of an image, from its path below the data set's folder."""
+  name = unicodedata.normalize("NFC", path).encode()
+  number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+  return "val" if number % 100 < _VAL_PERCENT else "train"
+
+
 def _hash_split(files: list[_File]) -> dict[str, list[_File]]:
   splits = {"train": [], "val": []}
   for file in files:
-    path = unicodedata.normalize("NFC", file.path).encode()
-    number = int.from_bytes(hashlib.sha256(path).digest()[:8], "big")
-    splits["val" if number % 100 < _VAL_PERCENT else "train"].append(file)
+    splits[hash_split(file.path)].append(file)
   return splits
 
 
@@ -213,6 +218,7 @@ def _natural(name: str) -> list:
   ] + [(-1, 0, name)]
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+  """The first ten of some names, for messages."""
   more = f" and {len(names) - 10} more" if len(names) > 10 else ""
   return ", ".join(map(repr, names[:10])) + more

@@ -5,8 +5,8 @@ Training numbers its examples without end: row r of step t is ordinal
 the data set, and (seed, ordinal) the randomness of the example's ops. So a run
 that resumes at step t, on any number of processes and threads, sees exactly
 what an uninterrupted run sees, and each epoch has each example exactly once.
-With repeats, fewer images make a batch: the epoch counts images, the randomness
-still counts rows.
+With repeats, so many ordinals in a row share an image, and a batch lists its
+ordinals in an order that keeps them apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,11 +56,10 @@ def train_batches(
     seed: of the order of examples and of random ops.
     start_step: number of steps that are done already.
     total_steps: number of steps of the whole run.
-    repeats: how often a batch has each of its images, every time with other
-      random ops. MultiGrain, https://arxiv.org/abs/1902.05509; Augment your
-      batch, https://arxiv.org/abs/1901.09335. Copies are
+    repeats: how often each image comes, every time with other random ops.
+      MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
+      https://arxiv.org/abs/1901.09335. Copies are about
       `batch_size / repeats` rows apart, so neighbours are different images.
-      An image comes `repeats` times in `repeats` epochs.
     process_index: which process this is.
     process_count: of how many. Process p gets the p-th part of each batch.
 
@@ -72,11 +71,13 @@ def train_batches(
     ValueError: if the batch does not divide, or images differ in size.
   """
   rows = _rows_per_process(batch_size, process_index, process_count)
-  if repeats < 1 or batch_size % repeats:
+  if not 1 <= repeats <= batch_size:
     raise ValueError(
-      f"repeats={repeats} must be positive and divide batch_size={batch_size}."
+      f"repeats={repeats} has to be in 1..batch_size={batch_size}."
     )
-  distinct = batch_size // repeats
+  order = np.concatenate(
+    [np.arange(i, batch_size, repeats) for i in range(repeats)]
+  )
   if not 0 <= start_step <= total_steps:
     raise ValueError(
       f"start_step={start_step} must be in 0..total_steps={total_steps}."
@@ -84,12 +85,8 @@ def train_batches(
 
   def examples_of(counters: tf.Tensor) -> Features:
     step, row = counters // rows, process_index * rows + counters % rows
-    return _train_examples(
-      step * distinct + row % distinct,
-      step * batch_size + row,
-      source.num_examples,
-      seed,
-    )
+    ordinals = step * batch_size + tf.gather(order, row)
+    return _train_examples(ordinals, source.num_examples, seed, repeats)
 
   dataset = _dataset(
     source, preprocess, rows, examples_of, start_step, total_steps
@@ -145,7 +142,7 @@ def example_spec(
   """
 
   def examples_of(counters: tf.Tensor) -> Features:
-    return _train_examples(counters, counters, source.num_examples, 0)
+    return _train_examples(counters, source.num_examples, 0)
 
   dataset = _dataset(source, preprocess, batch_size, examples_of, 0, 1)
   return {
@@ -168,9 +165,10 @@ def _rows_per_process(batch_size, process_index, process_count) -> int:
 
 
 def _train_examples(
-  positions: tf.Tensor, ordinals: tf.Tensor, total: int, seed: int
+  ordinals: tf.Tensor, total: int, seed: int, repeats: int = 1
 ) -> Features:
-  """The examples at these positions of the epochs, and their randomness."""
+  """Which examples these are, and their randomness."""
+  positions = ordinals // repeats
   epoch_seed = seeds.example_seeds(seed, positions // total, _PERMUTATION)
   # The op of tf.random.experimental.index_shuffle, which cannot take a seed for
   # each index because it pads the wrong axis to the three words needed here.

@@ -61,9 +61,11 @@ class TfdsSource(Source):
 
     self._features = info.features
     self._image_key = _image_key(data, info.features)
+    self._caption_key = _caption_key(info.features)
     image = info.features[self._image_key]
     if (
-      isinstance(image, tfds.features.Image)
+      self._caption_key is None
+      and isinstance(image, tfds.features.Image)
       and None not in image.shape
       and image.shape[-1] in (1, 3)
       and image.np_dtype == np.uint8
@@ -157,6 +159,9 @@ class TfdsSource(Source):
       decoders={self._image_key: tfds.decode.SkipDecoding()} if encoded else {},
     )
     features["image"] = features.pop(self._image_key)
+    features = _flat(features)
+    if self._caption_key is not None:
+      features["captions"] = tf.reshape(features[self._caption_key], [-1])
     for key in self._label_keys:
       features[key] = tf.cast(features[key], tf.int32)
     return features
@@ -189,6 +194,26 @@ def _image_key(data: str, features: tfds.features.FeaturesDict) -> str:
       f"Its features: {', '.join(features)}."
     )
   return keys[0]
+
+
+def _caption_key(features: tfds.features.FeaturesDict) -> str | None:
+  """Where the texts of an image are, as COCO's "captions/text"."""
+  if "captions" not in features:
+    return "caption" if "caption" in features else None
+  inner = getattr(features["captions"], "feature", None)
+  nested = isinstance(inner, tfds.features.FeaturesDict)
+  return "captions/text" if nested else "captions"
+
+
+def _flat(features: Features) -> Features:
+  """Nested features with names as "captions/text"."""
+  flat = {}
+  for key, value in features.items():
+    if isinstance(value, dict):
+      flat |= {f"{key}/{k}": v for k, v in _flat(value).items()}
+    else:
+      flat[key] = value
+  return flat
 
 
 def _prepared_builder(

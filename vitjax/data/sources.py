@@ -3,7 +3,7 @@
 Every source maps example numbers to features, so that the order of training
 is a function of (seed, step) alone: see `vitjax.data.pipeline`. This file owns
 what a source is, the notation of splits, and the sources that need no files;
-`vitjax.data.folder` and `vitjax.data.records` read from disk.
+`vitjax.data.folder`, `captions` and `records` read from disk.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Source:
     """Turns one fetched example into `image`, `label` and so on.
 
     Runs in a parallel map. `image` is a string until decoded, else uint8
-    [h, w, c]; `label` is a scalar int32.
+    [h, w, c]; `label` is a scalar int32, `captions` a vector of strings.
     """
     return features
 
@@ -78,8 +78,9 @@ def open_source(
 
   Args:
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
-      class folders ("folder:/path"), "digits" (scikit-learn's 1797 images of
-      8x8), or random images ("fake:NUM,HxWxC,CLASSES").
+      class folders ("folder:/path"), a file of captions
+      ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
+      of 8x8), or random images ("fake:NUM,HxWxC,CLASSES").
     split: in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: where TFDS looks for prepared data sets; its default if none.
     class_names: the classes that the model knows, by class id; if given, the
@@ -96,7 +97,11 @@ def open_source(
     from vitjax.data import folder
 
     return folder.FolderSource(data, split, class_names)
-  if data.startswith("fake:"):
+  if data.startswith("captions:"):
+    from vitjax.data import captions
+
+    source = captions.CaptionsSource(data, split)
+  elif data.startswith("fake:"):
     source = FakeSource(data, split)
   elif data == "digits":
     source = _digits(split)

@@ -7,7 +7,10 @@ An evaluator is a class with
 
 where `eval_data` is an `evaluators.base.EvalData` and the options are those
 that its signature names; they are written into the eval's own section of the
-config.
+config. Options called as in `FILLED` get their value from the run instead.
+
+A class attribute `two_towers` says whether `predict_fn` has to be of a model
+with two towers, or must not be; without it, either will do.
 """
 
 import difflib
@@ -15,7 +18,12 @@ import importlib
 
 _EVALUATORS = {
   "classification": "vitjax.evaluators.classification",
+  "retrieval": "vitjax.evaluators.retrieval",
+  "zeroshot": "vitjax.evaluators.zeroshot",
 }
+
+# The loss of training by name, and the tokenizer of its texts.
+FILLED = ("loss", "tokenizer")
 
 
 def find(name: str) -> type:

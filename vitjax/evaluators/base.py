@@ -77,13 +77,60 @@ class MaskedSums:
       pending = sums
     if pending is not None:
       _add(total, pending)
-    n_seen, expected = total.get("n_seen", 0), self.data.source.num_examples
-    if n_seen != expected or not expected:
-      raise RuntimeError(
-        f"evaluation of {self.data.source.data} {self.data.source.split} saw "
-        f"{n_seen:g} examples instead of {expected}: no metric is reported."
-      )
+    _check_seen(self.data.source, total.get("n_seen", 0))
     return total
+
+
+class Collected:
+  """Runs `rows_fn` over an eval set and keeps what it returns, on the host."""
+
+  def __init__(
+    self,
+    rows_fn: Callable[[Params, Mapping[str, jax.Array]], dict[str, jax.Array]],
+    data: EvalData,
+  ):
+    """Compiles `rows_fn(params, batch) -> {name: (b, ...)}`."""
+    self.data = data
+
+    def with_mask(params, batch):
+      return rows_fn(params, batch), batch["mask"]
+
+    # Each process gets all rows, in the order of the set.
+    self._fn = jax.jit(with_mask, out_shardings=sharding.replicated(data.mesh))
+
+  def __call__(self, params: Params) -> dict[str, np.ndarray]:
+    """The rows of every example, in the order of the set.
+
+    Raises:
+      RuntimeError: if not every example was seen exactly once.
+    """
+    parts: list[dict[str, np.ndarray]] = []
+    pending = None
+    for batch in self.data.batches():
+      rows = self._fn(params, batch)
+      if pending is not None:  # fetch one batch late: the device stays busy
+        parts.append(_unmasked(*jax.device_get(pending)))
+      pending = rows
+    if pending is not None:
+      parts.append(_unmasked(*jax.device_get(pending)))
+    names = parts[0] if parts else {}
+    total = {n: np.concatenate([part[n] for part in parts]) for n in names}
+    _check_seen(self.data.source, len(next(iter(total.values()), ())))
+    return total
+
+
+def _unmasked(rows: Mapping[str, np.ndarray], mask: np.ndarray):
+  return {name: x[mask] for name, x in rows.items()}
+
+
+def _check_seen(source: Any, n_seen: float) -> None:
+  """Raises RuntimeError unless every example was seen exactly once."""
+  expected = source.num_examples
+  if n_seen != expected or not expected:
+    raise RuntimeError(
+      f"evaluation of {source.data} {source.split} saw {n_seen:g} examples "
+      f"instead of {expected}: no metric is reported."
+    )
 
 
 def _add(total: dict[str, float], sums: Mapping[str, jax.Array]) -> None:

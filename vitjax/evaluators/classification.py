@@ -22,6 +22,8 @@ def correct_at_k(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
 class Evaluator:
   """`loss`, `acc@1`, `acc@5` and `n_seen` of a labelled set."""
 
+  two_towers = False
+
   def __init__(
     self,
     predict_fn: Callable,

@@ -223,6 +223,11 @@ class Model(nn.Module):
   def text_tower(self) -> nn.Module:
     return models.create(self.text_model, **{"dtype": self.dtype, **self.text})
 
+  @nn.nowrap
+  def towers(self) -> dict[str, nn.Module]:
+    """The towers by the names that their parameters begin with."""
+    return {"img": self.image_tower(), "txt": self.text_tower()}
+
   def setup(self):
     self.img = self.image_tower()
     self.txt = self.text_tower()

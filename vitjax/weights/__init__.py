@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vitjax import trees
+from vitjax import tokenizers, trees
 from vitjax.weights import files, layouts, npz, resample
 
 Flat = dict[str, Any]
@@ -203,6 +203,19 @@ def fit(
   return trees.unflatten({name: {**found, **new}[name] for name in expected})
 
 
+def initial(
+  model,
+  *,
+  image_size: int | tuple[int, int],
+  channels: int = 3,
+  key: jax.Array | None = None,
+) -> dict[str, Any]:
+  """Parameters of `model` before any training, see `load` for Args."""
+  inputs = _inputs(model, image_size, channels)
+  names = list(_shapes(model, inputs))
+  return trees.unflatten(_init(model, inputs, names, key))
+
+
 def save(
   file: str | os.PathLike,
   params: Mapping[str, Any],
@@ -215,8 +228,9 @@ def save(
 
   "B_16.npz" gets "B_16.json" with `metadata`, the layout, the GELU and the
   epsilon of the model, the grid of the position table and, for PyTorch
-  layouts, what to create their model with. Arrays are always float32. Both
-  files appear complete or not at all.
+  layouts, what to create their model with; the vocabulary of a "tokenizer"
+  in `metadata` is copied beside it as "B_16.txt". Arrays are always float32.
+  Both files appear complete or not at all.
 
   Args:
     file: path of the weights, .npz or .safetensors.
@@ -251,6 +265,8 @@ def save(
         shape = flat[name].shape
         facts["grid"] = _grid(model, _inputs(model, size), name, shape)
   files.write(file, out)
+  if "tokenizer" in metadata:
+    facts["tokenizer"] = tokenizers.copy_vocab(metadata["tokenizer"], path)
   with npz.atomic(path.with_suffix(".json")) as temporary:
     pathlib.Path(temporary).write_text(
       json.dumps({**metadata, **facts}, indent=2, sort_keys=True) + "\n"

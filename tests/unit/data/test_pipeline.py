@@ -71,7 +71,7 @@ def test_permutations_are_unrelated():
 
   num = 60000
   ordinals = tf.range(4 * num, dtype=tf.int64)
-  examples = pipeline._train_examples(ordinals, ordinals, num, 0)
+  examples = pipeline._train_examples(ordinals, num, 0)
   index = examples["index"].numpy()
   correlation = np.corrcoef(index.reshape(4, num))[np.triu_indices(4, 1)]
   assert np.abs(correlation).max() < 5 / num**0.5
@@ -113,9 +113,21 @@ def test_repeats_resume_and_split_over_processes():
   assert_equal(joined, whole)
 
 
-@pytest.mark.parametrize("repeats", [0, 5, 48])
-def test_repeats_that_do_not_divide(repeats):
-  with pytest.raises(ValueError, match=f"repeats={repeats} must be .*=24"):
+def test_repeats_need_not_divide_the_batch():
+  """As DeiT's three versions in a batch of 2048."""
+  index = [batch["index"] for batch in train(repeats=5, total_steps=10)]
+  for x in index:
+    for image in np.unique(x):
+      assert np.all(np.diff(np.flatnonzero(x == image)) >= 24 // 5)
+  counts = np.bincount(np.concatenate(index))
+  assert sorted(counts[counts > 0]) == [5] * (240 // 5)
+
+
+@pytest.mark.parametrize("repeats", [0, 25])
+def test_repeats_that_cannot_be(repeats):
+  with pytest.raises(
+    ValueError, match=f"repeats={repeats} has to be in 1..*24"
+  ):
     train(repeats=repeats)
 
 

@@ -21,6 +21,7 @@ from vitjax.data.pp import (
   ops_color,
   ops_general,
   ops_image,
+  ops_text,
   randaug,
   timm_randaug,
 )
@@ -40,6 +41,7 @@ OPS = _merge(
   ops_color.OPS,
   ops_general.OPS,
   ops_image.OPS,
+  ops_text.OPS,
   randaug.OPS,
   timm_randaug.OPS,
 )
@@ -152,6 +154,12 @@ class Preprocess:
     return batch
 
   @property
+  def tokenize(self) -> ops_text.TokenizeOp | None:
+    """The op that makes token ids, if there is one."""
+    ops = (s.op for s in self._host)
+    return next((x for x in ops if isinstance(x, ops_text.TokenizeOp)), None)
+
+  @property
   def pixel_statistics(self) -> dict[str, dict[str, list[float]]]:
     """`{"image": {"mean": [...], "std": [...]}}` of 0..255, or `{}`.
 
@@ -163,11 +171,13 @@ class Preprocess:
     }
 
 
-def build(pp: str) -> Preprocess:
+def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
   """Parses a preprocessing string.
 
   Args:
     pp: such as `"decode|resize(224)|value_range(-1,1)"`; may be empty.
+    class_names: of the data set, for ops that have such an argument and do
+      not get it in the string.
 
   Returns:
     The preprocessing.
@@ -186,7 +196,7 @@ def build(pp: str) -> Preprocess:
     raise _error(text, (error.offset or 1) - 1, "not an expression") from None
   steps = []
   for position, node in enumerate(_split(tree)):
-    steps.append(_step(text, position, node))
+    steps.append(_step(text, position, node, class_names))
     done = [s for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
     for device in done:
       if device.op.key in steps[-1].keys:
@@ -206,7 +216,12 @@ def _split(node: ast.expr) -> list[ast.expr]:
   return [node]
 
 
-def _step(text: str, position: int, node: ast.expr) -> _Step:
+def _step(
+  text: str,
+  position: int,
+  node: ast.expr,
+  class_names: Sequence[str] | None,
+) -> _Step:
   """Looks the op up and calls its factory with the literal arguments."""
   column = node.col_offset
   call = node if isinstance(node, ast.Call) else None
@@ -226,6 +241,8 @@ def _step(text: str, position: int, node: ast.expr) -> _Step:
       raise _error(text, column, "'**' is not allowed")
     kwargs[keyword.arg] = _literal(text, keyword.value)
   signature = inspect.signature(OPS[name.id])
+  if "class_names" in signature.parameters:
+    kwargs.setdefault("class_names", class_names)
   try:
     bound = signature.bind(*args, **kwargs)
     op = OPS[name.id](*args, **kwargs)

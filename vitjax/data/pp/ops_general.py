@@ -38,7 +38,7 @@ def keep(*names: str) -> AnyOp:
     raise ValueError("keep needs the name of at least one feature")
 
   def run(features: Features) -> Features:
-    _require(features, names)
+    require(features, names)
     kept = (*names, *RESERVED)
     return {name: value for name, value in features.items() if name in kept}
 
@@ -51,7 +51,7 @@ def drop(*names: str) -> AnyOp:
     raise ValueError(f"{sorted(bad)} cannot be dropped")
 
   def run(features: Features) -> Features:
-    _require(features, names)
+    require(features, names)
     return {k: v for k, v in features.items() if k not in names}
 
   return AnyOp(run)
@@ -61,13 +61,14 @@ def copy(inkey: str, outkey: str) -> AnyOp:
   """Copies the feature `inkey` to `outkey`."""
 
   def run(features: Features) -> Features:
-    _require(features, (inkey,))
+    require(features, (inkey,))
     return {**features, outkey: features[inkey]}
 
   return AnyOp(run)
 
 
-def _require(features: Features, names: tuple[str, ...]) -> None:
+def require(features: Features, names: tuple[str, ...]) -> None:
+  """Raises ValueError unless there are features of these names."""
   if missing := [name for name in names if name not in features]:
     raise ValueError(
       f"Preprocessing: no feature {missing[0]!r}; there are "

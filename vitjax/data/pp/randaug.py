@@ -4,12 +4,13 @@ The meaning is that of the AutoAugment reference policy in TensorFlow, which
 big_vision and "How to train your ViT?" (https://arxiv.org/abs/2106.10270) use.
 That includes what one may not expect of it:
 
-* Every chosen op is applied, always, at the one magnitude given, of 10. Only
+* Every chosen op is applied, always, at the one magnitude given. Only
   the sign of geometric ops, and the place of Cutout, are random.
 * Colours are scaled by `magnitude / 10 * 1.8 + 0.1`: less than 1 for
   magnitudes below 5, so the direction is not random.
-* Posterize keeps `magnitude / 10 * 4` bits, so fewer at a lower magnitude, and
-  Solarize inverts from `magnitude / 10 * 256`, so nothing at magnitude 10.
+* Posterize keeps `magnitude / 10 * 4` bits, so fewer at a lower magnitude.
+* Solarize inverts from `magnitude / 10 * 256` modulo 256, as TensorFlow wraps a
+  number that a uint8 cannot hold: at magnitudes 10 and 20 it inverts the image.
 * Contrast fades to the constant `pixels / 256` (196 for 224 x 224), not to the
   mean grey: the reference divides the sum of a histogram by its bins.
 * Translations are of up to 100 pixels and Cutout of 40 to each side, whatever
@@ -48,13 +49,13 @@ def randaug(
 
   Args:
     num_layers: ops per image.
-    magnitude: 0..10, of all ops.
+    magnitude: 0..20, of all ops. Above 10, where the scale was meant to end,
+      it goes on: AugReg uses up to 20.
     key: the feature; uint8 images of one size with three channels.
   """
-  if num_layers < 0 or not 0 <= magnitude <= _MAX_LEVEL:
-    raise ValueError(
-      f"needs num_layers >= 0 and 0 <= magnitude <= {_MAX_LEVEL}"
-    )
+  most = 2 * _MAX_LEVEL  # posterize would keep more than 8 bits above
+  if num_layers < 0 or not 0 <= magnitude <= most:
+    raise ValueError(f"needs num_layers >= 0 and 0 <= magnitude <= {most}")
 
   def augment(image, random) -> np.ndarray:
     for op in random.integers(len(IMAGE_OPS), size=num_layers):
@@ -100,7 +101,7 @@ def posterize(image, magnitude, random) -> np.ndarray:
 
 
 def solarize(image, magnitude, random) -> np.ndarray:
-  threshold = int(magnitude / _MAX_LEVEL * 256)
+  threshold = int(magnitude / _MAX_LEVEL * 256) % 256
   table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
   return cv2.LUT(image, table)
 

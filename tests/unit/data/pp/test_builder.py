@@ -49,7 +49,7 @@ def test_calls_without_parentheses_newlines_and_empty_strings():
     ("value_range(-1,1)|normalize()", 19, "only once"),
     ("normalize((120,120,120))", 1, "vgg_value_range"),
     ("decode|inception_crop(8, 0.05, 1.5, (1, 2), 9)", 8, "too many"),
-    ("randaug(2, 11)", 1, "magnitude <= 10"),
+    ("randaug(2, 21)", 1, "magnitude <= 20"),
     ("keep('ä')|rezise(2)", 11, "unknown op"),
   ],
 )

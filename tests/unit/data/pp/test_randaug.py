@@ -61,13 +61,23 @@ def test_tables_against_pillow():
 
 
 def test_quirks_of_the_reference():
-  # Fewer bits at a lower magnitude; nothing is solarised at the highest.
+  # Fewer bits at a lower magnitude.
   assert not randaug.posterize(PHOTO, 0, None).any()
   np.testing.assert_array_equal(
     randaug.posterize(PHOTO, 3, None), PHOTO & 0b10000000
   )
-  np.testing.assert_array_equal(randaug.solarize(PHOTO, 10, None), PHOTO)
-  np.testing.assert_array_equal(randaug.solarize(PHOTO, 0, None), 255 - PHOTO)
+  np.testing.assert_array_equal(
+    randaug.posterize(PHOTO, 15, None), PHOTO & 0b11111100
+  )
+  np.testing.assert_array_equal(randaug.posterize(PHOTO, 20, None), PHOTO)
+
+
+@pytest.mark.parametrize("magnitude", [0, 3, 10, 15, 20])
+def test_solarize_wraps_its_threshold_as_tensorflow_does(magnitude):
+  threshold = int(magnitude / 10 * 256)  # 384 at 15, where AugReg trained
+  image = tf.constant(PHOTO)
+  want = tf.where(image < threshold, image, 255 - image)
+  np.testing.assert_array_equal(randaug.solarize(PHOTO, magnitude, None), want)
 
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES)

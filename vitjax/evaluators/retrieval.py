@@ -1,0 +1,89 @@
+"""Retrieval of texts by images and of images by texts: R@1, R@5 and R@10.
+
+A query counts at K if one of its own is among the K most similar, as in LiT,
+https://arxiv.org/abs/2111.07991, table 6. An image may have several texts.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from vitjax.evaluators import base
+
+KS = (1, 5, 10)
+# Similarities that are in memory at a time.
+_MOST = 2**24
+
+
+def ranks(
+  queries: np.ndarray,
+  keys: np.ndarray,
+  query_ids: np.ndarray,
+  key_ids: np.ndarray,
+) -> np.ndarray:
+  """How many keys of others come before the best own key of each query.
+
+  Keys that tie with it count as before it, and so does NaN: a model that
+  gives everything the same embedding, or none, finds nothing.
+
+  Args:
+    queries: (q, d) embeddings.
+    keys: (n, d) embeddings.
+    query_ids: (q,); a key with the id of a query is its own.
+    key_ids: (n,).
+
+  Returns:
+    (q,) int64.
+  """
+  result = []
+  rows = max(1, _MOST // len(keys))
+  for start in range(0, len(queries), rows):
+    similarity = queries[start : start + rows] @ keys.T
+    own = query_ids[start : start + rows, None] == key_ids
+    best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
+    result.append((~(similarity < best) & ~own).sum(axis=1))
+  return np.concatenate(result)
+
+
+class Evaluator:
+  """`image_to_text_R@K`, `text_to_image_R@K`, `n_texts` and `n_seen`."""
+
+  two_towers = True
+
+  def __init__(self, predict_fn: Callable, data: base.EvalData):
+    """See `evaluators`.
+
+    Args:
+      predict_fn: of a model with two towers, see `step.make_predict_fn`.
+      data: examples with `text` (t,), or (k, t) and `text_mask` (k,).
+    """
+
+    def embed(params, batch):
+      text = batch["text"]
+      several = text.ndim == 3
+      mask = batch["text_mask"] if several else batch["mask"][:, None]
+      flat = {"image": batch["image"], "text": text.reshape(-1, text.shape[-1])}
+      image, embedding, _ = predict_fn(params, flat)
+      embedding = embedding.reshape(*mask.shape, -1)
+      return {"image": image, "text": embedding, "text_mask": mask}
+
+    self._collect = base.Collected(embed, data)
+
+  def run(self, params) -> Iterator[tuple[str, float]]:
+    """Yields each metric with its name."""
+    rows = self._collect(params)
+    image, mask = rows["image"], rows["text_mask"]
+    text = rows["text"][mask]
+    image_ids = np.arange(len(image))
+    text_ids = np.nonzero(mask)[0]
+    if missing := len(image) - len(np.unique(text_ids)):
+      raise RuntimeError(f"retrieval: {missing} image(s) have no text.")
+    pairs = {
+      "image_to_text": ranks(image, text, image_ids, text_ids),
+      "text_to_image": ranks(text, image, text_ids, image_ids),
+    }
+    for name, rank in pairs.items():
+      for k in KS:
+        yield f"{name}_R@{k}", float((rank < k).mean())
+    yield "n_texts", len(text)
+    yield "n_seen", len(image)

@@ -1,0 +1,106 @@
+"""Zero-shot classification: the class whose description is most similar.
+
+CLIP, https://arxiv.org/abs/2103.00020, sec. 3.1: each class name goes through
+every template; the embeddings are averaged and made of length 1 again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import sharding, tokenizers
+from vitjax.evaluators import base
+from vitjax.evaluators.classification import correct_at_k
+
+# Ours. CLIP's published list of 80 would be too long to be a default.
+TEMPLATES = (
+  "{}",
+  "a photo of a {}.",
+  "a picture of a {}.",
+  "a close-up of a {}.",
+  "a photo of one {} on a plain background.",
+  "a small photo of the {}.",
+  "a black and white photo of a {}.",
+)
+
+
+class Evaluator:
+  """`acc@1`, `acc@5` and `n_seen` of a labelled set, from class names."""
+
+  two_towers = True
+
+  def __init__(
+    self,
+    predict_fn: Callable,
+    data: base.EvalData,
+    *,
+    tokenizer: tokenizers.Tokenizer,
+    class_names: Sequence[str] | None = None,
+    templates: Sequence[str] = TEMPLATES,
+  ):
+    """See `evaluators`.
+
+    Args:
+      predict_fn: of a model with two towers, see `step.make_predict_fn`.
+      data: examples with an int `label`.
+      tokenizer: that of training.
+      class_names: by label; None for those of the data set.
+      templates: each with one {} for the name.
+
+    Raises:
+      ValueError: if there is not one name for each class, or a template has
+        no place for it.
+    """
+    names = class_names or data.source.class_names or ()
+    classes = data.source.num_classes
+    if not names or len(names) != (classes or len(names)):
+      raise ValueError(
+        f"zero-shot on {data.source.data!r} needs the names of its "
+        f"{classes or ''} classes, and has {len(names)}: set class_names of "
+        "the eval."
+      )
+    if bad := [t for t in templates if t.count("{}") != 1] or not templates:
+      raise ValueError(f"each template needs one {{}}, not {bad}.")
+    texts = [t.format(name) for name in names for t in templates]
+    # In chunks, so that memory does not grow with the number of classes.
+    size = data.batch_size
+    text = tokenizer(texts)
+    text = np.pad(text, [[0, -len(text) % size], [0, 0]])
+    text = text.reshape(-1, size, text.shape[-1])
+
+    def class_embeddings(params):
+      def embed(text):
+        _, embedding, _ = predict_fn(params, {"text": text})
+        return embedding
+
+      z = jax.lax.map(embed, text)
+      z = z.reshape(-1, z.shape[-1])[: len(texts)]
+      z = z.reshape(len(names), len(templates), -1).mean(axis=1)
+      return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+    def sums(params_and_classes, batch):
+      params, classes = params_and_classes
+      image, _, _ = predict_fn(params, {"image": batch["image"]})
+      similarity = jnp.matmul(
+        image, classes.T, precision=jax.lax.Precision.HIGHEST
+      )
+      label, mask = batch["label"], batch["mask"]
+      result = {"acc@1": mask & correct_at_k(similarity, label, 1)}
+      if len(names) > 5:
+        result["acc@5"] = mask & correct_at_k(similarity, label, 5)
+      return {name: x.sum() for name, x in result.items()}
+
+    self._classes = jax.jit(
+      class_embeddings, out_shardings=sharding.replicated(data.mesh)
+    )
+    self._sums = base.MaskedSums(sums, data)
+
+  def run(self, params) -> Iterator[tuple[str, float]]:
+    """Yields each metric with its name."""
+    sums = self._sums((params, self._classes(params)))
+    n_seen = sums.pop("n_seen")
+    for name, value in sums.items():
+      yield name, float(value / n_seen)
+    yield "n_seen", int(n_seen)
