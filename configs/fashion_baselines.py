@@ -6,7 +6,7 @@ does so on 60,000 images of 28x28 pixels:
 
   python -m vitjax.main --config=configs/fashion_baselines.py:no_aug,seed=1
 
-Options: row=ours, seed=0, epochs=3.0, optim=adam. The rows:
+Options: row=ours, seed=0, epochs=3.0, optim=adam, smoke. The rows:
 
   ours      random crop, flip, RandAugment, mixup; fixed sine-cosine position
             embedding; average pooling; a tanh layer before the head
@@ -36,19 +36,16 @@ ROWS = {
   "linear": ("head",),
   "original": ("aug", "posemb", "pool", "batch"),
 }
-OPTIMS = ("adam", "sam")
+RHOS = {"adam": 0.0, "sam": 0.05}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run."""
-  arg = common.parse_arg(arg, row="ours", seed=0, epochs=3.0, optim="adam")
-  for name, known in (("row", ROWS), ("optim", OPTIMS)):
-    if arg[name] not in known:
-      raise ValueError(
-        f"option {name}={arg[name]!r} of the config is not one of "
-        f"{', '.join(known)}."
-      )
-  back = ROWS[arg.row]
+  arg = common.parse_arg(
+    arg, row="ours", seed=0, epochs=3.0, optim="adam", smoke=False
+  )
+  back = common.pick(ROWS, arg.row, "row")
+  rho = common.pick(RHOS, arg.optim, "optim")
   config = ml_collections.ConfigDict()
   config.seed = arg.seed
   config.total_epochs = arg.epochs
@@ -83,8 +80,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # 10,000 of the published run's 111,000 steps.
   config.schedule = {"decay": "cosine", "warmup_percent": 9}
   config.mixing = {"mixup_alpha": 0.0 if "aug" in back else 0.2}
-  if arg.optim == "sam":
-    config.sam = {"rho": 0.05}
+  config.sam = {"rho": rho}
 
   config.evals = {
     "test": {
@@ -96,4 +92,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.checkpoint = {"every_epochs": 1}
   config.report = {"every_steps": 50}
+  if arg.smoke:
+    common.make_smoke(config)
+    # As large as the crops: a learned position embedding needs that.
+    config.evals.test.pp = config.evals.test.pp.replace(
+      "|", "|central_crop(64)|", 1
+    )
   return config

@@ -9,41 +9,38 @@ grows about fourfold from one size to the next.
     --workdir=runs/scaling/vit-1-0
   python -m scripts.scaling_law runs/scaling/* --out=scaling
 
-Options: family=vit (or convnext), size=1 (to 4), seed=0, lr=0.004. The second
-command computes FLOPs, fits a power law and draws it; docs/fashion_mnist.md
-has the result.
+Options: family=vit (or convnext), size=1 (to 4), seed=0, lr=0.004, smoke. The
+second command computes FLOPs, fits a power law and draws it;
+docs/fashion_mnist.md has the result.
 """
 
 import ml_collections
 
 from configs import common
 
-# Width, depth. The width of a head is 16.
-VIT = {1: (32, 2), 2: (32, 4), 3: (48, 4), 4: (64, 4)}
+# Widths and depths. The width of a head is 16.
+VIT = {"1": (32, 2), "2": (32, 4), "3": (48, 4), "4": (64, 4)}
 # Widths and depths of two stages, on 7x7 and 3x3 positions.
 CONVNEXT = {
-  1: ((16, 32), (1, 1)),
-  2: ((24, 48), (1, 1)),
-  3: ((32, 64), (1, 1)),
-  4: ((32, 64), (2, 2)),
+  "1": ((16, 32), (1, 1)),
+  "2": ((24, 48), (1, 1)),
+  "3": ((32, 64), (1, 1)),
+  "4": ((32, 64), (2, 2)),
 }
-FAMILIES = ("vit", "convnext")
 # The best for both at size 3, by the last 5 % of the training images.
 LEARNING_RATE = 4e-3
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run."""
-  arg = common.parse_arg(arg, family="vit", size=1, seed=0, lr=LEARNING_RATE)
-  if arg.family not in FAMILIES or arg.size not in VIT:
-    raise ValueError(
-      f"options family={arg.family!r}, size={arg.size} of the config: family "
-      f"is one of {', '.join(FAMILIES)}, size one of "
-      f"{', '.join(map(str, VIT))}."
-    )
+  arg = common.parse_arg(
+    arg, family="vit", size="1", seed=0, lr=LEARNING_RATE, smoke=False
+  )
+  sizes = common.pick({"vit": VIT, "convnext": CONVNEXT}, arg.family, "family")
+  widths, depths = common.pick(sizes, arg.size, "size")
   config = ml_collections.ConfigDict()
   config.seed = arg.seed
-  config.total_epochs = 2.0 ** (arg.size - 3)
+  config.total_epochs = 2.0 ** (int(arg.size) - 3)
   config.loss = "softmax_xent"
 
   config.input = {
@@ -53,18 +50,16 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "pp": "decode(channels=1)|random_crop(28, 2)|flip_lr|value_range(-1, 1)",
   }
   if arg.family == "vit":
-    width, depth = VIT[arg.size]
     config.model = {
       "name": "vit",
       "patch_size": 7,
-      "width": width,
-      "depth": depth,
-      "num_heads": width // 16,
+      "width": widths,
+      "depth": depths,
+      "num_heads": widths // 16,
       "pool_type": "gap",
       "posemb": "sincos2d",
     }
   else:
-    widths, depths = CONVNEXT[arg.size]
     config.model = {
       "name": "convnext",
       "widths": widths,
@@ -87,4 +82,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   }
   config.checkpoint = {"every_percent": 50}
   config.report = {"every_steps": 50}
+  if arg.smoke:
+    common.make_smoke(config)
   return config
