@@ -148,7 +148,10 @@ def grid_table(rows: Rows, metric: str, methods: Mapping[str, str]) -> str:
 def draw(
   rows: Rows, names: Mapping[str, str], file: pathlib.Path, batch: Mapping
 ) -> None:
-  """Accuracy on the test set and training loss, with the range of seeds.
+  """Test accuracy, training loss, and the accuracy of each seed at the end.
+
+  Lines are means over seeds, bands go from the lowest to the highest. Training
+  loss is the mean over the last sixth of the run at each place.
 
   Args:
     rows: see `read_rows`.
@@ -161,34 +164,46 @@ def draw(
   matplotlib.use("agg")
   from matplotlib import pyplot
 
-  figure, (left, right) = pyplot.subplots(
-    1, 2, figsize=(9, 3.8), layout="constrained"
+  figure, (left, middle, right) = pyplot.subplots(
+    1, 3, figsize=(12, 3.6), layout="constrained"
   )
-  for row, title in names.items():
-    for axes, metric, factor in (
-      (left, "test/acc@1", 100),
-      (right, "train/loss", 1),
-    ):
-      curves = curves_of(rows[row], metric)
-      examples = np.array(list(curves)) * batch[row] / 1000
-      values = factor * np.array(list(curves.values()))
-      if metric == "train/loss":
-        values = smooth(values, 4)
-      (line,) = axes.plot(examples, values.mean(1), lw=1.5, label=title)
-      axes.fill_between(
-        examples,
-        values.min(1),
-        values.max(1),
-        color=line.get_color(),
-        alpha=0.2,
-      )
-  left.set(ylabel="test top-1, %", ylim=(70, None))
-  right.set(ylabel="training loss of a batch, smoothed", ylim=(None, 1.8))
-  for axes in (left, right):
+
+  def band(axes, row, metric, factor=1, smoothed=False):
+    curves = curves_of(rows[row], metric)
+    span = max(1, len(curves) // 6) if smoothed else 1
+    thousands = np.array(list(curves)) * batch[row] / 1000
+    values = smooth(factor * np.array(list(curves.values())), span)
+    (line,) = axes.plot(thousands, values.mean(1), lw=1.5)
+    axes.fill_between(
+      thousands,
+      values.min(1),
+      values.max(1),
+      color=line.get_color(),
+      alpha=0.12,
+      lw=0,
+    )
+    return values.mean(1)
+
+  lowest = []
+  for place, row in enumerate(names):
+    lowest.append(band(left, row, "test/acc@1", factor=100)[0])
+    band(middle, row, "train/loss", smoothed=True)
+    accuracy = 100 * last(rows[row], "test/acc@1")
+    color = left.lines[-1].get_color()
+    right.plot(accuracy, [place] * len(accuracy), "o", color=color, alpha=0.6)
+    right.plot(accuracy.mean(), place, "|", color=color, ms=18, mew=2)
+  left.set(ylabel="test top-1, %", ylim=(min(lowest) - 1, None))
+  middle.set(ylabel="training loss, smoothed", ylim=(0, 1.8))
+  right.set(xlabel="test top-1 at the end, %", yticks=range(len(names)))
+  right.set_yticklabels(names.values())
+  right.set_ylim(len(names) - 0.5, -0.5)
+  for axes in (left, middle):
     axes.set_xlabel("training images seen, thousands")
+  for axes in (left, middle, right):
     axes.grid(True, alpha=0.25)
-  left.legend(fontsize=8)
-  figure.savefig(file, dpi=100)
+  for label, line in zip(right.get_yticklabels(), left.lines):
+    label.set_color(line.get_color())
+  figure.savefig(file, dpi=90)
   pyplot.close(figure)
 
 
