@@ -120,7 +120,7 @@ def table(rows: Rows, names: Mapping[str, str], against: str) -> str:
     accuracy = 100 * last(rows[row], "test/acc@1")
     steps = list(curves_of(rows[row], "test/acc@1"))[-1]
     is_base = row == against
-    difference = "" if is_base else f"{np.mean(accuracy - base):+.2f}"
+    difference = "" if is_base else mean_sd(accuracy - base, 2)
     lines.append(
       f"| {title} | {len(accuracy)} | {steps:,} | {mean_sd(accuracy, 2)} | "
       f"{difference} | {mean_sd(last(rows[row], 'test/loss'), 4)} |"
@@ -151,7 +151,7 @@ def draw(
   """Test accuracy, training loss, and the accuracy of each seed at the end.
 
   Lines are means over seeds, bands go from the lowest to the highest. Training
-  loss is the mean over the last sixth of the run at each place.
+  loss is smoothed over a sixth of the records.
 
   Args:
     rows: see `read_rows`.

@@ -27,7 +27,8 @@ def test_a_table_has_mean_deviation_and_paired_difference():
   # deviations -3, 1, 2 and -4, 1, 3 percent: sqrt(14 / 2), sqrt(26 / 2)
   assert lines[2] == "| ours | 3 | 20 | 83.00 ± 2.65 |  | 0.1700 ± 0.0265 |"
   assert (
-    lines[3] == "| other | 3 | 20 | 74.00 ± 3.61 | -9.00 | 0.2600 ± 0.0361 |"
+    lines[3]
+    == "| other | 3 | 20 | 74.00 ± 3.61 | -9.00 ± 1.00 | 0.2600 ± 0.0361 |"
   )
 
 
