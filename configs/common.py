@@ -90,9 +90,11 @@ def parse_arg(
         else kind(value)
       )
     except (ValueError, KeyError):
+      default = defaults[name]
+      example = "" if default is kind else f", such as {default!r}"
       raise ValueError(
         f"option {name}={value!r} of the config has to be of type "
-        f"{kind.__name__}."
+        f"{kind.__name__}{example}."
       ) from None
   return options
 

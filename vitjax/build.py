@@ -22,11 +22,12 @@ EMA_SUFFIX = "_ema"
 
 
 def check(run: RunConfig) -> None:
-  """Checks the open sections against what will read them.
+  """Raises ConfigError with all `problems` of a config, if there are any."""
+  config_lib.fail_on(problems(run))
 
-  Raises:
-    ConfigError: with everything that is wrong.
-  """
+
+def problems(run: RunConfig) -> list[str]:
+  """What is wrong with the open sections, by those who will read them."""
   errors: list[str] = []
 
   def attempt(where, fn, *args):
@@ -89,7 +90,7 @@ def check(run: RunConfig) -> None:
       f"config.checkpoint.best_metric={best!r} names no eval. Use EVAL/METRIC "
       f"with EVAL one of {', '.join(known) or '(there are none)'}."
     )
-  config_lib.fail_on(errors)
+  return errors
 
 
 def has_two_towers(model) -> bool:

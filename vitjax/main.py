@@ -128,8 +128,10 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
+    from vitjax import build
+
     replace_units(_CONFIG.value, overrides)
-    run = config.resolve(_CONFIG.value)
+    run = config.resolve(_CONFIG.value, build.problems)
     logging.info("Run folder: %s", workdir)
     from vitjax import train
 

@@ -47,6 +47,25 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
   assert len(text.splitlines()) == 4
 
 
+def test_open_sections_are_checked_in_the_same_round():
+  c = minimal(
+    modle={}, seed="zero", model__widht=3, optim__b3=1, input__pp="crop(2"
+  )
+  text = message(config.ConfigError, config.resolve, c, build.problems)
+  for part in (
+    "config.modle is not a key",
+    "config.seed='zero' (str)",
+    "config.model.widht is not a key",
+    "config.optim.b3 is not a key",
+    "config.input.pp: Preprocessing string, column",
+  ):
+    assert part in text
+  # What cannot be checked for want of another key waits.
+  del c.input["pp"]
+  text = message(config.ConfigError, config.resolve, c, build.problems)
+  assert "config.input.pp is missing." in text and "widht" not in text
+
+
 @pytest.mark.parametrize(
   "change, part",
   [
