@@ -119,8 +119,10 @@ def table(rows: Rows, names: Mapping[str, str], against: str) -> str:
   for row, title in names.items():
     accuracy = 100 * last(rows[row], "test/acc@1")
     steps = list(curves_of(rows[row], "test/acc@1"))[-1]
-    is_base = row == against
-    difference = "" if is_base else mean_sd(accuracy - base, 2)
+    difference = ""
+    if row != against:
+      gap = accuracy - base
+      difference = f"{gap.mean():+.2f} ± {np.std(gap, ddof=1):.2f}"
     lines.append(
       f"| {title} | {len(accuracy)} | {steps:,} | {mean_sd(accuracy, 2)} | "
       f"{difference} | {mean_sd(last(rows[row], 'test/loss'), 4)} |"
