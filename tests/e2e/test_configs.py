@@ -26,6 +26,18 @@ AUGREG = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 OPTIONS = {
   "quickstart": ("", "epochs=3", "smoke"),
   "fashion_mnist": ("", "epochs=3", "smoke"),
+  "fashion_baselines": (
+    *("", "no_aug", "learned", "tok", "linear", "original"),
+    "row=no_aug,seed=1,epochs=1.5,optim=sam",
+    "smoke",
+    "original,smoke",
+  ),
+  "scaling_law": (
+    *(f"{family},size={n}" for family in ("vit", "convnext") for n in "1234"),
+    "family=vit,size=2,seed=1,lr=0.001",
+    "smoke",
+    "convnext,smoke",
+  ),
   "plain_vit": (
     "",
     "b16,res=256,data=folder:/a/b,batch=64,accumulate=4",
