@@ -386,6 +386,8 @@ class Checkpointer:
     return self
 
   def __exit__(self, kind, error, traceback) -> None:
+    if error is not None and jax.process_count() > 1:
+      return  # closing waits for the other processes, which may not come
     try:
       self.close()
     except CheckpointError as failure:
