@@ -57,6 +57,10 @@ class Checkpointer:
     best_metric: also keep the step whose metric of this name is best. Steps
       saved without it, or with a NaN, are never the best.
     best_mode: "max" or "min".
+    max_failures: how many saves in a row may fail until `save` raises. What
+      failed before that is logged, and lost if the process dies before the
+      next save. Several processes stop at the first: they fail at different
+      moments.
     async_save: write in the background; `save` then returns once the state
       is copied to host memory, and donating its buffers is safe.
 
@@ -72,6 +76,7 @@ class Checkpointer:
     keep_every_steps: int | None = None,
     best_metric: str | None = None,
     best_mode: str = "max",
+    max_failures: int = 1,
     async_save: bool = True,
   ):
     if keep_latest < 1:
@@ -88,6 +93,8 @@ class Checkpointer:
     self._keep_every_steps = keep_every_steps
     self._best = (best_metric, best_mode)
     self._async_save = async_save
+    self._max_failures = max_failures if jax.process_count() == 1 else 1
+    self._failures = 0  # in a row
     self._pending: int | None = None  # a step whose save may still fail
     self._current: int | None = None  # the step last saved or restored
     self._closed = False
@@ -148,6 +155,7 @@ class Checkpointer:
     *,
     metrics: Mapping[str, float] | None = None,
     info: dict[str, Any] | None = None,
+    is_last: bool = False,
   ) -> None:
     """Starts to save a state; waits for the save before it, if any.
 
@@ -160,12 +168,37 @@ class Checkpointer:
         them are fine. The entry "params" is what `load_params` reads.
       metrics: e.g. the evaluation of this state, see `best_metric`.
       info: anything that JSON can hold; returned by `restore`.
+      is_last: nothing is saved after it: wait for it, and raise if it fails.
 
     Raises:
-      SaveError: if this save or the one before it failed.
+      SaveError: if this save or the one before it failed, and `max_failures`
+        have now, or this one is the last.
       ValueError, TypeError: if the arguments cannot be a checkpoint.
     """
-    self.wait()
+    with self._tolerance():
+      self.wait()
+    with contextlib.nullcontext() if is_last else self._tolerance():
+      self._start(step, state, metrics, info)
+    if is_last:
+      self.wait()
+
+  @contextlib.contextmanager
+  def _tolerance(self):
+    """Reports a failed save; raises it if there were too many in a row."""
+    try:
+      yield
+    except SaveError as error:
+      self._failures += 1
+      if self._failures >= self._max_failures:
+        raise
+      logging.error(
+        "%s\nThis is failure %d in a row; the run goes on, and stops at %d.",
+        error,
+        self._failures,
+        self._max_failures,
+      )
+
+  def _start(self, step, state, metrics, info) -> None:
     if step == self._current:
       logging.info("Step %d is already saved in %s.", step, self._directory)
       return
@@ -211,6 +244,7 @@ class Checkpointer:
       if not (self._directory / str(self._pending) / INFO).exists():
         raise RuntimeError("the save ended, but the step is not there")
     self._pending = None
+    self._failures = 0
 
   @contextlib.contextmanager
   def _save_errors(self):
@@ -352,6 +386,8 @@ class Checkpointer:
     return self
 
   def __exit__(self, kind, error, traceback) -> None:
+    if error is not None and jax.process_count() > 1:
+      return  # closing waits for the other processes, which may not come
     try:
       self.close()
     except CheckpointError as failure:

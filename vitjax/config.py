@@ -168,6 +168,7 @@ class Checkpoint:
   keep_every: Duration | None = None
   best_metric: str | None = None
   best_mode: str = "max"
+  max_failures: int = 3  # saves in a row that fail and end the run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,6 +218,7 @@ RANGES = {
   "input.batch_size": (1, math.inf),
   "input.repeats": (1, math.inf),
   "accumulation_steps": (1, math.inf),
+  "checkpoint.max_failures": (1, math.inf),
   "num_classes": (1, math.inf),
   "mixing.mixup_alpha": (0, math.inf),
   "mixing.cutmix_alpha": (0, math.inf),

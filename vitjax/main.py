@@ -5,7 +5,11 @@ r"""Trains what a config file describes; see `vitjax.train`.
 
 Exit codes: 0 done, 1 an error (one message on the screen, the traceback in
 WORKDIR/error.txt), 75 stopped by SIGTERM or Ctrl-C with everything saved: run
-the same command again to go on.
+the same command again to go on. scripts/run_until_done.sh does.
+
+Several processes are one run: on Cloud TPU, SLURM, OpenMPI and Kubernetes
+they find each other, elsewhere by --coordinator_address, --num_processes and
+--process_id. See `vitjax.distributed`.
 """
 
 import dataclasses
@@ -35,6 +39,17 @@ _WORKDIR = flags.DEFINE_string(
   None,
   "Folder of the run. The same folder goes on with the same run. Default: "
   "runs/NAME-OF-CONFIG, with a hash of the overrides if there are any.",
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator_address",
+  None,
+  "host:port of process 0 of several, if no known launcher started them.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "How many processes there are.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Which of them this one is, from 0.", lower_bound=0
 )
 
 EXIT_PREEMPTED = 75
@@ -132,7 +147,10 @@ def main(argv: list[str]) -> None:
 
     replace_units(_CONFIG.value, overrides)
     run = config.resolve(_CONFIG.value, build.problems)
-    logging.info("Run folder: %s", workdir)
+    process_id = start_processes(run, workdir)
+    if process_id == 0:
+      logging.info("Run folder: %s", workdir)
+    use_compilation_cache(workdir)
     from vitjax import train
 
     train.train_and_evaluate(run, workdir)
@@ -140,9 +158,40 @@ def main(argv: list[str]) -> None:
     stop_with(e, workdir)
 
 
+def start_processes(run: config.RunConfig, workdir: pathlib.Path) -> int:
+  """Finds the other processes of the run; returns the number of this one."""
+  from vitjax import distributed, run_folder
+
+  return distributed.start(
+    {
+      **run_folder.software(),
+      "config": config.to_dict(run),
+      "workdir": str(workdir),
+    },
+    coordinator_address=_COORDINATOR.value,
+    num_processes=_NUM_PROCESSES.value,
+    process_id=_PROCESS_ID.value,
+  )
+
+
+def use_compilation_cache(workdir: pathlib.Path) -> None:
+  """Keeps compiled programs in the run folder, if not elsewhere already.
+
+  JAX_COMPILATION_CACHE_DIR names another folder, which runs may share;
+  JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
+  """
+  import jax
+
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   """Exits with one message; the traceback goes into the run folder."""
-  from vitjax import preemption
+  import jax
+
+  from vitjax import distributed, preemption
 
   if isinstance(error, preemption.Preempted):
     logging.info("%s", error)
@@ -150,14 +199,20 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   where = ""
   try:
     if workdir.is_dir():
-      file = workdir / "error.txt"
+      process_id = jax.distributed.is_initialized() and jax.process_index()
+      file = workdir / (
+        f"error-{process_id}.txt" if process_id else "error.txt"
+      )
       file.write_text(
         "".join(traceback.format_exception(error)), encoding="utf-8"
       )
       where = f"\n(traceback: {file})"
   except OSError:
     pass  # a full disk is no reason to hide the error
-  sys.exit(f"vitjax.main: {type(error).__name__}: {error}{where}")
+  reason = f"{type(error).__name__}: {error}"
+  print(f"vitjax.main: {reason}{where}", file=sys.stderr, flush=True)
+  distributed.end_all(reason, code=1)
+  sys.exit(1)
 
 
 def set_up_logging() -> None:

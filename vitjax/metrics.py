@@ -26,6 +26,7 @@ from vitjax.progress import ProfilerWindow as ProfilerWindow
 from vitjax.progress import Progress as Progress
 from vitjax.record import METRICS_FILE, TIMING_FILE, whole_lines
 from vitjax.record import read_metrics as read_metrics
+from vitjax.record import seconds_spent as seconds_spent
 
 
 class MetricsError(OSError):

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 from absl import logging
 
-_KINDS = ("compile", "step", "input", "eval", "checkpoint")
+# "lost" was spent, by processes that were killed, on steps computed again.
+_KINDS = ("compile", "step", "lost", "input", "eval", "checkpoint")
 
 
 class Progress:
@@ -34,6 +35,8 @@ class Progress:
     num_devices: default `jax.device_count()`.
     unit: what an example is called in `line`.
     window_steps: how many steps the rates look back.
+    before: seconds by kind that earlier processes of the run have spent,
+      from `metrics.seconds_spent`.
     clock: seconds that never jump.
   """
 
@@ -46,6 +49,7 @@ class Progress:
     num_devices: int | None = None,
     unit: str = "images",
     window_steps: int = 100,
+    before: Mapping[str, float] | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
     self._total_steps = total_steps
@@ -54,7 +58,7 @@ class Progress:
     self._unit = unit
     self._clock = clock
     self._step = start_step
-    self._seconds = dict.fromkeys(_KINDS, 0.0)
+    self._seconds = dict.fromkeys(_KINDS, 0.0) | dict(before or {})
     self._kind = "compile"
     self._since = clock()
     # (step, seconds of training, of these in input, all seconds) after each
@@ -70,8 +74,8 @@ class Progress:
   @contextlib.contextmanager
   def paused(self, kind: str) -> Iterator[None]:
     """Charges the time inside to `kind`: "eval", "checkpoint" or "input"."""
-    if kind not in _KINDS[2:]:
-      raise ValueError(f"kind={kind!r}; use one of {', '.join(_KINDS[2:])}.")
+    if kind not in _KINDS[3:]:
+      raise ValueError(f"kind={kind!r}; use one of {', '.join(_KINDS[3:])}.")
     before = self._kind
     self._charge(kind)
     try:
@@ -130,17 +134,26 @@ class Progress:
     return left * seconds / (self._step - self._first[0])
 
   def scalars(self) -> dict[str, float]:
-    """Returns what is known, for `MetricsWriter.write_timing`."""
+    """Returns what is known, for `MetricsWriter.write_timing`.
+
+    Rates are those of now; seconds, and "goodput", the share of them spent in
+    steps that counted, those of the whole run with all its restarts.
+    """
     values = {
       "examples_per_second": self.examples_per_second,
       "examples_per_second_per_device": self.examples_per_second_per_device,
       "step_seconds": self.step_seconds,
       "input_wait_share": self.input_wait_share,
+      "goodput": self.shares()["step"],
     } | {f"seconds/{kind}": s for kind, s in self.seconds().items()}
     return {name: value for name, value in values.items() if value is not None}
 
   def seconds(self) -> dict[str, float]:
-    """Seconds by kind since the start; they sum to the time that passed."""
+    """Seconds by kind since the run began; they sum to the time that passed.
+
+    The time in which no process ran, and that from its start to this object,
+    does not count.
+    """
     self._charge(self._kind)
     return dict(self._seconds)
 

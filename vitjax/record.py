@@ -40,6 +40,28 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
+def seconds_spent(workdir: str | os.PathLike, step: int) -> dict[str, float]:
+  """What a run has spent by kind, of which "lost" what came after `step`.
+
+  Call it before a `MetricsWriter` that goes on from `step` drops that part.
+  """
+  try:
+    rows = read_metrics(pathlib.Path(workdir) / TIMING_FILE)
+  except (FileNotFoundError, ValueError):  # broken lines are dropped, too
+    return {}
+  prefix = "seconds/"
+  spent = [
+    {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+    for row in rows
+  ]
+  kept = [seconds for row, seconds in zip(rows, spent) if row["step"] <= step]
+  result = dict(kept[-1]) if kept else {}
+  if spent:
+    lost = sum(spent[-1].values()) - sum(result.values())
+    result["lost"] = result.get("lost", 0.0) + lost
+  return result
+
+
 def whole_lines(data: bytes) -> list[bytes]:
   """The lines that end; a kill may have cut the last one short."""
   return [line for line in data.splitlines(True) if line.endswith(b"\n")]

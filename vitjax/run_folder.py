@@ -5,8 +5,10 @@ environment.json  versions, git revision, devices, command
 model.json        what it takes to use the parameters: the model's options,
                   the shape of its input, preprocessing and class names
 vocab.*           the vocabulary of a model that reads texts
+divergence.json   if the loss was not finite: the step and its examples
 """
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -14,7 +16,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ import jax
 from vitjax import config, tokenizers
 
 CONFIG, ENVIRONMENT, MODEL = "config.json", "environment.json", "model.json"
+DIVERGENCE = "divergence.json"
 
 _PACKAGES = (
   "vitjax",
@@ -76,18 +79,31 @@ def write(
 
 def environment() -> dict[str, Any]:
   """Versions, revision and devices of this process."""
+  return {
+    **software(),
+    "command": sys.argv,
+    "devices": [d.device_kind for d in jax.devices()],
+    "platform": platform.platform(),
+    "processes": jax.process_count(),
+  }
+
+
+def software() -> dict[str, Any]:
+  """What has to be the same in all processes of a run; uses no device."""
   versions = {}
   for name in _PACKAGES:
     try:
       versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
+  code = hashlib.sha256()
+  package = pathlib.Path(__file__).parent
+  for file in sorted(package.rglob("*.py")):
+    code.update(file.relative_to(package).as_posix().encode())
+    code.update(file.read_bytes())
   return {
-    "command": sys.argv,
-    "devices": [d.device_kind for d in jax.devices()],
+    "code_sha256": code.hexdigest(),  # also where there is no git
     "git_revision": git_revision(),
-    "platform": platform.platform(),
-    "processes": jax.process_count(),
     "python": platform.python_version(),
     "versions": versions,
   }
@@ -110,6 +126,35 @@ def git_revision() -> str | None:
     return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain"))
   except (OSError, subprocess.SubprocessError):
     return None
+
+
+def write_divergence(
+  workdir: pathlib.Path,
+  step: int,
+  measured: Mapping[str, Any],
+  saved_step: int | None,
+  examples: Sequence[int],
+  describe: Callable[[int], str],
+) -> None:
+  """Notes what there is to look into after a loss that is not finite.
+
+  Args:
+    workdir: the run folder.
+    step: the first step that measured something that is not finite.
+    measured: by that step.
+    saved_step: of the newest checkpoint.
+    examples: index in the data set of each row of the step's batch.
+    describe: from an index to what a person can find.
+  """
+  content = {
+    "step": step,
+    "last_good_step": step - 1,
+    "saved_step": saved_step,
+    # JSON has no NaN and no infinity.
+    "measured": {name: repr(float(x)) for name, x in measured.items()},
+    "examples": {str(i): describe(i) for i in dict.fromkeys(examples)},
+  }
+  write_text(workdir / DIVERGENCE, json.dumps(content, indent=2))
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:

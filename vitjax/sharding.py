@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vitjax import trees
@@ -44,6 +45,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def over_batch(mesh: Mesh) -> NamedSharding:
   """The first axis split over all devices."""
   return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def to_host(tree: Any) -> Any:
+  """Whole NumPy arrays, in every process; all processes call it."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def of_state(

@@ -18,6 +18,7 @@ from clu import parameter_overview
 from vitjax import (
   build,
   checkpoint,
+  distributed,
   metrics,
   optim,
   preemption,
@@ -62,7 +63,8 @@ def train_and_evaluate(
     InputError: if an example cannot be read; the state is saved before.
     preemption.Preempted: on SIGTERM or Ctrl-C; the state is saved before.
     FloatingPointError: if the loss is not finite.
-    CheckpointError: if a checkpoint cannot be written or read.
+    CheckpointError: if checkpoints cannot be written or read.
+    DistributedError: if the processes of the run see different data.
   """
   build.check(run)
   is_main = jax.process_index() == 0
@@ -74,6 +76,7 @@ def train_and_evaluate(
   source = sources.open_source(
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
+  distributed.check_alike("training data", source.fingerprint)
   num_classes = build.number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
   spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
@@ -132,6 +135,7 @@ def train_and_evaluate(
         keep_every_steps=steps(run.checkpoint.keep_every, total_steps),
         best_metric=run.checkpoint.best_metric,
         best_mode=run.checkpoint.best_mode,
+        max_failures=run.checkpoint.max_failures,
       )
     )
     # Our own checkpoint first: a run that is restarted must not start over.
@@ -203,6 +207,7 @@ def train_and_evaluate(
         sharding.over_batch(mesh),
       )
     )
+    spent = metrics.seconds_spent(workdir, first_step) if is_main else {}
     writer = stack.enter_context(
       metrics.MetricsWriter(workdir, start_step=first_step, is_main=is_main)
     )
@@ -210,23 +215,29 @@ def train_and_evaluate(
       workdir / "profile",
       run.report.profile_first_step or 0,
       run.report.profile_num_steps
-      * (run.report.profile_first_step is not None),
+      * (run.report.profile_first_step is not None and is_main),
     )
     stack.callback(profiler.close)
     progress = metrics.Progress(
-      total_steps, run.input.batch_size, start_step=first_step
+      total_steps, run.input.batch_size, start_step=first_step, before=spent
     )
 
-    def report(step, measured):
+    def report(step, measured, index):
       measured = jax.device_get(measured)
       for name in ("train/loss", "train/param_norm"):
         if not math.isfinite(measured[name]):
           latest = checkpointer.latest_step
+          examples = sharding.to_host(index).tolist()
+          if is_main:
+            run_folder.write_divergence(
+              workdir, step, measured, latest, examples, source.describe
+            )
           kept = "No checkpoint" if latest is None else f"Step {latest}"
           raise FloatingPointError(
             f"{name} is {measured[name]} at step {step}; training stops. "
-            f"{kept} was saved before. Usual causes: a learning rate that is "
-            "too high, a warm-up that is too short, or no "
+            f"{kept} was saved before. {run_folder.DIVERGENCE} lists the "
+            "examples of the step. Usual causes: a learning rate that is too "
+            "high, a warm-up that is too short, or no "
             "config.optim.grad_clip_norm."
           )
       if step % report_every == 0 or step == total_steps:
@@ -249,7 +260,8 @@ def train_and_evaluate(
         logging.info("step %d · %s", step, format_metrics(results))
       return results
 
-    def save(step, results=None):
+    def save(step, results=None, *, is_last=False):
+      writer.write_timing(step, progress.scalars())
       with progress.paused("checkpoint"):
         writer.flush()  # the record of a step is on disk before its state
         checkpointer.save(
@@ -257,6 +269,7 @@ def train_and_evaluate(
           items_of(state),
           metrics=results,
           info={"fingerprint": source.fingerprint},
+          is_last=is_last,
         )
 
     results = {}
@@ -274,17 +287,18 @@ def train_and_evaluate(
         if step > 1 and jax.process_count() == 1:
           if pending:
             report(*pending)
-          save(step - 1)  # the data can be mended and the run go on
+          # The data can be mended and the run go on.
+          save(step - 1, is_last=True)
         raise
       with jax.transfer_guard("disallow"):
         state, measured = train_step(state, batch)
       progress.update(step)
       if pending:
         report(*pending)
-      pending = step, measured
+      pending = step, measured, batch["index"]
 
       is_last = step == total_steps
-      stopping = stop.requested  # read once: it may come while this step saves
+      stopping = stop.after(step)  # asked once: it may come while it saves
       names = [n for n in evals if is_last or step % eval_every[n] == 0]
       is_save = is_last or step % save_every == 0 or bool(stopping)
       is_save |= bool(names and run.checkpoint.best_metric)
@@ -295,21 +309,20 @@ def train_and_evaluate(
         results = evaluate(names, step)
         writer.write(step, results)
       if is_save:
-        save(step, results if names else None)
+        last = is_last or bool(stopping)
+        save(step, results if names else None, is_last=last)
       if stopping and not is_last:
-        checkpointer.wait()
         raise preemption.Preempted(
           f"Stopped by {stopping} after step {step} of {total_steps}; "
           "everything is saved. Run the same command again to go on."
         )
-    with progress.paused("checkpoint"):
-      checkpointer.wait()
     logging.info("Time: %s", progress.summary())
 
-  if run.export_npz and is_main:
-    params = jax.device_get(state.params)
-    weights.save(workdir / "params.npz", params, model, metadata=metadata)
-    logging.info("Weights: %s", workdir / "params.npz")
+  if run.export_npz:
+    params = sharding.to_host(state.params)
+    if is_main:
+      weights.save(workdir / "params.npz", params, model, metadata=metadata)
+      logging.info("Weights: %s", workdir / "params.npz")
   if is_main:
     for title, file in FILES.items():
       logging.info("%s: %s", title, workdir / file)

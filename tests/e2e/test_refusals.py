@@ -1,5 +1,6 @@
 """What cannot be run: one message that says what to do, and nothing lost."""
 
+import json
 import shutil
 
 import pytest
@@ -147,6 +148,25 @@ def test_a_loss_that_is_not_finite(tmp_path, cache, straight):
     "at step 2; training stops. No checkpoint was saved", "learning rate"
   )
   assert not launch.saved_steps(tmp_path)
+  # What to look into: the examples of that batch, each once.
+  found = json.loads((tmp_path / "divergence.json").read_text())
+  assert (found["step"], found["last_good_step"]) == (2, 1)
+  assert found["saved_step"] is None
+  assert found["measured"]["train/loss"] == "nan" or (
+    found["measured"]["train/param_norm"] in ("nan", "inf")
+  )
+  config = tiny.get_config()
+  batches = pipeline.train_batches(
+    sources.open_source("digits", "train"),
+    builder.build(config.input.pp),
+    batch_size=config.input.batch_size,
+    repeats=config.input.repeats,
+    seed=config.seed,
+    start_step=1,
+    total_steps=2,
+  )
+  expected = dict.fromkeys(map(str, next(batches)["index"]))
+  assert list(found["examples"]) == list(expected) and len(expected) == 16
 
 
 def last_of_the_first_epoch(data, tmp_path):

@@ -453,6 +453,52 @@ def test_a_failed_write_is_one_clear_error(tmp_path):
   assert checkpoint.load_params(tmp_path)[0] == 4
 
 
+@pytest.fixture
+def failing_steps(monkeypatch):
+  """Steps whose save fails, as on a network disk that comes and goes."""
+  steps = set()
+  original = checkpoint.ocp.CheckpointManager.save
+
+  def save(self, step, *args, **kwargs):
+    if step in steps:
+      raise OSError(5, "Input/output error")
+    return original(self, step, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", save)
+  return steps
+
+
+def test_some_failed_saves_are_tolerated(
+  tmp_path, failing_steps, warnings_logged
+):
+  failing_steps |= {2, 3, 5, 6, 7}
+  with Checkpointer(tmp_path, max_failures=3) as checkpointer:
+    for step in range(1, 7):
+      checkpointer.save(step, _state(step))
+      checkpointer.wait()
+    # Two in a row, one that succeeded, two in a row.
+    reported = [m.split(" could")[0] for m in warnings_logged]
+    assert reported == [f"the checkpoint of step {i}" for i in (2, 3, 5, 6)]
+    for message, count in zip(warnings_logged, (1, 2, 1, 2)):
+      assert "Input/output error" in message
+      assert f"failure {count} in a row; the run goes on, and stops at 3" in (
+        message
+      )
+    assert checkpointer.steps == [4]
+    with pytest.raises(checkpoint.SaveError, match="of step 7 could not"):
+      checkpointer.save(7, _state(7))
+
+
+def test_the_last_save_may_not_fail(tmp_path, failing_steps):
+  failing_steps |= {2}
+  with Checkpointer(tmp_path, max_failures=3) as checkpointer:
+    checkpointer.save(1, _state(1))
+    with pytest.raises(checkpoint.SaveError, match="Step 1 is complete"):
+      checkpointer.save(2, _state(2), is_last=True)
+    checkpointer.save(3, _state(3), is_last=True)
+    assert checkpointer.steps == [3]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize(
   "kills", [1, pytest.param(8, marks=pytest.mark.slow)], ids=["one", "many"]

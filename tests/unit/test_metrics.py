@@ -122,6 +122,25 @@ def test_timing_stays_out_of_the_record(tmp_path):
   ]
 
 
+def test_the_time_after_the_last_checkpoint_is_lost(tmp_path):
+  assert metrics.seconds_spent(tmp_path, 0) == {}
+
+  def process(start_step, spent, **by_step):
+    before = metrics.seconds_spent(tmp_path, start_step)
+    assert before == pytest.approx(spent)
+    with _writer(tmp_path, start_step=start_step) as writer:
+      for step, seconds in by_step.items():
+        row = before | {"compile": 1.0, "step": seconds}
+        row = {f"seconds/{kind}": x for kind, x in row.items()}
+        writer.write_timing(int(step[1:]), {"step_seconds": 0.1, **row})
+
+  # Killed after step 30, before the first checkpoint; it starts again, is
+  # killed after step 50, and goes on from step 20.
+  process(0, {}, s10=1.0, s30=3.0)
+  process(0, {"lost": 4.0}, s20=2.0, s50=5.5)
+  process(20, {"compile": 1.0, "step": 2.0, "lost": 4.0 + 3.5}, s60=3.0)
+
+
 def test_lines_are_visible_at_once(tmp_path):
   with _writer(tmp_path) as writer:
     writer.write(1, {"a": 1})

@@ -52,10 +52,33 @@ def test_rates_leave_eval_and_checkpoints_out():
   _train(progress, clock, range(5, 11))
   assert progress.examples_per_second == pytest.approx(200)
   assert progress.seconds() == pytest.approx(
-    {"compile": 0.5, "step": 4.5, "input": 0, "eval": 101, "checkpoint": 10}
+    {
+      "compile": 0.5,
+      "step": 4.5,
+      "lost": 0,
+      "input": 0,
+      "eval": 101,
+      "checkpoint": 10,
+    }
   )
   # The end of the run is as far away as evals make it.
   assert progress.eta_seconds == pytest.approx(1090 * (4.5 + 111) / 9)
+
+
+def test_restarts_count_into_goodput():
+  clock = _Clock()
+  before = {"compile": 4.0, "step": 10.0, "lost": 6.0}
+  progress = _progress(clock, before=before, start_step=20)
+  assert progress.scalars()["goodput"] == pytest.approx(0.5)
+  clock.now += 4.0
+  progress.update(21)
+  _train(progress, clock, range(22, 34))
+  scalars = progress.scalars()
+  assert scalars["seconds/compile"] == pytest.approx(8)
+  assert scalars["goodput"] == pytest.approx(16 / 30)
+  # Rates and the time that is left are those of now.
+  assert progress.step_seconds == pytest.approx(0.5)
+  assert progress.eta_seconds == pytest.approx((1100 - 33) * 0.5)
 
 
 def test_time_charged_before_an_exception_is_kept():

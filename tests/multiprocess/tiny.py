@@ -1,0 +1,19 @@
+"""The tiny run of `tests/e2e`, short and with nothing that grows rounding."""
+
+import ml_collections
+
+from tests.e2e import tiny
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The config of the run. With the option "fsdp" the weights are split."""
+  config = tiny.get_config()
+  config.total_steps = 40
+  config.optim.mu_dtype = None
+  config.evals.test.every_steps = 20
+  config.checkpoint.update({"every_steps": 15, "keep_every_steps": 15})
+  config.report.every_steps = 1
+  if arg == "fsdp":
+    config.mesh = {"data": 1, "fsdp": -1}
+    config.sharding = [(".*/Dense_[01]/kernel", (None, "fsdp"))]
+  return config
