@@ -1,11 +1,15 @@
 """Layers that several model families share.
 
 Compute happens in `dtype`; parameters, softmax, the statistics of norms and
-everything that is returned as logits stay in float32. Tokens are flattened
-to (b l) before every dense layer and heads are put ahead of tokens for the
-attention products: one big matrix product is what every backend does best.
+everything that is returned as logits stay in float32. Heads are put ahead of
+tokens for the attention products. In float32, which is what a CPU gets, tokens
+are flattened to (b l) before every dense layer: one big matrix product is what
+a CPU does best. A TPU would copy every activation for it, as 196 tokens are no
+whole number of its tiles.
 """
 
+import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -94,6 +98,41 @@ def posemb_sincos_2d(
   return jnp.concatenate(table, axis=1)[None].astype(jnp.float32)
 
 
+def flatten_tokens(
+  x: Float[Array, "b l d"], dtype: Dtype
+) -> Float[Array, "*rows d"]:
+  """The rows of a dense layer that computes in `dtype`; see the module."""
+  is_float32 = jnp.dtype(dtype) == jnp.float32
+  return x.reshape(-1, x.shape[-1]) if is_float32 else x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def softmax(
+  scores: Float[Array, "b k q l"], dtype: Dtype
+) -> Float[Array, "b k q l"]:
+  """Softmax in float32, given out and kept for its gradient in `dtype`.
+
+  The product with the values takes the weights in `dtype` anyway; a copy of
+  them in float32 for the backward pass would be the largest array of a block.
+  """
+  return jax.nn.softmax(scores, axis=-1).astype(dtype)
+
+
+def _softmax_fwd(scores, dtype):
+  weights = softmax(scores, dtype)
+  return weights, weights
+
+
+def _softmax_bwd(dtype, weights, grad):
+  del dtype
+  weights, grad = weights.astype(jnp.float32), grad.astype(jnp.float32)
+  mean = jnp.sum(weights * grad, axis=-1, keepdims=True)
+  return (weights * (grad - mean),)
+
+
+softmax.defvjp(_softmax_fwd, _softmax_bwd)
+
+
 def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
@@ -114,9 +153,12 @@ def dot_product_attention(
   scores = scores.astype(jnp.float32)
   if mask is not None:
     scores = jnp.where(mask, scores, -1e10)
-  weights = jax.nn.softmax(scores, axis=-1)
-  out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
-  return out.swapaxes(1, 2), weights
+  if value.dtype == jnp.float32:
+    weights = jax.nn.softmax(scores, axis=-1)
+  else:
+    weights = softmax(scores, value.dtype)
+  out = jnp.einsum("bkql,bkle->bkqe", weights, value)
+  return out.swapaxes(1, 2), weights.astype(jnp.float32)
 
 
 def rope_angles_2d(
@@ -155,6 +197,38 @@ def rotate(
   return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
 
 
+class DenseGeneral(nn.Module):
+  """Dense layer from the last axes (*inputs) to (*features).
+
+  The kernel has the published shape (*inputs, *features), but the product is
+  that of two matrices: on a TPU, activations (b, l, d) keep a layout that
+  wastes nothing, whereas (b, l, k, e) would be copied for each use.
+  """
+
+  features: tuple[int, ...]
+  num_inputs: int = 1
+  use_bias: bool = True
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b"]) -> Float[Array, "*c"]:
+    inputs = x.shape[-self.num_inputs :]
+    matrix = math.prod(inputs), math.prod(self.features)
+
+    def init(key):
+      kernel = nn.initializers.xavier_uniform()(key, matrix, jnp.float32)
+      return kernel.reshape(*inputs, *self.features)
+
+    kernel = self.param("kernel", init).reshape(matrix).astype(self.dtype)
+    x = x.reshape(*x.shape[: -self.num_inputs], -1).astype(self.dtype)
+    y = x @ kernel
+    if self.use_bias:
+      zeros = nn.initializers.zeros
+      bias = self.param("bias", zeros, self.features, jnp.float32)
+      y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,)).astype(self.dtype)
+    return y.reshape(*y.shape[:-1], *self.features)
+
+
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
@@ -183,27 +257,22 @@ class MultiHeadDotProductAttention(nn.Module):
       )
 
     def project(x, name):
-      y = nn.DenseGeneral(
+      y = DenseGeneral(
         (self.num_heads, d // self.num_heads),
         use_bias=self.qkv_bias and (self.key_bias or name != "key"),
-        kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
-      )(x.reshape(-1, d))
-      return y.reshape(b, -1, *y.shape[1:])
+      )(flatten_tokens(x, self.dtype))
+      return y.reshape(b, -1, *y.shape[-2:])
 
     query, key = project(inputs_q, "query"), project(inputs_kv, "key")
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
     value = project(inputs_kv, "value")
     x, weights = dot_product_attention(query, key, value)
-    x = nn.DenseGeneral(
-      d,
-      axis=(-2, -1),
-      kernel_init=nn.initializers.xavier_uniform(),
-      dtype=self.dtype,
-      name="out",
-    )(x.reshape(-1, *x.shape[2:]))
+    if jnp.dtype(self.dtype) == jnp.float32:
+      x = x.reshape(-1, *x.shape[2:])
+    x = DenseGeneral((d,), num_inputs=2, dtype=self.dtype, name="out")(x)
     return x.reshape(b, -1, d), weights
 
 
@@ -227,7 +296,7 @@ class MlpBlock(nn.Module):
       "bias_init": self.bias_init,
       "dtype": self.dtype,
     }
-    x = x.reshape(-1, shape[-1])
+    x = flatten_tokens(x, self.dtype)
     x = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)
     x = GELU[self.gelu](x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
