@@ -8,8 +8,6 @@ a CPU does best. A TPU would copy every activation for it, as 196 tokens are no
 whole number of its tiles.
 """
 
-import functools
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -106,31 +104,59 @@ def flatten_tokens(
   return x.reshape(-1, x.shape[-1]) if is_float32 else x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def softmax(
-  scores: Float[Array, "b k q l"], dtype: Dtype
-) -> Float[Array, "b k q l"]:
-  """Softmax in float32, given out and kept for its gradient in `dtype`.
+@jax.custom_vjp
+def half_attention(
+  query: Float[Array, "b k q e"],
+  key: Float[Array, "b k l e"],
+  value: Float[Array, "b k l f"],
+) -> Float[Array, "b k q f"]:
+  """Attention in 16 bits that keeps no array of scores in float32.
 
-  The product with the values takes the weights in `dtype` anyway; a copy of
-  them in float32 for the backward pass would be the largest array of a block.
+  Scores, softmax and every sum are float32. The scores are computed twice,
+  which is a few per cent of a block's operations: first for their largest
+  values alone, then for their exponentials, so that they are never written.
+  What is kept for the backward pass are the exponentials in 16 bits.
+
+  Args:
+    query: already scaled.
+    key, value: as usual.
   """
-  return jax.nn.softmax(scores, axis=-1).astype(dtype)
+  return _half_attention_fwd(query, key, value)[0]
 
 
-def _softmax_fwd(scores, dtype):
-  weights = softmax(scores, dtype)
-  return weights, weights
+def _scores(x, y):
+  return jnp.einsum("bkqe,bkle->bkql", x, y, preferred_element_type=jnp.float32)
 
 
-def _softmax_bwd(dtype, weights, grad):
-  del dtype
-  weights, grad = weights.astype(jnp.float32), grad.astype(jnp.float32)
-  mean = jnp.sum(weights * grad, axis=-1, keepdims=True)
-  return (weights * (grad - mean),)
+def _half_attention_fwd(query, key, value):
+  # Turned around, or the compiler would merge it with the second product.
+  largest = _scores(key, query).max(axis=-2)[..., None]
+  powers = jnp.exp(_scores(query, key) - largest)
+  total = powers.sum(axis=-1, keepdims=True)
+  powers = powers.astype(value.dtype)
+  weights = _weights(powers, total).astype(value.dtype)
+  out = jnp.einsum("bkql,bklf->bkqf", weights, value)
+  return out, (query, key, value, powers, total)
 
 
-softmax.defvjp(_softmax_fwd, _softmax_bwd)
+def _weights(powers, total):
+  return powers.astype(jnp.float32) / total
+
+
+def _half_attention_bwd(kept, grad):
+  query, key, value, powers, total = kept
+  weights = _weights(powers, total)
+  value_grad = jnp.einsum("bkql,bkqf->bklf", weights.astype(grad.dtype), grad)
+  weights_grad = jnp.einsum("bkqf,bklf->bkql", grad, value)
+  weights_grad = weights_grad.astype(jnp.float32)
+  mean = (weights * weights_grad).sum(axis=-1, keepdims=True)
+  scores_grad = (weights * (weights_grad - mean)).astype(grad.dtype)
+  query_grad = jnp.einsum("bkql,bkle->bkqe", scores_grad, key)
+  key_grad = jnp.einsum("bkql,bkqe->bkle", scores_grad, query)
+  return query_grad, key_grad, value_grad
+
+
+half_attention.defvjp(_half_attention_fwd, _half_attention_bwd)
 
 
 def dot_product_attention(
@@ -153,12 +179,12 @@ def dot_product_attention(
   scores = scores.astype(jnp.float32)
   if mask is not None:
     scores = jnp.where(mask, scores, -1e10)
-  if value.dtype == jnp.float32:
-    weights = jax.nn.softmax(scores, axis=-1)
+  weights = jax.nn.softmax(scores, axis=-1)
+  if mask is None and value.dtype.itemsize == 2:
+    out = half_attention(query, key, value)
   else:
-    weights = softmax(scores, value.dtype)
-  out = jnp.einsum("bkql,bkle->bkqe", weights, value)
-  return out.swapaxes(1, 2), weights.astype(jnp.float32)
+    out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
+  return out.swapaxes(1, 2), weights
 
 
 def rope_angles_2d(
@@ -197,38 +223,6 @@ def rotate(
   return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
 
 
-class DenseGeneral(nn.Module):
-  """Dense layer from the last axes (*inputs) to (*features).
-
-  The kernel has the published shape (*inputs, *features), but the product is
-  that of two matrices: on a TPU, activations (b, l, d) keep a layout that
-  wastes nothing, whereas (b, l, k, e) would be copied for each use.
-  """
-
-  features: tuple[int, ...]
-  num_inputs: int = 1
-  use_bias: bool = True
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b"]) -> Float[Array, "*c"]:
-    inputs = x.shape[-self.num_inputs :]
-    matrix = math.prod(inputs), math.prod(self.features)
-
-    def init(key):
-      kernel = nn.initializers.xavier_uniform()(key, matrix, jnp.float32)
-      return kernel.reshape(*inputs, *self.features)
-
-    kernel = self.param("kernel", init).reshape(matrix).astype(self.dtype)
-    x = x.reshape(*x.shape[: -self.num_inputs], -1).astype(self.dtype)
-    y = x @ kernel
-    if self.use_bias:
-      zeros = nn.initializers.zeros
-      bias = self.param("bias", zeros, self.features, jnp.float32)
-      y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,)).astype(self.dtype)
-    return y.reshape(*y.shape[:-1], *self.features)
-
-
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
@@ -257,9 +251,10 @@ class MultiHeadDotProductAttention(nn.Module):
       )
 
     def project(x, name):
-      y = DenseGeneral(
+      y = nn.DenseGeneral(
         (self.num_heads, d // self.num_heads),
         use_bias=self.qkv_bias and (self.key_bias or name != "key"),
+        kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
       )(flatten_tokens(x, self.dtype))
@@ -272,7 +267,13 @@ class MultiHeadDotProductAttention(nn.Module):
     x, weights = dot_product_attention(query, key, value)
     if jnp.dtype(self.dtype) == jnp.float32:
       x = x.reshape(-1, *x.shape[2:])
-    x = DenseGeneral((d,), num_inputs=2, dtype=self.dtype, name="out")(x)
+    x = nn.DenseGeneral(
+      d,
+      axis=(-2, -1),
+      kernel_init=nn.initializers.xavier_uniform(),
+      dtype=self.dtype,
+      name="out",
+    )(x)
     return x.reshape(b, -1, d), weights
 
 
