@@ -364,13 +364,20 @@ def compile_step(parts: program.Program) -> Compiled:
   )
 
 
+# What the compiler says, depending on when it notices.
+_MEMORY = (
+  r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+  r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+)
+
+
 def read_out_of_memory(message: str) -> tuple[int, int]:
   """(bytes used, bytes there are) of the compiler's error.
 
   Raises:
     RuntimeError: with the message, if it is about something else.
   """
-  match = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+  match = next(filter(None, (re.search(p, message) for p in _MEMORY)), None)
   if not match:
     raise RuntimeError(f"The step does not compile: {message}")
   units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -580,11 +587,10 @@ def _try(run, source, devices, change, before, activations, log) -> Try:
   except ValueError as e:
     return Try(change.name, change.overrides, 0, None, str(e))
   need = activation_bytes(changed)
-  # What the compiler used beside activations may stay; it may also be better
-  # than the shapes say, hence the factor.
-  rest = max(0, before.used_bytes - activations)
-  if before.limit_bytes and need > 2 * before.limit_bytes + rest:
-    note = f"not compiled: {size(need)} of activations by their shapes"
+  # Shapes count what the compiler spares, about as much with the change.
+  expected = before.used_bytes * need / activations
+  if before.limit_bytes and expected > 1.5 * before.limit_bytes:
+    note = f"not compiled: about {size(expected)} by its shapes"
     return Try(change.name, change.overrides, need, None, note)
   log(f"trying {change}")
   result = compile_step(changed)

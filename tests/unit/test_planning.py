@@ -241,6 +241,12 @@ def test_out_of_memory():
   )
   used, limit = planning.read_out_of_memory(message)
   assert used == int(20.32 * 2**30) and limit == int(15.75 * 2**30)
+  message = (
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+    "for HLO temporaries (20.82G) exceeds available HBM (15.75G)."
+  )
+  used, limit = planning.read_out_of_memory(message)
+  assert used == int(20.82 * 2**30) and limit == int(15.75 * 2**30)
   with pytest.raises(RuntimeError, match="does not compile: INTERNAL"):
     planning.read_out_of_memory("INTERNAL: a bug")
 
@@ -298,7 +304,7 @@ def run_plan(*args):
 def test_help_is_quick_and_useful():
   result = run_plan("--help")
   assert result.returncode == 0
-  for part in ("--topology", "--json", "Exit codes", "--config="):
+  for part in ("--topology", "json", "Exit codes", "--config="):
     assert part in result.stdout
   loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
   assert "ml_collections" in loaded
