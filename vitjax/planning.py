@@ -231,15 +231,14 @@ def topology_devices(name: str) -> list[jax.Device]:
       f"--topology={name} needs the compiler for TPUs: pip install "
       '"vitjax[tpu]". It runs without a TPU.'
     ) from None
-  # libtpu calls this chip by another name.
-  platform_name = {"v5p": "v5"}.get(chip, chip)
-  shape = name.partition(":")[2]
+  # As on Cloud TPU, where both cores of a chip are one device.
+  options = {"chip_config_name": "megacore"} if chip == "v4" else {}
   try:
-    topology = topologies.get_topology_desc(
-      f"{platform_name}:{shape}", platform="tpu"
-    )
+    topology = topologies.get_topology_desc(name, platform="tpu", **options)
   except (RuntimeError, ValueError, NotImplementedError) as e:
     message = str(e).strip().splitlines()[0]
+    if "lockfile" in message:
+      message = "another process uses libtpu now, which only one can. Wait."
     raise ConfigError(f"--topology={name}: {message}") from e
   return list(topology.devices)
 
