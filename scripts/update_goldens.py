@@ -2,24 +2,35 @@
 
   python -m scripts.update_goldens trees              # every published name
   python -m scripts.update_goldens trees ViT-B_16     # only this one
+  python -m scripts.update_goldens hlo                # every preset of sharding
 
 `trees/<name>.json` maps each parameter of a published model, classifiers with
 1000 classes, to its shape. Equal layers that follow each other are one entry,
 such as "Transformer/encoderblock_{0-11}/LayerNorm_0/scale".
+
+`hlo/<preset>.json` has what the compiler makes of the train step of a small
+ViT on eight CPU devices: collectives, and bytes of each device.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 
-from vitjax import models, trees
+from vitjax import config, models, planning, sharding, trees
 
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ROOT / "tests" / "golden" / "trees"
+HLO = ROOT / "tests" / "golden" / "hlo"
+MESHES = {
+  "replicated": {"data": 8},
+  "fsdp": {"data": 2, "fsdp": 4},
+  "tensor": {"data": 4, "model": 2},
+}
 _LAYER = re.compile(
   r"(.*(?:encoderblock_|MixerBlock_|nf_block_|block|unit))(\d+)(/.*)"
 )
@@ -75,11 +86,62 @@ def dump(tree: dict[str, list[int]]) -> str:
   return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def compiled(preset: str) -> dict:
+  """What the compiler makes of a small train step."""
+  run = config.resolve(
+    {
+      "total_steps": 9,
+      "loss": "softmax_xent",
+      "input": {
+        "data": "fake:64,32x32x3,10",
+        "batch_size": 16,
+        "pp": "value_range(-1, 1)",
+      },
+      "model": {
+        "name": "vit",
+        "variant": "mu/16",
+        "depth": 2,
+        "width": 64,
+        "mlp_dim": 256,
+        "num_heads": 4,
+      },
+      "optim": {"name": "adam", "learning_rate": 1e-3, "grad_clip_norm": 1.0},
+      "ema": {"decay": 0.9},
+      "sharding": preset,
+      "mesh": MESHES[preset],
+    }
+  )
+  source, _ = planning.find_source(run, None)
+  parts = planning.make_program(run, source, jax.devices())
+  result = planning.compile_step(parts)
+  return {
+    "collectives": result.collectives,
+    "state_bytes": sharding.bytes_per_device(parts.abstract, parts.shardings),
+    "temp_bytes": result.temp_bytes,
+  }
+
+
+def write_hlo(presets: list[str]) -> None:
+  """Compiles as the tests do, see tests/conftest.py."""
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1"
+  jax.config.update("jax_num_cpu_devices", 8)
+  jax.config.update("jax_default_matmul_precision", "highest")
+  HLO.mkdir(parents=True, exist_ok=True)
+  for preset in presets or MESHES:
+    text = json.dumps(compiled(preset), indent=2) + "\n"
+    (HLO / f"{preset}.json").write_text(text)
+    print(preset, flush=True)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("what", choices=["trees"])
+  parser.add_argument("what", choices=["trees", "hlo"])
   parser.add_argument("names", nargs="*")
-  names = parser.parse_args().names or sorted(models.list())
+  args = parser.parse_args()
+  if args.what == "hlo":
+    return write_hlo(args.names)
+  names = args.names or sorted(models.list())
   TREES.mkdir(parents=True, exist_ok=True)
   for name in names:
     file(name).write_text(dump(collapse(shapes(name))))

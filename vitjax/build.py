@@ -180,9 +180,9 @@ def number_of_classes(run: RunConfig, source: sources.Source) -> int | None:
   return num_classes
 
 
-def create_model(section: Any, num_classes: int | None):
+def create_model(section: Any, num_classes: int | None, platform: str):
   """The model; bfloat16 compute on TPU and GPU, float32 on a CPU."""
-  dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  dtype = "float32" if platform == "cpu" else "bfloat16"
   name, options = split_name(section)
   return models.create(
     name, **{"dtype": dtype, **_head(num_classes), **options}

@@ -144,6 +144,7 @@ class Mesh:
 
   data: int = -1
   fsdp: int = 1
+  model: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +200,8 @@ class RunConfig:
   mixing: Mixing = Mixing()
   ema: Ema = Ema()
   sam: Sam = Sam()
-  sharding: Sequence[tuple[str, Any]] = ()  # (regex of parameters, spec)
+  # A preset of vitjax.sharding, or (regex of parameters, spec) rules.
+  sharding: str | Sequence[tuple[str, Any]] = "replicated"
   mesh: Mesh = Mesh()
   evals: Mapping[str, Eval] = dataclasses.field(default_factory=dict)
   checkpoint: Checkpoint = Checkpoint()

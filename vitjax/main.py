@@ -12,7 +12,6 @@ they find each other, elsewhere by --coordinator_address, --num_processes and
 --process_id. See `vitjax.distributed`.
 """
 
-import dataclasses
 import hashlib
 import logging as std_logging
 import pathlib
@@ -20,20 +19,12 @@ import re
 import sys
 import traceback
 
-import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vitjax import command_line, config
+from vitjax import config, config_flag
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "Config file and its options, such as configs/plain_vit.py:s16,res=256. "
-  "Any key can be set with --config.section.key=value.",
-  lock_config=False,  # what is not in the schema is refused by it
-  accept_new_attributes=True,
-)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
@@ -55,29 +46,10 @@ _PROCESS_ID = flags.DEFINE_integer(
 EXIT_PREEMPTED = 75
 
 
-class _WholeConfig(flags.ArgumentParser):
-  """Reads a config file; sections that it leaves out can be overridden too."""
-
-  def __init__(self, parser: flags.ArgumentParser):
-    self._parser = parser
-
-  def parse(self, argument):
-    read = self._parser.parse(argument)
-    for field in dataclasses.fields(config.RunConfig):
-      is_section = dataclasses.is_dataclass(field.type)
-      if is_section and field.type is not config.Duration:
-        if field.name not in read:
-          read[field.name] = ml_collections.ConfigDict()
-    return read
-
-
-flags.FLAGS["config"].parser = _WholeConfig(flags.FLAGS["config"].parser)
-
-
-def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
+def default_workdir(config_path: str, overrides: dict) -> pathlib.Path:
   """A folder that is the same for the same config file, options, overrides."""
   # The option may hold colons and slashes, and so may a Windows drive.
-  path, _, arg = re.fullmatch(r"(.*?\.py|[^:]*)(:?)(.*)", config_flag).groups()
+  path, _, arg = re.fullmatch(r"(.*?\.py|[^:]*)(:?)(.*)", config_path).groups()
   name = pathlib.PurePath(path).stem
   if arg:
     name += "-" + re.sub(r"[^\w.=+-]+", "_", arg)
@@ -87,49 +59,9 @@ def default_workdir(config_flag: str, overrides: dict) -> pathlib.Path:
   return pathlib.Path("runs") / name
 
 
-def replace_units(read: ml_collections.ConfigDict, overrides: dict) -> None:
-  """`--config.total_steps=9` replaces the file's `total_epochs`."""
-  for path in overrides:
-    *sections, key = path.split(".")
-    name, _, unit = key.rpartition("_")
-    if unit not in config.UNITS:
-      continue
-    section = read
-    for part in sections:
-      section = section[part]
-    for other in (f"{name}_{unit}" for unit in config.UNITS):
-      if other in section and ".".join([*sections, other]) not in overrides:
-        del section[other]
-
-
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; what is wrong with it is said in one message."""
-  command_line.show_help(argv)
-  try:
-    rest = flags.FLAGS(argv)
-    if len(rest) > 1:
-      raise flags.Error(f"{rest[1]!r} is not a flag; flags begin with --.")
-    if _CONFIG.value is None:
-      raise flags.Error(
-        "--config is missing, such as --config=configs/quickstart.py."
-      )
-    dict(_CONFIG.value)  # a file that cannot be read raises on first use
-    return rest
-  except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
-    sys.exit(f"vitjax.main: {reason(e)}")
-
-
-def reason(error: BaseException) -> str:
-  """What is wrong with the command line, without what is wrapped around it."""
-  if isinstance(error, OSError):
-    lines = str(error.__cause__ or error).strip().splitlines()
-    return f"the config file cannot be read: {lines[-1].strip()}"
-  if isinstance(error, KeyError):  # of an override: 'modle'\nDid you mean ...
-    lacking = str(error.args[0]).replace("\n", ". ")
-    return f"an override is of a key that the config lacks: {lacking}"
-  while error.__context__ is not None and "config file" in str(error):
-    error = error.__context__  # the config's own error, not its traceback
-  return str(error)
+  return config_flag.parse_flags(argv, "vitjax.main")
 
 
 def main(argv: list[str]) -> None:
@@ -145,8 +77,7 @@ def main(argv: list[str]) -> None:
   try:
     from vitjax import build
 
-    replace_units(_CONFIG.value, overrides)
-    run = config.resolve(_CONFIG.value, build.problems)
+    run = config.resolve(config_flag.read(_CONFIG), build.problems)
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)

@@ -1,40 +1,83 @@
 """Where arrays live: the device mesh and the shardings over it.
 
-The batch is split over every mesh axis; parameters and optimizer state are
-replicated except where a rule says otherwise. One `jax.jit` program then does
-the same arithmetic on any number of devices.
+The batch is split over the axes `data` and `fsdp`; parameters and optimizer
+state are replicated except where a preset or a rule says otherwise. One
+`jax.jit` program then does the same arithmetic on any number of devices.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vitjax import trees
 
-AXES = ("data", "fsdp")
+AXES = ("data", "fsdp", "model")
+BATCH_AXES = ("data", "fsdp")
+
+Rules = Sequence[tuple[str, Sequence[str | None]]]
+
+# Megatron-LM, https://arxiv.org/abs/1909.08053, sec. 3: the heads of the
+# attention and the hidden units of the MLP are split, so that each of the two
+# ends in one sum over the devices.
+_TENSOR: Rules = (
+  (r".*/(query|key|value)/kernel", (None, "model", None)),
+  (r".*/(query|key|value)/bias", ("model", None)),
+  (r".*/out/kernel", ("model", None, None)),
+  (r".*/MlpBlock_0/Dense_0/kernel", (None, "model")),
+  (r".*/MlpBlock_0/Dense_0/bias", ("model",)),
+  (r".*/MlpBlock_0/Dense_1/kernel", ("model", None)),
+)
+
+# Name -> the mesh axis over which it splits parameters.
+PRESETS = {"replicated": None, "fsdp": "fsdp", "tensor": "model"}
+_STACKED = re.compile(r"(.*/)?encoderblock/.*")
+# Smaller arrays cost more in messages than they take in memory.
+_MIN_SPLIT_SIZE = 2**14
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(
+  data: int = -1,
+  fsdp: int = 1,
+  model: int = 1,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
   """A mesh over all devices; the axis given as -1 takes what is left.
+
+  Args:
+    data: number of parts of the batch whose parameters are copies.
+    fsdp: number of parts of the batch that also share the parameters.
+    model: number of devices that work on the same part of the batch.
+    devices: in place of those of the backend.
 
   Raises:
     ValueError: if the axes do not multiply to the number of devices.
   """
-  num_devices = jax.device_count()
-  sizes = [data, fsdp]
+  num_devices = jax.device_count() if devices is None else len(devices)
+  sizes = [data, fsdp, model]
   if sizes.count(-1) == 1:
-    known = -data * fsdp  # the product of the axis that is known
+    known = -math.prod(sizes)  # the product of the axes that are known
     if known > 0 and num_devices % known == 0:
       sizes[sizes.index(-1)] = num_devices // known
-  if -1 in sizes or sizes[0] * sizes[1] != num_devices:
+  if min(sizes) < 1 or math.prod(sizes) != num_devices:
     raise ValueError(
-      f"config.mesh: data={data}, fsdp={fsdp} do not multiply to the "
-      f"{num_devices} devices. Use -1 for one of them to take what is left."
+      f"config.mesh: data={data}, fsdp={fsdp}, model={model} do not multiply "
+      f"to the {num_devices} devices. Use -1 for one of them to take what is "
+      "left."
     )
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  axis_types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices)
+
+
+def batch_parts(mesh: Mesh) -> int:
+  """Into how many parts the mesh splits a batch."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -43,8 +86,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
-  """The first axis split over all devices."""
-  return NamedSharding(mesh, PartitionSpec(AXES))
+  """The first axis split over all axes of the batch."""
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def to_host(tree: Any) -> Any:
@@ -54,37 +97,111 @@ def to_host(tree: Any) -> Any:
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def of_state(
-  state: Any, rules: Sequence[tuple[str, Sequence[str | None]]], mesh: Mesh
-) -> Any:
+def of_state(state: Any, rules: str | Rules, mesh: Mesh) -> Any:
   """A sharding for each leaf of a train state.
+
+  Statistics of the optimizer and averages that have the shape of a parameter
+  are sharded as it is.
 
   Args:
     state: abstract arrays (`jax.eval_shape`).
     rules: (regex of whole parameter names, mesh axis or None of each
-      dimension), the first match wins. Statistics of the optimizer that have
-      the shape of a parameter follow it.
+      dimension), the first match wins; or a preset. "replicated" copies
+      everything. "fsdp" splits each large array over the axis `fsdp`, along
+      its largest dimension that divides. "tensor" splits heads and the hidden
+      units of MLPs over `model`, and over `fsdp` as "fsdp" does.
     mesh: from `make_mesh`.
 
   Raises:
-    ValueError: if a rule matches no leaf, or does not fit a leaf's shape.
+    ValueError: if there is no such preset, it does not fit the mesh, or a rule
+      matches no leaf or does not fit a leaf's shape.
   """
-  rules = [
-    (f"(?:.*/)?(?:{regex})", PartitionSpec(*spec)) for regex, spec in rules
-  ]
+  if isinstance(rules, str):
+    return _of_preset(state, rules, mesh)
   specs = trees.match_rules(
-    state, [*rules, (".*", PartitionSpec())], what="config.sharding"
+    state,
+    [(rf"(?:.*/)?(?:{regex})", spec) for regex, spec in rules] + [(".*", ())],
+    what="config.sharding",
   )
 
   def sharding(name, leaf, spec):
     if len(spec) != leaf.ndim:
       return replicated(mesh)
-    for size, axis in zip(leaf.shape, spec):
-      if axis is not None and size % mesh.shape[axis]:
-        raise ValueError(
-          f"config.sharding: dimension {size} of {name} {leaf.shape} does not "
-          f"divide over mesh axis {axis!r} of {mesh.shape[axis]} devices."
-        )
-    return NamedSharding(mesh, spec)
+    return _sharding(name, leaf, spec, mesh)
 
   return trees.map_with_names(sharding, state, specs)
+
+
+def _of_preset(state: Any, preset: str, mesh: Mesh) -> Any:
+  if preset not in PRESETS:
+    raise ValueError(
+      f"config.sharding={preset!r} is not one of {', '.join(PRESETS)}, nor "
+      "rules such as [('head/kernel', (None, 'fsdp'))]."
+    )
+  axis = PRESETS[preset]
+  if axis and mesh.shape[axis] == 1 and mesh.size > 1:
+    raise ValueError(
+      f"config.sharding={preset!r} splits over the mesh axis {axis!r}, which "
+      f"has 1 of the {mesh.size} devices: set config.mesh.{axis}."
+    )
+  rules = [
+    (re.compile(rf"(?:.*/)?(?:{regex})"), spec)
+    for regex, spec in (_TENSOR if preset == "tensor" else ())
+  ]
+
+  def sharding(name, leaf):
+    spec = next((s for pattern, s in rules if pattern.fullmatch(name)), ())
+    if spec and _STACKED.fullmatch(name):
+      spec = (None, *spec)
+    # The factors of a second moment have fewer axes than their parameter.
+    spec = list(spec) if len(spec) == leaf.ndim else [None] * leaf.ndim
+    if axis and math.prod(leaf.shape) >= _MIN_SPLIT_SIZE:
+      parts = mesh.shape["fsdp"]
+      free = [
+        i
+        for i, size in enumerate(leaf.shape)
+        if spec[i] is None and size % parts == 0
+      ]
+      if free and parts > 1:
+        spec[max(free, key=lambda i: leaf.shape[i])] = "fsdp"
+    if not any(spec):
+      return replicated(mesh)
+    return _sharding(name, leaf, spec, mesh)
+
+  shardings = trees.map_with_names(sharding, state)
+  if mesh.size > 1 and axis:
+    used = {a for s in jax.tree.leaves(shardings) for a in s.spec}
+    if axis not in used:
+      raise ValueError(
+        f"config.sharding={preset!r} fits no parameter of this model."
+      )
+  return shardings
+
+
+def _sharding(
+  name: str, leaf: Any, spec: Sequence[str | None], mesh: Mesh
+) -> NamedSharding:
+  for size, axis in zip(leaf.shape, spec):
+    if axis is None:
+      continue
+    if axis not in mesh.shape:
+      raise ValueError(
+        f"config.sharding: {axis!r} is no mesh axis. There are: "
+        f"{', '.join(AXES)}."
+      )
+    if size % mesh.shape[axis]:
+      raise ValueError(
+        f"config.sharding: dimension {size} of {name} {leaf.shape} does not "
+        f"divide over mesh axis {axis!r} of {mesh.shape[axis]} devices."
+      )
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def bytes_per_device(tree: Any, shardings: Any) -> int:
+  """Bytes that one device holds of a tree of (abstract) arrays."""
+  sizes = jax.tree.map(
+    lambda x, s: math.prod(s.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize,
+    tree,
+    shardings,
+  )
+  return sum(jax.tree.leaves(sizes))

@@ -7,7 +7,6 @@ happened.
 """
 
 import contextlib
-import functools
 import math
 import pathlib
 
@@ -23,20 +22,16 @@ from vitjax import (
   optim,
   preemption,
   pretrained,
+  program,
   run_folder,
   sharding,
   weights,
-)
-from vitjax import (
-  config as config_lib,
 )
 from vitjax import (
   step as step_lib,
 )
 from vitjax.config import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
-from vitjax.data.pp import builder
-from vitjax.optim import schedules
 
 # What is where in a run folder, for the last lines of the log.
 FILES = {
@@ -70,53 +65,22 @@ def train_and_evaluate(
   is_main = jax.process_index() == 0
   if not is_main:
     logging.set_verbosity(logging.WARNING)
-  mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp)
-  build.check_batch_size(run, mesh.size)
-
+  mesh = sharding.make_mesh(**vars(run.mesh))
+  build.check_batch_size(run, sharding.batch_parts(mesh))
   source = sources.open_source(
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
   distributed.check_alike("training data", source.fingerprint)
-  num_classes = build.number_of_classes(run, source)
-  preprocess = builder.build(run.input.pp, class_names=source.class_names)
-  spec = pipeline.example_spec(source, preprocess, run.input.batch_size)
-  spec = jax.eval_shape(preprocess.on_device, spec)
-
-  def steps(duration, total=None):
-    return duration and config_lib.to_steps(
-      duration,
-      batch_size=run.input.batch_size,
-      num_examples=source.num_examples,
-      total_steps=total,
-    )
-
-  total_steps = steps(run.total)
-  save_every = steps(run.checkpoint.every, total_steps)
-  report_every = steps(run.report.every, total_steps)
+  parts = program.assemble(run, source, mesh)
+  abstract, shardings = parts.abstract, parts.shardings
+  preprocess, model, spec = parts.preprocess, parts.model, parts.spec
+  num_classes, total_steps = parts.num_classes, parts.total_steps
+  save_every = parts.steps(run.checkpoint.every)
+  report_every = parts.steps(run.report.every)
   eval_every = {
-    name: steps(section.every, total_steps) or total_steps
+    name: parts.steps(section.every) or total_steps
     for name, section in run.evals.items()
   }
-  schedule = schedules.make_schedule(
-    run.schedule.decay,
-    total_steps=total_steps,
-    warmup_steps=steps(run.schedule.warmup, total_steps) or 0,
-    end_value=run.schedule.end_value,
-    timescale_steps=steps(run.schedule.timescale, total_steps) or 10_000,
-    cooldown_steps=steps(run.schedule.cooldown, total_steps) or 0,
-  )
-
-  model = build.create_model(run.model, num_classes)
-  objective = build.make_objective(run, model, num_classes)
-  tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
-  make_state = functools.partial(
-    step_lib.make_state, tx=tx, ema=run.ema.decay is not None
-  )
-  inputs = [spec[name] for name in objective.inputs]
-  init_params = step_lib.make_init_fn(model, *inputs)
-  key = jax.random.key(run.seed)
-  abstract = jax.eval_shape(lambda key: make_state(init_params(key)), key)
-  shardings = sharding.of_state(abstract, run.sharding, mesh)
   metadata = build.describe_model(run, num_classes, source, spec["image"].shape)
   if is_main:
     overview = parameter_overview.get_parameter_overview(
@@ -132,7 +96,7 @@ def train_and_evaluate(
       checkpoint.Checkpointer(
         workdir / "checkpoints",
         keep_latest=2,  # one to fall back to if the newest is damaged
-        keep_every_steps=steps(run.checkpoint.keep_every, total_steps),
+        keep_every_steps=parts.steps(run.checkpoint.keep_every),
         best_metric=run.checkpoint.best_metric,
         best_mode=run.checkpoint.best_mode,
         max_failures=run.checkpoint.max_failures,
@@ -152,12 +116,13 @@ def train_and_evaluate(
       first_step = 0
       params = pretrained.load(run, model, spec["image"].shape)
       params = jax.device_put(params, shardings.params)
-      state = jax.jit(make_state, out_shardings=shardings)(params)
+      state = jax.jit(parts.make_state, out_shardings=shardings)(params)
     elif restored is None:
       first_step = 0
       state = jax.jit(
-        lambda key: make_state(init_params(key)), out_shardings=shardings
-      )(key)
+        lambda key: parts.make_state(parts.init_params(key)),
+        out_shardings=shardings,
+      )(jax.random.key(run.seed))
     else:
       first_step, items, info = restored
       state = step_lib.TrainState(**items)
@@ -165,32 +130,12 @@ def train_and_evaluate(
       logging.info("Going on after step %d of %d.", first_step, total_steps)
 
     predict = step_lib.make_predict_fn(
-      model, preprocess.on_device, objective.inputs
+      model, preprocess.on_device, parts.objective.inputs
     )
     evals = {
       name: build.make_evaluator(section, run, predict, source, mesh)
       for name, section in run.evals.items()
     }
-    train_step = jax.jit(
-      step_lib.make_train_step(
-        objective,
-        tx,
-        normalise=preprocess.on_device,
-        seed=run.seed,
-        schedule=schedule,
-        learning_rate=run.optim["learning_rate"],
-        accumulation_steps=run.accumulation_steps,
-        frozen=run.optim.get("freeze", ()),
-        ema_decay=run.ema.decay,
-        ema_warmup=run.ema.warmup,
-        sam_rho=run.sam.rho,
-        sam_rho_min=run.sam.rho_min,
-        sam_alpha=run.sam.alpha,
-      ),
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.over_batch(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh)),
-    )
     feed = stack.enter_context(
       device.to_device(
         pipeline.train_batches(
@@ -291,7 +236,7 @@ def train_and_evaluate(
           save(step - 1, is_last=True)
         raise
       with jax.transfer_guard("disallow"):
-        state, measured = train_step(state, batch)
+        state, measured = parts.train_step(state, batch)
       progress.update(step)
       if pending:
         report(*pending)

@@ -52,8 +52,8 @@ def run(loss, num_devices=1, **options):
   tx = optim.make_optimizer(
     "sgd", schedule=schedule, learning_rate=0.1, freeze=FROZEN
   )
-  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
-  mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
+  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
+  mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
   objective = objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[loss])
   spec = jax.eval_shape(lambda: batch(0))
   init = step_lib.make_init_fn(model, *(spec[k] for k in objective.inputs))

@@ -14,8 +14,8 @@ from vitjax.evaluators import base, classification
 
 
 def mesh_of(num_devices):
-  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
-  return Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
+  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
+  return Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def predict(params, batch):

@@ -57,8 +57,8 @@ def run(
     "vit", variant="mu/8", num_classes=5, head_zero_init=False, **(model or {})
   )
   if mesh is None:
-    devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
-    mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
+    devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
+    mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
   init_params = step_lib.make_init_fn(
     model, jax.ShapeDtypeStruct(IMAGE_SHAPE, jnp.float32)
   )
@@ -303,14 +303,14 @@ def test_losses_against_numpy():
 
 class TestSharding:
   def test_mesh_errors(self):
-    with pytest.raises(ValueError, match="data=3, fsdp=1 do not multiply to"):
+    with pytest.raises(ValueError, match="data=3, fsdp=1, model=1 do not"):
       sharding.make_mesh(3, 1)
     with pytest.raises(ValueError, match="data=-1, fsdp=3"):
       sharding.make_mesh(-1, 3)
 
   def test_rules(self):
     mesh = sharding.make_mesh(-1, 4)
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "model": 1}
     state = {
       "params": {"a": {"kernel": jnp.zeros((8, 6)), "bias": jnp.zeros(6)}},
       "opt_state": ({"mu": {"a": {"kernel": jnp.zeros((8, 6))}}},),

@@ -62,8 +62,8 @@ class Captioned(sources.Source):
 
 
 def data_of(source, batch_size, num_devices):
-  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1)
-  mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
+  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
+  mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
   return base.EvalData(source, builder.build(""), batch_size, mesh)
 
 

@@ -238,3 +238,34 @@ def test_rotated_attention(scan):
   np.testing.assert_allclose(got, want, atol=1e-4)
   plain = softmax(np.einsum("qke,lke->kql", query, key) / np.sqrt(D // H))
   assert np.abs(want - plain).max() > 0.01
+
+
+def test_attention_of_half_precision_has_the_gradients_of_the_plain_one():
+  def plain(query, key, value):
+    scores = jnp.einsum("bkqe,bkle->bkql", query, key)
+    return jnp.einsum("bkql,bklf->bkqf", jax.nn.softmax(scores), value)
+
+  keys = jax.random.split(jax.random.key(0), 4)
+  shapes = [(2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 4), (2, 3, 5, 4)]
+  *qkv, grad = (jax.random.normal(k, s) for k, s in zip(keys, shapes))
+
+  def both(fn, dtype):
+    out, vjp = jax.vjp(fn, *(x.astype(dtype) for x in qkv))
+    return [out, *vjp(grad.astype(dtype))]
+
+  expected = both(plain, jnp.float32)
+  for got, want in zip(both(common.half_attention, jnp.float32), expected):
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6)
+  for got, want in zip(both(common.half_attention, jnp.bfloat16), expected):
+    assert got.dtype == jnp.bfloat16
+    error = np.abs(np.float32(got) - want).max() / np.abs(want).max()
+    assert error < 2e-2  # eight bits of mantissa, a few of them lost
+
+
+def test_attention_of_half_precision_takes_scores_of_any_size():
+  query = jnp.full((1, 1, 1, 4), 60.0, jnp.bfloat16)
+  value = jnp.arange(3, dtype=jnp.bfloat16)[None, :, None, None]
+  key = jnp.broadcast_to(value, (1, 3, 1, 4))
+  out, weights = common.dot_product_attention(query, key, value)
+  assert out.dtype == jnp.bfloat16 and weights.dtype == jnp.float32
+  np.testing.assert_allclose(np.float32(out), 2.0, rtol=1e-2)

@@ -8,7 +8,7 @@ import ml_collections
 import pytest
 
 from configs import common
-from vitjax import build, config, main, mixing
+from vitjax import build, config, config_flag, mixing
 
 
 def minimal(**changes) -> ml_collections.ConfigDict:
@@ -152,7 +152,7 @@ def test_durations(duration, steps):
 def test_an_override_replaces_the_other_unit_of_a_duration():
   c = minimal(schedule__warmup_percent=5, checkpoint__every_epochs=1)
   c.total_epochs, c.schedule.warmup_steps = 3, 9
-  main.replace_units(c, {"total_epochs": 3, "schedule.warmup_steps": 9})
+  config_flag.replace_units(c, {"total_epochs": 3, "schedule.warmup_steps": 9})
   run = config.resolve(c)
   assert str(run.total) == "3 epochs"
   assert str(run.schedule.warmup) == "9 steps"

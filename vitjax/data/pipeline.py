@@ -9,6 +9,7 @@ With repeats, so many ordinals in a row share an image, and a batch lists its
 ordinals in an order that keeps them apart.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -149,6 +150,23 @@ def example_spec(
     name: jax.ShapeDtypeStruct(spec.shape, spec.dtype.as_numpy_dtype)
     for name, spec in dataset.element_spec.items()
   }
+
+
+def host_bytes(
+  spec: dict[str, jax.ShapeDtypeStruct], process_count: int = 1
+) -> int:
+  """Bytes of the batches that a process holds while it trains.
+
+  Those that are ready, the one that is being put together and the one on its
+  way to the devices. Not counted: the program itself, and what the threads
+  have in their hands, a chunk of examples each.
+
+  Args:
+    spec: from `example_spec`.
+    process_count: among how many a batch is split.
+  """
+  batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in spec.values())
+  return batch // process_count * (_PREFETCH_BATCHES + 2)
 
 
 def _rows_per_process(batch_size, process_index, process_count) -> int:

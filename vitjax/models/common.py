@@ -1,9 +1,11 @@
 """Layers that several model families share.
 
 Compute happens in `dtype`; parameters, softmax, the statistics of norms and
-everything that is returned as logits stay in float32. Tokens are flattened
-to (b l) before every dense layer and heads are put ahead of tokens for the
-attention products: one big matrix product is what every backend does best.
+everything that is returned as logits stay in float32. Heads are put ahead of
+tokens for the attention products. In float32, which is what a CPU gets, tokens
+are flattened to (b l) before every dense layer: one big matrix product is what
+a CPU does best. A TPU would copy every activation for it, as 196 tokens are no
+whole number of its tiles.
 """
 
 from collections.abc import Callable
@@ -94,6 +96,69 @@ def posemb_sincos_2d(
   return jnp.concatenate(table, axis=1)[None].astype(jnp.float32)
 
 
+def flatten_tokens(
+  x: Float[Array, "b l d"], dtype: Dtype
+) -> Float[Array, "*rows d"]:
+  """The rows of a dense layer that computes in `dtype`; see the module."""
+  is_float32 = jnp.dtype(dtype) == jnp.float32
+  return x.reshape(-1, x.shape[-1]) if is_float32 else x
+
+
+@jax.custom_vjp
+def half_attention(
+  query: Float[Array, "b k q e"],
+  key: Float[Array, "b k l e"],
+  value: Float[Array, "b k l f"],
+) -> Float[Array, "b k q f"]:
+  """Attention in 16 bits that keeps no array of scores in float32.
+
+  Scores, softmax and every sum are float32. The scores are computed twice,
+  which is a few per cent of a block's operations: first for their largest
+  values alone, then for their exponentials, so that they are never written.
+  What is kept for the backward pass are the exponentials in 16 bits.
+
+  Args:
+    query: already scaled.
+    key, value: as usual.
+  """
+  return _half_attention_fwd(query, key, value)[0]
+
+
+def _scores(x, y):
+  return jnp.einsum("bkqe,bkle->bkql", x, y, preferred_element_type=jnp.float32)
+
+
+def _half_attention_fwd(query, key, value):
+  # Turned around, or the compiler would merge it with the second product.
+  largest = _scores(key, query).max(axis=-2)[..., None]
+  powers = jnp.exp(_scores(query, key) - largest)
+  total = powers.sum(axis=-1, keepdims=True)
+  powers = powers.astype(value.dtype)
+  weights = _weights(powers, total).astype(value.dtype)
+  out = jnp.einsum("bkql,bklf->bkqf", weights, value)
+  return out, (query, key, value, powers, total)
+
+
+def _weights(powers, total):
+  return powers.astype(jnp.float32) / total
+
+
+def _half_attention_bwd(kept, grad):
+  query, key, value, powers, total = kept
+  weights = _weights(powers, total)
+  value_grad = jnp.einsum("bkql,bkqf->bklf", weights.astype(grad.dtype), grad)
+  weights_grad = jnp.einsum("bkqf,bklf->bkql", grad, value)
+  weights_grad = weights_grad.astype(jnp.float32)
+  mean = (weights * weights_grad).sum(axis=-1, keepdims=True)
+  scores_grad = (weights * (weights_grad - mean)).astype(grad.dtype)
+  query_grad = jnp.einsum("bkql,bkle->bkqe", scores_grad, key)
+  key_grad = jnp.einsum("bkql,bkqe->bkle", scores_grad, query)
+  return query_grad, key_grad, value_grad
+
+
+half_attention.defvjp(_half_attention_fwd, _half_attention_bwd)
+
+
 def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
@@ -115,7 +180,10 @@ def dot_product_attention(
   if mask is not None:
     scores = jnp.where(mask, scores, -1e10)
   weights = jax.nn.softmax(scores, axis=-1)
-  out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
+  if mask is None and value.dtype.itemsize == 2:
+    out = half_attention(query, key, value)
+  else:
+    out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
   return out.swapaxes(1, 2), weights
 
 
@@ -189,21 +257,23 @@ class MultiHeadDotProductAttention(nn.Module):
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
-      )(x.reshape(-1, d))
-      return y.reshape(b, -1, *y.shape[1:])
+      )(flatten_tokens(x, self.dtype))
+      return y.reshape(b, -1, *y.shape[-2:])
 
     query, key = project(inputs_q, "query"), project(inputs_kv, "key")
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
     value = project(inputs_kv, "value")
     x, weights = dot_product_attention(query, key, value)
+    if jnp.dtype(self.dtype) == jnp.float32:
+      x = x.reshape(-1, *x.shape[2:])
     x = nn.DenseGeneral(
       d,
       axis=(-2, -1),
       kernel_init=nn.initializers.xavier_uniform(),
       dtype=self.dtype,
       name="out",
-    )(x.reshape(-1, *x.shape[2:]))
+    )(x)
     return x.reshape(b, -1, d), weights
 
 
@@ -227,7 +297,7 @@ class MlpBlock(nn.Module):
       "bias_init": self.bias_init,
       "dtype": self.dtype,
     }
-    x = x.reshape(-1, shape[-1])
+    x = flatten_tokens(x, self.dtype)
     x = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)
     x = GELU[self.gelu](x)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)

@@ -111,7 +111,7 @@ class DifferentialAttention(nn.Module):
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=self.dtype,
         name=name,
-      )(x.reshape(-1, d)).reshape(b, -1, heads, width)
+      )(common.flatten_tokens(x, self.dtype)).reshape(b, -1, heads, width)
 
     def dot(i):
       init = nn.initializers.normal(0.1)

@@ -1,0 +1,161 @@
+"""What a run computes: its parts, put together before any array exists.
+
+Training runs the program and `vitjax.plan` compiles it for devices that are
+not there, so both see the same one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from vitjax import build, objectives, optim, sharding
+from vitjax import config as config_lib
+from vitjax import step as step_lib
+from vitjax.config import RunConfig
+from vitjax.data import pipeline, sources
+from vitjax.data.pp import builder
+from vitjax.optim import schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """See the module.
+
+  Attributes:
+    num_classes: width of the head; None without classes.
+    preprocess: of the training images.
+    batch: shapes and types of a global batch as it leaves the hosts.
+    spec: likewise, as the model gets it.
+    total_steps: of the run.
+    model: obeys the contract of `vitjax.models`.
+    objective: see `vitjax.objectives`.
+    tx: the optimizer.
+    init_params: key -> parameters.
+    make_state: parameters -> state before the first step.
+    abstract: shapes and types of the state.
+    shardings: of the state.
+    train_step: (state, batch) -> (state, metrics), not yet traced.
+  """
+
+  run: RunConfig
+  mesh: jax.sharding.Mesh
+  source: sources.Source
+  num_classes: int | None
+  preprocess: builder.Preprocess
+  batch: dict[str, jax.ShapeDtypeStruct]
+  spec: dict[str, jax.ShapeDtypeStruct]
+  total_steps: int
+  model: Any
+  objective: objectives.Objective
+  tx: optax.GradientTransformation
+  init_params: Callable[[jax.Array], step_lib.Params]
+  make_state: Callable[[step_lib.Params], step_lib.TrainState]
+  abstract: step_lib.TrainState
+  shardings: step_lib.TrainState
+  train_step: Any
+
+  def steps(self, duration: config_lib.Duration | None) -> int | None:
+    """A duration of the config in steps."""
+    return to_steps(self.run, self.source, duration, self.total_steps)
+
+
+def to_steps(
+  run: RunConfig,
+  source: sources.Source,
+  duration: config_lib.Duration | None,
+  total_steps: int | None = None,
+) -> int | None:
+  """A duration of the config in steps; None stays None."""
+  return duration and config_lib.to_steps(
+    duration,
+    batch_size=run.input.batch_size,
+    num_examples=source.num_examples,
+    total_steps=total_steps,
+  )
+
+
+def assemble(
+  run: RunConfig, source: sources.Source, mesh: jax.sharding.Mesh
+) -> Program:
+  """Puts the parts of a run together; allocates and reads nothing.
+
+  Args:
+    run: a config that passes `build.check`.
+    source: the training data.
+    mesh: from `sharding.make_mesh`; its devices may be those of a topology.
+
+  Raises:
+    ConfigError: if neither the config nor the data says how many classes.
+    ValueError: if the sharding does not fit the model or the mesh.
+  """
+  num_classes = build.number_of_classes(run, source)
+  preprocess = builder.build(run.input.pp, class_names=source.class_names)
+  batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  spec = jax.eval_shape(preprocess.on_device, batch)
+
+  total_steps = to_steps(run, source, run.total)
+  steps = functools.partial(to_steps, run, source, total_steps=total_steps)
+  schedule = schedules.make_schedule(
+    run.schedule.decay,
+    total_steps=total_steps,
+    warmup_steps=steps(run.schedule.warmup) or 0,
+    end_value=run.schedule.end_value,
+    timescale_steps=steps(run.schedule.timescale) or 10_000,
+    cooldown_steps=steps(run.schedule.cooldown) or 0,
+  )
+
+  platform = mesh.devices.flat[0].platform
+  model = build.create_model(run.model, num_classes, platform)
+  objective = build.make_objective(run, model, num_classes)
+  tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
+  make_state = functools.partial(
+    step_lib.make_state, tx=tx, ema=run.ema.decay is not None
+  )
+  inputs = [spec[name] for name in objective.inputs]
+  init_params = step_lib.make_init_fn(model, *inputs)
+  abstract = jax.eval_shape(
+    lambda key: make_state(init_params(key)), jax.random.key(run.seed)
+  )
+  shardings = sharding.of_state(abstract, run.sharding, mesh)
+  train_step = jax.jit(
+    step_lib.make_train_step(
+      objective,
+      tx,
+      normalise=preprocess.on_device,
+      seed=run.seed,
+      schedule=schedule,
+      learning_rate=run.optim["learning_rate"],
+      accumulation_steps=run.accumulation_steps,
+      frozen=run.optim.get("freeze", ()),
+      ema_decay=run.ema.decay,
+      ema_warmup=run.ema.warmup,
+      sam_rho=run.sam.rho,
+      sam_rho_min=run.sam.rho_min,
+      sam_alpha=run.sam.alpha,
+    ),
+    donate_argnums=0,
+    in_shardings=(shardings, sharding.over_batch(mesh)),
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
+  return Program(
+    run=run,
+    mesh=mesh,
+    source=source,
+    num_classes=num_classes,
+    preprocess=preprocess,
+    batch=batch,
+    spec=spec,
+    total_steps=total_steps,
+    model=model,
+    objective=objective,
+    tx=tx,
+    init_params=init_params,
+    make_state=make_state,
+    abstract=abstract,
+    shardings=shardings,
+    train_step=train_step,
+  )
