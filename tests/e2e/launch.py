@@ -30,6 +30,7 @@ def on_folder(workdir: pathlib.Path, data: pathlib.Path) -> list[str]:
     workdir,
     f"input.data=folder:{data}",
     "input.batch_size=8",
+    "input.repeats=1",
     "input.pp=decode_jpeg_and_inception_crop(16)|flip_lr|randaug(2,10)"
     "|value_range(-1,1)",
     "evals.test.split=val",
