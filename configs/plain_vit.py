@@ -54,14 +54,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "posemb": "sincos2d",
     "rep_size": True,
   }
-  config.optim = {
-    "name": "adam",
-    "mu_dtype": "bfloat16",
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "decay_scale": "schedule",
-    "grad_clip_norm": 1.0,
-  }
+  config.optim = common.big_vision_adam()
   # 10,000 of the published run's 111,000 steps, for a run of any length.
   config.schedule = {"decay": "cosine", "warmup_percent": 9}
   config.mixing = {"mixup_alpha": 0.2}

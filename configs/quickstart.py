@@ -11,8 +11,8 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """The config of the run. Options: epochs."""
-  arg = common.parse_arg(arg, epochs=60)
+  """The config of the run. Options: epochs, smoke."""
+  arg = common.parse_arg(arg, epochs=60, smoke=False)
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_epochs = arg.epochs
@@ -54,4 +54,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.checkpoint = {"every_epochs": 20, "best_metric": "test/acc@1"}
   config.report = {"every_steps": 50}
   config.export_npz = True
+  if arg.smoke:
+    common.make_smoke(config)
   return config

@@ -22,11 +22,12 @@ EMA_SUFFIX = "_ema"
 
 
 def check(run: RunConfig) -> None:
-  """Checks the open sections against what will read them.
+  """Raises ConfigError with all `problems` of a config, if there are any."""
+  config_lib.fail_on(problems(run))
 
-  Raises:
-    ConfigError: with everything that is wrong.
-  """
+
+def problems(run: RunConfig) -> list[str]:
+  """What is wrong with the open sections, by those who will read them."""
   errors: list[str] = []
 
   def attempt(where, fn, *args):
@@ -66,7 +67,13 @@ def check(run: RunConfig) -> None:
     errors += check_contrastive(run, model, preprocess)
   for name, section in run.evals.items():
     where = f"config.evals.{name}"
-    attempt(f"{where}.pp", builder.build, section.pp)
+    pp = attempt(f"{where}.pp", builder.build, section.pp)
+    if preprocess and pp and pp.pixel_statistics != preprocess.pixel_statistics:
+      errors.append(
+        f"{where}.pp={section.pp!r} normalises images otherwise than "
+        f"config.input.pp={run.input.pp!r}: the model would not see what it "
+        "was trained on. End both with the same value_range or normalize."
+      )
     evaluator = attempt(f"{where}.type", evaluators.find, section.type)
     if evaluator is not None:
       filled = ("self", "predict_fn", "data", *evaluators.FILLED)
@@ -89,7 +96,7 @@ def check(run: RunConfig) -> None:
       f"config.checkpoint.best_metric={best!r} names no eval. Use EVAL/METRIC "
       f"with EVAL one of {', '.join(known) or '(there are none)'}."
     )
-  config_lib.fail_on(errors)
+  return errors
 
 
 def has_two_towers(model) -> bool:

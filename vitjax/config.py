@@ -234,8 +234,16 @@ RANGES = {
 OPEN = ("model", "optim")  # sections read by their own package
 
 
-def resolve(config: Mapping[str, Any]) -> RunConfig:
+def resolve(
+  config: Mapping[str, Any],
+  more: Callable[[RunConfig], list[str]] = lambda run: [],
+) -> RunConfig:
   """Checks a config and fills in the defaults.
+
+  Args:
+    config: nested dicts.
+    more: what else is wrong with a config that has all that it needs, such as
+      `build.problems`.
 
   Raises:
     ConfigError: with one line for each unknown key, missing key, wrong type,
@@ -245,7 +253,7 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
     config = config.to_dict()
   errors: list[str] = []
   run = _section(RunConfig, config, "", errors)
-  if not errors:
+  if not any(isinstance(e, _Gap) for e in errors):
     flat = _flatten(to_dict(run))
     for path, allowed in CHOICES.items():
       if flat[path] not in allowed:
@@ -257,14 +265,15 @@ def resolve(config: Mapping[str, Any]) -> RunConfig:
       if value is not None and not low <= value <= high:
         upto = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
         errors.append(f"config.{path}={value} has to be {upto}.")
-    for section in OPEN:
-      if not isinstance(getattr(run, section).get("name"), str):
-        errors.append(f"config.{section}.name is missing.")
-    if not errors and run.input.batch_size % run.accumulation_steps:
+    unnamed = [x for x in OPEN if not _is_a(getattr(run, x).get("name"), str)]
+    errors += [f"config.{section}.name is missing." for section in unnamed]
+    if run.input.batch_size % max(run.accumulation_steps, 1):
       errors.append(
         f"config.input.batch_size={run.input.batch_size} is not a multiple of "
         f"config.accumulation_steps={run.accumulation_steps}."
       )
+    if not unnamed:
+      errors += more(run)
   fail_on(errors)
   return run
 
@@ -351,6 +360,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   ]
 
 
+class _Gap(str):
+  """An error that leaves nothing to check further."""
+
+
 def _section(cls, given: Mapping, path: str, errors: list[str]):
   """Builds the dataclass `cls`; appends to `errors` what does not fit."""
   fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -363,7 +376,7 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
       keys |= {f"{name}_{unit}": name for unit in UNITS}
     else:
       keys[name] = name
-  values, options = {}, {}
+  values, options, wrong = {}, {}, {}
   for key, value in given.items():
     where = f"{path}{key}"
     if key not in keys:
@@ -393,11 +406,9 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
       if isinstance(value, Mapping):
         values[name] = _section(kind, value, f"{where}.", errors)
       else:
-        errors.append(f"config.{where}={value!r} has to be a section.")
-        values[name] = None
+        wrong[name] = f"config.{where}={value!r} has to be a section."
     elif not _is_a(value, kind):
-      errors.append(_wrong_type(where, value, kind))
-      values[name] = None
+      wrong[name] = _wrong_type(where, value, kind)
     else:
       values[name] = value
   for name, field in fields.items():
@@ -405,11 +416,14 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
       field.default is not dataclasses.MISSING
       or field.default_factory is not dataclasses.MISSING
     )
+    if name in wrong:
+      errors.append(wrong[name] if optional else _Gap(wrong[name]))
     if name not in values and not optional:
       key = name
       if _has_duration(field.type):
         key = f"{name}_{{{'|'.join(UNITS)}}}"
-      errors.append(f"config.{path}{key} is missing.")
+      if name not in wrong:
+        errors.append(_Gap(f"config.{path}{key} is missing."))
       values[name] = None
   if options:
     values["options"] = options

@@ -14,6 +14,7 @@ import pathlib
 from absl import app, flags, logging
 
 import vitjax
+from vitjax import command_line
 
 _MODEL = flags.DEFINE_string(
   "model", None, "Run folder, or an exported file.", required=True
@@ -65,4 +66,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   logging.set_verbosity(logging.INFO)
-  app.run(main)
+  app.run(main, flags_parser=command_line.parse_flags)

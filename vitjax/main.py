@@ -143,8 +143,10 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
+    from vitjax import build
+
     replace_units(_CONFIG.value, overrides)
-    run = config.resolve(_CONFIG.value)
+    run = config.resolve(_CONFIG.value, build.problems)
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)

@@ -106,18 +106,6 @@ def test_a_folder_without_splits(tmp_path, cache, pictures):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "config", ["plain_vit.py:ti16,smoke", "vit_s16_i1k.py:smoke"]
-)
-def test_the_recipes_run_on_made_up_images(tmp_path, cache, config):
-  arguments = [f"--config=configs/{config}", f"--workdir={tmp_path}"]
-  launch.run("vitjax.main", *arguments, cache=cache).assert_done()
-  rows = metrics.read_metrics(tmp_path)
-  assert [r["step"] for r in rows if "train/loss" in r] == [1, 2, 3, 4]
-  assert all(r["val/n_seen"] == 40 for r in rows if "val/loss" in r)
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(
   not FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"
 )

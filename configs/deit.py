@@ -1,0 +1,71 @@
+r"""DeiT: a ViT on ImageNet-1k alone, without distillation.
+
+Training data-efficient image transformers & distillation through attention,
+https://arxiv.org/abs/2012.12877, with the defaults of the authors' `main.py`:
+published top-1 Ti 72.2, S 79.8, B 81.8 %. Not trained here. The hardware is
+not known here.
+
+  python -m vitjax.main --config=configs/deit.py:S
+
+Different here: warm-up begins at 0 and not at 1e-6, the cosine is of steps and
+not of epochs, and kernels start as in this project's other ViTs (Xavier, not a
+normal of 0.02). The code also keeps an average of the weights
+(`--config.ema.decay=0.99996`).
+
+Options: variant (Ti, S, B), epochs=300, data=imagenet2012, smoke.
+"""
+
+import ml_collections
+
+from configs import common
+
+NAMES = {"Ti": "tiny", "S": "small", "B": "base"}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """The config of the run."""
+  arg = common.parse_arg(
+    arg, variant="S", epochs=300, data="imagenet2012", smoke=False
+  )
+  size = common.pick(NAMES, arg.variant, "variant")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_epochs = arg.epochs
+  config.loss = "softmax_xent"
+
+  config.input = {
+    "data": arg.data,
+    "split": common.all_of_train(arg.data),
+    "batch_size": 1024,
+    "repeats": 3,
+    "pp": f"{common.bicubic_crop(224)}|{common.TIMM_RANDAUG}|normalize",
+  }
+  config.model = {
+    "name": f"deit_{size}_patch16_224",
+    "drop_path_rate": 0.1,
+    "head_zero_init": False,
+  }
+  config.optim = {
+    "name": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+  }
+  config.schedule = {
+    "decay": "cosine",
+    "warmup_epochs": 5,
+    "end_value": 1e-5 / 1e-3,
+  }
+  config.mixing = {
+    "mixup_alpha": 0.8,
+    "cutmix_alpha": 1.0,
+    "partner": "flip",
+    "label_smoothing": 0.1,
+    "erase_prob": 0.25,
+  }
+
+  pp_eval = f"{common.bicubic_eval(224, 0.875)}|normalize"
+  split = common.splits(arg.data)[1]
+  config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
+  if arg.smoke:
+    common.make_smoke(config)
+  return config
