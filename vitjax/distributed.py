@@ -285,9 +285,11 @@ def _client():
 
 def _watch() -> None:
   """Ends this process when another one has said that it failed."""
+  from jax._src import distributed
+
   while True:
     time.sleep(_POLL_SECONDS)
-    client = _client()
+    client = distributed.global_state.client
     if client is None:  # shut down
       return
     try:
@@ -295,6 +297,8 @@ def _watch() -> None:
     except Exception:  # nobody has; or the coordinator is gone, as JAX sees
       continue
     message = json.loads(text)
+    if message["process_id"] == distributed.global_state.process_id:
+      return  # on its way out
     print(
       f"vitjax.main: stopped, for process {message['process_id']} failed: "
       f"{message['error']}",
