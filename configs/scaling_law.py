@@ -1,9 +1,9 @@
 r"""Loss against compute for two families of models, on Fashion-MNIST.
 
 In the form of "ConvNets Match Vision Transformers at Scale",
-https://arxiv.org/abs/2310.16764, figure 2: a ladder of models in which the
-number of parameters and the number of epochs double together, so that compute
-grows about fourfold from one size to the next.
+https://arxiv.org/abs/2310.16764: a ladder of models in which the number of
+parameters and the number of epochs double together, so that compute grows
+about fourfold from one size to the next.
 
   python -m vitjax.main --config=configs/scaling_law.py:vit,size=1,seed=0 \
     --workdir=runs/scaling/vit-1-0

@@ -2,10 +2,10 @@ r"""Fits held-out loss as a power law of training compute.
 
   python -m scripts.scaling_law runs/scaling/* --out=scaling
 
-writes scaling.png, scaling.json and scaling.md. The form is that of figure 2
-of "ConvNets Match Vision Transformers at Scale",
-https://arxiv.org/abs/2310.16764: for each family of models, a straight line
-through log(loss) against log(compute).
+writes scaling.png, scaling.json and scaling.md. The form is that of
+"ConvNets Match Vision Transformers at Scale", https://arxiv.org/abs/2310.16764:
+for each family of models, a straight line through log(loss) against
+log(compute).
 
 Compute is counted, not timed: FLOPs of the loss and its gradient for one
 example, as XLA counts those of the traced program (a multiplication and an
