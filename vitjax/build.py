@@ -67,7 +67,13 @@ def problems(run: RunConfig) -> list[str]:
     errors += check_contrastive(run, model, preprocess)
   for name, section in run.evals.items():
     where = f"config.evals.{name}"
-    attempt(f"{where}.pp", builder.build, section.pp)
+    pp = attempt(f"{where}.pp", builder.build, section.pp)
+    if preprocess and pp and pp.pixel_statistics != preprocess.pixel_statistics:
+      errors.append(
+        f"{where}.pp={section.pp!r} normalises images otherwise than "
+        f"config.input.pp={run.input.pp!r}: the model would not see what it "
+        "was trained on. End both with the same value_range or normalize."
+      )
     evaluator = attempt(f"{where}.type", evaluators.find, section.type)
     if evaluator is not None:
       filled = ("self", "predict_fn", "data", *evaluators.FILLED)

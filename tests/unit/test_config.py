@@ -109,6 +109,10 @@ def test_wrong_values(change, part):
       {"evals": {"v": {"split": "test", "pp": "decode", "type": "classif"}}},
       "'classif' is not an evaluator",
     ),
+    (
+      {"evals": {"v": {"split": "test", "pp": "normalize"}}},
+      "config.evals.v.pp='normalize' normalises images otherwise than",
+    ),
     ({"checkpoint__best_metric": "val/acc@1"}, "names no eval"),
     (
       {
