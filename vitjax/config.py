@@ -169,7 +169,7 @@ class Checkpoint:
   keep_every: Duration | None = None
   best_metric: str | None = None
   best_mode: str = "max"
-  max_failures: int = 3  # saves in a row that fail and end the run
+  max_failures: int = 1  # saves in a row that fail and end the run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

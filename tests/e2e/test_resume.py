@@ -76,10 +76,7 @@ def test_a_full_disk_during_a_save_loses_nothing(
   shutil.copytree(stopped[0], workdir)
   before = launch.saved_steps(workdir)
   arguments = launch.tiny(workdir)
-  end = launch.run(*arguments, cache=cache, preexec_fn=limit)
-  assert "failure 1 in a row; the run goes on, and stops at 3" in end.text
-  assert "failure 2 in a row" in end.text
-  end.assert_refused(
+  launch.run(*arguments, cache=cache, preexec_fn=limit).assert_refused(
     "the checkpoint of step",
     f"could not be written to {workdir}/checkpoints",
     "File too large",
