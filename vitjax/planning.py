@@ -76,8 +76,8 @@ class Compiled:
       the temporaries; what would be used, if it does not fit.
     limit_bytes: that a program can use; None if the compiler did not say.
     temp_bytes: of the temporaries; None if it does not fit, as the following.
-    bytes_accessed: read and written in a step.
-    flops: of a step, those that are done twice included.
+    bytes_accessed: read and written in a step, each loop once.
+    flops: of a step, those that are done twice included, each loop once.
     collectives: kind -> how many a step makes, and the bytes of their results.
     error: what the compiler said if it does not fit.
   """
@@ -689,8 +689,11 @@ def _rows(compiled: Compiled, topology: str) -> list[tuple[str, Any]]:
     by_bytes = compiled.bytes_accessed / (chip.gb_per_s * 1e9)
     rows += [
       ("temporaries", size(compiled.temp_bytes)),
-      ("bytes accessed", f"{compiled.bytes_accessed / 1e9:.2f} GB"),
-      ("FLOPs", f"{compiled.flops:.4g}"),
+      (
+        "bytes accessed, each loop once",
+        f"{compiled.bytes_accessed / 1e9:.2f} GB",
+      ),
+      ("FLOPs, each loop once", f"{compiled.flops:.4g}"),
       (
         "a step takes at least",
         f"{by_flops * 1e3:.1f} ms by FLOPs, {by_bytes * 1e3:.1f} ms by bytes",

@@ -4,6 +4,7 @@ Training runs the program and `vitjax.plan` compiles it for devices that are
 not there, so both see the same one.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -121,22 +122,34 @@ def assemble(
     lambda key: make_state(init_params(key)), jax.random.key(run.seed)
   )
   shardings = sharding.of_state(abstract, run.sharding, mesh)
+  step = step_lib.make_train_step(
+    objective,
+    tx,
+    normalise=preprocess.on_device,
+    seed=run.seed,
+    schedule=schedule,
+    learning_rate=run.optim["learning_rate"],
+    accumulation_steps=run.accumulation_steps,
+    frozen=run.optim.get("freeze", ()),
+    ema_decay=run.ema.decay,
+    ema_warmup=run.ema.warmup,
+    sam_rho=run.sam.rho,
+    sam_rho_min=run.sam.rho_min,
+    sam_alpha=run.sam.alpha,
+  )
+
+  def train_step(state, batch):
+    # Where parameters are split, `sharding.constrain_batch` needs the mesh.
+    split = run.sharding not in ("replicated", (), [])
+    with (
+      jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+      if split
+      else contextlib.nullcontext()
+    ):
+      return step(state, batch)
+
   train_step = jax.jit(
-    step_lib.make_train_step(
-      objective,
-      tx,
-      normalise=preprocess.on_device,
-      seed=run.seed,
-      schedule=schedule,
-      learning_rate=run.optim["learning_rate"],
-      accumulation_steps=run.accumulation_steps,
-      frozen=run.optim.get("freeze", ()),
-      ema_decay=run.ema.decay,
-      ema_warmup=run.ema.warmup,
-      sam_rho=run.sam.rho,
-      sam_rho_min=run.sam.rho_min,
-      sam_alpha=run.sam.alpha,
-    ),
+    train_step,
     donate_argnums=0,
     in_shardings=(shardings, sharding.over_batch(mesh)),
     out_shardings=(shardings, sharding.replicated(mesh)),

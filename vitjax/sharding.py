@@ -97,6 +97,18 @@ def to_host(tree: Any) -> Any:
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def constrain_batch(x: jax.Array) -> jax.Array:
+  """Splits the first axis as that of the batch is, under `jax.set_mesh`.
+
+  With parameters that are split too, the compiler may prefer to split the
+  features of activations, and every device then computes the whole batch.
+  Without a mesh it is left to the compiler.
+  """
+  if "fsdp" not in jax.sharding.get_abstract_mesh().axis_names:
+    return x
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+
+
 def of_state(state: Any, rules: str | Rules, mesh: Mesh) -> Any:
   """A sharding for each leaf of a train state.
 

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax import sharding
 from vitjax.models import common, resnet
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 
@@ -213,6 +214,7 @@ class EncoderBlock(nn.Module):
         name="MlpBlock_0",
       )(y, train)
 
+    x = sharding.constrain_batch(x)
     y = norm(x, 0)
     attended, attention = attend(y)
     if self.parallel:
@@ -220,6 +222,7 @@ class EncoderBlock(nn.Module):
     else:
       x = x + branch(attended, 0)
       x = x + branch(mlp(norm(x, 1)), 1)
+    x = sharding.constrain_batch(x)
     return x, {"out": x, "attention": attention}
 
 
