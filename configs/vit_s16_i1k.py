@@ -83,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
   pp_eval = "decode|resize_small(256)|central_crop(224)|value_range(-1, 1)"
   config.evals = {
-    "train": {"split": "train[:2%]", "pp": pp_eval, "every_epochs": 5},
+    "train_eval": {"split": "train[:2%]", "pp": pp_eval, "every_epochs": 5},
     "minival": {"split": "train[99%:]", "pp": pp_eval, "every_epochs": 2},
     "val": {"split": "validation", "pp": pp_eval, "every_epochs": 2},
   }

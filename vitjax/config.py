@@ -274,6 +274,11 @@ def resolve(
         f"config.input.batch_size={run.input.batch_size} is not a multiple of "
         f"config.accumulation_steps={run.accumulation_steps}."
       )
+    if "train" in run.evals:
+      errors.append(
+        "config.evals.train: its metrics would be called like those of "
+        "training, train/loss. Call it train_eval, say."
+      )
     if not unnamed:
       errors += more(run)
   fail_on(errors)

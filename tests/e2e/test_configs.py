@@ -271,8 +271,9 @@ def check_rules(name: str, args: Sequence[str]) -> None:
       *run.optim.get("decay_params", (".*/kernel",)),
       *run.optim.get("agc_exclude", ()),
       *(regex for regex, _ in run.optim.get("learning_rate_multipliers", ())),
-      *(regex for regex, _ in run.sharding),
     ]
+    if not isinstance(run.sharding, str):
+      rules += [regex for regex, _ in run.sharding]
     for regex in rules:
       matches = [n for n in trees.names(params) if re.fullmatch(regex, n)]
       assert matches, (arg, regex)

@@ -76,6 +76,10 @@ def test_open_sections_are_checked_in_the_same_round():
     ({"input__batch_size": 0}, "has to be at least 1"),
     ({"accumulation_steps": 3}, "is not a multiple of"),
     ({"mixing": 3}, "config.mixing=3 has to be a section"),
+    (
+      {"evals": {"train": {"split": "train", "pp": "decode"}}},
+      "config.evals.train: its metrics would be called like",
+    ),
     ({"mixing__prob": 1.5}, "config.mixing.prob=1.5 has to be in [0, 1]"),
     ({"mixing__mode": "pair"}, "config.mixing.mode='pair' is not one of"),
     ({"input__repeats": 0}, "config.input.repeats=0 has to be at least 1"),
