@@ -290,12 +290,13 @@ def test_what_cannot_be_compared(tmp_path, seeds):
 
 
 def test_the_curves_of_the_repository_are_on_track():
-  folders = [p for p in (ROOT / "docs" / "curves").iterdir() if p.is_dir()]
-  assert folders
-  for folder in folders:
-    for run in folder.iterdir():
-      comparison = compare(run, folder)  # one recipe, or it is refused
-      assert comparison.on_track and comparison.notes == ()
+  runs = [p.parent for p in ROOT.glob("docs/curves/**/metrics.jsonl")]
+  assert runs
+  for run in runs:
+    if run.parts[-3] == "finetuning":  # each seed has its own images
+      continue
+    comparison = compare(run, run.parent)  # one recipe, or it is refused
+    assert comparison.on_track and comparison.notes == (), run
 
 
 def command(*arguments):

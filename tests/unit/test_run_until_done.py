@@ -64,11 +64,19 @@ def test_told_to_stop_it_waits_until_the_run_has_saved(tmp_path, number):
     "trap 'sleep 0.3; touch saved; exit 75' TERM\n"
     "touch ready; while :; do sleep 0.05; done"
   )
-  with subprocess.Popen(command(tmp_path, body)) as loop:
+  # A shell cannot trap what was ignored when it started, as SIGINT is where
+  # the tests run in the background.
+  loop = subprocess.Popen(
+    command(tmp_path, body),
+    preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+  )
+  try:
     while not (tmp_path / "ready").exists():
       time.sleep(0.01)
     loop.send_signal(number)
     assert loop.wait(60) == 75
+  finally:
+    loop.kill()
   assert (tmp_path / "saved").exists() and starts(tmp_path) == 1
 
 
