@@ -29,6 +29,7 @@ def probed(tmp_path_factory, cache, pictures, straight):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_linear_probe_trains_the_head_alone(probed, straight):
   given, got = vitjax.load(straight), vitjax.load(probed)
   assert got.class_names == ("ant", "bee 9", "bee 10")

@@ -15,6 +15,7 @@ from vitjax import checkpoint, distributed, metrics, trees
 pytestmark = pytest.mark.multiprocess
 
 
+@pytest.mark.slow
 def test_two_that_differ_stop_with_one_message(tmp_path):
   # Before anything is compiled, read or written.
   workdir = tmp_path / "run"

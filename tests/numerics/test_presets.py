@@ -29,7 +29,13 @@ MESHES = [
 ]
 
 
-@pytest.mark.parametrize("preset, axes", MESHES)
+@pytest.mark.parametrize(
+  "preset, axes",
+  [
+    pytest.param(*mesh, marks=pytest.mark.slow if i in (0, 2) else ())
+    for i, mesh in enumerate(MESHES)
+  ],
+)
 def test_five_steps_are_those_of_one_device(preset, axes, one_device):
   mesh = sharding.make_mesh(**axes)
   state, history = test_step.run(

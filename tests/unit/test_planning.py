@@ -311,6 +311,7 @@ def test_help_is_quick_and_useful():
   assert not loaded & {"jax", "tensorflow", "flax", "numpy"}
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_wrong():
   result = run_plan("--config=configs/quickstart.py", "--topology=h100:8")
   assert result.returncode == 1

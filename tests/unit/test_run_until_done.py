@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -66,9 +67,12 @@ def test_told_to_stop_it_waits_until_the_run_has_saved(tmp_path, number):
   )
   # A shell cannot trap what was ignored when it started, as SIGINT is where
   # the tests run in the background.
+  restored = (
+    "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_DFL); "
+    "os.execvp(sys.argv[2], sys.argv[2:])"
+  )
   loop = subprocess.Popen(
-    command(tmp_path, body),
-    preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    [sys.executable, "-c", restored, str(int(number)), *command(tmp_path, body)]
   )
   try:
     while not (tmp_path / "ready").exists():
