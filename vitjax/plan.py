@@ -68,10 +68,9 @@ def main(argv: list[str]) -> None:
   package = str(pathlib.Path(__file__).parent)  # not those of JAX's backends
   handler.addFilter(lambda record: record.pathname.startswith(package))
   try:
-    run = config.resolve(config_flag.read(_CONFIG))
     from vitjax import build, planning
 
-    build.check(run)
+    run = config.resolve(config_flag.read(_CONFIG), build.problems)
     plan = planning.make_plan(
       run,
       topology=_TOPOLOGY.value,
