@@ -31,7 +31,8 @@ case "$*" in
     head -n 1 "$FAKES/states"
     [ "$(wc -l < "$FAKES/states")" = 1 ] || sed -i 1d "$FAKES/states" ;;
   *"queued-resources create"*)
-    mkdir -p "$HOST"; mv "$(ls -d "$FAKES"/life* | head -n 1)" "$FAKES/states" ;;
+    mkdir -p "$HOST"
+    mv "$(ls -d "$FAKES"/life* | head -n 1)" "$FAKES/states" ;;
   *"queued-resources delete"*)
     rm -rf "$HOST" "$FAKES/states"; pkill -9 -f "^/bin/sleep 6543" ;;
   *"tpu-vm scp"*) cp "$5" "$HOST/vitjax.bundle" ;;
@@ -137,7 +138,8 @@ def test_a_slice_that_is_taken_away_is_made_again(cloud):
   (cloud.fakes / "life1").write_text("\n".join([*life, ""]))
   (cloud.fakes / "life2").write_text("PROVISIONING\nACTIVE\n")
   (cloud.fakes / "main").write_text(
-    'echo x >> "$FAKES/starts"; [ -e "$FAKES/life2" ] || exit 0; /bin/sleep 6543'
+    'echo x >> "$FAKES/starts"\n'
+    '[ -e "$FAKES/life2" ] || exit 0\n/bin/sleep 6543'
   )
   done = cloud("tpu_vm.sh", "keep", *SLICE, *RUN)
   assert done.returncode == 0, done.stderr
@@ -152,9 +154,7 @@ def test_a_slice_that_is_taken_away_is_made_again(cloud):
   )
 
 
-@pytest.mark.parametrize(
-  ("code", "expected"), [(0, "exit 0"), (1, "exit 1")]
-)
+@pytest.mark.parametrize(("code", "expected"), [(0, "exit 0"), (1, "exit 1")])
 def test_the_end_of_a_run_on_a_slice(cloud, code, expected):
   (cloud.fakes / "states").write_text("ACTIVE\n")
   (cloud.fakes / "main").write_text(f"exit {code}")
