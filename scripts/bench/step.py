@@ -18,7 +18,9 @@ def contestants(batch_size: int) -> dict[str, dict]:
   """Kind -> name -> what to call."""
   random = np.random.default_rng(0)
   batch = {
-    "image": random.integers(256, size=(batch_size, 224, 224, 3), dtype="uint8"),
+    "image": random.integers(
+      256, size=(batch_size, 224, 224, 3), dtype="uint8"
+    ),
     "label": random.integers(1000, size=batch_size, dtype="int32"),
   }
   train, forward = {}, {}
