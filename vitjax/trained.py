@@ -141,8 +141,20 @@ class Trained:
 
     return pipeline.run_once(self._preprocess, image)
 
+  def forward(
+    self, batch: Float[Array, "b h w c"]
+  ) -> tuple[Float[np.ndarray, "b n"] | None, Float[np.ndarray, "b d"]]:
+    """(logits, features) of prepared images, see `predict` and `features`.
+
+    Compiled once for each size of a batch. Two towers have no logits.
+    """
+    logits, features = self._apply(self._device_params, batch)
+    return logits if logits is None else np.asarray(logits), np.asarray(
+      features
+    )
+
   def predict(self, batch: Float[Array, "b h w c"]) -> Float[np.ndarray, "b n"]:
-    """The logits of prepared images; compiled once for each batch size.
+    """The logits of prepared images.
 
     Raises:
       ValueError: if the model has no classes.
@@ -152,13 +164,13 @@ class Trained:
         "this model has no classes but compares images with texts: use "
         "similarity(batch, texts)."
       )
-    return np.asarray(self._apply(self._device_params, batch)[0])
+    return self.forward(batch)[0]
 
   def features(
     self, batch: Float[Array, "b h w c"]
   ) -> Float[np.ndarray, "b d"]:
     """What the head sees of prepared images; of two towers the embedding."""
-    return np.asarray(self._apply(self._device_params, batch)[1])
+    return self.forward(batch)[1]
 
   def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "t d"]:
     """The embeddings of texts, of length 1.
@@ -173,9 +185,16 @@ class Trained:
     self, batch: Float[Array, "b h w c"], texts: Sequence[str]
   ) -> Float[np.ndarray, "b t"]:
     """The logits of prepared images and texts, as training compares them."""
-    cosines = self.features(batch) @ self.text_features(texts).T
+    return self.compare(self.features(batch), self.text_features(texts))
+
+  def compare(
+    self,
+    features: Float[np.ndarray, "b d"],
+    text_features: Float[np.ndarray, "t d"],
+  ) -> Float[np.ndarray, "b t"]:
+    """`similarity` of what `features` and `text_features` gave."""
     t, b = (np.asarray(self.params.get(k, 0), np.float32) for k in "tb")
-    return np.exp(t) * cosines + b
+    return np.exp(t) * (features @ text_features.T) + b
 
   def probabilities(
     self, logits: Float[np.ndarray, "b n"]

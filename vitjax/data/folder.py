@@ -26,7 +26,10 @@ from absl import logging
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import Source, split_indices
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+EXTENSIONS = (
+  *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+  *(".tif", ".tiff"),
+)
 _SPLIT_FOLDERS = {
   "train": "train",
   "val": "val",
@@ -149,6 +152,24 @@ def _sub_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   ]
 
 
+def walk(
+  folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+  """The images below a folder, and the other files; hidden ones are neither.
+
+  What is an image is told by its name; both lists are sorted.
+  """
+  images, others = [], []
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for name in names:
+      if not name.startswith("."):
+        path = pathlib.Path(parent, name)
+        known = path.suffix.lower() in EXTENSIONS
+        (images if known else others).append(path)
+  return sorted(images), sorted(others)
+
+
 def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
   """All images of the class folders in `folder`, by class and path."""
   classes = sorted(_sub_folders(folder), key=lambda path: _natural(path.name))
@@ -159,19 +180,16 @@ def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
     if path.is_file() and not path.name.startswith(".")
   )
   for class_folder in classes:
-    found = []
-    for parent, folders, names in os.walk(class_folder, followlinks=True):
-      folders[:] = [name for name in folders if not name.startswith(".")]
-      for name in names:
-        if name.startswith("."):
-          continue
-        extension = os.path.splitext(name)[1]
-        if extension.lower() not in EXTENSIONS:
-          skipped[extension or name] += 1
-          continue
-        path = pathlib.Path(parent, name)
-        relative = path.relative_to(root).as_posix()
-        found.append(_File(relative, path.stat().st_size, class_folder.name))
+    images, others = walk(class_folder)
+    skipped.update(path.suffix or path.name for path in others)
+    found = [
+      _File(
+        path.relative_to(root).as_posix(),
+        path.stat().st_size,
+        class_folder.name,
+      )
+      for path in images
+    ]
     if not found:
       empty.append(class_folder.name)
     files += sorted(found)
