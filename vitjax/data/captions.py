@@ -13,6 +13,7 @@ else to `val` if a hash of its path says so (10 %) and to `train` otherwise.
 """
 
 import hashlib
+import pathlib
 
 import tensorflow as tf
 
@@ -28,21 +29,7 @@ class CaptionsSource(Source):
   """
 
   def __init__(self, data: str, split: str):
-    path = tables.find(data)
-    captions: dict[str, list[str]] = {}
-    split_of: dict[str, str] = {}
-    for number, row in tables.rows(path):
-      where = f"{path}, line {number}"
-      file, texts, own = _checked(row, where)
-      captions.setdefault(file, []).extend(texts)
-      if split_of.setdefault(file, own) != own:
-        raise ValueError(
-          f"{where}: {file!r} is in split {own!r}, and above in "
-          f"{split_of[file]!r}."
-        )
-    splits: dict[str, list[str]] = {}
-    for file, own in split_of.items():
-      splits.setdefault(own, []).append(file)
+    path, captions, splits = read(data)
     parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
     files = [splits[name][i] for name, indices in parts for i in indices]
     root = path.parent
@@ -67,6 +54,32 @@ class CaptionsSource(Source):
 
   def describe(self, index: int) -> str:
     return self._paths[index].numpy().decode()
+
+
+def read(
+  data: str,
+) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]]]:
+  """The path of a table, the captions of each file, the files of each split.
+
+  Raises:
+    ValueError: if there is no such table, or something in it is wrong.
+  """
+  path = tables.find(data)
+  captions: dict[str, list[str]] = {}
+  split_of: dict[str, str] = {}
+  for number, row in tables.rows(path):
+    where = f"{path}, line {number}"
+    file, texts, own = _checked(row, where)
+    captions.setdefault(file, []).extend(texts)
+    if split_of.setdefault(file, own) != own:
+      raise ValueError(
+        f"{where}: {file!r} is in split {own!r}, and above in "
+        f"{split_of[file]!r}."
+      )
+  splits: dict[str, list[str]] = {}
+  for file, own in split_of.items():
+    splits.setdefault(own, []).append(file)
+  return path, captions, splits
 
 
 def _checked(row: dict, where: str) -> tuple[str, list[str], str]:

@@ -113,18 +113,26 @@ class FolderSource(LabelledFiles):
   def __init__(
     self, data: str, split: str, class_names: Sequence[str] | None = None
   ):
-    root = pathlib.Path(data.removeprefix("folder:")).expanduser()
-    if not root.is_dir():
-      kind = "is not a folder" if root.exists() else "does not exist"
-      raise ValueError(f"{data!r}: {str(root)!r} {kind}.")
-    layout = _split_folders(root)
-    if layout:
-      splits = {name: _scan(root, folder) for name, folder in layout.items()}
-    else:
-      splits = _hash_split(_scan(root, root))
+    root, splits = read(data)
     if class_names is None:
       class_names = classes_of(data, splits)
     super().__init__(data, split, root, splits, class_names)
+
+
+def read(data: str) -> tuple[pathlib.Path, dict[str, list[File]]]:
+  """The folder that "folder:/path" names, and the files of each split in it.
+
+  Raises:
+    ValueError: if there is no such folder, or it has no images in classes.
+  """
+  root = pathlib.Path(data.removeprefix("folder:")).expanduser()
+  if not root.is_dir():
+    kind = "is not a folder" if root.exists() else "does not exist"
+    raise ValueError(f"{data!r}: {str(root)!r} {kind}.")
+  layout = _split_folders(root)
+  if not layout:
+    return root, _hash_split(_scan(root, root))
+  return root, {name: _scan(root, folder) for name, folder in layout.items()}
 
 
 def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:

@@ -36,18 +36,22 @@ class LabelsSource(folder.LabelledFiles):
   def __init__(
     self, data: str, split: str, class_names: Sequence[str] | None = None
   ):
-    path = tables.find(data)
-    splits = _read(path)
+    root, splits = read(data)
     splits, class_names = _classes(data, splits, class_names)
-    super().__init__(data, split, path.parent, splits, class_names)
+    super().__init__(data, split, root, splits, class_names)
     # Labels are no part of the paths, as they are in folders.
     labels = hashlib.sha256(self.fingerprint.encode())
     labels.update(self._labels.numpy().tobytes())
     self.fingerprint = labels.hexdigest()
 
 
-def _read(path: pathlib.Path) -> dict[str, list[folder.File]]:
-  """The files of each split, in the order of the table."""
+def read(data: str) -> tuple[pathlib.Path, dict[str, list[folder.File]]]:
+  """The folder of a table, and the files of each split in its order.
+
+  Raises:
+    ValueError: if there is no such table, or something in it is wrong.
+  """
+  path = tables.find(data)
   lines: dict[str, int] = {}
   found: list[tuple[str, str, str | None]] = []
   for number, row in tables.rows(path):
@@ -73,7 +77,7 @@ def _read(path: pathlib.Path) -> dict[str, list[folder.File]]:
   for (file, label, split), size in zip(found, sizes):
     name = split or folder.hash_split(file)
     splits.setdefault(name, []).append(folder.File(file, size, label))
-  return splits
+  return path.parent, splits
 
 
 def _checked(row: object, where: str) -> tuple[str, str, str | None]:
