@@ -7,8 +7,10 @@ r"""Says what is on images: the most likely classes, or captions, of each.
 
 A folder stands for all images below it, in the order of their names: jpg,
 jpeg, png, webp, bmp, gif, tif, tiff. Images are prepared as the model's own
-evaluation prepares them, whatever their size; EXIF orientation is ignored, as
-it is in training (the orientation that a TIFF has of its own is not).
+evaluation prepares them, whatever their size; where that does not resize, as
+for digits of 8x8 pixels, other sizes need --resize. EXIF orientation is
+ignored, as it is in training (the orientation that a TIFF has of its own is
+not).
 
 --features writes "features" (n, d), what the head of the model sees or the
 embedding of an image tower, and "files" (n,), their paths.
@@ -18,6 +20,7 @@ was read (with --strict: all were), 1 none was, or another error.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -56,6 +59,12 @@ _FEATURES = flags.DEFINE_string(
 _BATCH_SIZE = flags.DEFINE_integer(
   "batch_size", 32, "Images that go through the model at once.", lower_bound=1
 )
+_RESIZE = flags.DEFINE_bool(
+  "resize",
+  False,
+  "Squeeze images to the size of a model that was trained on images of one "
+  "size, and does not resize by itself.",
+)
 _TEXTS = flags.DEFINE_multi_string(
   "texts",
   [],
@@ -88,6 +97,7 @@ def predict(
   *,
   batch_size: int = 32,
   texts: Sequence[str] = (),
+  resize: bool = False,
   on_failure: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
   """Yields what the model says of each image, in the order of `files`.
@@ -97,6 +107,7 @@ def predict(
     files: paths of images.
     batch_size: images that go through the model at once.
     texts: captions, for a model that reads texts.
+    resize: see `Trained.prepare`.
     on_failure: called with one line for each file that cannot be read, which
       is then left out; None raises it.
 
@@ -111,8 +122,9 @@ def predict(
       "has classes of its own."
     )
   text_features = trained.text_features(texts) if texts else None
+  prepare = functools.partial(trained.prepare, resize=resize)
   size = min(batch_size, max(1, len(files)))
-  for names, images in _batches(trained, files, size, on_failure):
+  for names, images in _batches(prepare, files, size, on_failure):
     # One size of batches, so that the model is compiled once.
     batch = np.zeros((size, *images[0].shape), np.float32)
     batch[: len(images)] = images
@@ -132,7 +144,7 @@ def _is_finite(row: np.ndarray | None) -> bool:
 
 
 def _batches(
-  trained, files: Sequence[str], size: int, on_failure
+  prepare, files: Sequence[str], size: int, on_failure
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
   """Names and prepared images; decodes ahead of the model, but not far."""
   with futures.ThreadPoolExecutor() as pool:
@@ -140,7 +152,7 @@ def _batches(
     for start in range(0, len(files) + size, size):
       chunk = files[start : start + size]
       ready = ahead
-      ahead = [(name, pool.submit(trained.prepare, name)) for name in chunk]
+      ahead = [(name, pool.submit(prepare, name)) for name in chunk]
       for name, future in ready:
         try:
           image = future.result()
@@ -281,6 +293,7 @@ def run(paths: Sequence[str]) -> int:
     files,
     batch_size=_BATCH_SIZE.value,
     texts=texts,
+    resize=_RESIZE.value,
     on_failure=on_failure,
   ):
     if prediction.probabilities is not None:

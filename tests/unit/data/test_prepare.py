@@ -42,7 +42,7 @@ def tar_of(files):
 
 @pytest.fixture(scope="module")
 def images():
-  """Split -> file name -> bytes; one is in CMYK, as twelve official ones."""
+  """Split -> file name -> bytes; one is in CMYK, as 22 official ones."""
   rng = np.random.default_rng(0)
   train = {
     f"{wnid}_{7 * i + 1}.JPEG": jpeg(rng) for wnid in WNIDS for i in range(7)
