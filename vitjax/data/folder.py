@@ -24,7 +24,7 @@ import tensorflow as tf
 from absl import logging
 
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import Source, split_indices
+from vitjax.data.sources import DatasetNotPreparedError, Source, split_indices
 
 EXTENSIONS = (
   *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
@@ -123,12 +123,13 @@ def read(data: str) -> tuple[pathlib.Path, dict[str, list[File]]]:
   """The folder that "folder:/path" names, and the files of each split in it.
 
   Raises:
-    ValueError: if there is no such folder, or it has no images in classes.
+    DatasetNotPreparedError: if there is no such folder.
+    ValueError: if it has no images in class folders.
   """
   root = pathlib.Path(data.removeprefix("folder:")).expanduser()
   if not root.is_dir():
     kind = "is not a folder" if root.exists() else "does not exist"
-    raise ValueError(f"{data!r}: {str(root)!r} {kind}.")
+    raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
   layout = _split_folders(root)
   if not layout:
     return root, _hash_split(_scan(root, root))

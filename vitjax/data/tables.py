@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vitjax.data import folder
+from vitjax.data.sources import DatasetNotPreparedError
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
 
@@ -15,12 +16,13 @@ def find(data: str) -> pathlib.Path:
   """The path of the table that "captions:/path" or "labels:/path" names.
 
   Raises:
-    ValueError: if there is no such file, or it is none that can be read.
+    DatasetNotPreparedError: if there is no such file, or it is of another
+      kind.
   """
   kind, _, name = data.partition(":")
   path = pathlib.Path(name).expanduser()
   if path.suffix not in EXTENSIONS or not path.is_file():
-    raise ValueError(
+    raise DatasetNotPreparedError(
       f"{data!r}: {str(path)!r} is not a {kind} file. Give the path of a file "
       f"that ends in {', '.join(EXTENSIONS)}; see vitjax.data.{kind}."
     )
