@@ -158,6 +158,7 @@ class Eval:
   batch_size: int | None = None
   pp: str
   every: Duration | None = None  # and always at the end
+  optional: bool = False  # left out, with a warning, if its data is not there
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
