@@ -120,7 +120,9 @@ def test_few_shot_needs_examples_to_choose_on():
   evaluator = fewshot.Evaluator(
     predict, data_of(), train_split=TRAIN, shots=(99,)
   )
-  with pytest.raises(ValueError, match=r"no example of 'train\[:410\]' is left"):
+  with pytest.raises(
+    ValueError, match=r"no example of 'train\[:410\]' is left"
+  ):
     dict(evaluator.run(WEIGHTS))
   # With the penalty given there is nothing to choose, and each class gives
   # all that it has.

@@ -44,7 +44,9 @@ def calibration_sums(
   """
   confidence = jax.nn.softmax(logits).max(axis=1)
   m = jnp.ceil(confidence * NUM_BINS) - 1
-  in_bin = jax.nn.one_hot(jnp.clip(m, 0, NUM_BINS - 1), NUM_BINS)
+  in_bin = jax.nn.one_hot(
+    jnp.clip(m.astype(jnp.int32), 0, NUM_BINS - 1), NUM_BINS
+  )
   rows = jnp.stack([confidence, correct_at_k(logits, label, 1)], axis=1)
   rows = jnp.where(mask[:, None], rows, 0.0)
   return jnp.matmul(in_bin.T, rows, precision=jax.lax.Precision.HIGHEST)
