@@ -323,6 +323,7 @@ def subject(run: RunConfig, source: sources.Source) -> Subject:
 
 
 def make_evaluator(
+  name: str,
   section: config_lib.Eval,
   model: Subject,
   predict_fn,
@@ -331,6 +332,7 @@ def make_evaluator(
   """The evaluator of one section of `config.evals`.
 
   Args:
+    name: of the section, for messages.
     section: what it leaves out is taken from `model`.
     model: what is evaluated.
     predict_fn: of it, see `step.make_predict_fn`.
@@ -357,11 +359,16 @@ def make_evaluator(
   batch_size += -batch_size % mesh.size
   filled = {"loss": model.loss, "tokenizer": model.tokenizer}
   if model.num_classes is not None:
-    filled["classes"] = Classes(
-      model.data, model.num_classes, model.class_names
-    )
+    known = (model.data, model.num_classes, model.class_names)
+    filled["classes"] = Classes(*known)
   wanted = inspect.signature(evaluator.__init__).parameters
-  filled = {name: x for name, x in filled.items() if name in wanted}
+  lacking = [k for k in evaluators.FILLED if k in wanted and not filled.get(k)]
+  if lacking:
+    raise ConfigError(
+      f"config.evals.{name}: the model has no {lacking[0]}, which "
+      f"type={section.type!r} needs."
+    )
+  filled = {k: v for k, v in filled.items() if k in wanted}
   preprocess = builder.build(section.pp, class_names=source.class_names)
   try:
     return evaluator(
@@ -373,4 +380,4 @@ def make_evaluator(
   except sources.DatasetNotPreparedError:
     raise
   except ValueError as e:
-    raise ConfigError(f"config.evals, type {section.type!r}: {e}") from e
+    raise ConfigError(f"config.evals.{name}: {e}") from e

@@ -276,7 +276,7 @@ def make_evaluators(run: RunConfig, source, predict, mesh) -> dict:
   model, evals = build.subject(run, source), {}
   for name, section in run.evals.items():
     try:
-      evals[name] = build.make_evaluator(section, model, predict, mesh)
+      evals[name] = build.make_evaluator(name, section, model, predict, mesh)
     except sources.DatasetNotPreparedError as e:
       if not section.optional:
         raise

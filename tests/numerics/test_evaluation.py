@@ -119,7 +119,7 @@ def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
   source = sources.open_source(run.input.data, "train")
   with pytest.raises(config.ConfigError, match="digits has 10 classes"):
     model = build.subject(run, source)
-    build.make_evaluator(run.evals["v"], model, predict, mesh_of(1))
+    build.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan])

@@ -79,9 +79,8 @@ def test_few_shot(l2, batch_size, num_devices):
         scores = functools.partial(least_squares, x[rows], label[rows], penalty)
         held_out[seed, i] = (scores(x[rest]).argmax(1) == label[rest]).mean()
         test[seed, i] = (scores(x_test).argmax(1) == label_test).mean()
-    best = max(
-      range(len(several)), key=lambda i: (held_out.mean(0)[i], several[i])
-    )
+    best = int(held_out.mean(0).argmax())
+    assert len(several) == 1 or np.ptp(held_out.mean(0)) > 0.02
     assert got[f"{shots}shot"] == pytest.approx(test.mean(0)[best], abs=1e-12)
     assert got[f"{shots}shot_l2"] == several[best]
   assert got["n_seen"] == 203

@@ -6,7 +6,7 @@ part, such as `train_split="train[:65000]"`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,3 +102,13 @@ def num_correct(scores: np.ndarray, label: np.ndarray) -> int:
   """How many labels have the largest score (n, classes); no tie counts."""
   own = np.take_along_axis(scores, label[:, None], axis=1)
   return int(((~(scores < own)).sum(axis=1) <= 1).sum())
+
+
+def best(scores: Sequence[float]) -> int:
+  """The number of the highest score; of several in order, the middle one.
+
+  Penalties that do equally well on few images do not on others, and the least
+  and the largest of them least.
+  """
+  highest = np.flatnonzero(np.equal(scores, max(scores)))
+  return int(highest[len(highest) // 2])

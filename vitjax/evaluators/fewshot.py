@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from vitjax.evaluators import base
-from vitjax.evaluators.features import Split, TrainAndTest, num_correct
+from vitjax.evaluators.features import Split, TrainAndTest, best, num_correct
 
 BIAS = 100.0
 L2 = tuple(2.0**i for i in range(-10, 20))
@@ -95,7 +95,8 @@ class Evaluator:
       num_seeds: draws; the seeds are 0, 1, ...
       l2: the penalty, or several of which the best is taken: for all draws of
         a number of shots together, on training images that no draw with the
-        largest number of shots of that seed has. Of equals, the largest.
+        largest number of shots of that seed has. Of
+        equals, the middle one.
       held_out: of these, at most so many.
       feature: output of the model, see `features.TrainAndTest`.
 
@@ -132,10 +133,10 @@ class Evaluator:
           chosen_on[i] += regression.num_correct(held_out, self._l2)
         correct[i] += regression.num_correct(test, self._l2)
     for i, shots in enumerate(self._shots):
-      best = np.flatnonzero(chosen_on[i] == chosen_on[i].max())[-1]
+      at = best(chosen_on[i])
       total = self._num_seeds * len(test.label)
-      yield f"{shots}shot", float(correct[i, best] / total)
-      yield f"{shots}shot_l2", float(self._l2[best])
+      yield f"{shots}shot", float(correct[i, at] / total)
+      yield f"{shots}shot_l2", float(self._l2[at])
     yield "n_seen", len(test.label)
 
   def _draw(self, label: np.ndarray, seed: int):

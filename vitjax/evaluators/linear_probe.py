@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from vitjax.evaluators import base
-from vitjax.evaluators.features import TrainAndTest
+from vitjax.evaluators.features import TrainAndTest, best
 
 L2 = tuple(10.0**i for i in range(-6, 2))
 
@@ -43,7 +43,7 @@ class Evaluator:
       train_split: what is learned from.
       l2: the objective is the mean cross-entropy + l2 / 2 * |weights|^2, the
         bias left out. Of several, that with the best accuracy on the held-out
-        part is taken; of equals, the largest.
+        part is taken; of equals, the middle one.
       held_out: part of the training split that l2 is chosen on, drawn once.
       max_iterations: of L-BFGS; a warning says if they are not enough.
       feature: output of the model, see `features.TrainAndTest`.
@@ -75,7 +75,7 @@ class Evaluator:
         self._fit(x[kept], label[kept], l2).score(x[rest], label[rest])
         for l2 in self._l2
       ]
-      l2 = self._l2[np.flatnonzero(np.equal(scores, max(scores)))[-1]]
+      l2 = self._l2[best(scores)]
     probe = self._fit(x, label, l2)
     guess = probe.predict((test.x.astype(np.float64) - mean) / std)
     yield "acc@1", float((guess == test.label).mean())
