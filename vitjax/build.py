@@ -263,10 +263,13 @@ def describe_model(
 ) -> dict[str, Any]:
   """What it takes to use the parameters, as plain data for `model.json`.
 
-  The preprocessing is that of the first eval: how images are meant to be
-  seen after training. The tokenizer is that of training.
+  The preprocessing is that of the first eval on the data of training: how
+  images are meant to be seen afterwards. The tokenizer is that of training.
   """
-  first = next(iter(run.evals.values()), run.input)
+  first = next(
+    filter(functools.partial(_is_own, run), run.evals.values()), None
+  )
+  first = first or next(iter(run.evals.values()), run.input)
   metadata = {
     "model": {**_head(num_classes), **run.model},
     "image_size": list(image_shape[1:3]),
@@ -280,6 +283,12 @@ def describe_model(
   if tokenize is not None:
     metadata["tokenizer"] = tokenize.facts
   return metadata
+
+
+def _is_own(run: RunConfig, section: config_lib.Eval) -> bool:
+  """Whether an eval is of what is trained: its data, and its classes."""
+  own_classes = getattr(evaluators.find(section.type), "own_classes", False)
+  return section.data in (None, run.input.data) and not own_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,7 +362,6 @@ def make_evaluator(
     data_dir=section.data_dir or model.data_dir,
     class_names=model.class_names if named and not own_classes else None,
   )
-  source = open_split(section.split)
   # Any multiple of the number of devices will do: metrics do not depend on it.
   batch_size = section.batch_size or model.batch_size
   batch_size += -batch_size % mesh.size
@@ -369,8 +377,9 @@ def make_evaluator(
       f"type={section.type!r} needs."
     )
   filled = {k: v for k, v in filled.items() if k in wanted}
-  preprocess = builder.build(section.pp, class_names=source.class_names)
   try:
+    source = open_split(section.split)
+    preprocess = builder.build(section.pp, class_names=source.class_names)
     return evaluator(
       predict_fn,
       EvalData(source, preprocess, batch_size, mesh, open_split),
