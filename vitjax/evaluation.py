@@ -64,7 +64,8 @@ def evaluate(
     model, step, ema, pretrained_dir: see `vitjax.load`.
     evals: sections of `config.evals` by name, in which `data` is by default
       that of training, and `pp` the model's own; or names of the evals of the
-      run's config; or None for all of these.
+      run's config; or None for all of these. Of a run, texts are tokenized
+      with the vocabulary in its folder.
     batch_size: of all evals; any gives the same metrics.
     data_dir: where TFDS looks for data sets, of evals that do not say.
 
@@ -82,6 +83,14 @@ def evaluate(
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
   sections = _sections(evals, run, subject.data, preprocess.spec)
+  if run and "tokenizer" in loaded.metadata:  # wherever the run was started
+    vocab = loaded.metadata["tokenizer"]["vocab"]
+    sections = {
+      name: dataclasses.replace(
+        section, pp=builder.with_vocab(section.pp, vocab)
+      )
+      for name, section in sections.items()
+    }
   if batch_size is not None:
     sections = {
       name: dataclasses.replace(section, batch_size=batch_size)

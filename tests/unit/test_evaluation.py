@@ -22,6 +22,7 @@ from vitjax import (
 )
 from vitjax.config import ConfigError
 from vitjax.data import sources
+from vitjax.data.pp import builder
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
 MODEL = {
@@ -303,3 +304,13 @@ def test_a_resolved_eval_resolves_to_itself():
   assert config.resolve_evals(plain) == sections
   older = {"t": {**plain["t"], "options": {"k": 5}}}
   assert config.resolve_evals(older) == sections
+
+
+def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():
+  given = "decode|tokenize('bert', 'a.txt', max_len=4)|value_range(-1, 1)"
+  want = given.replace("a.txt", "/run/vocab.txt")
+  assert builder.with_vocab(given, "/run/vocab.txt") == want
+  named = given.replace("'a.txt'", "vocab='a.txt'")
+  want = want.replace("'/run", "vocab='/run")
+  assert builder.with_vocab(named, "/run/vocab.txt") == want
+  assert builder.with_vocab("decode | resize(8)", "x") == "decode | resize(8)"
