@@ -126,9 +126,9 @@ def test_few_shot_needs_examples_to_choose_on():
   # With the penalty given there is nothing to choose, and each class gives
   # all that it has.
   evaluator = fewshot.Evaluator(
-    predict, data_of(), train_split=TRAIN, shots=(99,), l2=4.0
+    predict, data_of(), train_split=TRAIN, shots=(99,), l2=4096.0
   )
-  scores = least_squares(*rows_of(TRAIN), 4.0, rows_of(TEST)[0])
+  scores = least_squares(*rows_of(TRAIN), 4096.0, rows_of(TEST)[0])
   want = (scores.argmax(1) == rows_of(TEST)[1]).mean()
   assert dict(evaluator.run(WEIGHTS))["99shot"] == pytest.approx(want)
 
@@ -173,7 +173,7 @@ def test_a_majority_of_neighbours_equals_scikit_learn():
 
 @pytest.mark.parametrize("batch_size, num_devices", [(50, 1), (64, 8)])
 def test_linear_probe(batch_size, num_devices):
-  l2 = (1e-4, 1e-2, 10.0)
+  l2 = (1e-2, 3e-2, 10.0)  # the kept part would choose the first
   evaluator = linear_probe.Evaluator(
     predict, data_of(batch_size, num_devices), train_split=TRAIN, l2=l2
   )
@@ -193,7 +193,7 @@ def test_linear_probe(batch_size, num_devices):
     fit(x[kept], label[kept], p).score(x[rest], label[rest]) for p in l2
   ]
   best = l2[int(np.argmax(scores))]
-  assert sorted(scores)[-2] < max(scores)
+  assert best == 3e-2 and sorted(scores)[-2] < max(scores)
   assert got["l2"] == best
   want = fit(x, label, best).score(x_test, label_test)
   assert got["acc@1"] == pytest.approx(want, abs=1.5 / 203)
