@@ -18,14 +18,9 @@ Exit codes: 0 done, 1 an error, an eval that failed, or with --strict one that
 was left out.
 """
 
-import json
-import math
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-import yaml
 from absl import app, flags
 
 from vitjax import command_line
@@ -60,90 +55,6 @@ _STRICT = flags.DEFINE_bool(
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
 _OUT = flags.DEFINE_string("out", None, "File for these JSON lines.")
 
-HEAD = ("eval", "data", "metric", "value", "n_seen")
-
-
-def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
-  """What --evals asks for, see `evaluation.evaluate`.
-
-  Raises:
-    ValueError: if it cannot be read.
-  """
-  if text is None:
-    return None
-  path = pathlib.Path(text)
-  is_file = path.suffix in (".yaml", ".yml", ".json")
-  if not is_file and not text.lstrip().startswith("{"):
-    return [name.strip() for name in text.split(",") if name.strip()]
-  try:
-    if is_file:
-      text = path.read_text(encoding="utf-8")
-    found = yaml.safe_load(text)
-  except (OSError, UnicodeDecodeError) as e:
-    raise ValueError(f"--evals={path} cannot be read: {e}") from None
-  except yaml.YAMLError as e:
-    mark = getattr(e, "problem_mark", None)
-    where = (
-      f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    )
-    raise ValueError(
-      f"--evals is not YAML{where}: {getattr(e, 'problem', e)}. Quote values "
-      'with commas or brackets, such as {test: {split: "train[:10%]"}}.'
-    ) from None
-  if not isinstance(found, Mapping) or not found:
-    raise ValueError(
-      "--evals has to be sections by name: {NAME: {split: ...}}."
-    )
-  return found
-
-
-def to_table(results: Iterable) -> str:
-  """A line for each metric."""
-  rows = [HEAD]
-  for result in results:
-    section = result.section
-    first = (result.name, f"{section.data} {section.split}")
-    if result.metrics is None:
-      reason = result.error or f"left out: {result.absent}"
-      rows.append((*first, reason.splitlines()[0], "", ""))
-      continue
-    n_seen = result.metrics.get("n_seen", "")
-    for name, value in result.metrics.items():
-      if name != "n_seen":
-        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        rows.append((*first, name, text, f"{n_seen:,}" if n_seen else ""))
-        first = ("", "")
-  widths = [
-    max(len(row[i]) for row in rows if row[3] or i < 2)
-    for i in range(len(HEAD))
-  ]
-  lines = []
-  for *texts, value, n_seen in rows:
-    cells = [text.ljust(width) for text, width in zip(texts, widths)]
-    cells += [value.rjust(widths[3]), n_seen.rjust(widths[4])]
-    lines.append("  ".join(cells).rstrip())
-  return "\n".join(lines)
-
-
-def to_json(result) -> str:
-  """One JSON object; NaN and infinities are strings, as in metrics.jsonl."""
-  section = result.section
-  content = {
-    "eval": result.name,
-    "type": section.type,
-    "data": section.data,
-    "split": section.split,
-  }
-  if result.metrics is not None:
-    content["metrics"] = {
-      name: value if math.isfinite(value) else str(value)
-      for name, value in result.metrics.items()
-    }
-  for key in ("absent", "error"):
-    if getattr(result, key) is not None:
-      content[key] = getattr(result, key)
-  return json.dumps(content, allow_nan=False)
-
 
 def main(argv: list[str]) -> None:
   """Evaluates, prints, and ends with a code that says how it went."""
@@ -156,10 +67,9 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   results = []
   try:
-    evals = parse_evals(_EVALS.value)
-
     from vitjax import evaluation, run_folder
 
+    evals = evaluation.parse_evals(_EVALS.value)
     for result in evaluation.evaluate(
       _MODEL.value,
       evals,
@@ -171,13 +81,13 @@ def main(argv: list[str]) -> None:
     ):
       results.append(result)
       if _JSON.value:
-        print(to_json(result), flush=True)
+        print(evaluation.to_json(result), flush=True)
     if out is not None:
-      run_folder.write_text(out, "\n".join(map(to_json, results)))
+      run_folder.write_text(out, "\n".join(map(evaluation.to_json, results)))
   except (ValueError, OSError, RuntimeError, KeyError, ImportError) as e:
     sys.exit(f"vitjax.evaluate: {e}")
   if not _JSON.value:
-    print(to_table(results))
+    print(evaluation.to_table(results))
   failed = [x for x in results if x.error or (x.absent and _STRICT.value)]
   for result in failed:
     reason = result.error or result.absent

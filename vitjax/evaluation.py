@@ -5,12 +5,14 @@ The evaluators are those of training and give the same numbers.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import yaml
 from absl import logging
 
 from vitjax import build, config, run_folder, sharding, trained
@@ -21,6 +23,7 @@ from vitjax.data.pp import builder
 
 # Of evals of a file, which does not say.
 BATCH_SIZE = 64
+_HEAD = ("eval", "data", "metric", "value", "n_seen")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,3 +218,85 @@ def _sections(
         "model was trained on."
       )
   return sections
+
+
+def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
+  """What --evals asks for, see `evaluate`.
+
+  Raises:
+    ValueError: if it cannot be read.
+  """
+  if text is None:
+    return None
+  path = pathlib.Path(text)
+  is_file = path.suffix in (".yaml", ".yml", ".json")
+  if not is_file and not text.lstrip().startswith("{"):
+    return [name.strip() for name in text.split(",") if name.strip()]
+  try:
+    if is_file:
+      text = path.read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+  except (OSError, UnicodeDecodeError) as e:
+    raise ValueError(f"--evals={path} cannot be read: {e}") from None
+  except yaml.YAMLError as e:
+    mark = getattr(e, "problem_mark", None)
+    where = (
+      f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    )
+    raise ValueError(
+      f"--evals is not YAML{where}: {getattr(e, 'problem', e)}. Quote values "
+      'with commas or brackets, such as {test: {split: "train[:10%]"}}.'
+    ) from None
+  if not isinstance(found, Mapping) or not found:
+    raise ValueError(
+      "--evals has to be sections by name: {NAME: {split: ...}}."
+    )
+  return found
+
+
+def to_table(results: Iterable[Result]) -> str:
+  """A line for each metric."""
+  rows = [_HEAD]
+  for result in results:
+    section = result.section
+    first = (result.name, f"{section.data} {section.split}")
+    if result.metrics is None:
+      reason = result.error or f"left out: {result.absent}"
+      rows.append((*first, reason.splitlines()[0], "", ""))
+      continue
+    n_seen = result.metrics.get("n_seen", "")
+    for name, value in result.metrics.items():
+      if name != "n_seen":
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        rows.append((*first, name, text, f"{n_seen:,}" if n_seen else ""))
+        first = ("", "")
+  widths = [
+    max(len(row[i]) for row in rows if row[3] or i < 2)
+    for i in range(len(_HEAD))
+  ]
+  lines = []
+  for *texts, value, n_seen in rows:
+    cells = [text.ljust(width) for text, width in zip(texts, widths)]
+    cells += [value.rjust(widths[3]), n_seen.rjust(widths[4])]
+    lines.append("  ".join(cells).rstrip())
+  return "\n".join(lines)
+
+
+def to_json(result: Result) -> str:
+  """One JSON object; NaN and infinities are strings, as in metrics.jsonl."""
+  section = result.section
+  content = {
+    "eval": result.name,
+    "type": section.type,
+    "data": section.data,
+    "split": section.split,
+  }
+  if result.metrics is not None:
+    content["metrics"] = {
+      name: value if math.isfinite(value) else str(value)
+      for name, value in result.metrics.items()
+    }
+  for key in ("absent", "error"):
+    if getattr(result, key) is not None:
+      content[key] = getattr(result, key)
+  return json.dumps(content, allow_nan=False)

@@ -13,7 +13,6 @@ import vitjax
 from vitjax import (
   build,
   config,
-  evaluate,
   evaluation,
   models,
   sharding,
@@ -179,16 +178,16 @@ def test_a_failure_does_not_stop_the_others(file, pictures):
     results["size"].error
   )
   assert results["good"].metrics["n_seen"] == 36
-  table = evaluate.to_table(results.values()).splitlines()
+  table = evaluation.to_table(results.values()).splitlines()
   assert table[1].split()[:2] == ["gone", "folder:/no/such/folder"]
   assert table[-1].split()[0] == "loss" and table[-1].endswith("  36")
-  rows = [json.loads(evaluate.to_json(r)) for r in results.values()]
+  rows = [json.loads(evaluation.to_json(r)) for r in results.values()]
   assert [sorted(row)[0] for row in rows] == ["absent", "data", "data", "data"]
   assert "error" in rows[1] and rows[3]["metrics"]["n_seen"] == 36
 
 
 def test_how_evals_are_written(tmp_path):
-  parse = evaluate.parse_evals
+  parse = evaluation.parse_evals
   assert parse(None) is None
   assert parse("test, val") == ["test", "val"]
   want = {"t": {"split": "train[:10%]", "k": [1, 20]}}
