@@ -138,6 +138,7 @@ def splits(data: str) -> tuple[str, str]:
     "oxford_flowers102": ("train+validation", "test"),
     "food101": ("train", "validation"),
     "folder": ("train", "val"),
+    "labels": ("train", "val"),
   }.get(name, ("train", "test"))
 
 

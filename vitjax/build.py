@@ -353,8 +353,8 @@ def make_evaluator(
   """
   evaluator = evaluators.find(section.type)
   data = section.data or model.data
-  # In a folder the model's classes have its ids, also if some are lacking.
-  named = data == model.data or data.startswith("folder:")
+  # Files of classes get the ids of the model, also if some are lacking.
+  named = data == model.data or data.startswith(("folder:", "labels:"))
   own_classes = getattr(evaluator, "own_classes", False)
   open_split = functools.partial(
     sources.open_source,

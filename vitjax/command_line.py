@@ -20,7 +20,10 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as e:
-    sys.exit(f"vitjax.{pathlib.Path(argv[0]).stem}: {e}")
+    path = pathlib.Path(argv[0])
+    package = path.stem == "__main__"
+    name = path.parent.name if package else path.stem
+    sys.exit(f"vitjax.{name}: {e}")
 
 
 def show_help(argv: list[str]) -> None:

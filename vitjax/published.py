@@ -28,7 +28,9 @@ def resolve(name: str, pretrained_dir: str | None = None) -> str:
   if not name.startswith(_AUGREG):
     return name
   folder = (pretrained_dir or augreg.FOLDER_URL).rstrip("/")
-  index = weights.fetch(f"{folder}/index.csv")
+  index = download.fetch_any(
+    (zoo.File(f"{folder}/index.csv"),), "the index of AugReg"
+  )
   return augreg.recommended(name.removeprefix(_AUGREG), index)
 
 

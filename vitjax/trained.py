@@ -78,7 +78,10 @@ class Trained:
     return tokenizers.create(facts.pop("name"), **facts)
 
   def prepare(
-    self, image: str | os.PathLike | bytes | np.ndarray
+    self,
+    image: str | os.PathLike | bytes | np.ndarray,
+    *,
+    resize: bool = False,
   ) -> Float[np.ndarray, "h w c"]:
     """An image as the model was shown those of its first eval.
 
@@ -88,6 +91,9 @@ class Trained:
     Args:
       image: a path; the bytes of a file; or pixels, uint8 (h, w) or
         (h, w, c) with grey, RGB or RGBA channels.
+      resize: squeezes what `preprocess` leaves in another size than the
+        model's, as it may for data that are all of one size. The model was
+        shown nothing like it.
 
     Raises:
       ValueError: if it cannot be read, or is not of the model's size after
@@ -114,35 +120,53 @@ class Trained:
         )
     if not len(image):
       raise ValueError(f"{where}: is empty.")
+    want = (*self.image_size, self.channels)
     try:
-      features = self._host_ops(image)
+      pixels = self._preprocessed(image)
+      if resize and pixels.shape != want:
+        pixels = self._preprocessed(image, resize=True)
     except ValueError as e:
       raise ValueError(f"{where}: {e}") from None
-    pixels = self._preprocess.on_device(features)["image"]
-    want = (*self.image_size, self.channels)
     if pixels.shape != want:
       raise ValueError(
-        f"{where}: is {_by(pixels.shape)} and the model takes {_by(want)}; its "
-        f"preprocessing, {self.preprocess!r}, does not resize."
+        f"{where}: is {_by(pixels.shape)}; the model takes {_by(want)}, and "
+        "its preprocessing does not resize."
       )
     return np.asarray(pixels, np.float32)
 
+  def _preprocessed(self, image, resize: bool = False) -> np.ndarray:
+    from vitjax.data import pipeline  # TensorFlow: when it is needed
+
+    preprocess = self._preprocesses[resize]
+    features = pipeline.run_once(preprocess, image)
+    return preprocess.on_device(features)["image"]
+
   @functools.cached_property
-  def _preprocess(self):
-    from vitjax.data.pp import builder  # TensorFlow: when it is needed
+  def _preprocesses(self):
+    """`preprocess` of one image, without and with a resize behind decoding."""
+    from vitjax.data.pp import builder
 
     spec = builder.for_images(self.preprocess)
     if not spec.startswith("decode"):  # as of data in arrays
       spec = f"decode(channels={self.channels})|{spec}".rstrip("|")
-    return builder.build(spec)
+    first, bar, rest = spec.partition("|")
+    squeezed = f"{first}|resize({self.image_size}, antialias=True){bar}{rest}"
+    return builder.build(spec), builder.build(squeezed)
 
-  def _host_ops(self, image: bytes | np.ndarray) -> dict[str, np.ndarray]:
-    from vitjax.data import pipeline
+  def forward(
+    self, batch: Float[Array, "b h w c"]
+  ) -> tuple[Float[np.ndarray, "b n"] | None, Float[np.ndarray, "b d"]]:
+    """(logits, features) of prepared images, see `predict` and `features`.
 
-    return pipeline.run_once(self._preprocess, image)
+    Compiled once for each size of a batch. Two towers have no logits.
+    """
+    logits, features = self._apply(self._device_params, batch)
+    return logits if logits is None else np.asarray(logits), np.asarray(
+      features
+    )
 
   def predict(self, batch: Float[Array, "b h w c"]) -> Float[np.ndarray, "b n"]:
-    """The logits of prepared images; compiled once for each batch size.
+    """The logits of prepared images.
 
     Raises:
       ValueError: if the model has no classes.
@@ -152,13 +176,13 @@ class Trained:
         "this model has no classes but compares images with texts: use "
         "similarity(batch, texts)."
       )
-    return np.asarray(self._apply(self._device_params, batch)[0])
+    return self.forward(batch)[0]
 
   def features(
     self, batch: Float[Array, "b h w c"]
   ) -> Float[np.ndarray, "b d"]:
     """What the head sees of prepared images; of two towers the embedding."""
-    return np.asarray(self._apply(self._device_params, batch)[1])
+    return self.forward(batch)[1]
 
   def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "t d"]:
     """The embeddings of texts, of length 1.
@@ -173,9 +197,16 @@ class Trained:
     self, batch: Float[Array, "b h w c"], texts: Sequence[str]
   ) -> Float[np.ndarray, "b t"]:
     """The logits of prepared images and texts, as training compares them."""
-    cosines = self.features(batch) @ self.text_features(texts).T
+    return self.compare(self.features(batch), self.text_features(texts))
+
+  def compare(
+    self,
+    features: Float[np.ndarray, "b d"],
+    text_features: Float[np.ndarray, "t d"],
+  ) -> Float[np.ndarray, "b t"]:
+    """`similarity` of what `features` and `text_features` gave."""
     t, b = (np.asarray(self.params.get(k, 0), np.float32) for k in "tb")
-    return np.exp(t) * cosines + b
+    return np.exp(t) * (features @ text_features.T) + b
 
   def probabilities(
     self, logits: Float[np.ndarray, "b n"]

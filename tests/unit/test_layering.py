@@ -22,7 +22,7 @@ LAYERS = {
   "command_line": "",
   "compare": "command_line config record",
   "config": "trees",
-  "data": "sharding tokenizers",
+  "data": "command_line sharding tokenizers",
   "evaluators": "data losses tokenizers trees sharding",
   "losses": "trees",
   "metrics": "progress record trees sharding",

@@ -7,6 +7,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import vitjax
 from vitjax import imagenet, models, published, trees, weights
@@ -87,6 +88,13 @@ def test_prepares_what_an_eval_feeds(run, pictures):
   np.testing.assert_array_equal(run.prepare(alpha), want[0])
 
 
+def test_resize_changes_nothing_where_the_model_does(run):
+  image = np.random.default_rng(0).integers(0, 256, (33, 40, 3), np.uint8)
+  np.testing.assert_array_equal(
+    run.prepare(image, resize=True), run.prepare(image)
+  )
+
+
 def test_grey_and_colour(run):
   grey = np.random.default_rng(0).integers(0, 256, (18, 16), np.uint8)
   want = run.prepare(np.repeat(grey[..., None], 3, axis=-1))
@@ -103,8 +111,18 @@ def test_data_in_arrays_is_decoded_to_its_channels(run):
   want = np.array([[-1, -0.6, -0.2], [0.2, 0.6, 1]])[..., None]
   np.testing.assert_allclose(digits.prepare(png.tobytes()), want, atol=1e-6)
   np.testing.assert_allclose(digits.prepare(pixels), want, atol=1e-6)
-  with pytest.raises(ValueError, match="is 3x2x1 and the model takes 2x3x1"):
+  with pytest.raises(ValueError, match="is 3x2x1; the model takes 2x3x1, and"):
     digits.prepare(pixels.T)
+  # Asked for, it is squeezed, with antialiasing as Pillow has it.
+  np.testing.assert_allclose(
+    digits.prepare(pixels, resize=True), want, atol=1e-6
+  )
+  large = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
+  pillow = Image.fromarray(large).resize((3, 2), Image.Resampling.BILINEAR)
+  squeezed = digits.prepare(large, resize=True)[..., 0]
+  np.testing.assert_allclose(
+    squeezed, np.asarray(pillow) / 127.5 - 1, atol=1.1 / 127.5
+  )
 
 
 def test_ops_on_texts_are_none_of_an_image(run):

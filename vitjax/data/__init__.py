@@ -5,16 +5,26 @@ used on the host alone: importing the package hides every accelerator from it.
 """
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Without this every start prints lines about oneDNN, which no op here uses.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-import tensorflow as tf
 
-for _kind in ("GPU", "TPU"):
-  try:
-    tf.config.set_visible_devices([], _kind)
-  except RuntimeError:  # TensorFlow was started before: too late to hide them.
-    if tf.config.list_logical_devices(_kind):
-      raise
+def hide_accelerators() -> None:
+  """Keeps TensorFlow away from GPUs and TPUs, and starts it."""
+  import tensorflow as tf
+
+  for kind in ("GPU", "TPU"):
+    try:
+      tf.config.set_visible_devices([], kind)
+    except RuntimeError:  # It was started before: too late to hide them.
+      if tf.config.list_logical_devices(kind):
+        raise
+
+
+# `python -m vitjax.data` does so once its flags are read: asked for help, it
+# has no need of TensorFlow.
+if sys.argv[0] != "-m":
+  hide_accelerators()

@@ -12,19 +12,14 @@ With a key or column `split` each image belongs to the split that it names,
 else to `val` if a hash of its path says so (10 %) and to `train` otherwise.
 """
 
-import csv
 import hashlib
-import json
 import pathlib
-from collections.abc import Iterator
 
 import tensorflow as tf
 
-from vitjax.data import folder
+from vitjax.data import folder, tables
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import DatasetNotPreparedError, Source, split_indices
-
-EXTENSIONS = (".jsonl", ".csv", ".tsv")
+from vitjax.data.sources import Source, split_indices
 
 
 class CaptionsSource(Source):
@@ -34,40 +29,15 @@ class CaptionsSource(Source):
   """
 
   def __init__(self, data: str, split: str):
-    path = pathlib.Path(data.removeprefix("captions:")).expanduser()
-    if path.suffix not in EXTENSIONS or not path.is_file():
-      raise DatasetNotPreparedError(
-        f"{data!r}: {str(path)!r} is not a captions file. Give the path of a "
-        f"file that ends in {', '.join(EXTENSIONS)}; see vitjax.data.captions."
-      )
-    captions: dict[str, list[str]] = {}
-    split_of: dict[str, str] = {}
-    for number, row in _rows(path):
-      where = f"{path}, line {number}"
-      file, texts, own = _checked(row, where)
-      captions.setdefault(file, []).extend(texts)
-      if split_of.setdefault(file, own) != own:
-        raise ValueError(
-          f"{where}: {file!r} is in split {own!r}, and above in "
-          f"{split_of[file]!r}."
-        )
-    splits: dict[str, list[str]] = {}
-    for file, own in split_of.items():
-      splits.setdefault(own, []).append(file)
+    path, captions, splits = read(data)
     parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
     files = [splits[name][i] for name, indices in parts for i in indices]
     root = path.parent
-    missing = [file for file in files if not (root / file).is_file()]
-    if missing:
-      raise ValueError(
-        f"{path} names {len(missing)} image(s) that are not in {root}: "
-        f"{folder.some(missing)}."
-      )
+    sizes = tables.sizes(path, files)
     self.data, self.split = data, split
     self.num_examples = len(files)
     content = hashlib.sha256()
-    for file in files:
-      size = (root / file).stat().st_size
+    for file, size in zip(files, sizes):
       content.update(repr((file, size, captions[file])).encode())
     self.fingerprint = content.hexdigest()
     self._paths = tf.constant([str(root / file) for file in files])
@@ -86,22 +56,30 @@ class CaptionsSource(Source):
     return self._paths[index].numpy().decode()
 
 
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict]]:
-  """Each row with the number of its last line."""
-  with open(path, encoding="utf-8-sig", newline="") as file:
-    if path.suffix == ".jsonl":
-      for number, line in enumerate(file, 1):
-        if line.strip():
-          try:
-            yield number, json.loads(line)
-          except ValueError as e:
-            raise ValueError(f"{path}, line {number}: not JSON: {e}.") from None
-    else:
-      reader = csv.DictReader(
-        file, delimiter="\t" if path.suffix == ".tsv" else ","
+def read(
+  data: str,
+) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]]]:
+  """The path of a table, the captions of each file, the files of each split.
+
+  Raises:
+    ValueError: if there is no such table, or something in it is wrong.
+  """
+  path = tables.find(data)
+  captions: dict[str, list[str]] = {}
+  split_of: dict[str, str] = {}
+  for number, row in tables.rows(path):
+    where = f"{path}, line {number}"
+    file, texts, own = _checked(row, where)
+    captions.setdefault(file, []).extend(texts)
+    if split_of.setdefault(file, own) != own:
+      raise ValueError(
+        f"{where}: {file!r} is in split {own!r}, and above in "
+        f"{split_of[file]!r}."
       )
-      for row in reader:
-        yield reader.line_num, row
+  splits: dict[str, list[str]] = {}
+  for file, own in split_of.items():
+    splits.setdefault(own, []).append(file)
+  return path, captions, splits
 
 
 def _checked(row: dict, where: str) -> tuple[str, list[str], str]:

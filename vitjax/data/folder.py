@@ -18,7 +18,7 @@ import pathlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -26,8 +26,11 @@ from absl import logging
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import DatasetNotPreparedError, Source, split_indices
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-_SPLIT_FOLDERS = {
+EXTENSIONS = (
+  *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
+  *(".tif", ".tiff"),
+)
+SPLIT_NAMES = {
   "train": "train",
   "val": "val",
   "validation": "val",
@@ -37,34 +40,44 @@ _VAL_PERCENT = 10
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class _File:
+class File:
+  """An image with the class that it is of; `size` is in bytes."""
+
   path: str  # Below the root, with forward slashes.
   size: int
   class_name: str
 
 
-class FolderSource(Source):
-  """See the module. Files are read when their example is used."""
+class LabelledFiles(Source):
+  """Image files that have a class each, read when their example is used."""
 
   def __init__(
-    self, data: str, split: str, class_names: Sequence[str] | None = None
+    self,
+    data: str,
+    split: str,
+    root: pathlib.Path,
+    splits: Mapping[str, Sequence[File]],
+    class_names: Sequence[str],
   ):
-    root = pathlib.Path(data.removeprefix("folder:")).expanduser()
-    if not root.is_dir():
-      kind = "is not a folder" if root.exists() else "does not exist"
-      raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
-    layout = _split_folders(root)
-    if layout:
-      splits = {name: _scan(root, folder) for name, folder in layout.items()}
-    else:
-      splits = _hash_split(_scan(root, root))
-    self._set_classes(data, splits, class_names)
+    """Takes the files of every split, relative to `root`.
 
+    Raises:
+      ValueError: if there is no such split, or a class of it is unknown.
+    """
+    self.class_names = tuple(class_names)
+    self.num_classes = len(self.class_names)
     parts = split_indices(
       data, split, {name: len(files) for name, files in splits.items()}
     )
-    used = dict(parts)
-    self._check_labels(data, {name: splits[name] for name in used})
+    for name, _ in parts:
+      unknown = {f.class_name for f in splits[name]} - set(self.class_names)
+      if unknown:
+        raise ValueError(
+          f"{data!r}: split {name!r} has class folders or labels that are not "
+          f"among the {self.num_classes} classes of training: "
+          f"{some(sorted(unknown, key=natural))}. Classes are those of the "
+          "training images; rename or remove these."
+        )
     files = [splits[name][i] for name, indices in parts for i in indices]
     label_of = {name: i for i, name in enumerate(self.class_names)}
     self.data, self.split = data, split
@@ -73,37 +86,10 @@ class FolderSource(Source):
     for file in sorted(files):
       content.update(f"{file.path}\0{file.size}\0".encode())
     self.fingerprint = content.hexdigest()
-    self._root = root
     self._paths = tf.constant([str(root / file.path) for file in files])
     self._labels = tf.constant(
       [label_of[file.class_name] for file in files], tf.int32
     )
-
-  def _set_classes(self, data, splits, class_names) -> None:
-    train = sorted(
-      {f.class_name for f in splits.get("train", ())}, key=_natural
-    )
-    if class_names is not None:
-      self.class_names = tuple(class_names)
-    elif train:
-      self.class_names = tuple(train)
-    else:
-      raise ValueError(
-        f"{data!r} has no training images, so its classes are unknown. Add a "
-        "train folder, or give class_names."
-      )
-    self.num_classes = len(self.class_names)
-
-  def _check_labels(self, data, splits) -> None:
-    for name, files in splits.items():
-      unknown = {file.class_name for file in files} - set(self.class_names)
-      if unknown:
-        raise ValueError(
-          f"{data!r}: split {name!r} has class folders that are not among the "
-          f"{self.num_classes} classes of training: "
-          f"{some(sorted(unknown, key=_natural))}. Labels follow the training "
-          "folders; rename or remove these."
-        )
 
   def fetch(self, indices: tf.Tensor) -> Features:
     return {
@@ -121,6 +107,50 @@ class FolderSource(Source):
     return self._paths[index].numpy().decode()
 
 
+class FolderSource(LabelledFiles):
+  """See the module."""
+
+  def __init__(
+    self, data: str, split: str, class_names: Sequence[str] | None = None
+  ):
+    root, splits = read(data)
+    if class_names is None:
+      class_names = classes_of(data, splits)
+    super().__init__(data, split, root, splits, class_names)
+
+
+def read(data: str) -> tuple[pathlib.Path, dict[str, list[File]]]:
+  """The folder that "folder:/path" names, and the files of each split in it.
+
+  Raises:
+    DatasetNotPreparedError: if there is no such folder.
+    ValueError: if it has no images in class folders.
+  """
+  root = pathlib.Path(data.removeprefix("folder:")).expanduser()
+  if not root.is_dir():
+    kind = "is not a folder" if root.exists() else "does not exist"
+    raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
+  layout = _split_folders(root)
+  if not layout:
+    return root, _hash_split(_scan(root, root))
+  return root, {name: _scan(root, folder) for name, folder in layout.items()}
+
+
+def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:
+  """The classes of the training images, in natural order.
+
+  Raises:
+    ValueError: if there are no training images.
+  """
+  train = {file.class_name for file in splits.get("train", ())}
+  if not train:
+    raise ValueError(
+      f"{data!r} has no training images, so its classes are unknown. Add a "
+      "train split, or give class_names."
+    )
+  return sorted(train, key=natural)
+
+
 def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
   """The split folders, or {} if the folders in the root are classes.
 
@@ -129,7 +159,7 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
   """
   found = {}
   for folder in _sub_folders(root):
-    name = _SPLIT_FOLDERS.get(folder.name.lower())
+    name = SPLIT_NAMES.get(folder.name.lower())
     if name is None or not _sub_folders(folder):
       continue
     if name in found:
@@ -149,9 +179,27 @@ def _sub_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   ]
 
 
-def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
+def walk(
+  folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+  """The images below a folder, and the other files; hidden ones are neither.
+
+  What is an image is told by its name; both lists are sorted.
+  """
+  images, others = [], []
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for name in names:
+      if not name.startswith("."):
+        path = pathlib.Path(parent, name)
+        known = path.suffix.lower() in EXTENSIONS
+        (images if known else others).append(path)
+  return sorted(images), sorted(others)
+
+
+def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[File]:
   """All images of the class folders in `folder`, by class and path."""
-  classes = sorted(_sub_folders(folder), key=lambda path: _natural(path.name))
+  classes = sorted(_sub_folders(folder), key=lambda path: natural(path.name))
   files, skipped, empty = [], Counter(), []
   skipped.update(
     path.suffix or path.name
@@ -159,19 +207,16 @@ def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[_File]:
     if path.is_file() and not path.name.startswith(".")
   )
   for class_folder in classes:
-    found = []
-    for parent, folders, names in os.walk(class_folder, followlinks=True):
-      folders[:] = [name for name in folders if not name.startswith(".")]
-      for name in names:
-        if name.startswith("."):
-          continue
-        extension = os.path.splitext(name)[1]
-        if extension.lower() not in EXTENSIONS:
-          skipped[extension or name] += 1
-          continue
-        path = pathlib.Path(parent, name)
-        relative = path.relative_to(root).as_posix()
-        found.append(_File(relative, path.stat().st_size, class_folder.name))
+    images, others = walk(class_folder)
+    skipped.update(path.suffix or path.name for path in others)
+    found = [
+      File(
+        path.relative_to(root).as_posix(),
+        path.stat().st_size,
+        class_folder.name,
+      )
+      for path in images
+    ]
     if not found:
       empty.append(class_folder.name)
     files += sorted(found)
@@ -202,14 +247,15 @@ def hash_split(path: str) -> str:
   return "val" if number % 100 < _VAL_PERCENT else "train"
 
 
-def _hash_split(files: list[_File]) -> dict[str, list[_File]]:
+def _hash_split(files: list[File]) -> dict[str, list[File]]:
   splits = {"train": [], "val": []}
   for file in files:
     splits[hash_split(file.path)].append(file)
   return splits
 
 
-def _natural(name: str) -> list:
+def natural(name: str) -> list:
+  """Sorts names as people do: 0, 1, 2, 10."""
   parts = re.split(r"(\d+)", name)
   # Odd places are numbers; the name itself tells 01 from 1.
   return [

@@ -3,7 +3,7 @@
 Every source maps example numbers to features, so that the order of training
 is a function of (seed, step) alone: see `vitjax.data.pipeline`. This file owns
 what a source is, the notation of splits, and the sources that need no files;
-`vitjax.data.folder`, `captions` and `records` read from disk.
+`vitjax.data.folder`, `labels`, `captions` and `records` read from disk.
 """
 
 import hashlib
@@ -78,7 +78,8 @@ def open_source(
 
   Args:
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
-      class folders ("folder:/path"), a file of captions
+      class folders ("folder:/path"), a file of labels
+      ("labels:/path/labels.csv") or of captions
       ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
       of 8x8), or random images ("fake:NUM,HxWxC,CLASSES").
     split: in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
@@ -97,6 +98,10 @@ def open_source(
     from vitjax.data import folder
 
     return folder.FolderSource(data, split, class_names)
+  if data.startswith("labels:"):
+    from vitjax.data import labels
+
+    return labels.LabelsSource(data, split, class_names)
   if data.startswith("captions:"):
     from vitjax.data import captions
 

@@ -115,6 +115,6 @@ def test_not_a_folder(tmp_path):
 
 def test_natural_order_is_total():
   names = ["b", "a10", "a2", "10", "9", "01", "1", "a"]
-  assert sorted(names, key=folder._natural) == [
+  assert sorted(names, key=folder.natural) == [
     "01", "1", "9", "10", "a", "a2", "a10", "b",
   ]  # fmt: skip

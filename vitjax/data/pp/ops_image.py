@@ -5,7 +5,8 @@ op that resamples rounds to the nearest integer. Where an op has a published
 name (big_vision, vision_transformer) it has the published meaning.
 
 EXIF orientation is ignored, as in the published pipelines: a photograph taken
-with a turned camera is decoded as its pixels are stored.
+with a turned camera is decoded as its pixels are stored. A TIFF's orientation
+is a part of its format and not ignored.
 """
 
 from collections.abc import Sequence
@@ -35,10 +36,12 @@ cv2.setNumThreads(0)
 
 
 def decode(channels: int = 3, *, key: str = "image") -> AnyOp:
-  """Decodes JPEG, PNG, GIF (first frame), BMP or WebP, by its first bytes.
+  """Decodes JPEG, PNG, GIF, BMP, WebP or TIFF, by its first bytes.
 
   An image that is an array already only gets the number of channels. Alpha is
-  dropped, grey is repeated for three channels.
+  dropped (that of a TIFF is laid on black), grey is repeated for three
+  channels, 16 bits become the upper 8, and of several frames or pages the
+  first counts.
 
   Args:
     channels: 1 or 3.
@@ -57,17 +60,34 @@ def decode(channels: int = 3, *, key: str = "image") -> AnyOp:
 def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
   if image.dtype != tf.string:
     return _with_channels(image, channels)
-  magics = [b"RIFF", b"BM"] + [b"GIF"] * (channels == 1)
+  magics = [b"RIFF", b"BM", b"II*\0", b"MM\0*"] + [b"GIF"] * (channels == 1)
   image = tf.cond(
     tf.reduce_any([_starts(image, magic) for magic in magics]),
     lambda: tf.numpy_function(
       lambda data: _decode_opencv(data, channels), [image], tf.uint8
     ),
-    lambda: tf.io.decode_image(
-      image, channels=channels, expand_animations=False
-    ),
+    lambda: _decode_tensorflow(image, channels),
   )
   return tf.ensure_shape(image, (None, None, channels))
+
+
+def _decode_tensorflow(data: tf.Tensor, channels: int) -> tf.Tensor:
+  def decoded(channels: int) -> tf.Tensor:
+    return tf.io.decode_image(data, channels=channels, expand_animations=False)
+
+  if channels == 3:
+    return decoded(3)
+  # A JPEG for printing, with inks, can become RGB and not grey.
+  has_inks = tf.cond(
+    _starts(data, b"\xff\xd8\xff"),
+    lambda: tf.equal(tf.image.extract_jpeg_shape(data)[2], 4),
+    lambda: False,
+  )
+  return tf.cond(
+    has_inks,
+    lambda: tf.image.rgb_to_grayscale(decoded(3)),
+    lambda: decoded(1),
+  )
 
 
 def _starts(data: tf.Tensor, magic: bytes) -> tf.Tensor:
@@ -75,7 +95,7 @@ def _starts(data: tf.Tensor, magic: bytes) -> tf.Tensor:
 
 
 def _decode_opencv(data: bytes, channels: int) -> np.ndarray:
-  """WebP, which TensorFlow lacks, and BMP and GIF where it is picky."""
+  """WebP and TIFF, which TensorFlow lacks; BMP and GIF, where it is picky."""
   if isinstance(data, np.ndarray):  # Eagerly, a string comes as an array.
     data = data.item()
   flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE

@@ -51,7 +51,7 @@ def bilinear(image, height, width):
   return columns.transpose(0, 2, 1)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG", "TIFF"])
 def test_decode_by_first_bytes(kind):
   # Flat colours survive lossy coding and palettes.
   image = np.full((20, 30, 3), (200, 100, 50), np.uint8)
@@ -62,7 +62,7 @@ def test_decode_by_first_bytes(kind):
   assert apply(ops.decode(1), data).shape == (20, 30, 1)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF"])
 def test_lossless_formats_are_decoded_exactly(kind):
   options = {"lossless": True} if kind == "WEBP" else {}
   out = apply(ops.decode(), encode(PHOTO, kind, **options))
@@ -81,6 +81,19 @@ def test_decode_grey_alpha_palette_and_16_bit():
   )
   deep = encode((grey.astype(np.uint16) << 8), "PNG")
   np.testing.assert_array_equal(apply(ops.decode(1), deep)[..., 0], grey)
+
+
+def test_decode_inks():
+  """A JPEG for printing, to colours and to grey."""
+  inks = Image.fromarray(PHOTO).convert("CMYK")
+  out = io.BytesIO()
+  inks.save(out, "JPEG", quality=100, subsampling=0)
+  data = out.getvalue()
+  rgb = apply(ops.decode(), data)
+  assert np.abs(rgb - PHOTO.astype(int)).mean() < 2
+  grey = apply(ops.decode(1), data)[..., 0]
+  want = rgb @ np.array([0.299, 0.587, 0.114])
+  np.testing.assert_allclose(grey, want, atol=1)
 
 
 def test_decode_of_an_array_only_sets_channels():

@@ -1,0 +1,188 @@
+"""What `python -m vitjax.data check` finds, against sets made to have it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitjax.data import check
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, height=40, width=50, mode="RGB"):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = RNG.integers(0, 256, (height, width, 3), np.uint8)
+  Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+  for i in range(3):
+    save(tmp_path / "train" / "cat" / f"{i}.jpg", 40 + i, 60)
+    save(tmp_path / "train" / "dog 10" / f"{i}.png")
+  save(tmp_path / "train" / "dog 9" / "0.jpg", mode="L")
+  save(tmp_path / "val" / "cat" / "0.jpg")
+  return tmp_path
+
+
+def copy(root, source, target):
+  (root / target).parent.mkdir(parents=True, exist_ok=True)
+  (root / target).write_bytes((root / source).read_bytes())
+
+
+def test_a_good_set(root):
+  report = check.check(f"folder:{root}")
+  assert not report.problems and not report.warnings and not report.duplicates
+  train = report.splits["train"]
+  assert list(train.classes.items()) == [
+    ("cat", 3),
+    ("dog 9", 1),
+    ("dog 10", 3),
+  ]
+  assert train.examples == 7 and report.splits["val"].examples == 1
+  assert train.height == (40, 40, 42) and train.width == (50, 50, 60)
+  assert train.colours == {"rgb": 6, "grey": 1}
+  assert str(report).endswith("Nothing is wrong.")
+
+
+def test_unreadable_files_are_a_problem(root):
+  data = (root / "train/cat/0.jpg").read_bytes()
+  (root / "train/cat/cut.jpg").write_bytes(data[: len(data) // 2])
+  (root / "train/cat/empty.png").touch()
+  (root / "val/cat/text.jpg").write_text("<html>404</html>")
+  report = check.check(f"folder:{root}")
+  names = [name.removeprefix(f"{root}/") for name in report.unreadable]
+  assert names == [
+    "train/cat/cut.jpg",
+    "train/cat/empty.png",
+    "val/cat/text.jpg",
+  ]
+  (problem,) = report.problems
+  assert problem.startswith("3 cannot be decoded: ") and "is empty" in problem
+  # Sizes are those of the others.
+  assert report.splits["train"].height == (40, 40, 42)
+
+
+def test_copies(root):
+  copy(root, "train/cat/0.jpg", "val/cat/9.jpg")
+  copy(root, "train/cat/1.jpg", "train/dog 9/same.jpg")
+  copy(root, "train/cat/2.jpg", "train/cat/again.jpg")
+  report = check.check(f"folder:{root}")
+  assert not report.problems
+  shown = [
+    {name.removeprefix(f"{root}/") for name in group}
+    for group in report.duplicates
+  ]
+  assert {"train/cat/2.jpg", "train/cat/again.jpg"} in shown and len(shown) == 3
+  assert [len(group) for group in report.leaked] == [2]
+  leaked, conflict, twice = report.warnings
+  assert leaked.startswith("1 image(s) in more than one split: ")
+  assert leaked.endswith(f"{root}/train/cat/0.jpg = {root}/val/cat/9.jpg")
+  assert "more than one label" in conflict and "dog 9/same.jpg" in conflict
+  assert "again.jpg" in twice and "same.jpg" not in twice
+
+
+def test_a_class_that_train_does_not_have(root):
+  save(root / "val" / "ant" / "0.jpg")
+  (problem,) = check.check(f"folder:{root}").problems
+  assert "split 'val'" in problem and "'ant'" in problem
+
+
+def test_sizes_and_colours(root):
+  save(root / "train/cat/narrow.png", 300, 59)
+  save(root / "train/cat/tiny.webp", 31, 31)
+  save(root / "train/cat/five.png", 500, 100)
+  for mode, name in (
+    ("CMYK", "ink.jpg"),
+    ("P", "palette.png"),
+    ("P", "palette.gif"),
+    ("RGBA", "alpha.png"),
+    ("LA", "grey alpha.png"),
+    ("RGB", "plain.bmp"),
+  ):
+    save(root / "val/cat" / name, mode=mode)
+  deep = np.zeros((40, 40), np.uint16)
+  Image.fromarray(deep).save(root / "val/cat/deep.png")
+  Image.fromarray(deep).save(root / "val/cat/deep.tif")
+  report = check.check(f"folder:{root}")
+  narrow, tiny = report.warnings
+  assert narrow.startswith("1 image(s) with a side more than 5 times")
+  assert "narrow.png (300x59)" in narrow
+  assert tiny.startswith("1 image(s) with a side below 32 pixels")
+  assert "tiny.webp (31x31)" in tiny
+  assert report.splits["val"].colours == {
+    "rgb": 2,
+    "grey, 16 bit": 2,
+    "palette": 2,
+    "cmyk": 1,
+    "rgb, alpha": 1,
+    "grey, alpha": 1,
+  }
+
+
+def test_many_classes_are_summed_up(tmp_path):
+  for i in range(40):
+    for j in range(1 + (i != 7)):
+      path = tmp_path / "train" / f"c{i}" / f"{j}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(np.full((2, 2), i + 100 * j, np.uint8)).save(path)
+  lines = str(check.check(f"folder:{tmp_path}")).splitlines()
+  at = next(i for i, x in enumerate(lines) if x.startswith("smallest of 40"))
+  assert lines[at + 1].split() == ["c7", "1"]
+
+
+def test_tables(root):
+  (root / "labels.csv").write_text(
+    "file,label,split\n"
+    "train/cat/0.jpg,0,train\ntrain/cat/1.jpg,1,train\nval/cat/0.jpg,2,val\n"
+  )
+  report = check.check(f"labels:{root}/labels.csv")
+  assert report.splits["train"].classes == {"0": 1, "1": 1}
+  assert "split 'val'" in report.problems[0]
+  (root / "captions.csv").write_text(
+    "file,caption,split\n"
+    "train/cat/0.jpg,a cat,train\ntrain/cat/0.jpg,one cat,train\n"
+    "val/cat/0.jpg,a cat,val\n"
+  )
+  report = check.check(f"captions:{root}/captions.csv")
+  assert report.splits["train"].examples == 1 and not report.problems
+  with pytest.raises(ValueError, match="'cifar10' cannot be checked"):
+    check.check("cifar10")
+
+
+def run(*arguments, options=()):
+  return subprocess.run(
+    [sys.executable, *options, "-m", "vitjax.data", *arguments],
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_command(root):
+  (root / "train/cat/empty.png").touch()
+  done = run("check", f"folder:{root}", "--json")
+  assert done.returncode == 1, done.stderr
+  report = json.loads(done.stdout)
+  assert report["splits"]["train"]["classes"]["cat"] == 4
+  assert report["unreadable"] == {f"{root}/train/cat/empty.png": "is empty"}
+
+
+def test_help_is_quick_and_errors_are_one_line():
+  done = run("--help", options=("-X", "importtime"))
+  assert done.returncode == 0
+  for part in ("check folder:", "prepare imagenet", "--from", "Exit codes"):
+    assert part in done.stdout
+  loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+  assert not loaded & {"jax", "tensorflow", "numpy"}
+  for arguments, message in (
+    (["chekc", "x"], "vitjax.data: 'chekc x' is no command. Write check DATA"),
+    (["prepare", "imagenet"], "vitjax.data: prepare imagenet needs --from="),
+    (["check", "x", "--jsno"], "vitjax.data: Unknown command line flag 'jsno'"),
+  ):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1

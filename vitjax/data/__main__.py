@@ -1,0 +1,112 @@
+r"""Looks at a data set, or prepares one.
+
+  python -m vitjax.data check folder:/my/images
+  python -m vitjax.data check labels:/my/labels.csv --json
+  python -m vitjax.data prepare imagenet --from=/archives --data_dir=/tfds
+
+`check` reads and decodes all images of folder:, labels: or captions: data:
+images per split and class, sizes and colours, unreadable files, exact copies
+(also across splits), images that are tiny or narrow.
+
+`prepare imagenet` makes TFDS's imagenet2012 from ILSVRC2012_img_train.tar and
+ILSVRC2012_img_val.tar, after checking their MD5 and number of images. After an
+interruption the same command goes on, and ends with the same files.
+
+Exit codes: 0 all is well, 1 something would stop a run, or another error.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+
+from absl import app, flags, logging
+
+from vitjax import command_line
+
+_JSON = flags.DEFINE_bool("json", False, "check: print JSON.")
+_FROM = flags.DEFINE_string(
+  "from", None, "prepare: folder with the official archives."
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir",
+  None,
+  "prepare: where TFDS keeps its data sets; by default $TFDS_DATA_DIR or "
+  "~/tensorflow_datasets.",
+)
+_FORMAT = flags.DEFINE_enum(
+  "file_format", "array_record", ["array_record", "tfrecord"], "prepare: kind."
+)
+_PARTIAL = flags.DEFINE_bool(
+  "partial",
+  False,
+  "prepare: take archives that are not the official ones, such as a part of "
+  "them.",
+)
+
+
+def run(arguments: list[str]) -> int:
+  """Does what the command line says; returns the exit code."""
+  match arguments:
+    case ["check", data]:
+      return _check(data)
+    case ["prepare", "imagenet"]:
+      return _prepare()
+  raise ValueError(
+    f"{' '.join(arguments) or 'nothing'!r} is no command. Write check DATA, or "
+    "prepare imagenet --from=FOLDER; see --help."
+  )
+
+
+def _check(data: str) -> int:
+  from vitjax import data as package
+
+  package.hide_accelerators()
+  from vitjax.data import check
+
+  report = check.check(data, log=_log)
+  if _JSON.value:
+    print(json.dumps(dataclasses.asdict(report), indent=2))
+  else:
+    print(report)
+  return int(bool(report.problems))
+
+
+def _prepare() -> int:
+  if not _FROM.value:
+    raise ValueError("prepare imagenet needs --from=FOLDER with the archives.")
+  from vitjax import data as package
+
+  package.hide_accelerators()
+  from vitjax.data import prepare
+
+  folder = prepare.prepare_imagenet(
+    _FROM.value,
+    _DATA_DIR.value,
+    file_format=_FORMAT.value,
+    partial=_PARTIAL.value,
+    log=_log,
+  )
+  option = f" and input.data_dir={_DATA_DIR.value!r}" if _DATA_DIR.value else ""
+  print(f"{folder}: use input.data='imagenet2012'{option}.")
+  return 0
+
+
+def _log(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> None:
+  """Runs a command, and reports errors in one line."""
+  os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+  os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+  logging.set_verbosity(logging.ERROR)  # what it warns of is in the report
+  try:
+    code = run(argv[1:])
+  except (ValueError, OSError, RuntimeError) as e:
+    raise SystemExit(f"vitjax.data: {e}") from None
+  sys.exit(code)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -1,0 +1,339 @@
+"""ImageNet-1k from its official archives into the form of TFDS.
+
+TFDS's own builder begins anew after each interruption; here every finished
+shard stays. Which example comes where is a function of the file names alone,
+so the files are the same however often the work was interrupted. What is
+written (features, formats, metadata) is TFDS's, and so is the repair of the
+images that are no RGB JPEGs.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import pathlib
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+try:
+  import fcntl
+except ImportError:  # Windows
+  fcntl = None
+
+# File, number of images and MD5 of each split, as published with ILSVRC 2012.
+ARCHIVES = {
+  "train": (
+    "ILSVRC2012_img_train.tar",
+    1_281_167,
+    "1d675b47d978889d74fa0da5fadfb00e",
+  ),
+  "validation": (
+    "ILSVRC2012_img_val.tar",
+    50_000,
+    "29b22e2961454d5413ddabcf34fc5622",
+  ),
+}
+NAME = "imagenet2012"
+FORMATS = ("array_record", "tfrecord")
+_SHARD_BYTES = 2**27
+_CHUNK_BYTES = 2**24
+_TRAIN_NAME = re.compile(r"(n\d{8})_\d+\.JPEG")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Image:
+  """Where an image is: at `offset` of the archive, `size` bytes."""
+
+  file_name: str
+  label: str
+  offset: int
+  size: int
+
+
+class _Window(io.RawIOBase):
+  """A part of a file as a file: an archive in an archive."""
+
+  def __init__(self, file, start: int, size: int):
+    self._file, self._start, self._size, self._at = file, start, size, 0
+
+  def seekable(self) -> bool:
+    return True
+
+  def readable(self) -> bool:
+    return True
+
+  def seek(self, offset: int, whence: int = 0) -> int:
+    base = (0, self._at, self._size)[whence]
+    self._at = base + offset
+    return self._at
+
+  def tell(self) -> int:
+    return self._at
+
+  def readinto(self, buffer) -> int:
+    size = max(0, min(len(buffer), self._size - self._at))
+    self._file.seek(self._start + self._at)
+    data = self._file.read(size)
+    buffer[: len(data)] = data
+    self._at += len(data)
+    return len(data)
+
+
+def prepare_imagenet(
+  archives: str | os.PathLike,
+  data_dir: str | os.PathLike | None = None,
+  *,
+  file_format: str = "array_record",
+  partial: bool = False,
+  log: Callable[[str], None] = lambda line: None,
+) -> pathlib.Path:
+  """Prepares `imagenet2012`, or goes on where this was interrupted.
+
+  Args:
+    archives: folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
+    data_dir: where TFDS keeps its data sets; None for its default.
+    file_format: "array_record" or "tfrecord".
+    partial: takes archives that are not the official ones, with any number
+      of images, also of one split only.
+    log: called with a line of progress now and then.
+
+  Returns:
+    The folder of the data set.
+
+  Raises:
+    ValueError: if an archive is missing, damaged or not the official one, or
+      what is there was made from others; or another process is at it.
+    OSError: if the disk is full.
+  """
+  folder = pathlib.Path(archives).expanduser()
+  builder = tfds.builder(NAME, data_dir=data_dir, file_format=file_format)
+  target = pathlib.Path(os.fspath(builder.data_dir))
+  if builder.is_prepared():
+    log(f"{target} is prepared already.")
+    return target
+  root = target.parent.parent
+  work = root / f".{NAME}-{target.name}.partial"
+  root.mkdir(parents=True, exist_ok=True)
+  with _locked(root / f".{NAME}-{target.name}.lock"):
+    _prepare(builder, folder, work, file_format, partial, log)
+    target.parent.mkdir(exist_ok=True)
+    os.rename(work, target)
+  return target
+
+
+def _prepare(builder, folder, work, file_format, partial, log) -> None:
+  plan = {"format": file_format}
+  shards = {}
+  for split, (name, count, _) in ARCHIVES.items():
+    path = folder / name
+    if not path.is_file():
+      if partial:
+        continue
+      raise ValueError(
+        f"{path} is missing. Get ILSVRC2012_img_train.tar and "
+        "ILSVRC2012_img_val.tar from https://image-net.org/download-images "
+        f"and put both into {folder}."
+      )
+    log(f"Reading the table of contents of {path} ...")
+    images = _index(path, split)
+    if not partial and len(images) != count:
+      raise ValueError(
+        f"{path} has {len(images)} images, and the official file {count}. Copy "
+        "or download it again; for a part of the data on purpose add --partial."
+      )
+    images.sort(key=lambda x: hashlib.sha256(x.file_name.encode()).digest())
+    total = sum(image.size for image in images)
+    number = min(len(images), max(1, round(total / _SHARD_BYTES)))
+    bounds = np.linspace(0, len(images), number + 1).round().astype(int)
+    shards[split] = [images[a:b] for a, b in itertools.pairwise(bounds)]
+    content = hashlib.sha256(repr(images).encode()).hexdigest()
+    plan[split] = {"content": content, "shards": number}
+  if not shards:
+    raise ValueError(f"{folder} has none of the archives.")
+  work.mkdir(exist_ok=True)
+  _check_plan(work / "plan.json", plan)
+  if not partial:
+    for split, (name, _, md5) in ARCHIVES.items():
+      _check_md5(folder / name, md5, work / f"{split}.md5", log)
+
+  serializer = tfds.core.example_serializer.ExampleSerializer(
+    builder.info.features.get_serialized_info()
+  )
+  infos = []
+  for split, parts in shards.items():
+    template = tfds.core.ShardedFileTemplate(
+      data_dir=work,
+      dataset_name=NAME,
+      split=split,
+      filetype_suffix=file_format,
+    )
+    for i, images in enumerate(parts):
+      path = pathlib.Path(
+        os.fspath(
+          template.sharded_filepath(shard_index=i, num_shards=len(parts))
+        )
+      )
+      if not path.exists():
+        _write(builder, serializer, folder / ARCHIVES[split][0], images, path)
+      log(f"{split}: {i + 1} of {len(parts)} shards")
+    infos.append(
+      tfds.core.SplitInfo(
+        name=split,
+        shard_lengths=[len(images) for images in parts],
+        num_bytes=sum(image.size for images in parts for image in images),
+        filename_template=template,
+      )
+    )
+  builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+  builder.info.write_to_directory(work)
+  for file in (work / "plan.json", *work.glob("*.md5")):
+    file.unlink()
+
+
+def _index(path: pathlib.Path, split: str) -> list[_Image]:
+  """Where each image of an archive is, with its label."""
+  try:
+    with open(path, "rb") as file:
+      if split != "train":
+        found = [(m.name, "", m.offset_data, m.size) for m in _members(file)]
+      else:
+        found = []
+        for member in _members(file):
+          start, label = member.offset_data, member.name.removesuffix(".tar")
+          window = io.BufferedReader(_Window(file, start, member.size))
+          found += [
+            (m.name, label, start + m.offset_data, m.size)
+            for m in _members(window)
+          ]
+  except tarfile.TarError as e:
+    raise ValueError(
+      f"{path} cannot be read: {e}. Copy or download it again."
+    ) from e
+  size = path.stat().st_size
+  for name, label, offset, length in found:
+    if offset + length > size:
+      raise ValueError(
+        f"{path} ends within {name}: it was cut off. Copy or download it again."
+      )
+    match = _TRAIN_NAME.fullmatch(name)
+    if split == "train" and (match is None or match[1] != label):
+      raise ValueError(
+        f"{path}: {name} in {label}.tar is no image of ImageNet's training set."
+      )
+  if split != "train":
+    labels = _validation_labels(path)
+    found = [(name, labels[name], *rest) for name, _, *rest in found]
+  if len({name for name, *_ in found}) != len(found) or not found:
+    raise ValueError(f"{path} has no images, or one of them twice.")
+  return [_Image(*row) for row in found]
+
+
+def _members(file) -> Iterator[tarfile.TarInfo]:
+  with tarfile.open(fileobj=file, mode="r:") as tar:
+    for member in tar:
+      if member.isfile():
+        yield member
+
+
+def _validation_labels(path: pathlib.Path) -> dict[str, str]:
+  from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
+
+  return imagenet_common.get_validation_labels(os.fspath(path))
+
+
+def _check_plan(file: pathlib.Path, plan: dict) -> None:
+  """Notes what is being made; raises ValueError if that was something else."""
+  if not file.exists():
+    _write_atomically(file, json.dumps(plan))
+  elif json.loads(file.read_text()) != plan:
+    raise ValueError(
+      f"{file.parent} was begun from other archives or in another format. Use "
+      "those, or delete that folder to begin anew."
+    )
+
+
+def _check_md5(path, md5: str, done: pathlib.Path, log) -> None:
+  """Reads a whole archive, once in all attempts."""
+  if done.exists():
+    return
+  log(f"Checking the MD5 of {path} ...")
+  digest = hashlib.md5(usedforsecurity=False)
+  with open(path, "rb") as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      digest.update(chunk)
+  if digest.hexdigest() != md5:
+    raise ValueError(
+      f"{path} has the MD5 {digest.hexdigest()}, and the official file {md5}: "
+      "it is damaged. Copy or download it again."
+    )
+  _write_atomically(done, md5)
+
+
+def _write(builder, serializer, archive, images, path: pathlib.Path) -> None:
+  """One shard, which appears complete or not at all."""
+  size = sum(image.size for image in images)
+  free = shutil.disk_usage(path.parent).free
+  if size > free:
+    raise OSError(
+      f"{path.parent} has {free / 1e9:.1f} GB left: the next shard needs "
+      f"{size / 1e9:.1f}. Make room and run the same command."
+    )
+
+  def records(file):
+    for image in images:
+      file.seek(image.offset)
+      data = io.BytesIO(file.read(image.size))
+      example = {
+        "file_name": image.file_name,
+        "image": builder._fix_image(image.file_name, data),
+        "label": image.label,
+      }
+      encoded = builder.info.features.encode_example(example)
+      # Protocol buffers serialise features in another order in each process.
+      record = tf.train.Example.FromString(
+        serializer.serialize_example(encoded)
+      )
+      yield image.file_name, record.SerializeToString(deterministic=True)
+
+  temporary = path.with_name(f"{path.name}.tmp")
+  adapter = tfds.core.file_adapters.ADAPTER_FOR_FORMAT[builder.info.file_format]
+  try:
+    with open(archive, "rb") as file:
+      adapter.write_examples(temporary, records(file))
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _write_atomically(file: pathlib.Path, text: str) -> None:
+  temporary = file.with_name(f"{file.name}.tmp")
+  temporary.write_text(text)
+  os.replace(temporary, file)
+
+
+@contextlib.contextmanager
+def _locked(file: pathlib.Path) -> Iterator[None]:
+  """Raises ValueError if another process holds the lock."""
+  with open(file, "w") as f:
+    if fcntl is not None:
+      try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        raise ValueError(
+          f"another process prepares {NAME} in {file.parent}. Wait for it."
+        ) from None
+    try:
+      yield
+    finally:
+      file.unlink(missing_ok=True)
