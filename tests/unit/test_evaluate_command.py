@@ -124,7 +124,7 @@ def test_evaluators_with_classes_of_their_own(file, pictures):
     )
     assert got["k"]["n_train"] == 45 and 0 < got["k"]["3nn"] < 1
     section["split"] = "train"
-    with pytest.raises(ConfigError, match="'train' has class folders that are"):
+    with pytest.raises(ConfigError, match="'train' has class folders or lab"):
       metrics_of(file, {"all": section})
   finally:
     for path in (pictures / "train" / "zebra").iterdir():
