@@ -5,16 +5,12 @@ otherwise: parameters in `config.init.reinit` start anew, and position tables
 are resized to the images of this run.
 """
 
-import os
 import pathlib
 
 import jax
 
-from vitjax import trained, trees, weights
+from vitjax import published, trained, trees, weights
 from vitjax.config import ConfigError, RunConfig
-from vitjax.weights import augreg, npz
-
-_AUGREG = "augreg:"
 
 
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):
@@ -80,27 +76,7 @@ def _load(run, source: str, model, image_shape, reinit, ignore):
         metadata=other.metadata,
         **options,
       )
-    file = find(source, run.pretrained_dir)
+    file = published.find(source, run.pretrained_dir)
     return weights.load(file, model, **options)
   except (ValueError, OSError, RuntimeError) as e:
     raise ConfigError(f"config.init.weights={source!r}: {e}") from e
-
-
-def find(name: str, pretrained_dir: str | None = None) -> str:
-  """The local path of weights by any of their names; downloads what lacks it.
-
-  Args:
-    name: a path, a URL, a published name (see `weights.zoo`), or
-      "augreg:R_Ti_16" for the checkpoint of How to train your ViT? that its
-      index recommends for fine-tuning. ":NAME" behind it is a sub-tree.
-    pretrained_dir: a folder, URL or gs://bucket/folder to look for published
-      names in; None for where they are published.
-  """
-  if name.startswith(_AUGREG):
-    folder = (pretrained_dir or augreg.FOLDER_URL).rstrip("/")
-    index = weights.fetch(f"{folder}/index.csv")
-    name = augreg.recommended(name.removeprefix(_AUGREG), index)
-  _, subtree = npz.split_subtree(name)
-  source = name.removesuffix(f":{subtree}") if subtree else name
-  file = weights.fetch(source, pretrained_dir=pretrained_dir)
-  return f"{file}:{subtree}" if subtree else os.fspath(file)

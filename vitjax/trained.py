@@ -1,13 +1,29 @@
-"""What was trained, ready for use: from a run folder or an exported file."""
+"""What was trained, ready for use: a run, an exported file or a known name."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitjax import checkpoint, models, run_folder, tokenizers, weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Array, Float
+
+from vitjax import (
+  checkpoint,
+  imagenet,
+  models,
+  published,
+  run_folder,
+  tokenizers,
+  weights,
+)
+from vitjax.weights import zoo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,72 +49,218 @@ class Trained:
   metadata: Mapping[str, Any]
 
   @property
+  def has_two_towers(self) -> bool:
+    """Whether it compares images with texts and has no classes."""
+    return hasattr(self.model, "text_tower")
+
+  @property
+  def labels(self) -> tuple[str, ...] | None:
+    """What to call the classes, by id; None if they have no names."""
+    return self.class_names and imagenet.readable(self.class_names)
+
+  @property
   def tokenizer(self) -> tokenizers.Tokenizer:
     """Texts to the token ids that the text tower reads.
 
     Raises:
-      ValueError: if the model does not read texts.
+      ValueError: if the model does not read texts, or its vocabulary is not
+        known.
       ImportError: if the packages of `vitjax[text]` are not installed.
     """
     if "tokenizer" not in self.metadata:
-      raise ValueError("this model reads images only: it has no tokenizer.")
+      raise ValueError(
+        "the vocabulary of this model is not published with it: use "
+        "vitjax.tokenizers with a file of your own."
+        if self.has_two_towers
+        else "this model reads images only: it has no tokenizer."
+      )
     facts = dict(self.metadata["tokenizer"])
     return tokenizers.create(facts.pop("name"), **facts)
 
+  def prepare(
+    self, image: str | os.PathLike | bytes | np.ndarray
+  ) -> Float[np.ndarray, "h w c"]:
+    """An image as the model was shown those of its first eval.
+
+    Runs all of `preprocess`, also what belongs to the device. EXIF orientation
+    is ignored, as in training.
+
+    Args:
+      image: a path; the bytes of a file; or pixels, uint8 (h, w) or
+        (h, w, c) with grey, RGB or RGBA channels.
+
+    Raises:
+      ValueError: if it cannot be read, or is not of the model's size after
+        its preprocessing; in one line.
+    """
+    where = "image"
+    if isinstance(image, str | os.PathLike):
+      where = os.fspath(image)
+      try:
+        image = pathlib.Path(image).read_bytes()
+      except OSError as e:
+        raise ValueError(f"{where}: {e.strerror}.") from e
+    elif not isinstance(image, bytes):
+      image = np.asarray(image)
+      if image.ndim == 2:
+        image = image[..., None]
+      shape = image.shape
+      if (
+        image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4)
+      ):
+        raise ValueError(
+          f"{where}: {image.dtype} {shape} is not uint8 (h, w, c) with 1, 3 "
+          "or 4 channels."
+        )
+    if not len(image):
+      raise ValueError(f"{where}: is empty.")
+    try:
+      features = self._host_ops(image)
+    except ValueError as e:
+      raise ValueError(f"{where}: {e}") from None
+    pixels = self._preprocess.on_device(features)["image"]
+    want = (*self.image_size, self.channels)
+    if pixels.shape != want:
+      raise ValueError(
+        f"{where}: is {_by(pixels.shape)} and the model takes {_by(want)}; its "
+        f"preprocessing, {self.preprocess!r}, does not resize."
+      )
+    return np.asarray(pixels, np.float32)
+
+  @functools.cached_property
+  def _preprocess(self):
+    from vitjax.data.pp import builder  # TensorFlow: when it is needed
+
+    spec = builder.for_images(self.preprocess)
+    if not spec.startswith("decode"):  # as of data in arrays
+      spec = f"decode(channels={self.channels})|{spec}".rstrip("|")
+    return builder.build(spec)
+
+  def _host_ops(self, image: bytes | np.ndarray) -> dict[str, np.ndarray]:
+    from vitjax.data import pipeline
+
+    return pipeline.run_once(self._preprocess, image)
+
+  def predict(self, batch: Float[Array, "b h w c"]) -> Float[np.ndarray, "b n"]:
+    """The logits of prepared images; compiled once for each batch size.
+
+    Raises:
+      ValueError: if the model has no classes.
+    """
+    if self.has_two_towers:
+      raise ValueError(
+        "this model has no classes but compares images with texts: use "
+        "similarity(batch, texts)."
+      )
+    return np.asarray(self._apply(self._device_params, batch)[0])
+
+  def features(
+    self, batch: Float[Array, "b h w c"]
+  ) -> Float[np.ndarray, "b d"]:
+    """What the head sees of prepared images; of two towers the embedding."""
+    return np.asarray(self._apply(self._device_params, batch)[1])
+
+  def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "t d"]:
+    """The embeddings of texts, of length 1.
+
+    Raises:
+      ValueError: if the model does not read texts.
+    """
+    ids = self.tokenizer(texts)
+    return np.asarray(self._apply_to_texts(self._device_params, ids))
+
+  def similarity(
+    self, batch: Float[Array, "b h w c"], texts: Sequence[str]
+  ) -> Float[np.ndarray, "b t"]:
+    """The logits of prepared images and texts, as training compares them."""
+    cosines = self.features(batch) @ self.text_features(texts).T
+    t, b = (np.asarray(self.params.get(k, 0), np.float32) for k in "tb")
+    return np.exp(t) * cosines + b
+
+  def probabilities(
+    self, logits: Float[np.ndarray, "b n"]
+  ) -> Float[np.ndarray, "b n"]:
+    """Softmax, or a sigmoid where the loss of training was one."""
+    if self.metadata["loss"].startswith(("sigmoid", "siglip")):
+      return scipy.special.expit(logits)
+    return scipy.special.softmax(logits, axis=-1)
+
+  @functools.cached_property
+  def _device_params(self):
+    return jax.device_put(self.params)
+
+  @functools.cached_property
+  def _apply(self):
+    """Compiled: (parameters, images) -> (logits or None, features)."""
+
+    @jax.jit
+    def apply(params, image):
+      if self.has_two_towers:
+        embedding, _, _ = self.model.apply({"params": params}, image, None)
+        return None, embedding.astype(jnp.float32)
+      logits, out = self.model.apply({"params": params}, image)
+      return jax.tree.map(
+        lambda x: x.astype(jnp.float32), (logits, out["pre_logits"])
+      )
+
+    return apply
+
+  @functools.cached_property
+  def _apply_to_texts(self):
+    @jax.jit
+    def apply(params, text):
+      _, embedding, _ = self.model.apply({"params": params}, None, text)
+      return embedding.astype(jnp.float32)
+
+    return apply
+
+
+def _by(shape: tuple[int, ...]) -> str:
+  return "x".join(map(str, shape))
+
 
 def load(
-  path: str | os.PathLike, *, step: int | str = "latest", ema: bool = False
+  path: str | os.PathLike,
+  *,
+  step: int | str = "latest",
+  ema: bool = False,
+  pretrained_dir: str | None = None,
 ) -> Trained:
-  """Loads a run folder, or an `.npz` with its `.json` beside it.
+  """Loads a run folder, an `.npz` with its `.json` beside it, or a name.
 
     run = vitjax.load("runs/quickstart")
-    logits, out = run.model.apply({"params": run.params}, image)
+    logits = run.predict(np.stack([run.prepare("seven.png")]))
 
   Args:
-    path: of the run folder or of the exported file.
+    path: of the run folder or of the exported file; or a published name, see
+      `vitjax.weights.zoo`, whose file is downloaded the first time.
     step: of a run folder: a number, "latest" or "best".
     ema: of a run folder: the averaged parameters in place of the last ones.
+    pretrained_dir: a folder, URL or gs://bucket/folder to look for published
+      names in; None for where they are published.
 
   Raises:
-    FileNotFoundError: if there is no such run or file.
+    FileNotFoundError: if there is no such run, file or name.
+    DownloadError: if a published file cannot be had; says what to put where.
     ValueError: if the file does not say which model it is of, or does not
       fit it.
     CheckpointError: if that step is absent or damaged.
   """
-  path = pathlib.Path(path)
+  name, path = os.fspath(path), pathlib.Path(path)
   if path.is_dir():
-    file = path / run_folder.MODEL
-    if not file.exists():
-      raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
-    metadata = json.loads(file.read_text(encoding="utf-8"))
-    model = models.create(**metadata["model"])
-    step, params, _ = checkpoint.load_params(
-      path / "checkpoints", step=step, item="ema_params" if ema else "params"
-    )
-    metadata |= {"step": step, "ema": ema}
-  elif ema:
+    metadata, params = _load_run(path, step, ema)
+  elif ema or step != "latest":
+    option = "ema=True" if ema else f"step={step!r}"
     raise ValueError(
-      f"{path} is a file, which holds one set of parameters; ema=True is for "
-      "run folders."
+      f"{name} is not a run folder, and {option} is for run folders."
     )
+  elif path.is_file():
+    metadata, params = _load_file(path)
   else:
-    metadata = weights.read_metadata(path)
-    needed = ("model", "image_size", "channels", "preprocess")
-    if missing := [key for key in needed if key not in metadata]:
-      raise ValueError(
-        f"{path} has no {path.with_suffix('.json').name} beside it that says "
-        f"{', '.join(missing)}. Use vitjax.models.create(...) and "
-        "vitjax.weights.load(...)."
-      )
-    model = models.create(**metadata["model"])
-    params = weights.load(path, model, channels=metadata["channels"])
-  if "tokenizer" in metadata:
-    folder = path if path.is_dir() else path.parent
-    vocab = os.fspath(folder / metadata["tokenizer"]["vocab"])
-    metadata["tokenizer"] = {**metadata["tokenizer"], "vocab": vocab}
+    metadata, params = _load_published(name, pretrained_dir)
   names = metadata.get("class_names")
   return Trained(
-    model=model,
+    model=models.create(**metadata["model"]),
     params=params,
     image_size=tuple(metadata["image_size"]),
     channels=metadata["channels"],
@@ -106,3 +268,55 @@ def load(
     class_names=names and tuple(names),
     metadata=metadata,
   )
+
+
+def _load_run(path: pathlib.Path, step, ema) -> tuple[dict, dict]:
+  file = path / run_folder.MODEL
+  if not file.exists():
+    raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
+  metadata = json.loads(file.read_text(encoding="utf-8"))
+  step, params, _ = checkpoint.load_params(
+    path / "checkpoints", step=step, item="ema_params" if ema else "params"
+  )
+  return _located(metadata, path) | {"step": step, "ema": ema}, params
+
+
+def _load_file(path: pathlib.Path) -> tuple[dict, dict]:
+  metadata = weights.read_metadata(path)
+  needed = ("model", "image_size", "channels", "preprocess")
+  if missing := [key for key in needed if key not in metadata]:
+    raise ValueError(
+      f"{path} has no {path.with_suffix('.json').name} beside it that says "
+      f"{', '.join(missing)}. If it is a published file, give its name (see "
+      "vitjax.weights.zoo) and its folder as pretrained_dir; else use "
+      "vitjax.models.create(...) and vitjax.weights.load(...)."
+    )
+  model = models.create(**metadata["model"])
+  params = weights.load(path, model, channels=metadata["channels"])
+  return _located(metadata, path.parent), params
+
+
+def _load_published(name: str, pretrained_dir) -> tuple[dict, dict]:
+  try:
+    name = published.resolve(name, pretrained_dir)
+    entry = zoo.find(name)
+  except KeyError as e:
+    raise FileNotFoundError(
+      f"{name!r} is not a run folder, a file or the name of published weights: "
+      f"{e.args[0]}"
+    ) from None
+  file = published.find(name, pretrained_dir)
+  metadata = published.describe(entry, pretrained_dir)
+  model = models.create(**metadata["model"])
+  size = metadata["image_size"]
+  params = weights.load(file, model, image_size=size, channels=3)
+  return metadata, params
+
+
+def _located(metadata: dict, folder: pathlib.Path) -> dict:
+  """`metadata` with the path of the vocabulary that lies in `folder`."""
+  if "tokenizer" not in metadata:
+    return metadata
+  facts = metadata["tokenizer"]
+  vocab = os.fspath(folder / facts["vocab"])
+  return {**metadata, "tokenizer": {**facts, "vocab": vocab}}

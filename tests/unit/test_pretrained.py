@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import config, models, pretrained, trees, weights
+from vitjax import config, models, pretrained, published, trees, weights
 
 MODEL = {
   "name": "vit",
@@ -73,15 +73,15 @@ def test_new_head_and_larger_images(file):
 
 @pytest.mark.parametrize("name", ["augreg:R_Ti_16", "augreg:R+ViT-Ti_16"])
 def test_recommended_checkpoint_of_a_folder(file, name):
-  assert pretrained.find(name, str(file.parent)) == str(file)
+  assert published.find(name, str(file.parent)) == str(file)
 
 
 def test_published_name_in_a_folder(file):
-  assert pretrained.find(file.stem, str(file.parent)) == str(file)
+  assert published.find(file.stem, str(file.parent)) == str(file)
 
 
 def test_sub_tree(file):
-  assert pretrained.find(f"{file}:img") == f"{file}:img"
+  assert published.find(f"{file}:img") == f"{file}:img"
 
 
 TOWERS = {

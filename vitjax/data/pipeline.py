@@ -10,6 +10,7 @@ ordinals in an order that keeps them apart.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 
 import jax
@@ -169,6 +170,43 @@ def host_bytes(
   return batch // process_count * (_PREFETCH_BATCHES + 2)
 
 
+def run_once(
+  preprocess: Preprocess, image: bytes | np.ndarray
+) -> dict[str, np.ndarray]:
+  """What the host's ops make of one image that belongs to no data set.
+
+  Args:
+    preprocess: as of an eval. Ops that are random behave the same each time.
+    image: the bytes of a file, or uint8 (h, w, c).
+
+  Returns:
+    The features as in a row of a batch; a label or texts, if the ops made
+    any, mean nothing.
+
+  Raises:
+    ValueError: if the image cannot be decoded or processed; in one line.
+  """
+  features = {
+    "image": tf.constant(image),
+    "label": tf.constant(0),
+    "captions": tf.constant([""]),
+    "text": tf.constant(""),
+    "seed": seeds.example_seeds(0, tf.constant([0], tf.int64), _EXAMPLE)[0],
+  }
+  try:
+    features = preprocess(features)
+  except (tf.errors.OpError, ValueError) as error:
+    raise ValueError(_first_line(error)) from error
+  return {name: value.numpy() for name, value in features.items()}
+
+
+def _first_line(error: Exception) -> str:
+  """The reason of an error, without what TensorFlow says about its graph."""
+  reason = getattr(error, "message", None) or str(error)
+  line = reason.strip().splitlines()[0]
+  return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", line)
+
+
 def _rows_per_process(batch_size, process_index, process_count) -> int:
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
@@ -322,11 +360,10 @@ def _try_example(source, preprocess, examples, step) -> None:
     features = {name: value[0] for name, value in features.items()}
     preprocess(_parse(source, features))
   except (tf.errors.OpError, ValueError, OSError) as error:
-    reason = getattr(error, "message", None) or str(error)
     raise InputError(
       f"Cannot read {source.describe(index)} (example {index} of "
       f"{source.data!r}, split {source.split!r}, step {step}): "
-      f"{reason.strip().splitlines()[0]}\n"
+      f"{_first_line(error)}\n"
       "Put the original back and resume. If there is none, replace or remove "
       "this example and start a new run: with other files this one cannot go "
       "on as if nothing had happened."

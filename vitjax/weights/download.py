@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from vitjax.weights import zoo
 
@@ -103,6 +103,35 @@ def fetch(
       raise FileNotFoundError(
         f"{source!r} is not a file here, and not a published name: {e.args[0]}"
       ) from None
+  return fetch_any(
+    files,
+    source,
+    cache_dir=cache_dir,
+    offline=offline,
+    pretrained_dir=pretrained_dir,
+    progress=progress,
+  )
+
+
+def fetch_any(
+  files: Sequence[zoo.File],
+  name: str,
+  *,
+  cache_dir: str | os.PathLike | None = None,
+  offline: bool = False,
+  pretrained_dir: str | None = None,
+  progress: Progress | None = show_progress,
+) -> pathlib.Path:
+  """The local path of the first of some mirrors that can be had.
+
+  Args:
+    files: the mirrors, in the order in which they are tried.
+    name: of what they hold, for messages.
+    cache_dir: as for `fetch`, and so are the other arguments.
+
+  Raises:
+    DownloadError: if none of them has it; says which file to put where.
+  """
   if pretrained_dir is not None:
     files = tuple(_moved(file, pretrained_dir) for file in files)
 
@@ -118,7 +147,7 @@ def fetch(
   if offline:
     missing += [f"{_local_path(f.url, cache)} is not there" for f in remote]
     raise DownloadError(
-      f"{source!r} is not in the cache and offline=True: {'; '.join(missing)}. "
+      f"{name!r} is not in the cache and offline=True: {'; '.join(missing)}. "
       "Fetch it once with a connection, or copy the file there."
     )
   for file in remote:
@@ -126,9 +155,11 @@ def fetch(
       return _download(file, _local_path(file.url, cache), progress)
     except _Refused as e:
       missing.append(f"{_https(file.url)}: {e}")
+  names = " or ".join(dict.fromkeys(repr(file.name) for file in files))
   raise DownloadError(
-    f"{source!r} could not be fetched. {'; '.join(missing)}. Get the file "
-    "elsewhere and pass its path, or its folder as pretrained_dir."
+    f"{name!r} could not be fetched. {'; '.join(missing)}. Get the file "
+    "elsewhere and pass its path, or put it as "
+    f"{names} into a folder and pass that as pretrained_dir."
   )
 
 

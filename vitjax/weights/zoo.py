@@ -21,7 +21,7 @@ from typing import Any
 from vitjax.weights import augreg
 
 _HUB = "https://huggingface.co"
-_I21K_CLASSES = 21_843
+I21K_CLASSES = 21_843
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _vit_originals() -> Iterator[Entry]:
   names = ("ViT-B_16", "ViT-B_32", "ViT-L_16", "ViT-L_32", "ViT-H_14")
   for name in (*names, "R50+ViT-B_16"):
     file = File(f"gs://vit_models/imagenet21k/{name}.npz")
-    options = {**_classes(_I21K_CLASSES), "rep_size": True}
+    options = {**_classes(I21K_CLASSES), "rep_size": True}
     yield Entry(f"imagenet21k/{name}", (file,), name, options)
   for name, (model, size) in _FINETUNED.items():
     folder = "imagenet21k+imagenet2012"
@@ -215,7 +215,7 @@ def _sam() -> Iterator[Entry]:
 def _mixer() -> Iterator[Entry]:
   for folder, num_classes, names in (
     ("imagenet1k", 1000, ("Mixer-B_16", "Mixer-L_16")),
-    ("imagenet21k", _I21K_CLASSES, ("Mixer-B_16", "Mixer-L_16")),
+    ("imagenet21k", I21K_CLASSES, ("Mixer-B_16", "Mixer-L_16")),
     ("sam", 1000, ("Mixer-B_16", "Mixer-B_32")),
     ("gsam", 1000, ("Mixer-B_16", "Mixer-B_32")),
   ):
@@ -225,7 +225,7 @@ def _mixer() -> Iterator[Entry]:
   for size in ("b16", "l16"):
     for tag, num_classes in (
       ("goog_in21k_ft_in1k", 1000),
-      ("goog_in21k", _I21K_CLASSES),
+      ("goog_in21k", I21K_CLASSES),
     ):
       model = f"mixer_{size}_224"
       name = f"{model}.{tag}"
@@ -446,7 +446,7 @@ def _bit() -> Iterator[Entry]:
     pixels = 480 if size == "152x4" else 448
     finetuned = f"{medium}-ILSVRC2012"
     for name, tag, num_classes, image_size in (
-      (medium, "goog_in21k", _I21K_CLASSES, 224),
+      (medium, "goog_in21k", I21K_CLASSES, 224),
       (finetuned, "goog_in21k_ft_in1k", 1000, pixels),
     ):
       files = (_timm(f"{timm}.{tag}"), File(f"{folder}/{name}.npz"))

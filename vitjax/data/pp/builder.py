@@ -190,12 +190,8 @@ def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
   text = pp.replace("\n", " ").strip()
   if not text:
     return Preprocess(pp, [])
-  try:
-    tree = ast.parse(text, mode="eval").body
-  except SyntaxError as error:
-    raise _error(text, (error.offset or 1) - 1, "not an expression") from None
   steps = []
-  for position, node in enumerate(_split(tree)):
+  for position, node in enumerate(_split(_parse(text))):
     steps.append(_step(text, position, node, class_names))
     done = [s for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
     for device in done:
@@ -208,6 +204,31 @@ def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
           "so they must come after every other op on the image, and only once",
         )
   return Preprocess(pp, steps)
+
+
+def for_images(pp: str) -> str:
+  """A preprocessing string without the ops that only texts need.
+
+  Raises:
+    ValueError: if the string is not such an expression.
+  """
+  text = pp.replace("\n", " ").strip()
+  if not text:
+    return ""
+  nodes = _split(_parse(text))
+  names = [ast.unparse(getattr(node, "func", node)) for node in nodes]
+  return "|".join(
+    ast.unparse(node)
+    for node, name in zip(nodes, names)
+    if name not in ops_text.OPS
+  )
+
+
+def _parse(text: str) -> ast.expr:
+  try:
+    return ast.parse(text, mode="eval").body
+  except SyntaxError as error:
+    raise _error(text, (error.offset or 1) - 1, "not an expression") from None
 
 
 def _split(node: ast.expr) -> list[ast.expr]:
