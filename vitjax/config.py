@@ -479,6 +479,17 @@ def _wrong_type(where: str, value, kind) -> str:
   return f"config.{where}={value!r} ({type(value).__name__}) has to be: {kind}."
 
 
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+  """A plain config with the defaults of keys younger than it.
+
+  As it is, if it cannot be resolved any more.
+  """
+  try:
+    return to_dict(resolve(given))
+  except ConfigError:
+    return dict(given)
+
+
 def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
   """Nested mappings as one: {"a": {"b": 1}} to {"a.b": 1}."""
   flat = {}

@@ -7,7 +7,8 @@ is taken for a formula.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import matplotlib
@@ -55,12 +56,18 @@ _SMALL = 30  # classes whose names fit beside a matrix
 class Figure:
   """A finished figure and what it shows, in words."""
 
-  def __init__(self, title: str, draw, size: tuple[float, float] = (4.8, 3)):
-    """Calls `draw(axes)` on a figure of `size` inches."""
+  def __init__(
+    self,
+    title: str,
+    draw: Callable[..., None],
+    size: tuple[float, float] = (4.8, 3),
+    panels: int = 1,
+  ):
+    """Calls `draw(axes, ...)` with the panels of a figure of `size` inches."""
     self.title = title
     with matplotlib.rc_context(_STYLE):
       self._figure = figure.Figure(figsize=size, layout="constrained")
-      draw(self._figure.add_subplot())
+      draw(*self._figure.subplots(1, panels, sharey=True, squeeze=False)[0])
 
   def svg(self) -> str:
     """The SVG element, without the declarations of a file."""
@@ -125,6 +132,55 @@ def curves(
       axes.legend()
 
   return Figure(title, draw)
+
+
+def trade_off(
+  title: str,
+  points: Mapping[str, Sequence[tuple[str, float, float, float, bool]]],
+  labels: tuple[str, str, str],
+) -> Figure:
+  """A quality against two costs, side by side; the front is filled.
+
+  Args:
+    title: of the figure.
+    points: group -> (name, first cost, second cost, quality, on the front).
+    labels: of the costs and of the quality.
+  """
+
+  def draw(*panels):
+    for panel, (axes, label) in enumerate(zip(panels, labels)):
+      for color, (group, members) in zip(
+        itertools.cycle(COLORS), points.items()
+      ):
+        for name, *costs, quality, on_front in members:
+          axes.plot(
+            costs[panel],
+            quality,
+            "o",
+            color=color,
+            fillstyle="full" if on_front else "none",
+          )
+          axes.annotate(
+            _short(name, 24),
+            (costs[panel], quality),
+            xytext=(5, 4),
+            textcoords="offset points",
+            fontsize=7,
+          )
+        if panel == 0:
+          front = sorted((m[1], m[3]) for m in members if m[4])
+          axes.plot(
+            *zip(*front), color=color, alpha=0.6, label=_short(group, 60)
+          )
+      axes.set_xscale("log")
+      axes.set_xlabel(label)
+      axes.margins(x=0.25, y=0.15)
+      axes.grid(True)
+    panels[0].set_ylabel(labels[2])
+    panels[0].set_title(title, loc="left")
+    panels[0].figure.legend(loc="outside lower center")
+
+  return Figure(title, draw, (9, 4), panels=2)
 
 
 def shares(
@@ -273,17 +329,20 @@ def mosaic(
   return Figure(title, draw, (2 * columns, 2.4 * rows + 0.3))
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay(
+  image: np.ndarray, heat: np.ndarray, least: int = 160
+) -> np.ndarray:
   """An image in grey with a map over it in colours.
 
   Args:
     image: uint8 (h, w, c), with 1 or 3 channels.
     heat: (grid_h, grid_w), of any range; its largest value is the brightest.
+    least: see `rgb`.
 
   Returns:
     uint8 (h, w, 3).
   """
-  image = rgb(image)
+  image = rgb(image, least)
   h, w, _ = image.shape
   heat = cv2.resize(
     np.asarray(heat, np.float32), (w, h), interpolation=cv2.INTER_LINEAR

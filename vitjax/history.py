@@ -161,13 +161,5 @@ def differences(
   ]
 
 
-def with_defaults(given: Mapping[str, Any]) -> Mapping[str, Any]:
-  """A config with the defaults of keys that did not exist when it was made."""
-  try:
-    return config.to_dict(config.resolve(given))
-  except config.ConfigError:
-    return given
-
-
 def _text(value: Any) -> str:
   return value if isinstance(value, str) else json.dumps(value)

@@ -19,7 +19,7 @@ import numpy as np
 
 import vitjax
 from vitjax import attention, config, drawing, mistakes
-from vitjax.history import Record, differences, thin, with_defaults
+from vitjax.history import Record, differences, thin
 from vitjax.record import TIMING_FILE
 from vitjax.trained import Trained
 from vitjax.weights import npz
@@ -157,7 +157,7 @@ def config_section(records: Sequence[Record]) -> Section:
       continue
     given = [getattr(record, what) for record in known]
     if what == "config":
-      given = [with_defaults(one) for one in given]
+      given = [config.with_defaults(one) for one in given]
     rows = [[key, *x] for key, x in differences(given) if key != "command"]
     if rows:
       section.tables.append(([what, *(r.name for r in known)], rows))
