@@ -126,8 +126,7 @@ def curves(
       and values.max() > 50 * values.min()
     ):
       axes.set_yscale("log")
-      axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-      axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+      _plain_numbers(axes.yaxis)
     if len(series) > 1:
       axes.legend()
 
@@ -161,7 +160,7 @@ def trade_off(
             fillstyle="full" if on_front else "none",
           )
           axes.annotate(
-            _short(name, 24),
+            name.rstrip("/").rpartition("/")[2][:24],
             (costs[panel], quality),
             xytext=(5, 4),
             textcoords="offset points",
@@ -173,6 +172,7 @@ def trade_off(
             *zip(*front), color=color, alpha=0.6, label=_short(group, 60)
           )
       axes.set_xscale("log")
+      _plain_numbers(axes.xaxis)
       axes.set_xlabel(label)
       axes.margins(x=0.25, y=0.15)
       axes.grid(True)
@@ -372,6 +372,12 @@ def png(image: np.ndarray) -> bytes:
 def data_uri(png: bytes) -> str:
   """A PNG file as an address that holds it."""
   return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _plain_numbers(axis) -> None:
+  """Of a logarithmic axis, whose own labels are formulas."""
+  axis.set_major_formatter(lambda value, _: f"{value:g}")
+  axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _short(name: str, most: int = 28) -> str:

@@ -52,6 +52,10 @@ class Browser:
       " - document.documentElement.clientWidth"
     )
 
+  def text(self) -> str:
+    """What can be read on the page."""
+    return self.driver.execute_script("return document.body.innerText")
+
   def errors(self) -> list[str]:
     """What the console has complained about since it was last asked."""
     return [
