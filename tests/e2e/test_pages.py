@@ -31,23 +31,33 @@ def window():
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def page(tmp_path_factory, cache):
+  """A report of two runs with difficult names."""
   folder = tmp_path_factory.mktemp("runs")
   images = run_folders.make_images(folder / "images")
-  return [
+  runs = [
     run_folders.make(folder / name, images, losses=losses)
     for name, losses in (
       ("<b>one", (3, 2, 1)),
       ("a_run_whose_name_is_far_too_long_for_a_phone_" * 2, (3, 2.5, 2)),
     )
   ]
+  page = folder / "report.html"
+  names = map(str, runs)
+  launch.run(
+    "vitjax.report", *names, f"--out={page}", cache=cache
+  ).assert_done()
+  return page
+
+
+def light(color):
+  """From "rgb(0, 0, 0)" to 0, and white to 765."""
+  return sum(int(x) for x in re.findall(r"\d+", color)[:3])
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
-def test_report(window, runs, width, dark, tmp_path):
-  page = tmp_path / "report.html"
-  launch.run("vitjax.report", *map(str, runs), f"--out={page}").assert_done()
+def test_report(window, page, width, dark):
   window.open(page.as_uri(), width, dark=dark)
   assert window.overflow() <= 0
   assert not window.errors()
@@ -64,15 +74,9 @@ def test_report(window, runs, width, dark, tmp_path):
     ".map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])"
   )
   assert all(0 <= left < right <= width for left, right in sizes)
-  back, text = (
-    sum(
-      map(int, re.findall(r"\d+", run(f"return getComputedStyle({what}")))[:3]
-    )
-    for what in (
-      "document.body).backgroundColor",
-      "document.querySelector('svg text')).fill",
-    )
-  )
+  back = light(run("return getComputedStyle(document.body).backgroundColor"))
+  letters = "document.querySelector('svg text')"
+  text = light(run(f"return getComputedStyle({letters}).fill"))
   assert (back < text) == dark and abs(back - text) > 300
 
 
@@ -118,6 +122,10 @@ def upload(window, file):
   field[0].send_keys(str(file))
 
 
+def pictures(window):
+  return window.driver.find_elements("css selector", "img[src*='/file=']")
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_demo_of_a_classifier(window, width, tmp_path):
   pytest.importorskip("gradio", reason="needs the package gradio")
@@ -134,10 +142,7 @@ def test_demo_of_a_classifier(window, width, tmp_path):
         wait_for(
           lambda: all(name in window.text() for name in run_folders.CLASSES)
         )
-        images = "img[src*='/file=']"
-        wait_for(
-          lambda: len(window.driver.find_elements("css selector", images)) == 2
-        )
+        wait_for(lambda: len(pictures(window)) == 2)
       else:
         wait_for(lambda: "not an image that can be read" in window.text())
       assert window.overflow() <= 0
