@@ -213,7 +213,7 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
   """The page as Gradio's blocks."""
 
   def say(text):
-    return gradio.update(value=text, visible=bool(text))
+    return gradio.update(value=_plain(text), visible=bool(text))
 
   def show(file, texts=""):
     if not file:
@@ -247,9 +247,7 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
           )
           inputs.append(texts)
           button = gradio.Button("Compare", variant="primary")
-        message = gradio.Textbox(
-          show_label=False, interactive=False, lines=1, visible=False
-        )
+        message = gradio.Markdown(visible=False)
         label = "Texts" if model.takes_texts else "Classes"
         scores = gradio.Label(num_top_classes=top, label=label)
       with gradio.Column():

@@ -30,7 +30,7 @@ class Browser:
     self.driver = driver
 
   def open(self, address: str, width: int, *, dark: bool = False) -> None:
-    """Shows a page in a window of so many CSS pixels."""
+    """Shows a page in a window of so many CSS pixels; forgets the last."""
     command = self.driver.execute_cdp_cmd
     command(
       "Emulation.setDeviceMetricsOverride",
@@ -43,6 +43,9 @@ class Browser:
     )
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else ""}
     command("Emulation.setEmulatedMedia", {"features": [scheme]})
+    self.driver.get("about:blank")
+    for log in ("browser", "performance"):
+      self.driver.get_log(log)
     self.driver.get(address)
 
   def overflow(self) -> int:
@@ -57,7 +60,7 @@ class Browser:
     return self.driver.execute_script("return document.body.innerText")
 
   def errors(self) -> list[str]:
-    """What the console has complained about since it was last asked."""
+    """What the console has complained about since `open`."""
     return [
       entry["message"]
       for entry in self.driver.get_log("browser")
@@ -65,7 +68,7 @@ class Browser:
     ]
 
   def requests(self) -> list[str]:
-    """Addresses asked for since it was last asked; neither data nor its own."""
+    """Addresses asked for since `open`; neither data nor its own."""
     found = []
     for entry in self.driver.get_log("performance"):
       message = json.loads(entry["message"])["message"]
