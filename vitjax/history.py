@@ -73,9 +73,9 @@ def read(paths: Sequence[str | os.PathLike]) -> list[Record]:
   folders = []
   for path in map(pathlib.Path, paths):
     file = path / METRICS_FILE if path.is_dir() else path
-    if not file.is_file():
+    if not file.is_file() or file.name != METRICS_FILE:
       raise FileNotFoundError(
-        f"{file} does not exist; give run folders, which have a {METRICS_FILE}."
+        f"{path} is not a run; give run folders, which have a {METRICS_FILE}."
       )
     folders.append(file.parent)
   if len({path.resolve() for path in folders}) < len(folders):

@@ -317,8 +317,9 @@ def test_wrong_use_is_one_line(tmp_path, run):
   found = command()
   assert found.returncode == 1
   assert found.stderr == "vitjax.report: give at least one RUN.\n"
-  with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl does not exist"):
-    history.read([tmp_path])
+  for wrong in (tmp_path, tmp_path / "absent", run / "model.json"):
+    with pytest.raises(FileNotFoundError, match="is not a run; give run"):
+      history.read([wrong])
   with pytest.raises(ValueError, match="given twice"):
     history.read([run, run / "metrics.jsonl"])
 
