@@ -28,6 +28,7 @@ COLORS = (
 _INK = "#32363c"  # nothing else has this colour
 _STYLE = {
   "axes.edgecolor": _INK,
+  "axes.formatter.useoffset": False,
   "axes.labelcolor": _INK,
   "axes.prop_cycle": matplotlib.cycler(color=COLORS),
   "axes.spines.right": False,
@@ -90,6 +91,7 @@ def curves(
   series: Mapping[str, tuple[np.ndarray, np.ndarray]],
   x_label: str,
   *,
+  names: Sequence[str] = (),
   log_scale: bool = True,
 ) -> Figure:
   """Lines over each other.
@@ -98,17 +100,21 @@ def curves(
     title: of the figure.
     series: name -> (x, y). Values that are not finite leave a gap.
     x_label: of the x axis.
+    names: of all series that have a colour, here or in other figures.
     log_scale: whether values may get one, if they span more than a decade.
   """
 
   def draw(axes):
     styles = ("-", "--", ":", "-.")
-    for i, (name, (x, y)) in enumerate(series.items()):
+    order = list(dict.fromkeys([*names, *series]))
+    for name, (x, y) in series.items():
+      i = order.index(name)
       axes.plot(
         x,
         np.where(np.isfinite(y), y, np.nan),
         label=_short(name),
         linewidth=1.3,
+        color=COLORS[i % len(COLORS)],
         linestyle=styles[i // len(COLORS) % len(styles)],
         marker="o" if len(x) < 40 else None,
         markersize=3,
@@ -127,7 +133,7 @@ def curves(
     ):
       axes.set_yscale("log")
       _plain_numbers(axes.yaxis)
-    if len(series) > 1:
+    if len(order) > 1:
       axes.legend()
 
   return Figure(title, draw)
@@ -221,6 +227,7 @@ def confusion(
   shown = matrix if others else matrix[:, :-1]
   rate = shown / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
   names = [_short(name, 18) for name in names]
+  few = len(names) <= 12
 
   def draw(axes):
     axes.imshow(rate, cmap="viridis", vmin=0, vmax=1)
@@ -229,8 +236,9 @@ def confusion(
     axes.set_ylabel("true")
     if len(names) <= _SMALL:
       columns = [*names, "others"] if others else names
-      axes.set_xticks(range(len(columns)), columns, rotation=90)
-      axes.set_yticks(range(len(names)), names)
+      size = 10 if few else 7
+      axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
+      axes.set_yticks(range(len(names)), names, fontsize=size)
       for (row, column), count in np.ndenumerate(shown):
         if count:
           dark = rate[row, column] < 0.6
@@ -241,10 +249,10 @@ def confusion(
             ha="center",
             va="center",
             color="white" if dark else "black",
-            fontsize=8 if len(names) <= 12 else 6,
+            fontsize=8 if few else 5.5,
           )
 
-  side = 2.2 + min(max(len(names), 6), _SMALL) * 0.26
+  side = 2 + min(max(len(names), 6), _SMALL) * (0.26 if few else 0.16)
   return Figure(title, draw, (side, side))
 
 

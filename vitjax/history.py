@@ -24,7 +24,7 @@ class Record:
   Attributes:
     name: what tells it from the others of a report.
     path: its folder.
-    metrics: name -> curve, without `n_seen`.
+    metrics: name -> curve, without numbers of examples.
     num_seen: name of an eval -> number of its examples.
     timing: name -> curve, of `timing.jsonl`.
     config: as written, or None.
@@ -91,9 +91,10 @@ def _read(name: str, path: pathlib.Path) -> Record:
   for row in read_metrics(path / METRICS_FILE):
     step = row.pop("step")
     for key, value in row.items():
-      if key.endswith("/n_seen"):
-        seen[key.rpartition("/")[0]] = int(value)
-      else:
+      group, _, metric = key.rpartition("/")
+      if metric == "n_seen":
+        seen[group] = int(value)
+      elif not metric.startswith("n_"):
         metrics.setdefault(key, []).append((step, value))
   timing = {}
   if (path / TIMING_FILE).exists():

@@ -97,7 +97,10 @@ def curves_section(records: Sequence[Record]) -> Section:
         x, y = thin(record.metrics[name])
         series[record.name] = (x * scale, y)
     is_rate = name == "train/learning_rate"
-    figure = drawing.curves(name, series, label, log_scale=not is_rate)
+    names = [record.name for record in records]
+    figure = drawing.curves(
+      name, series, label, names=names, log_scale=not is_rate
+    )
     is_main = name in _FIRST or not name.startswith("train/")
     target = section.pictures if is_main else section.more
     target.append(Picture(f"curve_{name}", figure))
@@ -211,7 +214,11 @@ def speed_section(records: Sequence[Record]) -> Section:
   }
   if series:
     figure = drawing.curves(
-      "images per second", series, "step", log_scale=False
+      "images per second",
+      series,
+      "step",
+      names=[record.name for record in records],
+      log_scale=False,
     )
     section.pictures.append(Picture("speed", figure))
   figure = drawing.shares("where the time went", spent, "% of the time")
@@ -343,7 +350,8 @@ def _add_positions(section, key, trained: Trained) -> None:
       f"{key}_positions",
       figure,
       "Each small map is the cosine of the position embedding of one patch "
-      "with those of all. Neighbours that are alike are learned geometry.",
+      "with those of all. Neighbours that are alike say that the model knows "
+      "what is next to what.",
     )
   )
 

@@ -222,6 +222,7 @@ def test_runs_over_each_other(run, images, tmp_path):
   (other / "metrics.jsonl").write_text(text.replace("Infinity", '"inf"'))
   (other / "timing.jsonl").unlink()
   records = history.read([run, other])
+  assert [record.name for record in records] == ['<b>"run"&', "other"]
   out = tmp_path / "report.html"
   reporting.write(records, out, None, with_models=False)
   read = Reader(out.read_text(encoding="utf-8")).text
