@@ -1,5 +1,6 @@
 """What runs wrote about themselves, as curves and tables; without JAX."""
 
+import array
 import dataclasses
 import json
 import os
@@ -95,12 +96,12 @@ def _read(name: str, path: pathlib.Path) -> Record:
       if metric == "n_seen":
         seen[group] = int(value)
       elif not metric.startswith("n_"):
-        metrics.setdefault(key, []).append((step, value))
+        _append(metrics, key, step, value)
   timing = {}
   if (path / TIMING_FILE).exists():
     for row in read_metrics(path / TIMING_FILE):
       for key, value in row.items():
-        timing.setdefault(key, []).append((row["step"], value))
+        _append(timing, key, row["step"], value)
   return Record(
     name=name,
     path=path,
@@ -112,9 +113,15 @@ def _read(name: str, path: pathlib.Path) -> Record:
   )
 
 
-def _curve(points) -> Curve:
-  steps, values = zip(*points)
-  return np.array(steps, np.int64), np.array(values, np.float64)
+def _append(curves, name: str, step: int, value: float) -> None:
+  x, y = curves.setdefault(name, (array.array("q"), array.array("d")))
+  x.append(step)
+  y.append(value)
+
+
+def _curve(points: tuple[array.array, array.array]) -> Curve:
+  x, y = points
+  return np.array(x, np.int64), np.array(y, np.float64)
 
 
 def _read_json(file: pathlib.Path) -> dict[str, Any] | None:

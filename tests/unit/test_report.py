@@ -296,6 +296,15 @@ def test_curves_are_drawn_where_they_are_finite():
   drawing.curves("t", {"a": (x, np.full(3, np.nan))}, "step").png()
 
 
+def test_names_in_figures_are_no_formulas():
+  names = ["$x_1$", "<b>&", "c"]
+  matrix = np.pad(np.eye(3, dtype=int), ((0, 0), (0, 1)))
+  text = drawing.confusion("t", matrix, names, others=False).svg()
+  assert text.count(">$x_1$<") == text.count(">&lt;b&gt;&amp;<") == 2
+  curve = {name: (np.arange(3), np.arange(3.0)) for name in names}
+  assert ">$x_1$<" in drawing.curves("t", curve, "step").svg()
+
+
 def test_overlay_is_bright_where_the_map_is():
   heat = np.zeros((2, 2))
   heat[0, 1] = 1
