@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from vitjax.data import folder
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import Source, split_indices
+from vitjax.data.sources import DatasetNotPreparedError, Source, split_indices
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
 
@@ -36,7 +36,7 @@ class CaptionsSource(Source):
   def __init__(self, data: str, split: str):
     path = pathlib.Path(data.removeprefix("captions:")).expanduser()
     if path.suffix not in EXTENSIONS or not path.is_file():
-      raise ValueError(
+      raise DatasetNotPreparedError(
         f"{data!r}: {str(path)!r} is not a captions file. Give the path of a "
         f"file that ends in {', '.join(EXTENSIONS)}; see vitjax.data.captions."
       )

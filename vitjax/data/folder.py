@@ -24,7 +24,7 @@ import tensorflow as tf
 from absl import logging
 
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import Source, split_indices
+from vitjax.data.sources import DatasetNotPreparedError, Source, split_indices
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _SPLIT_FOLDERS = {
@@ -52,7 +52,7 @@ class FolderSource(Source):
     root = pathlib.Path(data.removeprefix("folder:")).expanduser()
     if not root.is_dir():
       kind = "is not a folder" if root.exists() else "does not exist"
-      raise ValueError(f"{data!r}: {str(root)!r} {kind}.")
+      raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
     layout = _split_folders(root)
     if layout:
       splits = {name: _scan(root, folder) for name, folder in layout.items()}
