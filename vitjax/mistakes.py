@@ -16,7 +16,7 @@ import numpy as np
 from vitjax import build, sharding
 from vitjax import config as config_lib
 from vitjax import step as step_lib
-from vitjax.data import pipeline, sources
+from vitjax.data import pipeline
 from vitjax.data.pp import builder
 from vitjax.evaluators import base
 from vitjax.trained import Trained
@@ -197,20 +197,22 @@ def eval_data(
 
 
 def _evaluator(trained, run, name, options) -> Evaluator:
-  section = dataclasses.replace(run.evals[name], type=__name__, options=options)
-  # All that is asked of the training data is known from the run.
-  training = sources.AbsentSource(
-    run.input.data,
-    run.input.split,
-    num_examples=0,
+  pp = builder.for_images(run.evals[name].pp)
+  preprocess = builder.build(pp)
+  subject = build.Subject(
+    data=run.input.data,
+    data_dir=run.input.data_dir,
+    batch_size=run.input.batch_size,
     num_classes=trained.metadata["model"].get("num_classes"),
+    class_names=trained.class_names,
+    loss=run.loss,
+    pixel_statistics=preprocess.pixel_statistics,
+    tokenizer=None,
   )
-  training.class_names = trained.class_names
-  normalise = builder.build(section.pp).on_device
   return build.make_evaluator(
-    section,
-    run,
-    step_lib.make_predict_fn(trained.model, normalise),
-    training,
+    name,
+    dataclasses.replace(run.evals[name], type=__name__, pp=pp, options=options),
+    subject,
+    step_lib.make_predict_fn(trained.model, preprocess.on_device),
     sharding.make_mesh(),
   )
