@@ -17,13 +17,16 @@ SOURCES = sorted(
 # A module that is not here is a command, or shared by the commands: it may
 # import everything, and no module that is here may import it.
 LAYERS = {
+  "attention": "models",
   "checkpoint": "checksums orbax_noise step_files trees",
   "checksums": "trees sharding",
   "command_line": "",
   "compare": "command_line config record",
   "config": "trees",
   "data": "command_line sharding tokenizers",
+  "drawing": "",
   "evaluators": "data losses tokenizers trees sharding",
+  "history": "config record",
   "losses": "trees",
   "metrics": "progress record trees sharding",
   "mixing": "trees",
