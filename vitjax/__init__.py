@@ -8,7 +8,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("compare", "models", "weights")
+_SUBMODULES = ("attention", "compare", "models", "weights")
 
 
 def __getattr__(name: str):

@@ -17,6 +17,7 @@ SOURCES = sorted(
 # A module that is not here is a command, or shared by the commands: it may
 # import everything, and no module that is here may import it.
 LAYERS = {
+  "attention": "models",
   "checkpoint": "checksums orbax_noise step_files trees",
   "checksums": "trees sharding",
   "command_line": "",

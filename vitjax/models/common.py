@@ -340,6 +340,8 @@ def head(
 class MAPHead(nn.Module):
   """Multi-head attention pooling with one learned query, (b, l, d) to (b, d).
 
+  Returns the weights of the attention, (b, k, 1, l), as well.
+
   Scaling Vision Transformers, https://arxiv.org/abs/2106.04560, sec. 3.2.
   The attention has no residual and no norm before it. Computed in float32.
   """
@@ -350,14 +352,16 @@ class MAPHead(nn.Module):
   layer_norm_eps: float = 1e-6
 
   @nn.compact
-  def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b d"]:
+  def __call__(
+    self, x: Float[Array, "b l d"]
+  ) -> tuple[Float[Array, "b d"], Float[Array, "b k 1 l"]]:
     b, _, d = x.shape
     probe = self.param(
       "probe", nn.initializers.xavier_uniform(), (1, 1, d), jnp.float32
     )
-    x, _ = MultiHeadDotProductAttention(
+    x, weights = MultiHeadDotProductAttention(
       self.num_heads, name="MultiHeadDotProductAttention_0"
     )(jnp.broadcast_to(probe, (b, 1, d)), x)
     y = nn.LayerNorm(self.layer_norm_eps, name="LayerNorm_0")(x)
     x = x + MlpBlock(self.mlp_dim, gelu=self.gelu, name="MlpBlock_0")(y)
-    return x[:, 0]
+    return x[:, 0], weights

@@ -471,7 +471,7 @@ class Model(nn.Module):
     elif self.pool_type == "tok":
       x = x[:, 0]
     elif self.pool_type == "map":
-      x = common.MAPHead(
+      x, out["map_head/attention"] = common.MAPHead(
         self.mlp_dim or 4 * self.width,
         self.num_heads,
         gelu=self.gelu,
