@@ -10,7 +10,7 @@ jitted with the forward pass, which then keeps no weights of attention.
 Weights of attention say where a block read from, not what decided the class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,31 @@ from vitjax.models import common
 _BLOCK = "encoder/block"
 _MAP_HEAD = "map_head/attention"
 _IMAGE = "img/"
+
+
+def maps_fn(
+  model: Any,
+) -> Callable[..., tuple[Array, Array | None]]:
+  """A compiled forward pass that keeps the maps alone.
+
+  Args:
+    model: of `vitjax.models`.
+
+  Returns:
+    A function (parameters, images) -> (`head_maps`, `rollout`); the latter is
+    None for differential attention, which has none. It raises ValueError if
+    the model has no attention.
+  """
+  tower = model.image_tower() if hasattr(model, "image_tower") else model
+  has_rollout = not getattr(tower, "differential", False)
+
+  @jax.jit
+  def maps(params, image):
+    *_, out = model.apply({"params": params}, image)
+    heads = head_maps(model, out, image.shape)
+    return heads, rollout(model, out, image.shape) if has_rollout else None
+
+  return maps
 
 
 def head_maps(

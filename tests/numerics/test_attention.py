@@ -145,6 +145,7 @@ def test_real_models_have_what_the_maps_are_made_of():
   np.testing.assert_allclose(got, slow_rollout(model, out), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_towers_show_the_image_tower():
   tower = {**TINY, "pool_type": "tok"}
   model = models.create(
