@@ -119,6 +119,7 @@ def pretrain(arg: str) -> ml_collections.ConfigDict:
 
   pp_eval = "decode|resize_small(256)|central_crop(224)|value_range(-1, 1)"
   config.evals = common.evals(data, pp_eval, every_epochs=5)
+  config.evals.update(common.fewshot(every_epochs=10))
   if arg.smoke:
     common.make_smoke(config)
   return config

@@ -156,6 +156,55 @@ def evals(data: str, pp: str, **every) -> dict[str, dict[str, Any]]:
   return sections
 
 
+def imagenet_label_sets(pp: str, **every) -> dict[str, dict[str, Any]]:
+  """ImageNet-v2, and ReaL's labels of the validation set, if they are there."""
+  common = {"pp": pp, "optional": True, **every}
+  return {
+    "v2": {
+      "data": "imagenet_v2/matched-frequency",
+      "split": "test",
+      **common,
+    },
+    "real": {
+      "data": "imagenet2012_real",
+      "split": "validation",
+      "labels": "real_label",
+      **common,
+    },
+  }
+
+
+def fewshot(res: int = 224, **every) -> dict[str, dict[str, Any]]:
+  """big_vision's few-shot evals of pre-training, of the data that is there.
+
+  The penalty is the published one, so the accuracies can be compared.
+  """
+  data = {
+    "caltech": ("caltech101", "train", "test"),
+    "cars": ("cars196", "train", "test"),
+    "cifar100": ("cifar100", "train", "test"),
+    "dtd": ("dtd", "train", "test"),
+    "pets": ("oxford_iiit_pet", "train", "test"),
+    "uc_merced": ("uc_merced", "train[:1000]", "train[1000:]"),
+    # At least 30 images of each class.
+    "imagenet": ("imagenet2012", "train[:65000]", "validation"),
+  }
+  pp = f"decode|resize({res * 8 // 7})|central_crop({res})|value_range(-1, 1)"
+  return {
+    f"fewshot_{name}": {
+      "type": "fewshot",
+      "data": data_name,
+      "train_split": train,
+      "split": test,
+      "l2": 2.0**10,
+      "pp": pp,
+      "optional": True,
+      **every,
+    }
+    for name, (data_name, train, test) in data.items()
+  }
+
+
 def big_vision_adam(
   learning_rate: float = 1e-3, weight_decay: float = 1e-4
 ) -> dict[str, Any]:
@@ -317,6 +366,8 @@ def make_smoke(config: ml_collections.ConfigDict) -> None:
   schedule = config.get("schedule", {})
   for key in [k for k in schedule if re.match("(warmup|cooldown)_", k)]:
     set_steps(schedule, key.partition("_")[0], 1)
+  for name in [name for name, x in config.evals.items() if "data" in x]:
+    del config.evals[name]  # data that is not there
   for section in config.evals.values():
     section.split = "train"
     section.pp = smaller(section.pp)

@@ -87,6 +87,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "minival": {"split": "train[99%:]", "pp": pp_eval, "every_epochs": 2},
     "val": {"split": "validation", "pp": pp_eval, "every_epochs": 2},
   }
+  if arg.data.startswith("imagenet2012"):
+    config.evals.update(common.imagenet_label_sets(pp_eval, every_epochs=10))
+    config.evals.update(common.fewshot(every_epochs=10))
   config.checkpoint = {"every_steps": 1000, "best_metric": "minival/acc@1"}
   config.report = {"every_steps": 50}
   if arg.smoke:

@@ -4,18 +4,29 @@ The commands share these: what trains a model and what evaluates it later have
 to agree on every one of them.
 """
 
+import dataclasses
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from vitjax import config as config_lib
-from vitjax import evaluators, losses, mixing, models, objectives, optim
+from vitjax import (
+  evaluators,
+  losses,
+  mixing,
+  models,
+  objectives,
+  optim,
+  tokenizers,
+)
 from vitjax.config import ConfigError, RunConfig
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.evaluators.base import EvalData
+from vitjax.evaluators.classes import Classes
 
 # Behind the name of an eval, where it is of the averaged parameters.
 EMA_SUFFIX = "_ema"
@@ -66,27 +77,12 @@ def problems(run: RunConfig) -> list[str]:
   if two_towers:
     errors += check_contrastive(run, model, preprocess)
   for name, section in run.evals.items():
-    where = f"config.evals.{name}"
-    pp = attempt(f"{where}.pp", builder.build, section.pp)
-    if preprocess and pp and pp.pixel_statistics != preprocess.pixel_statistics:
-      errors.append(
-        f"{where}.pp={section.pp!r} normalises images otherwise than "
-        f"config.input.pp={run.input.pp!r}: the model would not see what it "
-        "was trained on. End both with the same value_range or normalize."
-      )
-    evaluator = attempt(f"{where}.type", evaluators.find, section.type)
-    if evaluator is not None:
-      filled = ("self", "predict_fn", "data", *evaluators.FILLED)
-      errors += config_lib.check_call(
-        evaluator.__init__, section.options, f"evals.{name}", filled=filled
-      )
-      needs = getattr(evaluator, "two_towers", two_towers)
-      if needs != two_towers:
-        errors.append(
-          f"{where}.type={section.type!r} needs a model with "
-          f"{'two towers' if needs else 'class logits'}, and config.loss="
-          f"{run.loss!r} trains none."
-        )
+    errors += eval_problems(
+      f"evals.{name}",
+      section,
+      two_towers=two_towers,
+      pixel_statistics=preprocess and preprocess.pixel_statistics,
+    )
   best = run.checkpoint.best_metric
   known = list(run.evals)
   if run.ema.decay is not None:
@@ -95,6 +91,59 @@ def problems(run: RunConfig) -> list[str]:
     errors.append(
       f"config.checkpoint.best_metric={best!r} names no eval. Use EVAL/METRIC "
       f"with EVAL one of {', '.join(known) or '(there are none)'}."
+    )
+  elif best is not None:
+    name = best.partition("/")[0]
+    section = run.evals.get(name) or run.evals[name.removesuffix(EMA_SUFFIX)]
+    if section.optional:
+      errors.append(
+        f"config.checkpoint.best_metric={best!r} is of an eval that is left "
+        "out if its data is not there. Set its optional=False."
+      )
+  return errors
+
+
+def eval_problems(
+  path: str,
+  section: config_lib.Eval,
+  *,
+  two_towers: bool,
+  pixel_statistics: Mapping[str, Any] | None,
+) -> list[str]:
+  """What is wrong with one eval of a model.
+
+  Args:
+    path: of the section, for the messages.
+    section: the eval.
+    two_towers: whether the model has two.
+    pixel_statistics: what the model was trained on, see `pp.builder`; None if
+      that is not known.
+  """
+  errors: list[str] = []
+  try:
+    preprocess = builder.build(section.pp)
+  except ValueError as e:
+    errors.append(f"config.{path}.pp: {e}")
+  else:
+    if pixel_statistics not in (None, preprocess.pixel_statistics):
+      errors.append(
+        f"config.{path}.pp={section.pp!r} normalises images otherwise than "
+        "those of training were: the model would not see what it was trained "
+        "on. End it with the value_range or normalize of training."
+      )
+  try:
+    evaluator = evaluators.find(section.type)
+  except ValueError as e:
+    return [*errors, f"config.{path}.type: {e}"]
+  filled = ("self", "predict_fn", "data", *evaluators.FILLED)
+  errors += config_lib.check_call(
+    evaluator.__init__, section.options, path, filled=filled
+  )
+  needs = getattr(evaluator, "two_towers", two_towers)
+  if needs != two_towers:
+    errors.append(
+      f"config.{path}.type={section.type!r} needs a model with "
+      f"{'two towers' if needs else 'class logits'}, and this one has none."
     )
   return errors
 
@@ -214,10 +263,13 @@ def describe_model(
 ) -> dict[str, Any]:
   """What it takes to use the parameters, as plain data for `model.json`.
 
-  The preprocessing is that of the first eval: how images are meant to be
-  seen after training. The tokenizer is that of training.
+  The preprocessing is that of the first eval on the data of training: how
+  images are meant to be seen afterwards. The tokenizer is that of training.
   """
-  first = next(iter(run.evals.values()), run.input)
+  first = next(
+    filter(functools.partial(_is_own, run), run.evals.values()), None
+  )
+  first = first or next(iter(run.evals.values()), run.input)
   metadata = {
     "model": {**_head(num_classes), **run.model},
     "image_size": list(image_shape[1:3]),
@@ -233,51 +285,108 @@ def describe_model(
   return metadata
 
 
+def _is_own(run: RunConfig, section: config_lib.Eval) -> bool:
+  """Whether an eval is of what is trained: its data, and its classes."""
+  own_classes = getattr(evaluators.find(section.type), "own_classes", False)
+  return section.data in (None, run.input.data) and not own_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """What evaluators have to know of a model, and what evals leave out.
+
+  Attributes:
+    data: what it was trained on, if known.
+    data_dir: where TFDS looks for it.
+    batch_size: of evals that do not say.
+    num_classes: of its head; None without classes.
+    class_names: of the head, if known.
+    loss: of training, by name.
+    pixel_statistics: how images are normalised for it, see `pp.builder`.
+    tokenizer: of its texts, if it reads texts.
+  """
+
+  data: str | None
+  data_dir: str | None
+  batch_size: int
+  num_classes: int | None
+  class_names: tuple[str, ...] | None
+  loss: str
+  pixel_statistics: Mapping[str, Any]
+  tokenizer: tokenizers.Tokenizer | None
+
+
+def subject(run: RunConfig, source: sources.Source) -> Subject:
+  """The model of a run, whose training data is `source`."""
+  preprocess = builder.build(run.input.pp)
+  return Subject(
+    data=run.input.data,
+    data_dir=run.input.data_dir,
+    batch_size=run.input.batch_size,
+    num_classes=number_of_classes(run, source),
+    class_names=source.class_names,
+    loss=run.loss,
+    pixel_statistics=preprocess.pixel_statistics,
+    tokenizer=preprocess.tokenize and preprocess.tokenize.tokenizer,
+  )
+
+
 def make_evaluator(
+  name: str,
   section: config_lib.Eval,
-  run: RunConfig,
+  model: Subject,
   predict_fn,
-  source: sources.Source,
   mesh: jax.sharding.Mesh,
 ):
   """The evaluator of one section of `config.evals`.
 
-  What the section leaves out is taken from `config.input`.
+  Args:
+    name: of the section, for messages.
+    section: what it leaves out is taken from `model`.
+    model: what is evaluated.
+    predict_fn: of it, see `step.make_predict_fn`.
+    mesh: whose devices compute.
 
   Raises:
-    ConfigError: if the eval set has more classes than the model.
+    ConfigError: if the options do not go with the data or the model.
+    DatasetNotPreparedError: if the data is not there.
   """
-  same = section.data in (None, run.input.data)
-  eval_source = sources.open_source(
-    section.data or run.input.data,
-    section.split,
-    data_dir=section.data_dir or run.input.data_dir,
-    class_names=source.class_names if same else None,
-  )
-  num_classes = number_of_classes(run, source)
-  if num_classes and (eval_source.num_classes or 0) > num_classes:
-    raise ConfigError(
-      f"{eval_source.data} has {eval_source.num_classes} classes, but the "
-      f"model only {num_classes}: set config.num_classes, or evaluate on other "
-      "data."
-    )
-  # Any multiple of the number of devices will do: metrics do not depend on it.
-  batch_size = section.batch_size or run.input.batch_size
-  batch_size += -batch_size % mesh.size
   evaluator = evaluators.find(section.type)
-  tokenize = builder.build(run.input.pp).tokenize
-  filled = {
-    "loss": run.loss,
-    "tokenizer": tokenize and tokenize.tokenizer,
-  }
+  data = section.data or model.data
+  # Files of classes get the ids of the model, also if some are lacking.
+  named = data == model.data or data.startswith(("folder:", "labels:"))
+  own_classes = getattr(evaluator, "own_classes", False)
+  open_split = functools.partial(
+    sources.open_source,
+    data,
+    data_dir=section.data_dir or model.data_dir,
+    class_names=model.class_names if named and not own_classes else None,
+  )
+  # Any multiple of the number of devices will do: metrics do not depend on it.
+  batch_size = section.batch_size or model.batch_size
+  batch_size += -batch_size % mesh.size
+  filled = {"loss": model.loss, "tokenizer": model.tokenizer}
+  if model.num_classes is not None:
+    known = (model.data, model.num_classes, model.class_names)
+    filled["classes"] = Classes(*known)
   wanted = inspect.signature(evaluator.__init__).parameters
-  preprocess = builder.build(section.pp, class_names=eval_source.class_names)
+  lacking = [k for k in evaluators.FILLED if k in wanted and not filled.get(k)]
+  if lacking:
+    raise ConfigError(
+      f"config.evals.{name}: the model has no {lacking[0]}, which "
+      f"type={section.type!r} needs."
+    )
+  filled = {k: v for k, v in filled.items() if k in wanted}
   try:
+    source = open_split(section.split)
+    preprocess = builder.build(section.pp, class_names=source.class_names)
     return evaluator(
       predict_fn,
-      EvalData(eval_source, preprocess, batch_size, mesh),
-      **{name: x for name, x in filled.items() if name in wanted},
+      EvalData(source, preprocess, batch_size, mesh, open_split),
+      **filled,
       **section.options,
     )
+  except sources.DatasetNotPreparedError:
+    raise
   except ValueError as e:
-    raise ConfigError(f"config.evals, type {section.type!r}: {e}") from e
+    raise ConfigError(f"config.evals.{name}: {e}") from e

@@ -1,9 +1,10 @@
-"""What the commands have in common: how their flags are parsed."""
+"""What the commands have in common: their flags and what they log."""
 
+import logging as std_logging
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -29,3 +30,17 @@ def show_help(argv: list[str]) -> None:
   """Prints what `--help` asks for, and ends with code 0."""
   if {"--help", "-h", "-help"} & {*argv[1:]}:
     app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+
+
+def set_up_logging() -> None:
+  """Plain lines of ours on stderr; other packages only when they warn."""
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(std_logging.Formatter("%(message)s"))
+  package = str(pathlib.Path(__file__).parent)
+  handler.addFilter(
+    lambda record: (
+      record.levelno >= std_logging.WARNING
+      or record.pathname.startswith(package)
+    )
+  )

@@ -213,6 +213,8 @@ class _Curves:
       for name, value in row.items():
         if name.endswith("/n_seen"):
           self.num_seen[name] = value
+        elif name.endswith(("/l2", "_l2")):
+          continue  # what a probe chose is not how good it is
         elif name == "train/loss" or not name.startswith(("train/", "step")):
           self.metrics.setdefault(name, {})[row["step"]] = value
     self.config = self.batch_size = None

@@ -158,6 +158,7 @@ class Eval:
   batch_size: int | None = None
   pp: str
   every: Duration | None = None  # and always at the end
+  optional: bool = False  # left out, with a warning, if its data is not there
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -285,6 +286,28 @@ def resolve(
   return run
 
 
+def resolve_evals(evals: Mapping[str, Any], **defaults: Any) -> dict[str, Eval]:
+  """Checks sections of `config.evals` on their own.
+
+  Args:
+    evals: the sections by name.
+    **defaults: of keys that a section leaves out.
+
+  Raises:
+    ConfigError: as `resolve`.
+  """
+  errors: list[str] = []
+  sections = {}
+  for name, given in evals.items():
+    if isinstance(given, Mapping):
+      given = {**defaults, **given}
+      sections[str(name)] = _section(Eval, given, f"evals.{name}.", errors)
+    else:
+      errors.append(f"config.evals.{name}={given!r} has to be a section.")
+  fail_on(errors)
+  return sections
+
+
 def fail_on(errors: Sequence[str]) -> None:
   """Raises one ConfigError with all `errors`, if there are any."""
   if errors:
@@ -341,7 +364,8 @@ def to_dict(run: RunConfig) -> dict[str, Any]:
           result[f"{f.name}_{value.unit}"] = value.value
         elif value is not None or not _has_duration(f.type):
           result[f.name] = plain(value)
-      return {**result, **result.pop("options", {})}
+      options = result.pop("options", {})
+      return {**result, **options}
     if isinstance(x, Mapping):
       return {k: plain(v) for k, v in x.items()}
     if isinstance(x, tuple | list):
@@ -387,7 +411,9 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
   for key, value in given.items():
     where = f"{path}{key}"
     if key not in keys:
-      if is_eval:
+      if is_eval and key == "options" and isinstance(value, Mapping):
+        options |= value  # as older files have them
+      elif is_eval:
         options[key] = value
       else:
         errors.append(_unknown(where, key, keys))

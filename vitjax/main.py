@@ -13,7 +13,6 @@ they find each other, elsewhere by --coordinator_address, --num_processes and
 """
 
 import hashlib
-import logging as std_logging
 import pathlib
 import re
 import sys
@@ -22,7 +21,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vitjax import config, config_flag
+from vitjax import command_line, config, config_flag
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
@@ -67,7 +66,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
   """Resolves the config, names the run folder, and trains."""
   del argv
-  set_up_logging()
+  command_line.set_up_logging()
   overrides = config_flags.get_override_values(flags.FLAGS["config"])
   config_path = config_flags.get_config_filename(flags.FLAGS["config"])
   workdir = pathlib.Path(
@@ -144,20 +143,6 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   print(f"vitjax.main: {reason}{where}", file=sys.stderr, flush=True)
   distributed.end_all(reason, code=1)
   sys.exit(1)
-
-
-def set_up_logging() -> None:
-  """Plain lines of ours on stderr; other packages only when they warn."""
-  logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
-  handler.setFormatter(std_logging.Formatter("%(message)s"))
-  package = str(pathlib.Path(__file__).parent)
-  handler.addFilter(
-    lambda record: (
-      record.levelno >= std_logging.WARNING
-      or record.pathname.startswith(package)
-    )
-  )
 
 
 if __name__ == "__main__":

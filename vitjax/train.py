@@ -132,10 +132,7 @@ def train_and_evaluate(
     predict = step_lib.make_predict_fn(
       model, preprocess.on_device, parts.objective.inputs
     )
-    evals = {
-      name: build.make_evaluator(section, run, predict, source, mesh)
-      for name, section in run.evals.items()
-    }
+    evals = make_evaluators(run, source, predict, mesh)
     feed = stack.enter_context(
       device.to_device(
         pipeline.train_batches(
@@ -272,6 +269,20 @@ def train_and_evaluate(
     for title, file in FILES.items():
       logging.info("%s: %s", title, workdir / file)
   return results
+
+
+def make_evaluators(run: RunConfig, source, predict, mesh) -> dict:
+  """Name -> evaluator; without the optional ones whose data is not there."""
+  model, evals = build.subject(run, source), {}
+  for name, section in run.evals.items():
+    try:
+      evals[name] = build.make_evaluator(name, section, model, predict, mesh)
+    except sources.DatasetNotPreparedError as e:
+      if not section.optional:
+        raise
+      reason = str(e).splitlines()[0]
+      logging.warning("config.evals.%s is left out: %s", name, reason)
+  return evals
 
 
 def items_of(state: step_lib.TrainState) -> dict:

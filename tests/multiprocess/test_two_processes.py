@@ -92,6 +92,30 @@ def test_any_split_of_the_work_trains_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("count", "devices"), [(2, 1), (1, 8)])
+def test_any_split_of_the_work_evaluates_the_same(
+  tmp_path, cache, count, devices
+):
+  # A finished run is evaluated once more: with the same parameters.
+  command = processes.command(tmp_path, option="evaluators")
+  launch.run(*command, cache=cache).assert_done()
+  last = metrics.read_metrics(tmp_path)[-1]
+  if count == 1:
+    end = launch.run(*command, cache=cache, devices=devices).assert_done()
+  else:
+    end, other = processes.run(command, count, cache=cache)
+    end.assert_done()
+    other.assert_done()
+  (line,) = re.findall("^step 40 · (.*)$", end.text, re.MULTILINE)
+  found = dict(part.rsplit(" ", 1) for part in line.split(" · "))
+  assert {"few/5shot", "near/20nn", "probe/acc@1", "test/ece"} <= {*found}
+  for name, value in found.items():
+    value = float(value.replace(",", ""))
+    assert value == pytest.approx(last[name], abs=6e-5), name
+  assert found["test/n_seen"] == found["few/n_seen"] == "360"
+
+
+@pytest.mark.slow
 def test_told_to_stop_both_stop_and_one_goes_on_elsewhere(
   tmp_path, cache, one_process
 ):

@@ -6,7 +6,11 @@ from tests.e2e import tiny
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-  """The config of the run. With the option "fsdp" the weights are split."""
+  """The config of the run.
+
+  With the option "fsdp" the weights are split, and with "evaluators" all that
+  do without texts take part.
+  """
   config = tiny.get_config()
   config.total_steps = 40
   config.optim.mu_dtype = None
@@ -16,4 +20,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg == "fsdp":
     config.mesh = {"data": 1, "fsdp": -1}
     config.sharding = [(".*/Dense_[01]/kernel", (None, "fsdp"))]
+  if arg == "evaluators":
+    features = {
+      "split": "test",
+      "train_split": "train",
+      "pp": "value_range(-1, 1)",
+    }
+    config.evals = {
+      "test": {**config.evals.test, "calibration": True},
+      "few": {**features, "type": "fewshot", "shots": (1, 5)},
+      "near": {**features, "type": "knn"},
+      "probe": {**features, "type": "linear_probe", "l2": (0.01, 1.0)},
+    }
+    config.checkpoint.best_metric = None
   return config

@@ -118,7 +118,8 @@ def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
   )
   source = sources.open_source(run.input.data, "train")
   with pytest.raises(config.ConfigError, match="digits has 10 classes"):
-    build.make_evaluator(run.evals["v"], run, predict, source, mesh_of(1))
+    model = build.subject(run, source)
+    build.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan])

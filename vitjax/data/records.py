@@ -82,9 +82,10 @@ class TfdsSource(Source):
       if num_bytes <= _KEEP_BYTES:
         self._kept = self._empty(self.num_examples)
         self._is_kept = np.zeros(self.num_examples, bool)
-    if "label" in self._label_keys:
-      self.num_classes = info.features["label"].num_classes
-      self.class_names = tuple(info.features["label"].names)
+    classes = _classes(info.features)
+    if classes is not None:
+      self.num_classes = classes.num_classes
+      self.class_names = tuple(classes.names)
     self._ends = np.cumsum(takes)
     # Added to the number of an example, gives its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
@@ -194,6 +195,19 @@ def _image_key(data: str, features: tfds.features.FeaturesDict) -> str:
       f"Its features: {', '.join(features)}."
     )
   return keys[0]
+
+
+def _classes(
+  features: tfds.features.FeaturesDict,
+) -> tfds.features.ClassLabel | None:
+  """The classes of "label", or of all labels if they agree, as in ReaL."""
+  if "label" in features:
+    found = [features["label"]]
+  else:
+    found = [getattr(x, "feature", x) for x in features.values()]
+  found = [x for x in found if isinstance(x, tfds.features.ClassLabel)]
+  alike = all(x.names == found[0].names for x in found)
+  return found[0] if found and alike else None
 
 
 def _caption_key(features: tfds.features.FeaturesDict) -> str | None:

@@ -10,7 +10,8 @@ that its signature names; they are written into the eval's own section of the
 config. Options called as in `FILLED` get their value from the run instead.
 
 A class attribute `two_towers` says whether `predict_fn` has to be of a model
-with two towers, or must not be; without it, either will do.
+with two towers, or must not be; without it, either will do. `own_classes` says
+that labels are only compared with each other, never with the model's classes.
 """
 
 import difflib
@@ -18,12 +19,16 @@ import importlib
 
 _EVALUATORS = {
   "classification": "vitjax.evaluators.classification",
+  "fewshot": "vitjax.evaluators.fewshot",
+  "knn": "vitjax.evaluators.knn",
+  "linear_probe": "vitjax.evaluators.linear_probe",
   "retrieval": "vitjax.evaluators.retrieval",
   "zeroshot": "vitjax.evaluators.zeroshot",
 }
 
-# The loss of training by name, and the tokenizer of its texts.
-FILLED = ("loss", "tokenizer")
+# The classes of the model, the loss of training by name, and the tokenizer of
+# its texts.
+FILLED = ("classes", "loss", "tokenizer")
 
 
 def find(name: str) -> type:

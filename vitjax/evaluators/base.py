@@ -7,7 +7,8 @@ the host, in float64.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vitjax import sharding
-from vitjax.data import device, pipeline
+from vitjax.data import device, pipeline, sources
+from vitjax.data.pp import builder
 
 Params = Mapping[str, Any]
 
@@ -24,10 +26,35 @@ Params = Mapping[str, Any]
 class EvalData:
   """An eval set, how to read it, and where its batches go."""
 
-  source: Any  # vitjax.data.sources.Source
-  preprocess: Any  # vitjax.data.pp.builder.Preprocess
+  source: sources.Source
+  preprocess: builder.Preprocess
   batch_size: int
   mesh: Mesh
+  open_split: Callable[[str], sources.Source] | None = None
+
+  def of_split(self, split: str) -> "EvalData":
+    """Another split of the same data set, read in the same way.
+
+    Raises:
+      ValueError: if there is no such split, or it is this one.
+    """
+    if self.open_split is None:
+      raise ValueError(f"{self.source.data!r} has no other splits.")
+    source = self.open_split(split)
+    if source.fingerprint == self.source.fingerprint:
+      raise ValueError(
+        f"split {split!r} of {source.data!r} is to be learned from, but it is "
+        "what is evaluated. Give two splits that have no example in common."
+      )
+    return dataclasses.replace(self, source=source)
+
+  def with_ops(self, ops: str) -> "EvalData":
+    """The same set with more ops behind those of its preprocessing."""
+    spec = f"{self.preprocess.spec}|{ops}" if self.preprocess.spec else ops
+    names = self.source.class_names
+    return dataclasses.replace(
+      self, preprocess=builder.build(spec, class_names=names)
+    )
 
   def batches(self):
     """Batches on the device, the last one padded; see `pipeline`."""
@@ -104,23 +131,28 @@ class Collected:
     Raises:
       RuntimeError: if not every example was seen exactly once.
     """
-    parts: list[dict[str, np.ndarray]] = []
-    pending = None
+    total: dict[str, np.ndarray] = {}
+    n_seen, pending = 0, None
+
+    def keep(rows, mask):
+      nonlocal n_seen
+      start, n_seen = n_seen, n_seen + int(mask.sum())
+      for name, x in rows.items():
+        if name not in total:
+          shape = (self.data.source.num_examples, *x.shape[1:])
+          total[name] = np.empty(shape, x.dtype)
+        # What is too much is noticed below.
+        total[name][start:n_seen] = x[mask][: len(total[name]) - start]
+
     for batch in self.data.batches():
       rows = self._fn(params, batch)
       if pending is not None:  # fetch one batch late: the device stays busy
-        parts.append(_unmasked(*jax.device_get(pending)))
+        keep(*jax.device_get(pending))
       pending = rows
     if pending is not None:
-      parts.append(_unmasked(*jax.device_get(pending)))
-    names = parts[0] if parts else {}
-    total = {n: np.concatenate([part[n] for part in parts]) for n in names}
-    _check_seen(self.data.source, len(next(iter(total.values()), ())))
+      keep(*jax.device_get(pending))
+    _check_seen(self.data.source, n_seen)
     return total
-
-
-def _unmasked(rows: Mapping[str, np.ndarray], mask: np.ndarray):
-  return {name: x[mask] for name, x in rows.items()}
 
 
 def _check_seen(source: Any, n_seen: float) -> None:
@@ -136,3 +168,37 @@ def _check_seen(source: Any, n_seen: float) -> None:
 def _add(total: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
   for name, value in jax.device_get(sums).items():
     total[name] = total.get(name, 0.0) + np.float64(value)
+
+
+def number_of_classes(source: sources.Source) -> int:
+  """Of a labelled data set.
+
+  Raises:
+    ValueError: if it is none.
+  """
+  if source.num_classes is None:
+    raise ValueError(f"{source.data!r} has no class labels.")
+  return source.num_classes
+
+
+def lines(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+  """Texts as they are, or those in a text file, one on each line.
+
+  Raises:
+    ValueError: if the file cannot be read, or has an empty line.
+  """
+  if not isinstance(given, str):
+    return given and tuple(given)
+  try:
+    text = pathlib.Path(given).expanduser().read_text(encoding="utf-8-sig")
+  except (OSError, UnicodeDecodeError) as e:
+    reason = getattr(e, "strerror", None) or "it is no UTF-8 text"
+    raise ValueError(
+      f"{given!r} cannot be read ({reason}). Give a list, or the path of a "
+      "text file with one entry on each line."
+    ) from None
+  found = tuple(line.strip() for line in text.rstrip().splitlines())
+  if not all(found):
+    at = found.index("") + 1 if found else 1
+    raise ValueError(f"{given!r}: line {at} is empty.")
+  return found

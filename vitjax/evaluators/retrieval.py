@@ -59,6 +59,11 @@ class Evaluator:
     """
 
     def embed(params, batch):
+      if "text" not in batch:
+        raise ValueError(
+          "retrieval needs texts: end the eval's pp with an op such as "
+          "tokenize(..., inkey='captions', num_texts=5)."
+        )
       text = batch["text"]
       several = text.ndim == 3
       mask = batch["text_mask"] if several else batch["mask"][:, None]

@@ -37,8 +37,8 @@ class Evaluator:
     data: base.EvalData,
     *,
     tokenizer: tokenizers.Tokenizer,
-    class_names: Sequence[str] | None = None,
-    templates: Sequence[str] = TEMPLATES,
+    class_names: str | Sequence[str] | None = None,
+    templates: str | Sequence[str] = TEMPLATES,
   ):
     """See `evaluators`.
 
@@ -46,14 +46,16 @@ class Evaluator:
       predict_fn: of a model with two towers, see `step.make_predict_fn`.
       data: examples with an int `label`.
       tokenizer: that of training.
-      class_names: by label; None for those of the data set.
-      templates: each with one {} for the name.
+      class_names: by label, or a text file with one on each line; None for
+        those of the data set.
+      templates: each with one {} for the name; or a file of them.
 
     Raises:
-      ValueError: if there is not one name for each class, or a template has
-        no place for it.
+      ValueError: if there is not one name for each class, a template has no
+        place for it, or a file cannot be read.
     """
-    names = class_names or data.source.class_names or ()
+    names = base.lines(class_names) or data.source.class_names or ()
+    templates = base.lines(templates) or ()
     classes = data.source.num_classes
     if not names or len(names) != (classes or len(names)):
       raise ValueError(

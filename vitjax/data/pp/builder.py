@@ -224,6 +224,26 @@ def for_images(pp: str) -> str:
   )
 
 
+def with_vocab(pp: str, vocab: str) -> str:
+  """A preprocessing string whose tokenizer reads the file `vocab`.
+
+  Raises:
+    ValueError: if the string is not such an expression.
+  """
+  text = pp.replace("\n", " ").strip()
+  if "tokenize" not in text:
+    return pp
+  nodes = _split(_parse(text))
+  for node in nodes:
+    if ast.unparse(getattr(node, "func", node)) == "tokenize":
+      path = ast.Constant(vocab)
+      node.args[1:2] = [path] * bool(node.args[1:])
+      for keyword in node.keywords:
+        if keyword.arg == "vocab":
+          keyword.value = path
+  return "|".join(map(ast.unparse, nodes))
+
+
 def _parse(text: str) -> ast.expr:
   try:
     return ast.parse(text, mode="eval").body

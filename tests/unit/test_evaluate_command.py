@@ -1,0 +1,315 @@
+"""Evaluating what was trained: its evals, other data, and what is refused."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitjax
+from vitjax import (
+  build,
+  config,
+  evaluation,
+  models,
+  sharding,
+  train,
+  weights,
+)
+from vitjax.config import ConfigError
+from vitjax.data import sources
+from vitjax.data.pp import builder
+
+NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
+MODEL = {
+  "name": "vit",
+  "width": 16,
+  "depth": 1,
+  "num_heads": 2,
+  "patch_size": 8,
+  "pool_type": "gap",
+  "num_classes": len(NAMES),
+}
+METADATA = {
+  "model": MODEL,
+  "image_size": [16, 16],
+  "channels": 3,
+  "preprocess": "decode|resize(16)|value_range(-1, 1)",
+  "class_names": list(NAMES),
+  "data": "folder:/where/it/was/trained",
+  "loss": "softmax_xent",
+}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+  """An exported model that knows nothing, but tells images apart."""
+  model = models.create(**MODEL)
+  image = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(np.float32), shapes
+  )
+  for name in ("kernel", "bias"):  # what an image is decides
+    params["embedding"][name] *= 20 if name == "kernel" else 0
+    params["head"][name] *= name == "kernel"
+  params["Transformer"]["encoder_norm"]["bias"] *= 0
+  file = tmp_path_factory.mktemp("model") / "x.npz"
+  weights.save(file, params, model, metadata=METADATA)
+  return file
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+  """Train and val of four of the classes, in another order."""
+  folder = tmp_path_factory.mktemp("pictures")
+  rng = np.random.default_rng(1)
+  for split, count in (("train", 9), ("val", 5)):
+    for name in ("fox", "bee 10", "ant", "dog"):
+      (folder / split / name).mkdir(parents=True)
+      for i in range(count):
+        shades = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        pixels = shades.repeat(5, axis=0).repeat(4, axis=1)
+        Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+  return folder
+
+
+def metrics_of(*args, **options):
+  return {r.name: r.metrics for r in evaluation.evaluate(*args, **options)}
+
+
+def test_other_data_and_any_batch_size(file, pictures):
+  """Classes have the model's ids; predictions are among all or some."""
+  section = {"data": f"folder:{pictures}", "split": "val"}
+  evals = {
+    "all": section,
+    "some": {**section, "among": "present", "batch_size": 8},
+    "named": {**section, "among": ["fox", "dog", "bee 10", "ant"]},
+  }
+  got = metrics_of(file, evals, batch_size=7)
+  model = vitjax.load(file)
+  paths = sorted((pictures / "val").glob("*/*.png"))
+  logits = model.predict(np.stack([model.prepare(path) for path in paths]))
+  label = np.array([NAMES.index(path.parent.name) for path in paths])
+  p = np.exp(logits - logits.max(axis=1, keepdims=True))
+  p /= p.sum(axis=1, keepdims=True)
+  loss = -np.log(p[np.arange(20), label]).mean()
+  assert got["all"]["loss"] == pytest.approx(loss, rel=1e-4)
+  assert got["all"]["acc@1"] == (logits.argmax(axis=1) == label).mean()
+  known = np.unique(label)
+  guess = known[logits[:, known].argmax(axis=1)]
+  assert got["some"]["acc@1"] == (guess == label).mean() > 0
+  assert got["some"]["loss"] < got["all"]["loss"]
+  assert got["named"] == got["some"]
+  assert got["all"]["n_seen"] == 20
+  again = metrics_of(file, {"all": section}, batch_size=64)["all"]
+  assert again == pytest.approx(got["all"], rel=1e-6)
+
+
+def test_evaluators_with_classes_of_their_own(file, pictures):
+  """A data set that the model's classes have nothing to do with."""
+  (pictures / "train" / "zebra").mkdir()
+  for i in range(9):
+    Image.new("RGB", (20, 20), (i, i, i)).save(
+      pictures / "train" / "zebra" / f"{i}.png"
+    )
+  try:
+    section = {"data": f"folder:{pictures}", "split": "val"}
+    got = metrics_of(
+      file, {"k": {**section, "type": "knn", "train_split": "train", "k": 3}}
+    )
+    assert got["k"]["n_train"] == 45 and 0 < got["k"]["3nn"] < 1
+    section["split"] = "train"
+    with pytest.raises(ConfigError, match="'train' has class folders or lab"):
+      metrics_of(file, {"all": section})
+  finally:
+    for path in (pictures / "train" / "zebra").iterdir():
+      path.unlink()
+    (pictures / "train" / "zebra").rmdir()
+
+
+@pytest.mark.parametrize(
+  ("evals", "message"),
+  [
+    (None, "no evals of its own, for it is no run folder: say which"),
+    (["test"], "'test' is not an eval of the model. It has: none"),
+    ({"t": {}}, "config.evals.t.split is missing"),
+    ({"t": 1}, "config.evals.t=1 has to be a section"),
+    ({"t": {"split": "val", "amog": 1}}, "evals.t.amog is not a key. Did you"),
+    ({"t": {"split": "val", "pp": "decode"}}, "normalises images otherwise"),
+    ({"t": {"split": "val", "type": "zeroshot"}}, "with two towers, and this"),
+    (
+      {"t": {"data": "digits", "split": "test"}},
+      r"config.evals.t: digits has 10 classes, but the model only 7",
+    ),
+    (
+      {"t": {"data": "fake:9,16x16x3,4", "split": "test"}},
+      r"4 of the 4 classes of 'fake:9,16x16x3,4' cannot be found among the 7",
+    ),
+  ],
+)
+def test_what_cannot_be_run_is_refused(file, evals, message):
+  with pytest.raises(ConfigError, match=message):
+    metrics_of(file, evals)
+
+
+def test_a_failure_does_not_stop_the_others(file, pictures):
+  section = {"data": f"folder:{pictures}", "split": "val"}
+  bad = pictures / "val" / "fox" / "bad.png"
+  evals = {
+    "gone": {"data": "folder:/no/such/folder", "split": "val"},
+    "bad": {**section},
+    "size": {"data": "fake:90,8x8x3,7", "split": "val", "same_classes": True}
+    | {"pp": "value_range(-1, 1)"},
+    "good": {**section, "split": "train"},
+  }
+  bad.write_bytes(b"no image")
+  try:
+    results = {r.name: r for r in evaluation.evaluate(file, evals)}
+  finally:
+    bad.unlink()
+  assert results["gone"].absent.endswith("'/no/such/folder' does not exist.")
+  assert "fox/bad.png" in results["bad"].error
+  assert "images of 8x8x3 do not fit the model, which takes 16x16x3" in (
+    results["size"].error
+  )
+  assert results["good"].metrics["n_seen"] == 36
+  table = evaluation.to_table(results.values()).splitlines()
+  assert table[1].split()[:2] == ["gone", "folder:/no/such/folder"]
+  assert table[-1].split()[0] == "loss" and table[-1].endswith("  36")
+  rows = [json.loads(evaluation.to_json(r)) for r in results.values()]
+  assert [sorted(row)[0] for row in rows] == ["absent", "data", "data", "data"]
+  assert "error" in rows[1] and rows[3]["metrics"]["n_seen"] == 36
+
+
+def test_how_evals_are_written(tmp_path):
+  parse = evaluation.parse_evals
+  assert parse(None) is None
+  assert parse("test, val") == ["test", "val"]
+  want = {"t": {"split": "train[:10%]", "k": [1, 20]}}
+  for text in ('{t: {split: "train[:10%]", k: [1, 20]}}', json.dumps(want)):
+    assert parse(text) == want
+    (tmp_path / "evals.yaml").write_text(text)
+    assert parse(str(tmp_path / "evals.yaml")) == want
+  for text, message in (
+    (
+      "{t: {split: train[:10%]}}",
+      r"not YAML in line 1, column .* Quote values",
+    ),
+    ("{}", "has to be sections by name"),
+    ("/no/such/file.json", "--evals=/no/such/file.json cannot be read"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      parse(text)
+
+
+@pytest.mark.slow
+def test_the_command(file, pictures, tmp_path):
+  def run(*flags):
+    command = [sys.executable, "-m", "vitjax.evaluate", f"--model={file}"]
+    return subprocess.run(
+      [*command, *flags], capture_output=True, text=True, check=False
+    )
+
+  evals = (
+    f'--evals={{here: {{data: "folder:{pictures}", split: val}}, '
+    "gone: {data: cifar10, split: test}}"
+  )
+  out = tmp_path / "out.jsonl"
+  folder = f"--data_dir={tmp_path}"
+  done = run(evals, folder, "--json", f"--out={out}")
+  assert done.returncode == 0, done.stderr
+  assert out.read_text() == done.stdout
+  here, gone = map(json.loads, done.stdout.splitlines())
+  assert here["metrics"]["n_seen"] == 20 and "not prepared" in gone["absent"]
+  strict = run(evals, folder, "--strict")
+  assert strict.returncode == 1
+  assert "acc@1" in strict.stdout
+  assert strict.stderr.splitlines()[-1].startswith(
+    "vitjax.evaluate: gone: Data"
+  )
+  for flag in ("--evals=test", f"--out={tmp_path}/no/x", "--step=best", "more"):
+    wrong = run(flag)
+    assert wrong.returncode == 1 and not wrong.stdout
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stderr.splitlines()[-1].startswith("vitjax.evaluate: ")
+
+
+def test_the_preprocessing_of_a_model_is_that_of_its_own_data():
+  """Evals come in alphabetical order; the first may be of something else."""
+  section = {"split": "test", "pp": "resize(7)|value_range(-1, 1)"}
+  given = {
+    "few": {**section, "type": "fewshot", "train_split": "train"},
+    "other": {**section, "data": "fake:9,16x16x3,4"},
+    "val": {**section, "pp": "resize(8)|value_range(-1, 1)"},
+  }
+  run = config.resolve(
+    {
+      "total_steps": 1,
+      "input": {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"},
+      "model": {"name": "vit"},
+      "optim": {"name": "adam", "learning_rate": 0.1},
+      "evals": given,
+    },
+    build.problems,
+  )
+  source = sources.open_source("digits", "train")
+  described = build.describe_model(run, 10, source, (8, 8, 8, 1))
+  assert described["preprocess"] == given["val"]["pp"]
+
+
+def test_optional_evals(caplog):
+  """Without their data they are left out, and cannot choose a checkpoint."""
+  given = {
+    "total_steps": 1,
+    "input": {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"},
+    "model": {"name": "vit", "variant": "mu/4"},
+    "optim": {"name": "adam", "learning_rate": 0.1},
+    "evals": {
+      "gone": {
+        "data": "folder:/no/such/folder",
+        "split": "val",
+        "pp": "value_range(-1, 1)",
+        "optional": True,
+      },
+      "here": {"split": "test", "pp": "value_range(-1, 1)"},
+    },
+  }
+  run = config.resolve(given, build.problems)
+  source = sources.open_source("digits", "train")
+  mesh = sharding.make_mesh()
+  made = train.make_evaluators(run, source, None, mesh)
+  assert list(made) == ["here"]
+  assert "config.evals.gone is left out: 'folder:/no/such/fol" in caplog.text
+  given["evals"]["gone"]["optional"] = False
+  run = config.resolve(given, build.problems)
+  with pytest.raises(sources.DatasetNotPreparedError, match="does not exist"):
+    train.make_evaluators(run, source, None, mesh)
+  given["evals"]["gone"]["optional"] = True
+  given["checkpoint"] = {"best_metric": "gone/acc@1"}
+  with pytest.raises(ConfigError, match="is of an eval that is left out if"):
+    config.resolve(given, build.problems)
+
+
+def test_a_resolved_eval_resolves_to_itself():
+  given = {"t": {"type": "knn", "split": "a", "pp": "", "k": 5}}
+  sections = config.resolve_evals(given)
+  plain = {"t": config.to_dict(sections["t"])}
+  assert "options" not in plain["t"] and plain["t"]["k"] == 5
+  assert config.resolve_evals(plain) == sections
+  older = {"t": {**plain["t"], "options": {"k": 5}}}
+  assert config.resolve_evals(older) == sections
+
+
+def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():
+  given = "decode|tokenize('bert', 'a.txt', max_len=4)|value_range(-1, 1)"
+  want = given.replace("a.txt", "/run/vocab.txt")
+  assert builder.with_vocab(given, "/run/vocab.txt") == want
+  named = given.replace("'a.txt'", "vocab='a.txt'")
+  want = want.replace("'/run", "vocab='/run")
+  assert builder.with_vocab(named, "/run/vocab.txt") == want
+  assert builder.with_vocab("decode | resize(8)", "x") == "decode | resize(8)"

@@ -1,0 +1,103 @@
+"""Which class of a model is which class of a data set.
+
+Class ids mean something only within one data set. Elsewhere classes are
+matched by their names, and where that cannot be done there is no number.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitjax.data import pipeline, sources
+from vitjax.data.pp import builder
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+  """The classes of a model.
+
+  Attributes:
+    data: the data set that it was trained on, if known.
+    num_classes: of its head.
+    names: by class id, if known.
+  """
+
+  data: str | None
+  num_classes: int
+  names: tuple[str, ...] | None = None
+
+  def ids_of(self, source: sources.Source, *, same: bool = False) -> np.ndarray:
+    """The model's class id of each class of a data set.
+
+    Args:
+      source: the data set.
+      same: its class ids are known to be those of the model.
+
+    Raises:
+      ValueError: if a class is not one of the model's, or that is not known.
+    """
+    count = source.num_classes
+    if count is None:
+      raise ValueError(f"{source.data!r} has no class labels.")
+    if count > self.num_classes:
+      raise ValueError(
+        f"{source.data} has {count} classes, but the model only "
+        f"{self.num_classes}: set config.num_classes, or evaluate on other "
+        "data."
+      )
+    if not same and self.names and source.class_names:
+      return self._by_name(source)
+    if same or source.data == self.data:
+      return np.arange(count)
+    who = "the model's" if not self.names else f"those of {source.data!r}"
+    raise ValueError(
+      f"{source.data!r} is not the data that the model was trained on"
+      f"{f' ({self.data!r})' if self.data else ''}, and the names of classes, "
+      f"{who}, are not known, so labels might mean something else. If class "
+      "ids are the same, say same_classes=True."
+    )
+
+  def _by_name(self, source: sources.Source) -> np.ndarray:
+    if self.names == source.class_names:
+      return np.arange(len(self.names))
+    count = Counter(self.names)
+    unknown = [name for name in source.class_names if count[name] != 1]
+    if unknown:
+      first = ", ".join(map(repr, unknown[:5]))
+      reason = (
+        "is not a class" if not count[unknown[0]] else "is several classes"
+      )
+      raise ValueError(
+        f"{len(unknown)} of the {len(source.class_names)} classes of "
+        f"{source.data!r} cannot be found among the {len(self.names)} of the "
+        f"model ({', '.join(map(repr, self.names[:3]))}, ...): {first}"
+        f"{', ...' if len(unknown) > 5 else ''} {reason} there. If class ids "
+        "are the same and only the names differ, say same_classes=True."
+      )
+    id_of = {name: i for i, name in enumerate(self.names)}
+    return np.array([id_of[name] for name in source.class_names])
+
+  def find(self, names: Sequence[str]) -> np.ndarray:
+    """Class ids of some names of the model's classes.
+
+    Raises:
+      ValueError: if the model has no such class, or no names.
+    """
+    known = self.names or ()
+    if missing := [name for name in names if name not in known]:
+      raise ValueError(
+        f"{missing[0]!r} is not the name of a class of the model. It has: "
+        f"{', '.join(known[:10]) or 'no names'}"
+        f"{', ...' if len(known) > 10 else ''}."
+      )
+    return np.unique([known.index(name) for name in names])
+
+
+def present(source: sources.Source) -> np.ndarray:
+  """The class ids of a data set that occur in the split, in order."""
+  batches = pipeline.eval_batches(
+    source, builder.build("keep('label')"), batch_size=1024
+  )
+  return np.unique(np.concatenate([b["label"][b["mask"]] for b in batches]))

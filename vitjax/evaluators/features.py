@@ -1,0 +1,114 @@
+"""Features of a train and a test split: what is learned on top of a model.
+
+Memory on the host grows with the splits: float32 numbers, examples x width
+(768 of a ViT-B/16: 3 GB for a million images). Of a large training set take a
+part, such as `train_split="train[:65000]"`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax.evaluators import base
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Features (n, d) float32 and class ids (n,) of every example of a split."""
+
+  x: np.ndarray
+  label: np.ndarray
+
+
+class TrainAndTest:
+  """Collects the features of two splits of a labelled data set.
+
+  Attributes:
+    num_classes: of the data set.
+    train_split: name of the split that is learned from.
+  """
+
+  def __init__(
+    self,
+    predict_fn: Callable,
+    data: base.EvalData,
+    train_split: str,
+    feature: str,
+  ):
+    """See `evaluators`.
+
+    Args:
+      predict_fn: from `step.make_predict_fn`.
+      data: the test split, with an int `label`.
+      train_split: another split of the same data set.
+      feature: which output (b, d) of the model. "pre_logits" is what the head
+        reads; of two towers, the image embedding.
+
+    Raises:
+      ValueError: if the data set has no classes, or the splits are the same.
+    """
+    self.num_classes = base.number_of_classes(data.source)
+    self.train_split = train_split
+
+    def rows(params, batch):
+      x = features(predict_fn(params, {"image": batch["image"]}), feature)
+      return {"x": x, "label": batch["label"]}
+
+    self._train = base.Collected(rows, data.of_split(train_split))
+    self._test = base.Collected(rows, data)
+
+  def __call__(self, params: base.Params) -> tuple[Split, Split]:
+    """The train and the test split.
+
+    Raises:
+      FloatingPointError: if a feature is not finite.
+    """
+    return self._split(self._train, params), self._split(self._test, params)
+
+  def _split(self, collected: base.Collected, params: base.Params) -> Split:
+    rows = collected(params)
+    if not np.isfinite(rows["x"]).all():
+      source = collected.data.source
+      raise FloatingPointError(
+        f"features of {source.data} {source.split} are not finite: no metric "
+        "is reported."
+      )
+    return Split(**rows)
+
+
+def features(outputs: tuple, name: str) -> jax.Array:
+  """(b, d) float32 of what a predict function returns for images.
+
+  Raises:
+    ValueError: if there is no such output, or it is not one vector an image.
+  """
+  *results, out = outputs
+  if name == "pre_logits" and len(results) == 2:
+    return results[0].astype(jnp.float32)
+  known = [key for key, x in out.items() if jnp.ndim(x) == 2]
+  if name not in known:
+    what = f"of shape {out[name].shape}" if name in out else "no output"
+    raise ValueError(
+      f"feature={name!r} is {what} of the model. One vector an image have: "
+      f"{', '.join(known)}."
+    )
+  return out[name].astype(jnp.float32)
+
+
+def num_correct(scores: np.ndarray, label: np.ndarray) -> int:
+  """How many labels have the largest score (n, classes); no tie counts."""
+  own = np.take_along_axis(scores, label[:, None], axis=1)
+  return int(((~(scores < own)).sum(axis=1) <= 1).sum())
+
+
+def best(scores: Sequence[float]) -> int:
+  """The number of the highest score; of several in order, the middle one.
+
+  Penalties that do equally well on few images do not on others, and the least
+  and the largest of them least.
+  """
+  highest = np.flatnonzero(np.equal(scores, max(scores)))
+  return int(highest[len(highest) // 2])

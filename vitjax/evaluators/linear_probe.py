@@ -1,0 +1,101 @@
+"""Linear probe: logistic regression on frozen features.
+
+As CLIP does it, https://arxiv.org/abs/2103.00020, appendix A.3: multinomial
+logistic regression by L-BFGS, its L2 penalty chosen on held-out training
+images, then learned anew from all of them. Here features are shifted and
+scaled to mean 0 and standard deviation 1 of the training images first, and the
+penalties to choose from are fewer.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from absl import logging
+
+from vitjax.evaluators import base
+from vitjax.evaluators.features import TrainAndTest, best
+
+L2 = tuple(10.0**i for i in range(-6, 2))
+
+
+class Evaluator:
+  """`acc@1`, `l2` that was chosen, `n_train` and `n_seen`."""
+
+  own_classes = True
+
+  def __init__(
+    self,
+    predict_fn: Callable,
+    data: base.EvalData,
+    *,
+    train_split: str,
+    l2: float | Sequence[float] = L2,
+    held_out: float = 0.2,
+    max_iterations: int = 1000,
+    feature: str = "pre_logits",
+  ):
+    """See `evaluators`; memory: `evaluators.features`, and twice as much.
+
+    Args:
+      predict_fn: from `step.make_predict_fn`.
+      data: the test split, with an int `label`.
+      train_split: what is learned from.
+      l2: the objective is the mean cross-entropy + l2 / 2 * |weights|^2, the
+        bias left out. Of several, that with the best accuracy on the held-out
+        part is taken; of equals, the middle one.
+      held_out: part of the training split that l2 is chosen on, drawn once.
+      max_iterations: of L-BFGS; a warning says if they are not enough.
+      feature: output of the model, see `features.TrainAndTest`.
+
+    Raises:
+      ValueError: if an option is out of range, or see `TrainAndTest`.
+    """
+    self._l2 = sorted([l2] if isinstance(l2, int | float) else l2)
+    if not self._l2 or self._l2[0] <= 0 or not 0 < held_out < 1:
+      raise ValueError(
+        f"l2={l2} has to be above 0, held_out={held_out} between 0 and 1."
+      )
+    self._held_out = held_out
+    self._max_iterations = max_iterations
+    self._splits = TrainAndTest(predict_fn, data, train_split, feature)
+
+  def run(self, params) -> Iterator[tuple[str, float]]:
+    """Yields each metric with its name."""
+    train, test = self._splits(params)
+    x, label = train.x.astype(np.float64), train.label
+    mean, std = x.mean(axis=0), x.std(axis=0) + 1e-5
+    x -= mean
+    x /= std
+    l2 = self._l2[-1]
+    if len(self._l2) > 1:
+      order = np.random.default_rng(0).permutation(len(x))
+      rest, kept = np.split(order, [max(1, int(self._held_out * len(x)))])
+      scores = [
+        self._fit(x[kept], label[kept], l2).score(x[rest], label[rest])
+        for l2 in self._l2
+      ]
+      l2 = self._l2[best(scores)]
+    probe = self._fit(x, label, l2)
+    guess = probe.predict((test.x.astype(np.float64) - mean) / std)
+    yield "acc@1", float((guess == test.label).mean())
+    yield "l2", float(l2)
+    yield "n_train", len(label)
+    yield "n_seen", len(test.label)
+
+  def _fit(self, x: np.ndarray, label: np.ndarray, l2: float):
+    from sklearn import exceptions, linear_model
+
+    probe = linear_model.LogisticRegression(
+      C=1 / (l2 * len(x)), max_iter=self._max_iterations
+    )
+    with warnings.catch_warnings():  # it is said below, in our words
+      warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+      probe.fit(x, label)
+    if max(probe.n_iter_) >= self._max_iterations:
+      logging.warning(
+        "linear_probe: max_iterations=%d are not enough for l2=%g.",
+        self._max_iterations,
+        l2,
+      )
+    return probe
