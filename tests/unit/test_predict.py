@@ -167,6 +167,7 @@ def run(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_command(file, trained, photos, tmp_path):
   out = tmp_path / "out.npz"
   done = run(f"--model={file}", photos, "--json", f"--features={out}")

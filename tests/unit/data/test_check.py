@@ -162,6 +162,7 @@ def run(*arguments, options=()):
   )
 
 
+@pytest.mark.slow
 def test_command(root):
   (root / "train/cat/empty.png").touch()
   done = run("check", f"folder:{root}", "--json")
