@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by quickstart.sh and test.sh: makes the virtual environment if there
 # is none, installs this checkout into it, and activates it.
 VENV="${VENV:-.venv}"

@@ -229,9 +229,14 @@ def number_of_classes(run: RunConfig, source: sources.Source) -> int | None:
   return num_classes
 
 
+def default_dtype(platform: str) -> str:
+  """Of computation: bfloat16 on TPU and GPU, float32 on a CPU."""
+  return "float32" if platform == "cpu" else "bfloat16"
+
+
 def create_model(section: Any, num_classes: int | None, platform: str):
-  """The model; bfloat16 compute on TPU and GPU, float32 on a CPU."""
-  dtype = "float32" if platform == "cpu" else "bfloat16"
+  """The model, computing in `default_dtype`."""
+  dtype = default_dtype(platform)
   name, options = split_name(section)
   return models.create(
     name, **{"dtype": dtype, **_head(num_classes), **options}

@@ -248,10 +248,7 @@ def _expand(path: str | os.PathLike) -> list[pathlib.Path]:
 
 def _essentials(given: Mapping[str, Any]) -> dict[str, Any]:
   """A config without what does not change what is learned but by chance."""
-  try:  # fill in the defaults of keys that did not exist yet
-    given = config.to_dict(config.resolve(given))
-  except config.ConfigError:
-    given = dict(given)
+  given = config.with_defaults(given)
   noise = ("seed", "checkpoint", "report", "mesh", "sharding", "export_npz")
   kept = {k: v for k, v in given.items() if k not in noise}
   for section in (kept["input"], *kept.get("evals", {}).values()):

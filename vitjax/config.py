@@ -257,7 +257,7 @@ def resolve(
   errors: list[str] = []
   run = _section(RunConfig, config, "", errors)
   if not any(isinstance(e, _Gap) for e in errors):
-    flat = _flatten(to_dict(run))
+    flat = flatten(to_dict(run))
     for path, allowed in CHOICES.items():
       if flat[path] not in allowed:
         errors.append(
@@ -382,7 +382,7 @@ def to_json(run: RunConfig) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """One line for each key in which two plain configs differ."""
-  old, new = _flatten(old), _flatten(new)
+  old, new = flatten(old), flatten(new)
   missing = object()
   return [
     f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
@@ -505,11 +505,23 @@ def _wrong_type(where: str, value, kind) -> str:
   return f"config.{where}={value!r} ({type(value).__name__}) has to be: {kind}."
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+  """A plain config with the defaults of keys younger than it.
+
+  As it is, if it cannot be resolved any more.
+  """
+  try:
+    return to_dict(resolve(given))
+  except ConfigError:
+    return dict(given)
+
+
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+  """Nested mappings as one: {"a": {"b": 1}} to {"a.b": 1}."""
   flat = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
-      flat |= _flatten(value, f"{prefix}{key}.")
+      flat |= flatten(value, f"{prefix}{key}.")
     else:
       flat[f"{prefix}{key}"] = value
   return flat

@@ -44,7 +44,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print the plan as JSON.")
 EXIT_DOES_NOT_FIT = 3
 
 # So that libtpu looks for no TPU, here or in a cloud, before it compiles.
-_WITHOUT_TPU = {
+WITHOUT_TPU = {
   "JAX_PLATFORMS": "cpu",
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
   """Prints the plan of the config."""
   del argv
   if _TOPOLOGY.value is not None:
-    os.environ.update(_WITHOUT_TPU)
+    os.environ.update(WITHOUT_TPU)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from vitjax import config as config_lib
-from vitjax import flops, models, program, sharding
+from vitjax import flops, hlo, models, program, sharding
 from vitjax.config import ConfigError, RunConfig
 from vitjax.data import pipeline, sources
 
@@ -359,7 +359,7 @@ def compile_step(parts: program.Program) -> Compiled:
     temp_bytes=memory.temp_size_in_bytes,
     bytes_accessed=cost["bytes accessed"],
     flops=cost["flops"],
-    collectives=collectives(compiled.as_text()),
+    collectives=hlo.collectives(compiled.as_text()),
   )
 
 
@@ -385,68 +385,6 @@ def read_out_of_memory(message: str) -> tuple[int, int]:
     int(float(used) * units[used_unit]),
     int(float(limit) * units[limit_unit]),
   )
-
-
-_KINDS = (
-  "all-reduce",
-  "all-gather",
-  "reduce-scatter",
-  "all-to-all",
-  "collective-permute",
-)
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
-_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
-_CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.-]+)")
-_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
-
-
-def collectives(hlo: str) -> dict[str, dict[str, int]]:
-  """Kind -> how many a compiled program runs, and the bytes of their results.
-
-  A collective in a loop counts as often as the loop runs, where the compiler
-  knows.
-
-  Args:
-    hlo: of `compiled.as_text()`.
-  """
-  # Computation -> its collectives, and the computations that it runs.
-  found: dict[str, list[tuple[str, int]]] = {}
-  called: dict[str, list[tuple[str, int]]] = {}
-  name = entry = ""
-  for line in hlo.splitlines():
-    if match := _COMPUTATION.match(line):
-      name = match[2]
-      entry = name if match[1] else entry
-      found[name], called[name] = [], []
-      continue
-    if not name:
-      continue
-    if match := _COLLECTIVE.search(line):
-      result, kind, start = match.groups()
-      sizes = [_array_bytes(*m) for m in _ARRAY.findall(result)]
-      # An asynchronous one has its operands and marks beside its results.
-      found[name].append((kind, max(sizes) if start else sum(sizes)))
-    trips = _TRIP_COUNT.search(line)
-    times = int(trips[1]) if trips else 1
-    called[name] += [(callee, times) for callee in _CALL.findall(line)]
-  totals: dict[str, dict[str, int]] = {}
-
-  def visit(computation: str, times: int) -> None:
-    for kind, size in found.get(computation, ()):
-      total = totals.setdefault(kind, {"count": 0, "bytes": 0})
-      total["count"] += times
-      total["bytes"] += times * size
-    for callee, more in called.get(computation, ()):
-      visit(callee, times * more)
-
-  visit(entry, 1)
-  return dict(sorted(totals.items()))
-
-
-def _array_bytes(kind: str, bits: str, shape: str) -> int:
-  size = math.prod(int(n) for n in shape.split(",") if n)
-  return size * (1 if kind == "pred" else int(bits) // 8)
 
 
 def changes(run: RunConfig, num_devices: int) -> Iterator[Change]:

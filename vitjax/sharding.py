@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vitjax import trees
@@ -72,7 +72,13 @@ def make_mesh(
       "left."
     )
   axis_types = (AxisType.Auto,) * len(AXES)
-  return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices)
+  try:
+    return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices)
+  except NotImplementedError:  # no axis of the torus has one of these sizes
+    placed = mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
+    return Mesh(placed, AXES, axis_types=axis_types)
 
 
 def batch_parts(mesh: Mesh) -> int:

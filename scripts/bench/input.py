@@ -1,49 +1,43 @@
-"""Measures the input pipeline against Pillow in a pool of threads.
+"""Images per second of the input pipeline, JPEGs of 500x375 as in ImageNet.
 
-  python scripts/bench/input.py --out bench_input.jsonl
+  pillow       open, random crop box, bilinear resize to 224, flip, to array
+  timm         timm's training transform with RandAugment, where it is
+               installed: what a PyTorch loader does for each image
+  decode_crop  `decode_jpeg_and_inception_crop(224)`: the decode limit
+  crop_flip    the same and `flip_lr`
+  recipe       the ops of configs/vit_s16_i1k.py, with randaug(2, 10)
 
-Makes photographic JPEGs of 500x375, the usual size of ImageNet's, and reports
-images per second of
-
-  pillow    open, random crop box, bilinear resize to 224, flip, to array; as
-            many threads as cores,
-  crop_flip `decode_jpeg_and_inception_crop(224)|flip_lr` of the pipeline,
-  randaug   the same and `randaug(2,10)`.
-
-The three take turns on the same cores, because machines change their speed
-during a measurement; ratios are taken within a turn. On a machine that is
-shared, look at images per second of processor time: others do not count there.
+The first two run in a pool of as many threads as there are cores. On a machine
+that is shared look at images per second of processor time: others do not count
+there.
 """
 
-import argparse
-import io
-import json
+import importlib.util
+import itertools
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-
-import cv2
 import numpy as np
-import PIL
-import tensorflow as tf
 from PIL import Image
 from sklearn import datasets
 
+from configs import vit_s16_i1k
+from scripts.bench import turns
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
 _SIZE = 224
-_SPECS = {
-  "crop_flip": f"decode_jpeg_and_inception_crop({_SIZE})|flip_lr",
-  "randaug": f"decode_jpeg_and_inception_crop({_SIZE})|flip_lr|randaug(2,10)",
+_CROP = f"decode_jpeg_and_inception_crop({_SIZE})"
+SPECS = {
+  "decode_crop": _CROP,
+  "crop_flip": f"{_CROP}|flip_lr",
+  "recipe": vit_s16_i1k.get_config().input.pp,
 }
+IMAGES, BATCH, WARMUP, BATCHES = 300, 64, 4, 12
 
 
 def write_photographs(folder: pathlib.Path, count: int) -> None:
@@ -65,163 +59,105 @@ def write_photographs(folder: pathlib.Path, count: int) -> None:
     image.save(path, quality=90)
 
 
-def pillow_batches(
-  paths: list[pathlib.Path], batch_size: int
-) -> Iterator[np.ndarray]:
+def load_with_pillow(path: pathlib.Path, numbers: np.ndarray) -> np.ndarray:
   """The baseline: what a loader with Pillow does for each image."""
+  image = Image.open(path)
+  area = (0.05 + 0.95 * numbers[0]) * image.width * image.height
+  ratio = np.exp(np.log(3 / 4) + numbers[1] * np.log(16 / 9))
+  width = min(image.width, round(np.sqrt(area * ratio)))
+  height = min(image.height, round(np.sqrt(area / ratio)))
+  x = int(numbers[2] * (image.width - width + 1))
+  y = int(numbers[3] * (image.height - height + 1))
+  image = image.convert("RGB").resize(
+    (_SIZE, _SIZE),
+    Image.Resampling.BILINEAR,
+    box=(x, y, x + width, y + height),
+  )
+  if numbers[4] < 0.5:
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  return np.asarray(image)
+
+
+def _in_threads(load: Callable, paths: list[pathlib.Path]) -> Iterator:
   random = np.random.default_rng(0)
-
-  def load(path: pathlib.Path, numbers: np.ndarray) -> np.ndarray:
-    image = Image.open(path)
-    area = (0.05 + 0.95 * numbers[0]) * image.width * image.height
-    ratio = np.exp(np.log(3 / 4) + numbers[1] * np.log(16 / 9))
-    width = min(image.width, round(np.sqrt(area * ratio)))
-    height = min(image.height, round(np.sqrt(area / ratio)))
-    x = int(numbers[2] * (image.width - width + 1))
-    y = int(numbers[3] * (image.height - height + 1))
-    image = image.convert("RGB").resize(
-      (_SIZE, _SIZE),
-      Image.Resampling.BILINEAR,
-      box=(x, y, x + width, y + height),
-    )
-    if numbers[4] < 0.5:
-      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image)
-
-  with futures.ThreadPoolExecutor(_cores()) as pool:
+  with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     while True:
-      chosen = [paths[i] for i in random.integers(len(paths), size=batch_size)]
-      numbers = random.random((batch_size, 5))
-      yield np.stack(list(pool.map(load, chosen, numbers)))
+      chosen = [paths[i] for i in random.integers(len(paths), size=BATCH)]
+      yield np.stack(list(pool.map(load, chosen, random.random((BATCH, 5)))))
 
 
-def images_per_second(
-  batches: Iterator, batch_size: int, count: int
-) -> tuple[float, float]:
-  """Per second of the clock, and per second of one core's work."""
-  clock, work = time.perf_counter(), time.process_time()
-  for _ in range(count):
-    next(batches)
-  images = count * batch_size
-  return (
-    images / (time.perf_counter() - clock),
-    images / (time.process_time() - work),
+def _timm_transform() -> Callable:
+  import torch
+  from timm import data
+
+  torch.set_num_threads(1)
+  transform = data.create_transform(
+    _SIZE,
+    is_training=True,
+    scale=(0.05, 1.0),
+    auto_augment="rand-m10-n2",
+    interpolation="bilinear",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+  )
+  return lambda path, _: transform(Image.open(path).convert("RGB")).numpy()
+
+
+def _ours(source, spec: str) -> Iterator:
+  return pipeline.train_batches(
+    source,
+    builder.build(spec),
+    batch_size=BATCH,
+    seed=0,
+    start_step=0,
+    total_steps=10**6,
   )
 
 
-def measure(args: argparse.Namespace, folder: pathlib.Path) -> list[dict]:
-  paths = sorted(folder.glob("*/*.jpg"))
-  source = sources.open_source(f"folder:{folder}", "train+val")
+def _rates(batches: Iterator) -> tuple[float, float]:
+  """Images per second of the clock, and per second of one core's work."""
+  for batch in itertools.islice(batches, WARMUP):
+    del batch
+  clock, work = time.perf_counter(), time.process_time()
+  for batch in itertools.islice(batches, BATCHES):
+    del batch
+  images = BATCHES * BATCH
+  clock, work = time.perf_counter() - clock, time.process_time() - work
+  batches.close()
+  return images / clock, images / work
 
-  def pillow() -> Iterator:
-    return pillow_batches(paths, args.batch_size)
 
-  def ours(spec: str) -> Callable[[], Iterator]:
-    return lambda: pipeline.train_batches(
-      source,
-      builder.build(spec),
-      batch_size=args.batch_size,
-      seed=0,
-      start_step=0,
-      total_steps=10**6,
-    )
-
-  makers = {"pillow": pillow}
-  makers |= {name: ours(spec) for name, spec in _SPECS.items()}
-  rates = {name: [] for name in makers}
-  for _ in range(args.repetitions):
-    for name, make in makers.items():
+def measure(repetitions: int) -> list[dict]:
+  """Rows: images per second and per core second, and ratios of the latter."""
+  with tempfile.TemporaryDirectory() as folder:
+    write_photographs(pathlib.Path(folder), IMAGES)
+    paths = sorted(pathlib.Path(folder).glob("*/*.jpg"))
+    source = sources.open_source(f"folder:{folder}", "train+val")
+    makers = {"pillow": lambda: _in_threads(load_with_pillow, paths)}
+    if importlib.util.find_spec("timm"):
+      transform = _timm_transform()
+      makers["timm"] = lambda: _in_threads(transform, paths)
+    for name, spec in SPECS.items():
+      makers[name] = lambda spec=spec: _ours(source, spec)
+    found = {name: [] for name in makers}
+    for _ in range(repetitions):
       # Made anew each time, lest one works ahead during the others' turns.
-      batches = make()
-      images_per_second(batches, args.batch_size, args.warmup)
-      rates[name].append(
-        images_per_second(batches, args.batch_size, args.batches)
-      )
-      batches.close()
+      for name, make in makers.items():
+        found[name].append(_rates(make()))
+  clock = {name: [x for x, _ in rates] for name, rates in found.items()}
+  work = {name: [x for _, x in rates] for name, rates in found.items()}
   return [
     {
       "benchmark": "input",
-      "pipeline": name,
-      "spec": _SPECS.get(name),
-      "images_per_second": _summary(rates[name], rates["pillow"], 0),
-      "images_per_core_second": _summary(rates[name], rates["pillow"], 1),
+      "contestant": name,
+      "pp": SPECS.get(name),
+      "images_per_second": turns.summary(clock[name]),
+      "images_per_core_second": turns.summary(work[name]),
+      **{
+        f"times_{other}": turns.summary(np.divide(work[name], work[other]))
+        for other in ("pillow", "timm", "decode_crop")
+        if other in work
+      },
     }
-    for name in rates
+    for name in found
   ]
-
-
-def _summary(rates: list, baseline: list, column: int) -> dict:
-  rates = np.array(rates)[:, column]
-  ratios = rates / np.array(baseline)[:, column]
-  return {
-    "median": round(float(np.median(rates)), 1),
-    "all": rates.round(1).tolist(),
-    "ratio_to_pillow": round(float(np.median(ratios)), 3),
-    "ratio_to_pillow_all": ratios.round(3).tolist(),
-  }
-
-
-def environment() -> dict:
-  revision = subprocess.run(
-    ["git", "rev-parse", "HEAD"],
-    capture_output=True,
-    text=True,
-    cwd=pathlib.Path(__file__).parent,
-    check=False,
-  ).stdout.strip()
-  return {
-    "revision": revision,
-    "cores": _cores(),
-    "load_average": os.getloadavg()[0],
-    "versions": {
-      "tensorflow": tf.__version__,
-      "opencv": cv2.__version__,
-      "pillow": PIL.__version__,
-      "numpy": np.__version__,
-    },
-  }
-
-
-def _cores() -> int:
-  return len(os.sched_getaffinity(0))
-
-
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--out", help="file to which JSON lines are added")
-  parser.add_argument("--images", type=int, default=300)
-  parser.add_argument("--batch_size", type=int, default=64)
-  parser.add_argument("--warmup", type=int, default=4, help="batches")
-  parser.add_argument("--batches", type=int, default=12)
-  parser.add_argument("--repetitions", type=int, default=7)
-  args = parser.parse_args()
-
-  with tempfile.TemporaryDirectory() as folder:
-    write_photographs(pathlib.Path(folder), args.images)
-    rows = [environment() | row for row in measure(args, pathlib.Path(folder))]
-
-  out = io.StringIO()
-  for row in rows:
-    out.write(json.dumps(row) + "\n")
-  if args.out:
-    with open(args.out, "a") as file:
-      file.write(out.getvalue())
-  print(f"{'':10} {'per':12} {'images':>7} {'x pillow':>9}  spread")
-  for row in rows:
-    for key, unit in (
-      ("images_per_second", "second"),
-      ("images_per_core_second", "core second"),
-    ):
-      ratios = row[key]["ratio_to_pillow_all"]
-      print(
-        f"{row['pipeline']:10} {unit:12} {row[key]['median']:7.0f} "
-        f"{row[key]['ratio_to_pillow']:9.2f}  "
-        f"{min(ratios):.2f} .. {max(ratios):.2f}"
-      )
-  print(out.getvalue(), end="")
-
-
-if __name__ == "__main__":
-  main()

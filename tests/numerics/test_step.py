@@ -1,6 +1,7 @@
 """Identities of the train step: devices, micro-batches, draws."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -307,6 +308,30 @@ class TestSharding:
       sharding.make_mesh(3, 1)
     with pytest.raises(ValueError, match="data=-1, fsdp=3"):
       sharding.make_mesh(-1, 3)
+
+  def test_an_axis_smaller_than_those_of_the_torus(self):
+    """On a cube of 8x8x8 chips, 4 that share the work are neighbours."""
+
+    class Chip(types.SimpleNamespace):
+      __hash__ = object.__hash__
+
+    devices = [
+      Chip(
+        id=i,
+        platform="tpu",
+        device_kind="TPU v5",
+        process_index=i // 4,
+        coords=(i % 8, i // 8 % 8, i // 64),
+        core_on_chip=0,
+      )
+      for i in range(512)
+    ]
+    mesh = sharding.make_mesh(-1, 1, 4, devices=devices)
+    assert dict(mesh.shape) == {"data": 128, "fsdp": 1, "model": 4}
+    assert {d.id for d in mesh.devices.flat} == set(range(512))
+    for group in mesh.devices.reshape(128, 4):
+      places = np.array([d.coords for d in group])
+      assert np.ptp(places, axis=0).sum() == 3  # along one axis
 
   def test_rules(self):
     mesh = sharding.make_mesh(-1, 4)

@@ -251,35 +251,6 @@ def test_out_of_memory():
     planning.read_out_of_memory("INTERNAL: a bug")
 
 
-HLO = """\
-HloModule jit_train_step
-
-%add (x: f32[], y: f32[]) -> f32[] {
-  ROOT %s = f32[] add(f32[] %x, f32[] %y)
-}
-
-%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
-  %g = f32[8,4]{1,0} all-gather(f32[2,4]{1,0} %a), dimensions={0}
-  ROOT %t = (s32[], f32[8,4]) tuple(s32[] %i, f32[8,4] %g)
-}
-
-ENTRY %main (a: f32[4]) -> f32[4] {
-  %r = (f32[4]{0}, bf16[8]{0}) all-reduce(f32[4] %a, bf16[8] %b), to_apply=%add
-  %q = (f32[2]{0}, f32[8]{0}) all-gather-start(f32[2] %a), dimensions={0}
-  %d = f32[8]{0} all-gather-done((f32[2], f32[8]) %q)
-  %w = (s32[], f32[8,4]) while(%t), condition=%c, body=%body, \
-backend_config={"known_trip_count":{"n":"3"}}
-}
-"""
-
-
-def test_collectives_of_loops_count_as_often_as_they_run():
-  assert planning.collectives(HLO) == {
-    "all-gather": {"count": 4, "bytes": 32 + 3 * 128},
-    "all-reduce": {"count": 1, "bytes": 16 + 16},
-  }
-
-
 def test_a_gradient_is_summed_over_the_devices():
   run = make_run()
   source, _ = planning.find_source(run, None)

@@ -134,6 +134,34 @@ def eval_batches(
   )
 
 
+def example(
+  source: Source, preprocess: Preprocess, index: int
+) -> dict[str, np.ndarray]:
+  """One example as in a row of `eval_batches`, to look at.
+
+  Raises:
+    InputError: if it cannot be read.
+  """
+  ordinal = tf.constant([index], tf.int64)
+  chosen = {
+    "index": ordinal,
+    "seed": seeds.example_seeds(0, ordinal, _EXAMPLE),
+  }
+  try:
+    features = _example(source, preprocess, chosen)
+  except (tf.errors.OpError, ValueError, OSError) as error:
+    raise InputError(
+      f"Cannot read {source.describe(index)}: {_first_line(error)}"
+    ) from error
+  return {name: value.numpy() for name, value in features.items()}
+
+
+def _example(source, preprocess, chosen: Features) -> Features:
+  features = _fetch(source, chosen)
+  features = {name: value[0] for name, value in features.items()}
+  return preprocess(_parse(source, features))
+
+
 def example_spec(
   source: Source, preprocess: Preprocess, batch_size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -356,9 +384,7 @@ def _try_example(source, preprocess, examples, step) -> None:
   """Raises an InputError if this one example is the culprit."""
   index = int(examples["index"][0])
   try:
-    features = _fetch(source, examples)
-    features = {name: value[0] for name, value in features.items()}
-    preprocess(_parse(source, features))
+    _example(source, preprocess, examples)
   except (tf.errors.OpError, ValueError, OSError) as error:
     raise InputError(
       f"Cannot read {source.describe(index)} (example {index} of "

@@ -1,0 +1,56 @@
+"""Saving and restoring the state of a ViT-S/16 with Adam: 22M parameters.
+
+`blocked` is how long a step waits for a save that goes on in the background,
+`saved` until it is on the disk, `restored` until it is back on the device. The
+disk is the one that holds temporary files.
+"""
+
+import pathlib
+import tempfile
+import time
+
+import jax
+
+from configs import vit_s16_i1k
+from scripts.bench import turns
+
+
+def measure(repetitions: int) -> list[dict]:
+  """Rows of seconds."""
+  from vitjax import build, checkpoint, config, planning, train
+
+  c = vit_s16_i1k.get_config("batch=16")
+  run = config.resolve(c, build.problems)
+  source, _ = planning.find_source(run, None)
+  parts = planning.make_program(run, source, jax.devices())
+  state = jax.jit(
+    lambda key: parts.make_state(parts.init_params(key)),
+    out_shardings=parts.shardings,
+  )(jax.random.key(0))
+  items = jax.block_until_ready(train.items_of(state))
+  target = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), items
+  )
+  found = {"blocked": [], "saved": [], "restored": []}
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    checkpoint.Checkpointer(pathlib.Path(folder) / "checkpoints") as saver,
+  ):
+    for step in range(repetitions + 1):
+      start = time.perf_counter()
+      saver.save(step + 1, items, info={})
+      found["blocked"].append(time.perf_counter() - start)
+      saver.wait()
+      found["saved"].append(time.perf_counter() - start)
+      start = time.perf_counter()
+      jax.block_until_ready(saver.restore(target)[1])
+      found["restored"].append(time.perf_counter() - start)
+  return [
+    {
+      "benchmark": "checkpoint",
+      "contestant": name,
+      "megabytes": round(planning.num_bytes(items) / 1e6, 1),
+      "seconds": turns.summary(seconds[1:]),
+    }
+    for name, seconds in found.items()
+  ]

@@ -1,0 +1,125 @@
+"""Train step and forward pass of ViT-S/16, 224 px, float32 on a CPU.
+
+Against the same step as flax.linen and optax suggest it (`plain.py`), and,
+where torch and timm are installed, against timm's model with torch's AdamW.
+"""
+
+import importlib.util
+
+import jax
+import numpy as np
+
+from scripts.bench import plain, turns
+
+BATCH = 16
+
+
+def contestants(batch_size: int) -> dict[str, dict]:
+  """Kind -> name -> what to call."""
+  random = np.random.default_rng(0)
+  batch = {
+    "image": random.integers(
+      256, size=(batch_size, 224, 224, 3), dtype="uint8"
+    ),
+    "label": random.integers(1000, size=batch_size, dtype="int32"),
+  }
+  train, forward = {}, {}
+  makers = {"vitjax": _ours, "linen": _plain}
+  if importlib.util.find_spec("torch") and importlib.util.find_spec("timm"):
+    makers["timm"] = _timm
+  for name, make in makers.items():
+    train[name], forward[name] = make(batch)
+  return {"train_step": train, "forward": forward}
+
+
+def _ours(batch):
+  from configs import vit_s16_i1k
+  from vitjax import build, config, planning, sharding
+
+  c = vit_s16_i1k.get_config(f"batch={len(batch['label'])}")
+  run = config.resolve(c, build.problems)
+  source, _ = planning.find_source(run, None)
+  parts = planning.make_program(run, source, jax.devices())
+  state = jax.jit(
+    lambda key: parts.make_state(parts.init_params(key)),
+    out_shardings=parts.shardings,
+  )(jax.random.key(0))
+  device_batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
+  apply = jax.jit(
+    lambda params, batch: parts.model.apply(
+      {"params": params}, parts.preprocess.on_device(batch)["image"]
+    )[0]
+  )
+
+  def train():
+    nonlocal state
+    state, metrics = parts.train_step(state, device_batch)
+    return jax.block_until_ready(metrics)
+
+  return train, lambda: jax.block_until_ready(apply(state.params, device_batch))
+
+
+def _plain(batch):
+  state, step = plain.make(batch["image"].shape, 1000)
+  apply = jax.jit(
+    lambda params, image: plain.ViT().apply(
+      {"params": params}, image.astype("float32") / 127.5 - 1
+    )
+  )
+  batch = jax.device_put(batch)
+  key = jax.random.key(0)
+
+  def train():
+    nonlocal state
+    state, loss = step(state, batch, key)
+    return jax.block_until_ready(loss)
+
+  return train, lambda: jax.block_until_ready(
+    apply(state.params, batch["image"])
+  )
+
+
+def _timm(batch):
+  import timm
+  import torch
+  from torch.nn import functional
+
+  model = timm.create_model("vit_small_patch16_224", num_classes=1000)
+  optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-4)
+  image = torch.tensor(batch["image"]).permute(0, 3, 1, 2).contiguous()
+  label = functional.one_hot(torch.tensor(batch["label"]).long(), 1000).float()
+
+  def train():
+    x, y = image.float() / 127.5 - 1, label
+    part = 0.7
+    x = part * x + (1 - part) * x.roll(1, 0)
+    y = part * y + (1 - part) * y.roll(1, 0)
+    optimizer.zero_grad()
+    functional.cross_entropy(model(x), y).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+  def forward():
+    with torch.inference_mode():
+      model(image.float() / 127.5 - 1)
+
+  return train, forward
+
+
+def measure(repetitions: int) -> list[dict]:
+  """Rows: seconds, images per second, times as fast as plain Linen."""
+  rows = []
+  for kind, calls in contestants(BATCH).items():
+    found = turns.seconds(calls, repetitions)
+    for name, seconds in found.items():
+      rows.append(
+        {
+          "benchmark": kind,
+          "contestant": name,
+          "batch_size": BATCH,
+          "seconds": turns.summary(seconds),
+          "images_per_second": turns.summary(BATCH / np.array(seconds)),
+          "times_linen": turns.ratios(found, name, "linen"),
+        }
+      )
+  return rows

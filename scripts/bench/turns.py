@@ -1,0 +1,39 @@
+"""Measuring in turns: machines change their speed during a measurement.
+
+Contestants run one after the other, again and again; ratios are taken within
+a turn, and their median and spread are what is reported.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+
+def seconds(
+  contestants: Mapping[str, Callable[[], object]], repetitions: int
+) -> dict[str, list[float]]:
+  """Name -> wall-clock seconds of each call. One call before is not counted."""
+  for call in contestants.values():
+    call()
+  found: dict[str, list[float]] = {name: [] for name in contestants}
+  for _ in range(repetitions):
+    for name, call in contestants.items():
+      start = time.perf_counter()
+      call()
+      found[name].append(time.perf_counter() - start)
+  return found
+
+
+def summary(values) -> dict:
+  """Median, and all of them as the spread."""
+  values = np.asarray(values, np.float64)
+  return {
+    "median": float(np.round(np.median(values), 4)),
+    "all": values.round(4).tolist(),
+  }
+
+
+def ratios(found: Mapping[str, list[float]], name: str, baseline: str) -> dict:
+  """How many times as fast as the baseline, turn by turn."""
+  return summary(np.divide(found[baseline], found[name]))

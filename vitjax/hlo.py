@@ -1,0 +1,113 @@
+"""What a compiled program sends between devices, read from its text."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+_KINDS = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
+_CALL = re.compile(r"(?:to_apply|calls)=%?([\w.-]+)")
+_WHILE = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
+_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_COMMENT = re.compile(r"/\*.*?\*/")
+
+
+def collectives(text: str) -> dict[str, dict[str, int]]:
+  """Kind -> how many a compiled program runs, and the bytes of their results.
+
+  A collective in a loop counts as often as the loop runs, and once where that
+  is not known.
+
+  Args:
+    text: of `compiled.as_text()`.
+  """
+  entry, bodies = _computations(text)
+  totals: dict[str, dict[str, int]] = {}
+
+  def visit(computation: str, times: int) -> None:
+    for line in bodies.get(computation, ()):
+      if match := _COLLECTIVE.search(line):
+        result, kind, start = match.groups()
+        sizes = [_array_bytes(*m) for m in _ARRAY.findall(result)]
+        total = totals.setdefault(kind, {"count": 0, "bytes": 0})
+        total["count"] += times
+        # An asynchronous one has its operands and marks beside its results.
+        total["bytes"] += times * (max(sizes) if start else sum(sizes))
+      for callee in _CALL.findall(line):
+        visit(callee, times)
+      if loop := _WHILE.search(line):
+        trips = _trips(line, bodies[loop[1]], bodies[loop[2]])
+        visit(loop[2], times * trips)
+
+  visit(entry, 1)
+  return dict(sorted(totals.items()))
+
+
+def _computations(text: str) -> tuple[str, Mapping[str, Sequence[str]]]:
+  """The name of the main computation; the lines of each by its name."""
+  found: dict[str, list[str]] = {}
+  name = entry = ""
+  for line in text.splitlines():
+    if match := _COMPUTATION.match(line):
+      name = match[2]
+      entry = name if match[1] else entry
+      found[name] = []
+    elif name:
+      found[name].append(line)
+  return entry, found
+
+
+def _trips(loop: str, condition: Sequence[str], body: Sequence[str]) -> int:
+  """How often a loop runs: what the compiler says, or counts up to.
+
+  Compilers for TPUs do not say. There `condition` is `counter < constant`, and
+  `body` adds a constant to the counter, which starts at 0.
+  """
+  if known := _TRIP_COUNT.search(loop):
+    return int(known[1])
+  below = _operation(condition, r"ROOT .*")
+  compared = below and re.search(
+    r" compare\(%?([\w.-]+), %?([\w.-]+)\), direction=LT", below
+  )
+  if not compared:
+    return 1
+  place = re.search(
+    r" get-tuple-element\(.*?\), index=(\d+)",
+    _operation(condition, compared[1]),
+  )
+  end = _constant(condition, compared[2])
+  if not (place and end):
+    return 1
+  root = re.search(r" tuple\((.*?)\)", _operation(body, r"ROOT .*"))
+  values = root[1].split(", ")
+  added = re.search(
+    r" add\(%?[\w.-]+, %?([\w.-]+)\)",
+    _operation(body, values[int(place[1])].split("%")[-1]),
+  )
+  by = added and _constant(body, added[1])
+  return math.ceil(end / by) if by else 1
+
+
+def _operation(lines: Sequence[str], name: str) -> str:
+  """The line that defines `name`, or starts with that pattern; or ""."""
+  start = name if name.startswith("ROOT") else rf"(ROOT )?%?{re.escape(name)} ="
+  matches = (line for line in lines if re.match(rf"\s*{start}", line))
+  return _COMMENT.sub("", next(matches, ""))
+
+
+def _constant(lines: Sequence[str], name: str) -> int | None:
+  match = re.search(r" constant\((\d+)\)", _operation(lines, name))
+  return int(match[1]) if match else None
+
+
+def _array_bytes(kind: str, bits: str, shape: str) -> int:
+  size = math.prod(int(n) for n in shape.split(",") if n)
+  return size * (1 if kind == "pred" else int(bits) // 8)
