@@ -1,0 +1,212 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # LiT: classify images by describing the classes
+#
+# [LiT](https://arxiv.org/abs/2111.07991) has two towers. One turns an image
+# into a vector, the other a text, and training has made those that belong
+# together alike. So images are classified with any texts, without training:
+# zero-shot. Runs on CPU, GPU and TPU.
+
+# %% [markdown]
+# ## Install
+#
+# In a clone of the repository this uses the clone. Elsewhere, as on Colab, it
+# fetches one: set `REPOSITORY` to the address that you have this notebook
+# from. Packages that are there and new enough, such as JAX, stay as they are.
+# If an import fails afterwards, restart the kernel and run all cells again. In
+# a clone of your own, `pip install -e ".[text,plots]"` has to come first.
+
+# %%
+import os
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY = "https://github.com/OWNER/vitjax"
+
+here = pathlib.Path.cwd()
+for clone in (here, *here.parents, here / "vitjax"):
+  if (clone / "configs" / "transfer.py").is_file():
+    break
+else:
+  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone], check=True)
+  pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+  subprocess.run([*pip, f"{clone}[text,plots]"], check=True)
+os.chdir(clone)
+sys.path.insert(0, os.getcwd())
+
+# %%
+import glob
+import shutil
+
+import jax
+
+import vitjax
+
+device = jax.devices()[0]
+print(f"vitjax {vitjax.__version__}, JAX {jax.__version__}")
+print(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
+if device.platform == "cpu":
+  if shutil.which("nvidia-smi"):
+    print("A GPU is not used: pip install 'jax[cuda13]', then restart.")
+  if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
+    print("A TPU is not used: pip install 'jax[tpu]', then restart.")
+
+# %% [markdown]
+# ## Settings
+#
+# `MODEL` is the name of published weights (LiT or SigLIP), a run folder of
+# `configs/lit.py`, or an exported file. `DATA` is a TFDS data set with labels.
+
+# %%
+import tempfile
+
+from colabs import smoke
+
+MODEL = "LiT-B16B"
+PRETRAINED_DIR = None  # or the folder that has the weights and the vocabulary
+DATA, SPLIT = "cifar10", "test[:500]"
+
+if smoke.wanted():  # no downloads, random weights: to try the notebook only
+  MODEL = smoke.write_two_towers(tempfile.mkdtemp())
+  DATA = smoke.write_photographs(tempfile.mkdtemp())
+
+# %% [markdown]
+# ## Load
+#
+# The tokenizer comes with the model: lower case, length and padding are not
+# choices.
+
+# %%
+model = vitjax.load(MODEL, pretrained_dir=PRETRAINED_DIR)
+print("preprocess:", model.preprocess)
+print("token ids: ", model.tokenizer(["a photo of a flower."])[0])
+
+# %% [markdown]
+# ## Images and texts
+#
+# Both towers end in vectors of length 1. Their products, times a temperature
+# that was trained, are the logits; a softmax over the texts (for SigLIP a
+# sigmoid for each) makes probabilities of them.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn import datasets
+
+texts = [
+  "a photo of a flower.",
+  "a photo of a temple.",
+  "a photo of a dog.",
+  "an orange dahlia in a garden.",
+  "a pagoda by a lake.",
+]
+photographs = datasets.load_sample_images().images
+batch = np.stack([model.prepare(x) for x in photographs])
+features, text_features = model.features(batch), model.text_features(texts)
+print("vectors:", features.shape, text_features.shape)
+logits = model.compare(features, text_features)
+probabilities = model.probabilities(logits)
+
+_, axes = plt.subplots(1, 2, figsize=(11, 4))
+for ax, photograph, p in zip(axes, photographs, probabilities):
+  ax.imshow(photograph)
+  ax.axis("off")
+  ax.set_title(
+    "\n".join(f"{p[i]:6.1%}  {texts[i]}" for i in np.argsort(-p)),
+    fontsize=9,
+    loc="left",
+  )
+plt.show()
+
+# %% [markdown]
+# ## Zero-shot classification
+#
+# A class is the mean of the vectors of several sentences about it. Write
+# sentences as captions are written, and try others: they matter.
+
+# %%
+TEMPLATES = (
+  "a photo of a {}.",
+  "a blurry photo of a {}.",
+  "a small picture of a {}.",
+)
+
+# %%
+if ":" in DATA:
+  files = sorted(pathlib.Path(DATA.partition(":")[2]).glob("val/*/*"))
+  names = sorted({file.parent.name for file in files})
+  images = files
+  labels = np.array([names.index(file.parent.name) for file in files])
+else:
+  import tensorflow_datasets as tfds
+
+  examples, info = tfds.load(DATA, split=SPLIT, with_info=True)
+  examples = list(tfds.as_numpy(examples))
+  names = [x.replace("_", " ") for x in info.features["label"].names]
+  images = [x["image"] for x in examples]
+  labels = np.array([x["label"] for x in examples])
+print(f"{len(images)} images of {len(names)} classes: {', '.join(names[:10])}")
+
+
+# %%
+def class_vectors(names):
+  """The vector of each class, of length 1: (classes, width)."""
+  vectors = []
+  for name in names:
+    sentences = [template.format(name) for template in TEMPLATES]
+    mean = model.text_features(sentences).mean(axis=0)
+    vectors.append(mean / np.linalg.norm(mean))
+  return np.stack(vectors)
+
+
+BATCH = 50
+vectors = []
+for i in range(0, len(images), BATCH):
+  part = images[i : i + BATCH]
+  vectors.append(model.features(np.stack([model.prepare(x) for x in part])))
+vectors = np.concatenate(vectors)
+logits = model.compare(vectors, class_vectors(names))
+right = logits.argmax(axis=1) == labels
+print(f"zero-shot accuracy {right.mean():.1%} of {len(right)} images")
+
+# %% [markdown]
+# ## Find an image by a text
+#
+# The same products, read the other way: the images that fit a text best.
+
+# %%
+query = "a photo of a flower."
+scores = model.compare(vectors, model.text_features([query]))[:, 0]
+best = np.argsort(-scores)[:5]
+_, axes = plt.subplots(1, len(best), figsize=(2.2 * len(best), 2.4))
+for ax, i in zip(axes, best):
+  pixels = model.prepare(images[i])
+  ax.imshow((pixels - pixels.min()) / (pixels.max() - pixels.min()))
+  ax.set_title(f"{names[labels[i]]}, {scores[i]:.1f}")
+  ax.axis("off")
+plt.suptitle(query)
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# ## On the command line
+#
+# ```sh
+# python -m vitjax.predict --model=LiT-B16B photos/ --texts="a cat,a dog"
+# python -m vitjax.main --config=configs/lit.py:fashion
+# ```
+#
+# The second trains a text tower for an image tower that is locked.

@@ -1,0 +1,289 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A Vision Transformer, step by step
+#
+# Loads a published model, looks inside, classifies photographs with it, and
+# fine-tunes it on other images. Runs on CPU, GPU and TPU; fine-tuning is for a
+# GPU or a TPU.
+
+# %% [markdown]
+# ## Install
+#
+# In a clone of the repository this uses the clone. Elsewhere, as on Colab, it
+# fetches one: set `REPOSITORY` to the address that you have this notebook
+# from. Packages that are there and new enough, such as JAX, stay as they are.
+# If an import fails afterwards, restart the kernel and run all cells again. In
+# a clone of your own, `pip install -e ".[text,plots]"` has to come first.
+
+# %%
+import os
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY = "https://github.com/OWNER/vitjax"
+
+here = pathlib.Path.cwd()
+for clone in (here, *here.parents, here / "vitjax"):
+  if (clone / "configs" / "transfer.py").is_file():
+    break
+else:
+  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone], check=True)
+  pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+  subprocess.run([*pip, f"{clone}[text,plots]"], check=True)
+os.chdir(clone)
+sys.path.insert(0, os.getcwd())
+
+# %%
+import glob
+import shutil
+
+import jax
+
+import vitjax
+
+device = jax.devices()[0]
+print(f"vitjax {vitjax.__version__}, JAX {jax.__version__}")
+print(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
+if device.platform == "cpu":
+  if shutil.which("nvidia-smi"):
+    print("A GPU is not used: pip install 'jax[cuda13]', then restart.")
+  if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
+    print("A TPU is not used: pip install 'jax[tpu]', then restart.")
+
+# %% [markdown]
+# ## Settings
+#
+# `MODEL` is the name of published weights (`vitjax.weights.zoo.entries()` lists
+# them), a run folder or an exported file. `DATA` is a TFDS data set,
+# `folder:/path` with images in folders named after their classes, or
+# `labels:/path/labels.csv`.
+
+# %%
+import tempfile
+
+from colabs import smoke
+
+MODEL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+PRETRAINED_DIR = None  # or the folder that has the file of MODEL
+DATA = "cifar10"
+OPTIONS = "batch=128,steps=500,res=224"
+WORKDIR = pathlib.Path("runs/colab_vitjax")
+
+if smoke.wanted():  # no downloads, random weights: to try the notebook only
+  WORKDIR = pathlib.Path(tempfile.mkdtemp())
+  PRETRAINED_DIR = smoke.write_weights(WORKDIR / "weights", MODEL)
+  DATA = smoke.write_photographs(WORKDIR / "photographs")
+  OPTIONS = "batch=4,steps=4,res=64"
+  WORKDIR = WORKDIR / "run"
+
+# %% [markdown]
+# ## Load
+#
+# The weights are downloaded the first time. What comes back knows how images
+# have to be prepared and what the classes are called.
+
+# %%
+model = vitjax.load(MODEL, pretrained_dir=PRETRAINED_DIR)
+print("model:      ", model.metadata["model"])
+print("image size: ", model.image_size)
+print("preprocess: ", model.preprocess)
+print("classes:    ", len(model.labels), model.labels[:3])
+
+# %% [markdown]
+# ## Parameters
+#
+# They are a tree of arrays with the names of the published files.
+
+# %%
+import collections
+
+leaves = jax.tree.leaves_with_path(model.params)
+sizes = collections.Counter()
+for path, x in leaves:
+  name = jax.tree_util.keystr(path, simple=True, separator="/")
+  sizes["/".join(name.split("/")[:2])] += x.size
+for name, size in sizes.items():
+  print(f"{size:12,}  {name}")
+print(f"{sum(sizes.values()):12,}  in all, in {len(leaves)} arrays")
+
+# %% [markdown]
+# ## Photographs
+#
+# Two that come with scikit-learn. `prepare` takes a path, the bytes of a file
+# or pixels.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn import datasets
+
+photographs = datasets.load_sample_images().images
+batch = np.stack([model.prepare(x) for x in photographs])
+print(batch.shape, batch.dtype, batch.min(), batch.max())
+
+# %% [markdown]
+# ## Predict
+
+# %%
+probabilities = model.probabilities(model.predict(batch))
+_, axes = plt.subplots(1, 2, figsize=(10, 4))
+for ax, photograph, p in zip(axes, photographs, probabilities):
+  best = np.argsort(-p)[:5]
+  ax.imshow(photograph)
+  ax.axis("off")
+  ax.set_title(
+    "\n".join(f"{p[i]:6.1%}  {model.labels[i][:40]}" for i in best),
+    fontsize=9,
+    loc="left",
+  )
+plt.show()
+
+# %% [markdown]
+# ## What happens inside
+#
+# A model returns its logits and a dictionary of what is in between. Patches
+# become tokens, each block mixes them by attention, one token is pooled, and
+# the head is a linear function of it.
+
+# %%
+logits, out = model.model.apply({"params": model.params}, batch)
+last = max(x for x in out if x.startswith("encoder/block"))
+last = "/".join(last.split("/")[:2])
+for name, x in out.items():
+  if not name.startswith("encoder/block") or name.startswith(last):
+    print(f"{name:32} {x.shape}")
+
+head = model.params["head"]
+by_hand = out["pre_logits"] @ head["kernel"] + head["bias"]
+print("the head by hand:", np.abs(by_hand - logits).max(), "different")
+
+# %% [markdown]
+# ## Attention
+#
+# Where the class token reads from in the last block, head by head, and
+# [attention rollout](https://arxiv.org/abs/2005.00928), which follows the
+# weights through all blocks. It says where information came from, not what
+# decided the class.
+
+# %%
+from vitjax import attention
+
+heads, rollout = attention.maps_fn(model.model)(model.params, batch)
+num_heads = heads.shape[2]
+_, axes = plt.subplots(2, num_heads + 2, figsize=(2.4 * (num_heads + 2), 5))
+for row, image, maps, rolled in zip(axes, batch, heads[:, -1], rollout):
+  row[0].imshow((image - image.min()) / (image.max() - image.min()))
+  row[0].set_title("prepared image")
+  for k in range(num_heads):
+    row[1 + k].imshow(maps[k])
+    row[1 + k].set_title(f"head {k}")
+  row[-1].imshow(rolled)
+  row[-1].set_title("rollout")
+for ax in axes.flat:
+  ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## Positions
+#
+# How similar the position embeddings of patches are to that of one of them:
+# the model has learned where rows and columns are.
+
+# %%
+similarity = attention.position_similarity(
+  model.model, model.params, batch.shape
+)
+h, w = similarity.shape[:2]
+patches = [(0, 0), (h // 2, w // 2), (h - 1, w // 3)]
+_, axes = plt.subplots(1, 3, figsize=(9, 3))
+for ax, (y, x) in zip(axes, patches):
+  ax.imshow(similarity[y, x], vmin=-1, vmax=1)
+  ax.set_title(f"patch in row {y}, column {x}")
+  ax.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## Fine-tune
+#
+# The recipe is `configs/transfer.py`, the same as on the command line:
+#
+# ```sh
+# python -m vitjax.main --config=configs/transfer.py:MODEL,DATA,OPTIONS
+# ```
+#
+# Everything in it can be changed here before it is resolved. Interrupt the
+# cell and run it again: it goes on where it was.
+
+# %%
+from configs import transfer
+
+config = transfer.get_config(f"{MODEL},{DATA},{OPTIONS}")
+config.pretrained_dir = PRETRAINED_DIR
+config.export_npz = True
+config.report = {"every_percent": 4}
+print(config)
+
+# %%
+if ":" not in DATA:  # a TFDS data set; a run downloads nothing
+  import tensorflow_datasets as tfds
+
+  tfds.builder(DATA).download_and_prepare()
+
+# %%
+import logging
+
+from vitjax import build, train
+from vitjax.config import resolve
+
+log = logging.getLogger("absl")  # of vitjax; other packages when they warn
+handler = logging.StreamHandler()
+handler.addFilter(
+  lambda x: x.levelno > logging.INFO or f"{os.sep}vitjax{os.sep}" in x.pathname
+)
+log.handlers, log.propagate = [handler], False
+log.setLevel(logging.INFO)
+
+run = resolve(config, build.problems)
+result = train.train_and_evaluate(run, WORKDIR.absolute())
+for name, value in result.items():
+  print(f"{name:20} {value:.4g}")
+
+# %% [markdown]
+# ## What came out
+#
+# The run folder has the record, checkpoints and the weights as a file; either
+# loads. `python -m vitjax.export` writes it for timm and Hugging Face.
+
+# %%
+from vitjax import record
+
+rows = record.read_metrics(WORKDIR)
+names = ["train/loss", *sorted(x for x in result if x.endswith("/acc@1"))]
+_, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
+for ax, name in zip(axes, names):
+  points = [(row["step"], row[name]) for row in rows if name in row]
+  ax.plot(*zip(*points), marker=".")
+  ax.set_xlabel("step")
+  ax.set_title(name)
+plt.show()
+
+# %%
+tuned = vitjax.load(WORKDIR / "params.npz")
+print("classes:", tuned.labels)
+batch = np.stack([tuned.prepare(x) for x in photographs])
+for p in tuned.probabilities(tuned.predict(batch)):
+  best = np.argsort(-p)[:3]
+  print(", ".join(f"{tuned.labels[i]} {p[i]:.1%}" for i in best))

@@ -1,0 +1,139 @@
+"""The notebooks: both of their forms agree, they run, and so will a user's."""
+
+import ast
+import os
+import pathlib
+import re
+
+import jupytext
+import pytest
+
+from configs import augreg, transfer
+from vitjax import build, config
+from vitjax.weights import zoo
+
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDER = ROOT / "colabs"
+NAMES = ("lit", "vitjax", "vitjax_augreg")
+FAILED = re.compile(r"\b\w*Warning\b|^WARNING|Traceback", re.MULTILINE)
+
+
+def read(file):
+  return jupytext.read(FOLDER / file)
+
+
+def cells(notebook):
+  return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def settings(name):
+  """What the cell of the settings assigns outside of the smoke mode."""
+  (cell,) = [x for _, x in cells(read(f"{name}.py")) if "if smoke.wanted" in x][
+    :1
+  ]
+  values = {}
+  for node in ast.parse(cell).body:
+    if isinstance(node, ast.Assign):
+      for target in node.targets:
+        try:
+          value = ast.literal_eval(node.value)
+        except ValueError:
+          continue  # a path
+        names = getattr(target, "elts", [target])
+        parts = value if len(names) > 1 else [value]
+        values |= {x.id: part for x, part in zip(names, parts)}
+  return values
+
+
+def test_every_notebook_is_known():
+  assert sorted(x.stem for x in FOLDER.glob("*.ipynb")) == [*NAMES]
+  scripts = [
+    x.stem for x in FOLDER.glob("*.py") if "jupytext:" in x.read_text()
+  ]
+  assert sorted(scripts) == [*NAMES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_forms_are_the_same(name):
+  made = f"jupytext --update --to ipynb colabs/{name}.py"
+  assert cells(read(f"{name}.ipynb")) == cells(read(f"{name}.py")), made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_stripped(name):
+  for cell in read(f"{name}.ipynb").cells:
+    if cell.cell_type == "code":
+      assert not cell.outputs and cell.execution_count is None
+
+
+def test_all_install_alike():
+  first = [cells(read(f"{name}.py"))[1:4] for name in NAMES]
+  assert "REPOSITORY" in first[0][1][1] and "jax.devices()" in first[0][2][1]
+  assert first[0] == first[1] == first[2]
+
+
+def test_what_a_user_gets_exists():
+  for name in ("lit", "vitjax"):
+    values = settings(name)
+    assert zoo.find(values["MODEL"]) and values["PRETRAINED_DIR"] is None
+  lit = zoo.find(settings("lit")["MODEL"])
+  assert lit.vocab
+
+  values = settings("vitjax")
+  runs = [transfer.get_config("{MODEL},{DATA},{OPTIONS}".format(**values))]
+  values = settings("vitjax_augreg")
+  runs.append(augreg.get_config("{FINETUNE},{DATA},{OPTIONS}".format(**values)))
+  for run in runs:
+    run.report = {"every_percent": 4}
+    config.resolve(run, build.problems)
+
+
+# What the cells have to say or show in the smoke mode.
+SHOWN = {
+  "lit": [
+    "vectors: (2, 32) (5, 32)",
+    "of 12 images",
+    "2 classes: flower, temp",
+  ],
+  "vitjax": ["5,717,416  in all", "val/n_seen           12", "('flower', 'tem"],
+  "vitjax_augreg": [
+    "32 rows.",
+    "Chosen: Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
+    "--imagenet2012-steps_20k-lr_0.03-res_224",
+    "weights 'R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0.npz'",
+    "val/n_seen           12",
+  ],
+}
+PICTURES = {"lit": 2, "vitjax": 4, "vitjax_augreg": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs(name, tmp_path):
+  import nbclient
+
+  notebook = read(f"{name}.ipynb")
+  client = nbclient.NotebookClient(
+    notebook,
+    timeout=600,
+    kernel_name="python3",
+    resources={"metadata": {"path": os.fspath(FOLDER)}},
+  )
+  client.execute(
+    env={
+      **os.environ,
+      "VITJAX_SMOKE": "1",
+      "JAX_PLATFORMS": "cpu",
+      "TMPDIR": os.fspath(tmp_path),
+    }
+  )
+  text, pictures = "", 0
+  for cell in notebook.cells:
+    for output in cell.get("outputs", []):
+      text += output.get("text", "")
+      pictures += "image/png" in output.get("data", {})
+  assert not FAILED.search(text), text
+  for shown in SHOWN[name]:
+    assert shown in text
+  assert "x cpu (cpu)" in text
+  assert pictures == PICTURES[name]
