@@ -31,6 +31,7 @@ def blocks(tmp_path, monkeypatch):
     del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_docs_work(blocks, tmp_path, monkeypatch):
   names = {}
   (op,) = [x for x in blocks if "def invert" in x]

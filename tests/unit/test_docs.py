@@ -1,0 +1,95 @@
+"""What the documentation points to exists, and its numbers are the code's."""
+
+import importlib
+import pathlib
+import re
+
+import pytest
+
+from vitjax import config, models, optim
+from vitjax.weights import zoo
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted(
+  [ROOT / "README.md", ROOT / "colabs" / "README.md", *ROOT.glob("docs/*.md")]
+)
+# A config file with its options, in any text; placeholders are in capitals.
+CONFIG = re.compile(r"configs/(\w+)\.py(?::([^\s`\"]+))?")
+
+
+def anchors(page):
+  """Those that a heading gets: lower case, no signs, hyphens for spaces."""
+  titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+  return {re.sub(r"[^\w -]", "", x.lower()).replace(" ", "-") for x in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda x: str(x.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+  for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    if link.startswith("https://"):
+      continue
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    assert target.exists(), link
+    assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index():
+  index = (ROOT / "docs" / "README.md").read_text()
+  for page in ROOT.glob("docs/*.md"):
+    assert page.name == "README.md" or f"({page.name}" in index, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda x: str(x.relative_to(ROOT)))
+def test_configs_can_be_read(page):
+  text = page.read_text().replace(".py:\\\n", ".py:")
+  theirs = re.compile(r"^\| (big_vision|vision_transformer): [^|]*", re.M)
+  for name, options in CONFIG.findall(theirs.sub("", text)):
+    module = importlib.import_module(f"configs.{name}")
+    if not re.search(r"[A-Z]{3}|\.\.\.|[$]", options):
+      module.get_config(options or None)
+
+
+def test_the_recipes_to_reproduce_can_be_read():
+  text = (ROOT / "docs" / "reproduce.md").read_text()
+  table = text.partition("| paper |")[2].partition("\n## ")[0]
+  found = re.findall(r"`(\w+)\.py(?::([^`]+))?`", table)
+  assert len(found) >= 9
+  for name, options in found:
+    if "..." not in options:
+      module = importlib.import_module(f"configs.{name}")
+      module.get_config(options or None)
+
+
+def test_the_models_to_choose_from_are_what_the_table_says():
+  text = (ROOT / "docs" / "choose.md").read_text()
+  rows = re.findall(r"^\| `(.+?)` \| ([\d.]+) \| (\d+ \|)?", text, re.MULTILINE)
+  assert len(rows) > 30
+  for name, millions, pixels in rows:
+    entry = zoo.find(name)
+    assert float(millions) == round(
+      models.list()[entry.model]["params"] / 1e6, 1
+    ), name
+    assert not pixels or int(pixels.rstrip(" |")) == entry.image_size, name
+
+
+def test_the_keys_to_migrate_to_exist():
+  text = (ROOT / "docs" / "migration.md").read_text()
+  tables = text.partition("## Config keys")[2].partition("\nDurations")[0]
+  ours = [x.split("|")[-2] for x in tables.splitlines() if x.startswith("|")]
+  keys = re.findall(r"`([a-z_]+(?:\.[\w]+)*)(?==[^`]*`|`)", "".join(ours))
+  assert len(keys) > 20
+  options = set()
+  for name in ("vit", "mixer", "two_tower"):
+    options |= {*models.options(name)}
+  for key in keys:
+    *section, last = key.removeprefix("model.").split(".")
+    last = re.sub("^every_steps$", "every", last)
+    if section == ["optim"]:
+      known = {*optim.options("adam"), *optim.options("sgd")}
+    elif section:
+      name = {"init": "Init", "evals": "Eval", "checkpoint": "Checkpoint"}
+      known = getattr(config, name[section[0]]).__dataclass_fields__
+    else:
+      known = {*options, *config.RunConfig.__dataclass_fields__, "sgd", "name"}
+    assert last in known, key
