@@ -184,7 +184,6 @@ TWO_TOWERS = {"lit"}
 ALL = [(name, arg) for name, args in OPTIONS.items() for arg in args]
 SMOKE = [(name, arg) for name, arg in ALL if arg.endswith("smoke")]
 FIRST = list({name: (name, arg) for name, arg in reversed(SMOKE)}.values())
-IN_DEFAULT_RUN = [("mixer", "smoke")]
 
 
 def get_config(name: str, arg: str):
@@ -679,16 +678,8 @@ def check_smoke(workdir: pathlib.Path) -> None:
   assert launch.saved_steps(workdir)[-1] == 4
 
 
-@pytest.mark.parametrize(
-  "name, arg",
-  [
-    pytest.param(
-      *case, marks=() if case in IN_DEFAULT_RUN else pytest.mark.slow
-    )
-    for case in SMOKE
-    if case in IN_DEFAULT_RUN or case not in FIRST
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, arg", [x for x in SMOKE if x not in FIRST])
 def test_smoke(tmp_path, cache, name, arg):
   launch.run(*smoke(name, arg, tmp_path), cache=cache).assert_done()
   check_smoke(tmp_path)

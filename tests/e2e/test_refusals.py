@@ -31,14 +31,19 @@ QUICKSTART = "--config=configs/quickstart.py"
       [QUICKSTART, "--config.optim.learning_rate=abc"],
       ["--config.optim.learning_rate=abc", "could not convert"],
     ),
-    ([QUICKSTART, "--config.lr=abc"], ["config.lr is not a key", "Known: "]),
+    pytest.param(
+      [QUICKSTART, "--config.lr=abc"],
+      ["config.lr is not a key", "Known: "],
+      marks=pytest.mark.slow,
+    ),
     (
       [QUICKSTART, "--config.input.batchsize=3", "--config.los=x"],
       ["config.input.batchsize is not", "'batch_size'", "config.los is not"],
     ),
-    (
+    pytest.param(
       [QUICKSTART, "--config.total_steps=3", "--config.total_epochs=2"],
       ["config.total_* is given in two units."],
+      marks=pytest.mark.slow,
     ),
     (
       ["--config=configs/plain_vit.py:s16,rez=3"],
@@ -98,6 +103,7 @@ def test_what_only_its_reader_can_check(tmp_path, overrides, parts):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_not_prepared(tmp_path, cache):
   result = launch.run(
     *launch.tiny(

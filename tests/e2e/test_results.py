@@ -75,6 +75,7 @@ def test_the_run_folder_says_what_was_run(straight):
   assert evals[-1]["test/acc@1"] > 0.3  # it learns; chance is 0.1
 
 
+@pytest.mark.slow
 def test_a_folder_of_images(on_pictures):
   workdir, text = on_pictures
   assert "120 examples, 3 classes. 20 steps of 8 examples" in text

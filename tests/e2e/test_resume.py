@@ -88,6 +88,7 @@ def test_a_full_disk_during_a_save_loses_nothing(
   launch.assert_same_run(workdir, straight)
 
 
+@pytest.mark.slow
 def test_a_finished_run_only_evaluates(tmp_path, cache, straight):
   workdir = tmp_path / "run"
   shutil.copytree(straight, workdir)

@@ -182,7 +182,9 @@ def test_a_step_draws_from_seed_and_step_alone(big_batch):
   assert largest_difference(params, big_batch[0]) == 0
 
 
-@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize(
+  "warmup", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_average_of_the_parameters(warmup):
   """Against NumPy over the parameters after 0 to 3 steps."""
   decay = 0.15  # 1/10 of the warm-up is less, 2/11 and 3/12 are more
@@ -211,7 +213,7 @@ def test_a_frozen_backbone_stays_and_the_head_learns():
 @pytest.mark.parametrize(
   "scan_layers, remat",
   [
-    (True, "none"),
+    pytest.param(True, "none", marks=pytest.mark.slow),
     (False, "dots"),
     (True, "full"),
     pytest.param(False, "full", marks=pytest.mark.slow),
