@@ -8,6 +8,7 @@ vocab.*           the vocabulary of a model that reads texts
 divergence.json   if the loss was not finite: the step and its examples
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -57,10 +58,11 @@ def write(
   workdir.mkdir(parents=True, exist_ok=True)
   file = workdir / CONFIG
   if file.exists() and any((workdir / "checkpoints").glob("*")):
-    changes = config.differences(
-      json.loads(file.read_text(encoding="utf-8")),
-      json.loads(config.to_json(run)),
-    )
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    with contextlib.suppress(config.ConfigError):
+      # What the schema has got since then is as its default says.
+      saved = json.loads(config.to_json(config.resolve(saved)))
+    changes = config.differences(saved, json.loads(config.to_json(run)))
     if changes:
       raise config.ConfigError(
         f"{workdir} is a run with another config:\n  "

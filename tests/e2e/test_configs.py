@@ -184,7 +184,7 @@ TWO_TOWERS = {"lit"}
 ALL = [(name, arg) for name, args in OPTIONS.items() for arg in args]
 SMOKE = [(name, arg) for name, arg in ALL if arg.endswith("smoke")]
 FIRST = list({name: (name, arg) for name, arg in reversed(SMOKE)}.values())
-IN_DEFAULT_RUN = [("deit3", "smoke")]
+IN_DEFAULT_RUN = [("mixer", "smoke")]
 
 
 def get_config(name: str, arg: str):

@@ -34,7 +34,8 @@ case "$*" in
     mkdir -p "$HOST"
     mv "$(ls -d "$FAKES"/life* | head -n 1)" "$FAKES/states" ;;
   *"queued-resources delete"*)
-    rm -rf "$HOST" "$FAKES/states"; pkill -9 -f "^/bin/sleep 6543" ;;
+    pkill -9 -s "$(cat "$HOST/vitjax/.launched/pid")"
+    rm -rf "$HOST" "$FAKES/states" ;;
   *"tpu-vm scp"*) cp "$5" "$HOST/vitjax.bundle" ;;
   *"tpu-vm ssh"*)
     for last; do :; done
@@ -93,7 +94,7 @@ def cloud(tmp_path):
   run.fakes, run.host = fakes, host
   yield run
   if (pid := host / "vitjax" / ".launched" / "pid").exists():
-    subprocess.run(["kill", "-9", pid.read_text().strip()])
+    subprocess.run(["pkill", "-9", "-s", pid.read_text().strip()])
 
 
 def wait_for(condition):

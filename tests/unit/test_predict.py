@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vitjax
-from vitjax import models, predict, weights
+from vitjax import models, prediction, weights
 
 MODEL = {
   "name": "vit",
@@ -83,7 +83,7 @@ def reference(trained):
 
 
 def names(folder):
-  found = predict.find_images([str(folder)])
+  found = prediction.find_images([str(folder)])
   return [x.removeprefix(f"{folder}/") for x in found]
 
 
@@ -101,18 +101,18 @@ def test_folders_are_walked_in_order(photos):
   ]
   # What is named is taken as it is.
   text = str(photos / "notes.txt")
-  assert predict.find_images([text, str(photos / "deep")])[0] == text
+  assert prediction.find_images([text, str(photos / "deep")])[0] == text
   with pytest.raises(ValueError, match="no images given"):
-    predict.find_images([])
+    prediction.find_images([])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_equals_one_image_at_a_time(trained, photos, reference, batch_size):
   trained = dataclasses.replace(trained)  # that has compiled nothing
-  files = predict.find_images([str(photos)])
+  files = prediction.find_images([str(photos)])
   failures = []
   found = list(
-    predict.predict(
+    prediction.predict(
       trained, files, batch_size=batch_size, on_failure=failures.append
     )
   )
@@ -131,30 +131,30 @@ def test_equals_one_image_at_a_time(trained, photos, reference, batch_size):
 
 
 def test_failures_without_a_callback_and_texts_for_classes(trained, photos):
-  files = predict.find_images([str(photos)])
+  files = prediction.find_images([str(photos)])
   with pytest.raises(ValueError, match=r"broken\.png: "):
-    list(predict.predict(trained, files))
+    list(prediction.predict(trained, files))
   with pytest.raises(ValueError, match="texts are for models that read texts"):
-    list(predict.predict(trained, files, texts=["a cat"]))
+    list(prediction.predict(trained, files, texts=["a cat"]))
 
 
 def test_numbers_that_are_not_finite(trained, photos):
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), trained.params)
   broken = dataclasses.replace(trained, params=params)
   with pytest.raises(ValueError, match=r"b\.png: what the model says is not"):
-    list(predict.predict(broken, [str(photos / "b.png")]))
+    list(prediction.predict(broken, [str(photos / "b.png")]))
 
 
 def test_output():
-  p = predict.Prediction("x.jpg", np.array([0.25, 0.5, 0.25]), np.zeros(2))
-  assert predict.to_json(p, ["ant", "bee", "cat"], 2) == {
+  p = prediction.Prediction("x.jpg", np.array([0.25, 0.5, 0.25]), np.zeros(2))
+  assert prediction.to_json(p, ["ant", "bee", "cat"], 2) == {
     "file": "x.jpg",
     "top": [
       {"label": 1, "name": "bee", "probability": 0.5},
       {"label": 0, "name": "ant", "probability": 0.25},
     ],
   }
-  assert predict.to_table(p, None, 9) == (
+  assert prediction.to_table(p, None, 9) == (
     "x.jpg\n   50.00 %  class 1\n   25.00 %  class 0\n   25.00 %  class 2"
   )
 
