@@ -27,9 +27,7 @@ def test_a_key_that_came_later_is_no_difference(folder):
   saved = json.loads(file.read_text())
   del saved["evals"]["test"]["optional"], saved["sam"]
   file.write_text(json.dumps(saved))
-  with pytest.raises(
-    config.ConfigError, match=r"sam\.rho: 0\.0 -> 0\.1"
-  ):
+  with pytest.raises(config.ConfigError, match=r"sam\.rho: 0\.0 -> 0\.1"):
     write(folder, sam={"rho": 0.1})
   write(folder)
   assert "sam" in json.loads(file.read_text())
