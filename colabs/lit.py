@@ -153,8 +153,8 @@ if ":" in DATA:
 else:
   import tensorflow_datasets as tfds
 
-  examples, info = tfds.load(DATA, split=SPLIT, with_info=True)
-  examples = list(tfds.as_numpy(examples))
+  examples = tfds.data_source(DATA, split=SPLIT)  # downloads it if need be
+  info = examples.dataset_info
   names = [x.replace("_", " ") for x in info.features["label"].names]
   images = [x["image"] for x in examples]
   labels = np.array([x["label"] for x in examples])
