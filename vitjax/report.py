@@ -72,5 +72,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  logging.set_verbosity(logging.INFO)
+  command_line.set_up_logging()
   app.run(main, flags_parser=command_line.parse_flags)
