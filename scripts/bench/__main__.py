@@ -16,6 +16,7 @@ with torch and torchvision.
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -101,6 +102,8 @@ def main(argv: list[str]) -> None:
   if _COMPARE.value:
     text = pathlib.Path(_COMPARE.value).read_text(encoding="utf-8")
     before = [json.loads(line) for line in text.splitlines()]
+  if importlib.util.find_spec("timm"):
+    import timm  # noqa: F401  # torch crashes when it comes after TensorFlow
   rows = []
   for name in names:
     module = importlib.import_module(f"scripts.bench.{name}")

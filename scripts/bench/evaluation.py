@@ -33,8 +33,9 @@ def measure(repetitions: int) -> list[dict]:
     model, image_size=(28, 28), channels=1, key=jax.random.key(0)
   )
   predict = step_lib.make_predict_fn(model, preprocess.on_device, ("image",))
+  subject = build.subject(run, source)
   evaluator = build.make_evaluator(
-    run.evals["test"], run, predict, source, mesh
+    "test", run.evals["test"], subject, predict, mesh
   )
   size = run.evals["test"].batch_size
   images = np.random.default_rng(0).integers(
