@@ -13,9 +13,14 @@ import numpy as np
 def seconds(
   contestants: Mapping[str, Callable[[], object]], repetitions: int
 ) -> dict[str, list[float]]:
-  """Name -> wall-clock seconds of each call. One call before is not counted."""
-  for call in contestants.values():
-    call()
+  """Name -> wall-clock seconds of each call.
+
+  Three calls before are not counted: the first compiles, and memory that the
+  process gets from the system for the first time is slow.
+  """
+  for _ in range(3):
+    for call in contestants.values():
+      call()
   found: dict[str, list[float]] = {name: [] for name in contestants}
   for _ in range(repetitions):
     for name, call in contestants.items():
