@@ -96,4 +96,4 @@ bundle() {
 # What makes a checkout of the bundle on the other machine, in ~/vitjax.
 UNBUNDLE='{ test -d vitjax || git clone --quiet vitjax.bundle vitjax; } &&
 cd vitjax && git fetch --quiet ../vitjax.bundle HEAD &&
-git checkout --quiet --detach FETCH_HEAD'
+git -c advice.detachedHead=false checkout --quiet --detach FETCH_HEAD'

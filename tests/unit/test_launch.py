@@ -76,7 +76,8 @@ def cloud(tmp_path):
   for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
     subprocess.run([*git, *command], check=True)
   env = {
-    **os.environ,
+    # What chooses the environment of this run is not for the other machine.
+    **{k: v for k, v in os.environ.items() if k not in ("VENV", "PYTHON")},
     "PATH": f"{fakes}:{os.environ['PATH']}",
     "FAKES": str(fakes),
     "HOST": str(host),
