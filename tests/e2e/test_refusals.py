@@ -36,9 +36,10 @@ QUICKSTART = "--config=configs/quickstart.py"
       ["config.lr is not a key", "Known: "],
       marks=pytest.mark.slow,
     ),
-    (
+    pytest.param(
       [QUICKSTART, "--config.input.batchsize=3", "--config.los=x"],
       ["config.input.batchsize is not", "'batch_size'", "config.los is not"],
+      marks=pytest.mark.slow,
     ),
     pytest.param(
       [QUICKSTART, "--config.total_steps=3", "--config.total_epochs=2"],
@@ -130,6 +131,7 @@ def test_an_empty_class_folder(tmp_path, cache, pictures):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_workdir(tmp_path, cache, straight):
   workdir = tmp_path / "run"
   shutil.copytree(straight, workdir)

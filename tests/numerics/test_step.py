@@ -200,6 +200,7 @@ def test_average_of_the_parameters(warmup):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stays_and_the_head_learns():
   frozen = (r"(?!head/).*",)
   states = []
@@ -214,7 +215,7 @@ def test_a_frozen_backbone_stays_and_the_head_learns():
   "scan_layers, remat",
   [
     pytest.param(True, "none", marks=pytest.mark.slow),
-    (False, "dots"),
+    pytest.param(False, "dots", marks=pytest.mark.slow),
     (True, "full"),
     pytest.param(False, "full", marks=pytest.mark.slow),
     pytest.param(True, "dots", marks=pytest.mark.slow),
