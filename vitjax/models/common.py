@@ -2,10 +2,14 @@
 
 Compute happens in `dtype`; parameters, softmax, the statistics of norms and
 everything that is returned as logits stay in float32. Heads are put ahead of
-tokens for the attention products. In float32, which is what a CPU gets, tokens
-are flattened to (b l) before every dense layer: one big matrix product is what
-a CPU does best. A TPU would copy every activation for it, as 196 tokens are no
-whole number of its tiles.
+tokens for the attention products.
+
+In float32, which is what a CPU gets, two things are done otherwise. Tokens are
+flattened to (b l) before every dense layer: one big matrix product is what a
+CPU does best. A TPU would copy every activation for it, as 196 tokens are no
+whole number of its tiles. And the backward pass computes norms and GELUs again
+in place of keeping what they need: a CPU gets its memory for each step anew
+from the system, page by page, which costs more.
 """
 
 from collections.abc import Callable
@@ -17,12 +21,27 @@ from jaxtyping import Array, Bool, Float
 
 Dtype = jax.typing.DTypeLike
 
+
+def _gelu(x: Array, approximate: bool) -> Array:
+  def gelu(x):
+    return nn.gelu(x, approximate=approximate)
+
+  return (jax.checkpoint(gelu) if x.dtype == jnp.float32 else gelu)(x)
+
+
 # Google's ViT, Mixer, NFNet and BERT use the tanh form; PyTorch's models use
 # the exact one. Logits differ by about 1e-3 of their range between the two.
 GELU: dict[str, Callable[[Array], Array]] = {
-  "tanh": lambda x: nn.gelu(x, approximate=True),
-  "erf": lambda x: nn.gelu(x, approximate=False),
+  "tanh": lambda x: _gelu(x, approximate=True),
+  "erf": lambda x: _gelu(x, approximate=False),
 }
+
+
+def layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
+  """The norm ahead of a branch, computed again in float32; see the module."""
+  recompute = jnp.dtype(dtype) == jnp.float32
+  norm = nn.remat(nn.LayerNorm) if recompute else nn.LayerNorm
+  return norm(epsilon, dtype=dtype, name=name)
 
 
 def drop_path(
@@ -159,6 +178,22 @@ def _half_attention_bwd(kept, grad):
 half_attention.defvjp(_half_attention_fwd, _half_attention_bwd)
 
 
+@jax.custom_jvp
+def softmax(x: Float[Array, "*b l"]) -> Float[Array, "*b l"]:
+  """Over the last axis, with a derivative that needs the result alone.
+
+  That of `jax.nn.softmax` keeps exponentials and their sums, as large again.
+  """
+  return jax.nn.softmax(x, axis=-1)
+
+
+@softmax.defjvp
+def _softmax_jvp(primals, tangents):
+  weights, (change,) = softmax(*primals), tangents
+  mean = (weights * change).sum(axis=-1, keepdims=True)
+  return weights, weights * (change - mean)
+
+
 def dot_product_attention(
   query: Float[Array, "b q k e"],
   key: Float[Array, "b l k e"],
@@ -179,7 +214,7 @@ def dot_product_attention(
   scores = scores.astype(jnp.float32)
   if mask is not None:
     scores = jnp.where(mask, scores, -1e10)
-  weights = jax.nn.softmax(scores, axis=-1)
+  weights = softmax(scores)
   if mask is None and value.dtype.itemsize == 2:
     out = half_attention(query, key, value)
   else:

@@ -151,7 +151,7 @@ class Block(nn.Module):
       dtype=self.dtype,
       name="dwconv",
     )(x)
-    y = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="norm")(y)
+    y = common.layer_norm(self.layer_norm_eps, self.dtype, "norm")(y)
     dense = {"kernel_init": _KERNEL_INIT, "dtype": self.dtype}
     y = nn.Dense(4 * d, name="pwconv1", **dense)(y.reshape(-1, d))
     y = nn.Dense(d, name="pwconv2", **dense)(common.GELU[self.gelu](y))

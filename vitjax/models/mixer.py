@@ -92,7 +92,7 @@ class MixerBlock(nn.Module):
     self, x: Float[Array, "b l d"], train: bool = False
   ) -> Float[Array, "b l d"]:
     def norm(y, name):
-      return nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name=name)(y)
+      return common.layer_norm(self.layer_norm_eps, self.dtype, name)(y)
 
     def mlp(y, mlp_dim, name):
       return common.MlpBlock(

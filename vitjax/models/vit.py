@@ -184,9 +184,8 @@ class EncoderBlock(nn.Module):
       return y
 
     def norm(y, suffix):
-      return nn.LayerNorm(
-        self.layer_norm_eps, dtype=self.dtype, name=f"LayerNorm_{suffix}"
-      )(y)
+      name = f"LayerNorm_{suffix}"
+      return common.layer_norm(self.layer_norm_eps, self.dtype, name)(y)
 
     def attend(y):
       if self.differential:
