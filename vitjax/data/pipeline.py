@@ -9,9 +9,11 @@ With repeats, so many ordinals in a row share an image, and a batch lists its
 ordinals in an order that keeps them apart.
 """
 
+import dataclasses
+import functools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -105,8 +107,8 @@ def eval_batches(
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Yields every example exactly once, in order.
+) -> Iterable[dict[str, np.ndarray]]:
+  """Every example exactly once, in order, each time it is iterated over.
 
   The last batch is filled up with rows where `mask` is False and `index` is
   -1; each process yields the same number of batches. Ops that are random
@@ -129,9 +131,21 @@ def eval_batches(
     }
 
   dataset = _dataset(source, preprocess, rows, examples_of, 0, num_batches)
-  return _batches(
-    dataset, source, preprocess, rows, examples_of, 0, num_batches
+  return _Again(
+    functools.partial(
+      _batches, dataset, source, preprocess, rows, examples_of, 0, num_batches
+    )
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Again(Iterable[dict[str, np.ndarray]]):
+  """Starts from the beginning with each iterator."""
+
+  start: Callable[[], Iterator[dict[str, np.ndarray]]]
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self.start()
 
 
 def example(

@@ -7,8 +7,9 @@ the host, in float64.
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,16 +57,20 @@ class EvalData:
       self, preprocess=builder.build(spec, class_names=names)
     )
 
-  def batches(self):
-    """Batches on the device, the last one padded; see `pipeline`."""
-    local = pipeline.eval_batches(
+  @functools.cached_property
+  def _local(self) -> Iterable[dict[str, np.ndarray]]:
+    """This process's rows; made once, as each evaluation reads the same."""
+    return pipeline.eval_batches(
       self.source,
       self.preprocess,
       batch_size=self.batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    return device.to_device(local, sharding.over_batch(self.mesh))
+
+  def batches(self) -> device.DeviceFeed:
+    """Batches on the device, the last one padded; see `pipeline`."""
+    return device.to_device(self._local, sharding.over_batch(self.mesh))
 
 
 class MaskedSums:
