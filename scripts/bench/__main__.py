@@ -4,12 +4,12 @@ r"""Measures what users wait for, in turns with what they could use instead.
   python -m scripts.bench step input --repetitions=7 --out=bench.jsonl
   python -m scripts.bench --compare=bench.jsonl
 
-Benchmarks: step (train step and forward pass), input, evaluation, checkpoints,
-startup. Each row is a line of JSON with the revision, versions and device;
-`times_X` says how many times as fast as X it was, turn by turn. --compare
-prints what has become slower than in a file of before, beyond the spread of
-both, and exits with 3 then; only ratios within a run are compared, for the
-speed of machines changes.
+Benchmarks: step (train step and forward pass), memory, input, evaluation,
+checkpoints, weights (export and load), startup. Each row is a line of JSON
+with the revision, versions and device; `times_X` says how many times as fast as
+X it was, turn by turn. --compare prints what has become slower than in a file
+of before, beyond the spread of both, and exits with 3 then; only ratios within
+a run are compared, for the speed of machines changes.
 
 Peers are measured where they are installed: pip install "vitjax[bench]" timm,
 with torch and torchvision.
@@ -26,9 +26,18 @@ from importlib import metadata
 
 from absl import app, flags
 
+from scripts.bench import turns
 from vitjax import command_line
 
-BENCHMARKS = ("step", "input", "evaluation", "checkpoints", "startup")
+BENCHMARKS = (
+  "step",
+  "memory",
+  "input",
+  "evaluation",
+  "checkpoints",
+  "weights",
+  "startup",
+)
 _REPETITIONS = flags.DEFINE_integer(
   "repetitions", 5, "Turns of each contestant.", lower_bound=1
 )
@@ -69,30 +78,6 @@ def environment() -> dict:
   }
 
 
-def figures(row: dict) -> dict[str, dict]:
-  """The measured ones among the entries of a row."""
-  return {k: x for k, x in row.items() if isinstance(x, dict) and "all" in x}
-
-
-def slower(rows: list[dict], before: list[dict]) -> list[str]:
-  """Ratios that are below all of before, in the median and turn by turn."""
-  old = {(x["benchmark"], x["contestant"]): x for x in before}
-  found = []
-  for row in rows:
-    key = row["benchmark"], row["contestant"]
-    for name, now in figures(row).items():
-      then = old.get(key, {}).get(name)
-      if not name.startswith("times_") or then is None:
-        continue
-      if max(now["all"]) < then["median"] and now["median"] < min(then["all"]):
-        found.append(
-          f"{' '.join(key)} {name}: {now['median']:.3f}, was "
-          f"{then['median']:.3f} ({min(then['all']):.3f} .. "
-          f"{max(then['all']):.3f})"
-        )
-  return found
-
-
 def main(argv: list[str]) -> None:
   """Runs the benchmarks that are named, or all."""
   names = argv[1:] or BENCHMARKS
@@ -110,16 +95,16 @@ def main(argv: list[str]) -> None:
     facts = environment()
     for row in module.measure(_REPETITIONS.value):
       rows.append(facts | row)
-      for figure, x in figures(row).items():
+      for figure, x in turns.figures(row).items():
         print(
-          f"{row['benchmark']:11} {row['contestant']:12} {figure:23} "
+          f"{row['benchmark']:11} {row['contestant']:18} {figure:23} "
           f"{x['median']:10.3f}   {min(x['all']):.3f} .. {max(x['all']):.3f}",
           flush=True,
         )
   if _OUT.value:
     with open(_OUT.value, "a", encoding="utf-8") as file:
       file.writelines(json.dumps(row) + "\n" for row in rows)
-  if worse := slower(rows, before):
+  if worse := turns.slower(rows, before):
     print("Slower than before:", *worse, sep="\n  ")
     sys.exit(3)
 

@@ -11,22 +11,14 @@ import time
 
 import jax
 
-from configs import vit_s16_i1k
-from scripts.bench import turns
+from scripts.bench import recipe, turns
 
 
 def measure(repetitions: int) -> list[dict]:
   """Rows of seconds."""
-  from vitjax import build, checkpoint, config, planning, train
+  from vitjax import checkpoint, planning, train
 
-  c = vit_s16_i1k.get_config("batch=16")
-  run = config.resolve(c, build.problems)
-  source, _ = planning.find_source(run, None)
-  parts = planning.make_program(run, source, jax.devices())
-  state = jax.jit(
-    lambda key: parts.make_state(parts.init_params(key)),
-    out_shardings=parts.shardings,
-  )(jax.random.key(0))
+  _, state = recipe.make(batch_size=16)
   items = jax.block_until_ready(train.items_of(state))
   target = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), items

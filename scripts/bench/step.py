@@ -5,45 +5,39 @@ where torch and timm are installed, against timm's model with torch's AdamW.
 """
 
 import importlib.util
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from scripts.bench import plain, turns
+from scripts.bench import plain, recipe, turns
 
 BATCH = 16
 
 
-def contestants(batch_size: int) -> dict[str, dict]:
-  """Kind -> name -> what to call."""
+def example_batch(batch_size: int) -> dict[str, np.ndarray]:
+  """Images and labels of no meaning."""
   random = np.random.default_rng(0)
-  batch = {
+  return {
     "image": random.integers(
       256, size=(batch_size, 224, 224, 3), dtype="uint8"
     ),
     "label": random.integers(1000, size=batch_size, dtype="int32"),
   }
-  train, forward = {}, {}
-  makers = {"vitjax": _ours, "linen": _plain}
+
+
+def makers() -> dict[str, Callable]:
+  """Name -> function of a batch that returns what to call: (train, forward)."""
+  found = {"vitjax": _ours, "linen": _plain}
   if importlib.util.find_spec("torch") and importlib.util.find_spec("timm"):
-    makers["timm"] = _timm
-  for name, make in makers.items():
-    train[name], forward[name] = make(batch)
-  return {"train_step": train, "forward": forward}
+    found["timm"] = _timm
+  return found
 
 
 def _ours(batch):
-  from configs import vit_s16_i1k
-  from vitjax import build, config, planning, sharding
+  from vitjax import sharding
 
-  c = vit_s16_i1k.get_config(f"batch={len(batch['label'])}")
-  run = config.resolve(c, build.problems)
-  source, _ = planning.find_source(run, None)
-  parts = planning.make_program(run, source, jax.devices())
-  state = jax.jit(
-    lambda key: parts.make_state(parts.init_params(key)),
-    out_shardings=parts.shardings,
-  )(jax.random.key(0))
+  parts, state = recipe.make(len(batch["label"]))
   device_batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
   apply = jax.jit(
     lambda params, batch: parts.model.apply(
@@ -109,7 +103,10 @@ def _timm(batch):
 def measure(repetitions: int) -> list[dict]:
   """Rows: seconds, images per second, times as fast as plain Linen."""
   rows = []
-  for kind, calls in contestants(BATCH).items():
+  batch = example_batch(BATCH)
+  made = {name: make(batch) for name, make in makers().items()}
+  for i, kind in enumerate(("train_step", "forward")):
+    calls = {name: both[i] for name, both in made.items()}
     found = turns.seconds(calls, repetitions)
     for name, seconds in found.items():
       rows.append(

@@ -42,3 +42,27 @@ def summary(values) -> dict:
 def ratios(found: Mapping[str, list[float]], name: str, baseline: str) -> dict:
   """How many times as fast as the baseline, turn by turn."""
   return summary(np.divide(found[baseline], found[name]))
+
+
+def figures(row: dict) -> dict[str, dict]:
+  """The measured ones among the entries of a row."""
+  return {k: x for k, x in row.items() if isinstance(x, dict) and "all" in x}
+
+
+def slower(rows: list[dict], before: list[dict]) -> list[str]:
+  """Ratios that are below all of before, in the median and turn by turn."""
+  old = {(x["benchmark"], x["contestant"]): x for x in before}
+  found = []
+  for row in rows:
+    key = row["benchmark"], row["contestant"]
+    for name, now in figures(row).items():
+      then = old.get(key, {}).get(name)
+      if not name.startswith("times_") or then is None:
+        continue
+      if max(now["all"]) < then["median"] and now["median"] < min(then["all"]):
+        found.append(
+          f"{' '.join(key)} {name}: {now['median']:.3f}, was "
+          f"{then['median']:.3f} ({min(then['all']):.3f} .. "
+          f"{max(then['all']):.3f})"
+        )
+  return found
