@@ -4,12 +4,13 @@ r"""Measures what users wait for, in turns with what they could use instead.
   python -m scripts.bench step input --repetitions=7 --out=bench.jsonl
   python -m scripts.bench --compare=bench.jsonl
 
-Benchmarks: step (train step and forward pass), memory, input, evaluation,
-checkpoints, weights (export and load), startup. Each row is a line of JSON
-with the revision, versions and device; `times_X` says how many times as fast as
-X it was, turn by turn. --compare prints what has become slower than in a file
-of before, beyond the spread of both, and exits with 3 then; only ratios within
-a run are compared, for the speed of machines changes.
+Benchmarks: step (train step and forward pass), growth (with model, image size
+and batch size), memory, input, evaluation, checkpoints, weights (export and
+load), startup. Each row is a line of JSON with the revision, versions and
+device; `times_X` says how many times as fast as X it was, turn by turn.
+--compare prints what has become slower than in a file of before, beyond the
+spread of both, and exits with 3 then; only ratios within a run are compared,
+for the speed of machines changes.
 
 Peers are measured where they are installed: pip install "vitjax[bench]" timm,
 with torch and torchvision.
@@ -31,6 +32,7 @@ from vitjax import command_line
 
 BENCHMARKS = (
   "step",
+  "growth",
   "memory",
   "input",
   "evaluation",

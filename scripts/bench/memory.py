@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from scripts.bench import step, turns
+from scripts.bench import recipe, step, turns
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _STEPS = 5
@@ -47,6 +47,6 @@ def measure(repetitions: int) -> list[dict]:
 
 
 if __name__ == "__main__":
-  train, _ = step.makers()[sys.argv[1]](step.example_batch(step.BATCH))
+  train, _ = step.makers()[sys.argv[1]](recipe.example_batch(step.BATCH))
   for _ in range(_STEPS):
     train()

@@ -3,15 +3,20 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from configs import vit_s16_i1k
 
 
-def make(batch_size: int) -> tuple[Any, Any]:
+def make(
+  batch_size: int, variant: str = "S/16", image_size: int = 224
+) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
   from vitjax import build, config, planning
 
   c = vit_s16_i1k.get_config(f"batch={batch_size}")
+  c.model.variant = variant
+  c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
   run = config.resolve(c, build.problems)
   source, _ = planning.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
@@ -20,3 +25,15 @@ def make(batch_size: int) -> tuple[Any, Any]:
     out_shardings=parts.shardings,
   )(jax.random.key(0))
   return parts, state
+
+
+def example_batch(
+  batch_size: int, image_size: int = 224
+) -> dict[str, np.ndarray]:
+  """Images and labels of no meaning."""
+  random = np.random.default_rng(0)
+  shape = (batch_size, image_size, image_size, 3)
+  return {
+    "image": random.integers(256, size=shape, dtype="uint8"),
+    "label": random.integers(1000, size=batch_size, dtype="int32"),
+  }

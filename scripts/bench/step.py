@@ -15,17 +15,6 @@ from scripts.bench import plain, recipe, turns
 BATCH = 16
 
 
-def example_batch(batch_size: int) -> dict[str, np.ndarray]:
-  """Images and labels of no meaning."""
-  random = np.random.default_rng(0)
-  return {
-    "image": random.integers(
-      256, size=(batch_size, 224, 224, 3), dtype="uint8"
-    ),
-    "label": random.integers(1000, size=batch_size, dtype="int32"),
-  }
-
-
 def makers() -> dict[str, Callable]:
   """Name -> function of a batch that returns what to call: (train, forward)."""
   found = {"vitjax": _ours, "linen": _plain}
@@ -103,7 +92,7 @@ def _timm(batch):
 def measure(repetitions: int) -> list[dict]:
   """Rows: seconds, images per second, times as fast as plain Linen."""
   rows = []
-  batch = example_batch(BATCH)
+  batch = recipe.example_batch(BATCH)
   made = {name: make(batch) for name, make in makers().items()}
   for i, kind in enumerate(("train_step", "forward")):
     calls = {name: both[i] for name, both in made.items()}
