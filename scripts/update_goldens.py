@@ -124,7 +124,7 @@ def compiled(preset: str) -> dict:
 def write_hlo(presets: list[str]) -> None:
   """Compiles as the tests do, see tests/conftest.py."""
   os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1"
+  os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
   jax.config.update("jax_num_cpu_devices", 8)
   jax.config.update("jax_default_matmul_precision", "highest")
   HLO.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ class _JsonLines:
 
 
 class _Board:
-  """TensorBoard through clu, in a thread; gives up with one warning."""
+  """TensorBoard's files, written in a thread; gives up with one warning."""
 
   def __init__(self, logdir: pathlib.Path):
     self._writer = None
@@ -223,25 +223,35 @@ class _Board:
 
       with contextlib.suppress(RuntimeError):  # it already runs, as it was set
         tf.config.set_visible_devices([], "GPU")  # it would take its memory
-      from clu import metric_writers
+      # Not clu's SummaryWriter: it imports Keras, for nothing that is used.
+      from clu import asynclib
 
-      writer = metric_writers.SummaryWriter(str(logdir))
-      self._writer = metric_writers.AsyncWriter(writer)
+      self._pool = asynclib.Pool("tensorboard", max_workers=1)
+      self._scalar = tf.summary.scalar
+      self._writer = tf.summary.create_file_writer(str(logdir))
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
+    def write(writer, scalars):
+      with writer.as_default():
+        for name, value in scalars.items():
+          self._scalar(name, value, step=step)
+
     with self._never_fatal():
       if self._writer is not None:
         scalars = {name: float(value) for name, value in values.items()}
-        self._writer.write_scalars(step, scalars)
+        self._pool(write)(self._writer, scalars)
 
   def flush(self) -> None:
     with self._never_fatal():
       if self._writer is not None:
+        self._pool.join()
         self._writer.flush()
 
   def close(self) -> None:
+    self.flush()
     with self._never_fatal():
       if self._writer is not None:
+        self._pool.close()
         self._writer.close()
     self._writer = None
 

@@ -73,10 +73,10 @@ def test_the_average_is_evaluated_and_exported(tmp_path, cache, straight):
   assert last["test_ema/n_seen"] == last["test/n_seen"] == 360
   assert last["test_ema/loss"] != last["test/loss"]
   file = tmp_path / "average.npz"
-  arguments = [f"--model={straight}", "--ema", f"--out={file}"]
+  arguments = [f"--model={straight}", "--ema", "--format=npz", f"--out={file}"]
   launch.run("vitjax.export", *arguments, cache=cache).assert_done()
   exported = vitjax.load(file)
-  assert exported.metadata["ema"] and exported.metadata["step"] == 500
+  assert exported.metadata["ema"] and exported.metadata["step"] == 300
   average = vitjax.load(straight, ema=True).params["head"]["kernel"]
   np.testing.assert_array_equal(exported.params["head"]["kernel"], average)
   assert not np.array_equal(

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import launch
 from vitjax import metrics
 
-TOTAL, SAVE_EVERY = 500, 70
+TOTAL, SAVE_EVERY = 300, 70
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ def get_config() -> ml_collections.ConfigDict:
   """A tiny ViT on scikit-learn's digits; nothing divides anything."""
   config = ml_collections.ConfigDict()
   config.seed = 3
-  config.total_steps = 500
+  config.total_steps = 300
   config.loss = "softmax_xent"
   config.input = {
     "data": "digits",

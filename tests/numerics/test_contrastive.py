@@ -113,13 +113,20 @@ def test_the_loss_of_a_step_against_numpy():
   objective = objectives.contrastive(model, loss_fn=losses.siglip)
   rows = batch(0)
   init = step_lib.make_init_fn(model, rows["image"], rows["text"])
-  params = jax.jit(init)(jax.random.key(1))
-  image, text, _ = model.apply({"params": params}, rows["image"], rows["text"])
+
+  @jax.jit
+  def compute(key):
+    params = init(key)
+    image, text, _ = model.apply(
+      {"params": params}, rows["image"], rows["text"]
+    )
+    prepared = objective.prepare(rows, jax.random.key(0))
+    return image, text, objective.loss(params, prepared, jax.random.key(0))
+
+  image, text, got = compute(jax.random.key(1))
   logits = 10 * np.asarray(image, float) @ np.asarray(text, float).T - 2.71
   signs = 2 * np.eye(16) - 1
   want = np.log1p(np.exp(-signs * logits)).sum() / 16
-  prepared = objective.prepare(rows, jax.random.key(0))
-  got = objective.loss(params, prepared, jax.random.key(0))
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ its pixels comes from.
 """
 
 import functools
+import itertools
 import math
 
 import jax
@@ -23,6 +24,17 @@ OPTIONS = {
   "mode": "elem",
   "partner": "roll",
 }
+
+
+def over_modes_and_partners(*quick):
+  """All of them; those that are not named here are slow to compile."""
+  return pytest.mark.parametrize(
+    "mode, partner",
+    [
+      pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow)
+      for pair in itertools.product(mixing.MODES, mixing.PARTNERS)
+    ],
+  )
 
 
 def pixels(batch, height, width):
@@ -73,8 +85,7 @@ def test_mixup_is_what_it_was_to_the_last_bit():
       np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("partner", mixing.PARTNERS)
-@pytest.mark.parametrize("mode", mixing.MODES)
+@over_modes_and_partners(("batch", "roll"), ("elem", "flip"))
 def test_mixup_against_a_loop(mode, partner):
   image = np.random.default_rng(0).normal(size=(9, 2, 3, 3)).astype(np.float32)
   mixed, targets = mix(image, mixup_alpha=0.8, mode=mode, partner=partner)
@@ -95,8 +106,7 @@ def test_mixup_against_a_loop(mode, partner):
   assert len(weights) == 1 if mode == "batch" else len(weights) > 5
 
 
-@pytest.mark.parametrize("partner", mixing.PARTNERS)
-@pytest.mark.parametrize("mode", mixing.MODES)
+@over_modes_and_partners(("batch", "flip"), ("elem", "roll"))
 def test_cutmix_puts_boxes_in_place_and_weighs_labels_by_pixels(mode, partner):
   image = pixels(16, 12, 9)
   mixed, targets = mix(image, cutmix_alpha=1.0, mode=mode, partner=partner)

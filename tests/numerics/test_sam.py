@@ -1,5 +1,6 @@
 """SAM and GSAM against their equations, and against big_vision's code."""
 
+import functools
 import pathlib
 import sys
 
@@ -101,7 +102,7 @@ def test_trajectory():
 @pytest.mark.parametrize(
   "mistake",
   [
-    doubled_rho,
+    pytest.param(doubled_rho, marks=pytest.mark.slow),
     pytest.param(plain_gradient, marks=pytest.mark.slow),
     pytest.param(not_normalised, marks=pytest.mark.slow),
   ],
@@ -126,12 +127,13 @@ class TestQuadratic:
       p = jnp.concatenate([params["a"].reshape(-1), params["b"]])
       return 0.5 * p @ jnp.asarray(self.hessian, jnp.float32) @ p
 
-    return jax.value_and_grad(loss)(params)
+    return jax.jit(jax.value_and_grad(loss))(params)
 
   def ours(self, **options):
     p = jnp.asarray(self.start, jnp.float32)
     params = {"a": p[:4].reshape(2, 2), "b": p[4:]}
-    loss, grads = sam.loss_and_grads(self.fn, params, **options)
+    ours = functools.partial(sam.loss_and_grads, self.fn, **options)
+    loss, grads = jax.jit(ours)(params)
     return loss, np.concatenate([grads["a"].reshape(-1), grads["b"]])
 
   def at_worst(self, rho):

@@ -98,6 +98,18 @@ def run(
   return jax.device_get(state), np.array(history)
 
 
+def random_params(model, image):
+  """As large as its own would be; made without compiling anything."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  rng = np.random.default_rng(0)
+
+  def draw(x):
+    scale = np.sqrt(np.prod(x.shape[:-1], initial=1))
+    return rng.normal(size=x.shape).astype(x.dtype) / x.dtype.type(scale)
+
+  return jax.tree.map(draw, shapes)
+
+
 def largest_difference(a, b):
   """Over the parameters and, where there are, their averages."""
   a, b = ((state.params, state.ema_params) for state in (a, b))
@@ -150,13 +162,16 @@ def test_sharded_parameters_do_not_matter(one_device):
 
 MIXING = {
   "mixing_options": {"mixup_alpha": 0.5, "label_smoothing": 0.1},
-  "ema_decay": 0.9,
+  "ema_decay": 0.15,  # 1/10 of the warm-up is less, 2/11 and 3/12 are more
+  "ema_warmup": True,
 }
 
 
 @pytest.fixture(scope="module")
 def big_batch():
-  return run(**MIXING)
+  """State and losses after three steps, and the states before each."""
+  states = []
+  return *run(**MIXING, states=states), states
 
 
 @pytest.mark.parametrize(
@@ -169,7 +184,7 @@ def big_batch():
 )
 def test_accumulation_equals_the_big_batch(num_devices, parts, big_batch):
   """With clipping, schedule, mixup, smoothing and average, which all bite."""
-  whole, whole_history = big_batch
+  whole, whole_history, _ = big_batch
   params, history = run(num_devices, accumulation_steps=parts, **MIXING)
   np.testing.assert_allclose(history, whole_history, rtol=1e-5)
   assert largest_difference(params, whole) < 1e-6
@@ -185,11 +200,13 @@ def test_a_step_draws_from_seed_and_step_alone(big_batch):
 @pytest.mark.parametrize(
   "warmup", [pytest.param(False, marks=pytest.mark.slow), True]
 )
-def test_average_of_the_parameters(warmup):
+def test_average_of_the_parameters(warmup, big_batch):
   """Against NumPy over the parameters after 0 to 3 steps."""
-  decay = 0.15  # 1/10 of the warm-up is less, 2/11 and 3/12 are more
-  states = []
-  last, _ = run(ema_decay=decay, ema_warmup=warmup, states=states)
+  last, _, states = big_batch
+  decay = MIXING["ema_decay"]
+  if not warmup:
+    states = []
+    last, _ = run(ema_decay=decay, states=states)
   want, *steps = [state.params for state in (*states, last)]
   for t, params in enumerate(steps):
     d = min(decay, (1 + t) / (10 + t)) if warmup else decay
@@ -228,11 +245,15 @@ def test_remat_and_scan_compute_the_same(remat, scan_layers):
   loop = models.create("vit", **fields)
   other = models.create("vit", **fields, remat=remat, scan_layers=scan_layers)
   image = normalise(batch())["image"]
-  params = loop.init(jax.random.key(0), image)["params"]
+  params = random_params(loop, image)
 
-  def loss(model, p):
-    logits, _ = model.apply({"params": p}, image, train=True)
-    return (logits**2).sum()
+  @functools.partial(jax.jit, static_argnums=0)
+  def loss_and_grads(model, p):
+    def loss(p):
+      logits, _ = model.apply({"params": p}, image, train=True)
+      return (logits**2).sum()
+
+    return jax.value_and_grad(loss)(p)
 
   def stack(tree):
     if not scan_layers:
@@ -243,8 +264,8 @@ def test_remat_and_scan_compute_the_same(remat, scan_layers):
     transformer = {"encoderblock": stacked, "encoder_norm": norm}
     return {**tree, "Transformer": transformer}
 
-  want, grads = jax.value_and_grad(lambda p: loss(loop, p))(params)
-  got, got_grads = jax.value_and_grad(lambda p: loss(other, p))(stack(params))
+  want, grads = loss_and_grads(loop, params)
+  got, got_grads = loss_and_grads(other, stack(params))
   np.testing.assert_allclose(got, want, rtol=1e-6)
   for a, b in zip(
     jax.tree.leaves(got_grads), jax.tree.leaves(stack(grads)), strict=True
@@ -257,10 +278,13 @@ def test_bfloat16_compute_keeps_parameters_and_logits_in_float32():
   image = normalise(batch())["image"]
   exact = models.create("vit", **fields)
   rough = models.create("vit", **fields, dtype="bfloat16")
-  params = rough.init(jax.random.key(0), image)["params"]
+  params = random_params(rough, image)
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-  want, _ = exact.apply({"params": params}, image)
-  got, out = rough.apply({"params": params}, image)
+  apply = functools.partial(jax.jit, static_argnums=0)(
+    lambda model: model.apply({"params": params}, image)
+  )
+  want, _ = apply(exact)
+  got, out = apply(rough)
   assert got.dtype == jnp.float32
   assert out["encoder/block00/out"].dtype == jnp.bfloat16
   gap = np.max(np.abs(got - want)) / np.max(np.abs(want))

@@ -161,6 +161,10 @@ def test_every_module_imports_and_the_light_ones_stay_light():
     check("tensorflow")
     import vitjax.trained, vitjax.optim, vitjax.step, vitjax.run_folder
     check("tensorflow")
+    import tempfile, vitjax.metrics, vitjax.train
+    with tempfile.TemporaryDirectory() as folder:
+      vitjax.metrics.MetricsWriter(folder).close()
+    check("keras", "matplotlib", "sklearn")  # these take seconds
     from jax._src import xla_bridge
     assert not xla_bridge.backends_are_initialized(), "a backend was started"
 

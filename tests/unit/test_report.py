@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,10 +54,11 @@ def page(run, tmp_path_factory):
 def by_hand(run, judged):
   """(label, prediction, confidence) of each example, without the pipeline."""
   trained = vitjax.load(run)
+  apply = jax.jit(trained.model.apply)
   for i in range(judged.total):
     file = judged.data.source.describe(i)
     image = cv2.imread(file)[..., ::-1]
-    logits, _ = trained.model.apply(
+    logits, _ = apply(
       {"params": trained.params}, jnp.asarray(image[None] / 127.5 - 1)
     )
     logits = np.asarray(logits[0], np.float64)

@@ -152,7 +152,7 @@ def test_what_cannot_be_read(run, image, message):
 def test_logits_and_features(run):
   batch = np.random.default_rng(0).normal(size=(4, 16, 16, 3))
   batch = batch.astype(np.float32)
-  want, out = run.model.apply({"params": run.params}, batch)
+  want, out = jax.jit(run.model.apply)({"params": run.params}, batch)
   got = run.predict(batch)
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -210,7 +210,7 @@ def test_two_towers_compare_images_with_texts(tmp_path):
   run = vitjax.load(tmp_path / "x.npz")
   batch = np.random.default_rng(0).normal(size=(3, 16, 16, 3))
   texts = ["a cat", "dog"]
-  image, text, out = run.model.apply(
+  image, text, out = jax.jit(run.model.apply)(
     {"params": run.params}, batch.astype(np.float32), run.tokenizer(texts)
   )
   t, b = float(out["t"][0]), float(out["b"][0])

@@ -14,7 +14,18 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 def hide_accelerators() -> None:
   """Keeps TensorFlow away from GPUs and TPUs, and starts it."""
-  import tensorflow as tf
+  # Its last import is Keras, which takes as long as all before. Asked for the
+  # older one, which is not installed, it goes on without; `tf.keras` is read
+  # when it is used, and then finds the new one again.
+  asked = os.environ.get("TF_USE_LEGACY_KERAS")
+  os.environ["TF_USE_LEGACY_KERAS"] = "1"
+  try:
+    import tensorflow as tf
+  finally:
+    if asked is None:
+      del os.environ["TF_USE_LEGACY_KERAS"]
+    else:
+      os.environ["TF_USE_LEGACY_KERAS"] = asked
 
   for kind in ("GPU", "TPU"):
     try:

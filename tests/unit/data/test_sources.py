@@ -13,6 +13,8 @@ def test_digits_are_split_once_and_for_all():
   assert [s.num_examples for s in splits.values()] == [1437, 360]
   whole = sources.open_source("digits", "train+test")
   assert whole.fingerprint == sources.open_source("digits", "all").fingerprint
+  # Of the arrays that scikit-learn's `load_digits` gives, in our order.
+  assert whole.fingerprint.startswith("6f96806238f6fb7d71395880ab99f51e")
   images = whole.fetch(np.arange(1797))["image"].numpy()
   assert images.shape == (1797, 8, 8, 1) and images.max() == 255
   labels = whole.fetch(np.arange(1797))["label"].numpy()
