@@ -4,12 +4,12 @@ r"""Measures what users wait for, in turns with what they could use instead.
   python -m scripts.bench step input --repetitions=7 --out=bench.jsonl
   python -m scripts.bench --compare=bench.jsonl
 
-Benchmarks: step (train step and forward pass), input, evaluation, checkpoints,
-startup. Each row is a line of JSON with the revision, versions and device;
-`times_X` says how many times as fast as X it was, turn by turn. --compare
-prints what has become slower than in a file of before, beyond the spread of
-both, and exits with 3 then; only ratios within a run are compared, for the
-speed of machines changes.
+Benchmarks: step (train step and forward pass), input, feed, evaluation,
+checkpoints, startup. Each row is a line of JSON with the revision, versions and
+device; `times_X` says how many times as fast as X it was, turn by turn.
+--compare prints what has become slower than in a file of before, beyond the
+spread of both, and exits with 3 then; only ratios within a run are compared,
+for the speed of machines changes.
 
 Peers are measured where they are installed: pip install "vitjax[bench]" timm,
 with torch and torchvision.
@@ -28,7 +28,14 @@ from absl import app, flags
 
 from vitjax import command_line
 
-BENCHMARKS = ("step", "input", "evaluation", "checkpoints", "startup")
+BENCHMARKS = (
+  "step",
+  "input",
+  "feed",
+  "evaluation",
+  "checkpoints",
+  "startup",
+)
 _REPETITIONS = flags.DEFINE_integer(
   "repetitions", 5, "Turns of each contestant.", lower_bound=1
 )
