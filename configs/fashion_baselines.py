@@ -57,6 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": "fashion_mnist",
     "split": "train",
     "batch_size": 256 if "batch" in back else 64,
+    "cache": True,
     "pp": f"decode(channels=1)|random_crop(28, 2)|flip_lr{randaug}"
     "|value_range(-1, 1)",
   }

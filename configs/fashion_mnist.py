@@ -29,6 +29,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": "fashion_mnist",
     "split": "train",
     "batch_size": 64,
+    "cache": True,
     "pp": f"decode(channels=1)|flip_lr|{NORMALIZE}",
   }
   config.model = {

@@ -150,6 +150,7 @@ def set_fashion(config) -> None:
     "data": "fashion_mnist",
     "split": "train",
     "batch_size": 256,
+    "cache": True,
     "pp": f"decode(channels=1)|label_to_text({TEMPLATES})|{tokenize}|{image}",
   }
   config.model.image = {

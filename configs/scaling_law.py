@@ -47,6 +47,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "data": "fashion_mnist",
     "split": "train[:95%]",
     "batch_size": 64,
+    "cache": True,
     "pp": "decode(channels=1)|random_crop(28, 2)|flip_lr|value_range(-1, 1)",
   }
   if arg.family == "vit":

@@ -303,6 +303,7 @@ class Subject:
   Attributes:
     data: what it was trained on, if known.
     data_dir: where TFDS looks for it.
+    cache: whether decoded images are kept, see `sources.open_source`.
     batch_size: of evals that do not say.
     num_classes: of its head; None without classes.
     class_names: of the head, if known.
@@ -313,6 +314,7 @@ class Subject:
 
   data: str | None
   data_dir: str | None
+  cache: bool
   batch_size: int
   num_classes: int | None
   class_names: tuple[str, ...] | None
@@ -327,6 +329,7 @@ def subject(run: RunConfig, source: sources.Source) -> Subject:
   return Subject(
     data=run.input.data,
     data_dir=run.input.data_dir,
+    cache=run.input.cache,
     batch_size=run.input.batch_size,
     num_classes=number_of_classes(run, source),
     class_names=source.class_names,
@@ -366,6 +369,7 @@ def make_evaluator(
     data,
     data_dir=section.data_dir or model.data_dir,
     class_names=model.class_names if named and not own_classes else None,
+    cache=model.cache,
   )
   # Any multiple of the number of devices will do: metrics do not depend on it.
   batch_size = section.batch_size or model.batch_size

@@ -67,7 +67,9 @@ class Input:
   """Training data. `batch_size` is global, over all devices and hosts.
 
   `repeats` is repeated augmentation: each image comes so many times in a
-  batch, each time with other random ops.
+  batch, each time with other random ops. So many batches as `prefetch` says
+  wait in the memory of each host, and as many on its devices. `cache` keeps
+  decoded images in memory, also those of evals; see `vitjax.data.records`.
   """
 
   data: str
@@ -75,6 +77,8 @@ class Input:
   data_dir: str | None = None
   batch_size: int
   repeats: int = 1
+  prefetch: int = 2
+  cache: bool = False
   pp: str
 
 
@@ -220,6 +224,7 @@ CHOICES = {
 RANGES = {
   "input.batch_size": (1, math.inf),
   "input.repeats": (1, math.inf),
+  "input.prefetch": (1, math.inf),
   "accumulation_steps": (1, math.inf),
   "checkpoint.max_failures": (1, math.inf),
   "num_classes": (1, math.inf),
@@ -380,13 +385,20 @@ def to_json(run: RunConfig) -> str:
   return json.dumps(to_dict(run), indent=2, sort_keys=True)
 
 
+# Keys that decide how much memory is used, and no result.
+_MEMORY = frozenset({"input.cache", "input.prefetch"})
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """One line for each key in which two plain configs differ."""
+  """One line for each key in which two plain configs differ.
+
+  What only decides how much memory is used is no difference.
+  """
   old, new = flatten(old), flatten(new)
   missing = object()
   return [
     f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
-    for key in sorted({*old, *new})
+    for key in sorted({*old, *new} - _MEMORY)
     if old.get(key, missing) != new.get(key, missing)
   ]
 

@@ -179,6 +179,7 @@ def _subject(
   return build.Subject(
     data=loaded.metadata.get("data"),
     data_dir=data_dir or (run.input.data_dir if run else None),
+    cache=bool(run and run.input.cache),
     batch_size=batch_size or (run.input.batch_size if run else BATCH_SIZE),
     num_classes=None if two_towers else loaded.model.num_classes,
     class_names=loaded.class_names,

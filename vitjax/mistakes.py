@@ -202,6 +202,7 @@ def _evaluator(trained, run, name, options) -> Evaluator:
   subject = build.Subject(
     data=run.input.data,
     data_dir=run.input.data_dir,
+    cache=run.input.cache,
     batch_size=run.input.batch_size,
     num_classes=trained.metadata["model"].get("num_classes"),
     class_names=trained.class_names,

@@ -496,7 +496,7 @@ def make_plan(
     batch_bytes=num_bytes(parts.batch) // sharding.batch_parts(mesh),
     activation_bytes=activations,
     checkpoint_bytes=num_bytes(state),
-    host_bytes=pipeline.host_bytes(parts.batch, num_hosts),
+    host_bytes=pipeline.host_bytes(parts.batch, num_hosts, run.input.prefetch),
     flops_formula=flops.train(parts.model, parts.spec["image"].shape),
     flops_xla=count_flops(run, source),
   )

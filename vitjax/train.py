@@ -68,7 +68,10 @@ def train_and_evaluate(
   mesh = sharding.make_mesh(**vars(run.mesh))
   build.check_batch_size(run, sharding.batch_parts(mesh))
   source = sources.open_source(
-    run.input.data, run.input.split, data_dir=run.input.data_dir
+    run.input.data,
+    run.input.split,
+    data_dir=run.input.data_dir,
+    cache=run.input.cache,
   )
   distributed.check_alike("training data", source.fingerprint)
   parts = program.assemble(run, source, mesh)
@@ -140,6 +143,7 @@ def train_and_evaluate(
           preprocess,
           batch_size=run.input.batch_size,
           repeats=run.input.repeats,
+          prefetch=run.input.prefetch,
           seed=run.seed,
           start_step=first_step,
           total_steps=total_steps,
@@ -147,6 +151,7 @@ def train_and_evaluate(
           process_count=jax.process_count(),
         ),
         sharding.over_batch(mesh),
+        prefetch=run.input.prefetch,
       )
     )
     spent = metrics.seconds_spent(workdir, first_step) if is_main else {}

@@ -5,8 +5,8 @@ r"""Measures what users wait for, in turns with what they could use instead.
   python -m scripts.bench --compare=bench.jsonl
 
 Benchmarks: step (train step and forward pass), growth (with model, image size
-and batch size), memory, input, evaluation, checkpoints, weights (export and
-load), startup. Each row is a line of JSON with the revision, versions and
+and batch size), memory, input, feed (of the devices), evaluation, checkpoints,
+weights (export and load), startup. Each row is a line of JSON with the revision, versions and
 device; `times_X` says how many times as fast as X it was, turn by turn.
 --compare prints what has become slower than in a file of before, beyond the
 spread of both, and exits with 3 then; only ratios within a run are compared,
@@ -35,6 +35,7 @@ BENCHMARKS = (
   "growth",
   "memory",
   "input",
+  "feed",
   "evaluation",
   "checkpoints",
   "weights",

@@ -6,6 +6,8 @@
   decode_crop  `decode_jpeg_and_inception_crop(224)`: the decode limit
   crop_flip    the same and `flip_lr`
   recipe       the ops of configs/vit_s16_i1k.py, with randaug(2, 10)
+  bicubic, ... further crops and augmentations, see `SPECS`
+  ready, ...   the ops alone, on images of 224x224 that are in memory
 
 The first two run in a pool of as many threads as there are cores. On a machine
 that is shared look at images per second of processor time: others do not count
@@ -25,7 +27,7 @@ import numpy as np
 from PIL import Image
 from sklearn import datasets
 
-from configs import vit_s16_i1k
+from configs import common, vit_s16_i1k
 from scripts.bench import turns
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
@@ -36,6 +38,16 @@ SPECS = {
   "decode_crop": _CROP,
   "crop_flip": f"{_CROP}|flip_lr",
   "recipe": vit_s16_i1k.get_config().input.pp,
+  "bicubic": common.bicubic_crop(_SIZE),
+  "timm_rand": f"{_CROP}|flip_lr|{common.TIMM_RANDAUG}",
+  "3augment": f"{_CROP}|flip_lr|three_augment",
+}
+ALONE = {
+  "ready": "decode",
+  "ready_flip": "flip_lr",
+  "ready_rand": "randaug(2, 10)",
+  "ready_timm": common.TIMM_RANDAUG,
+  "ready_3aug": "three_augment",
 }
 IMAGES, BATCH, WARMUP, BATCHES = 300, 64, 4, 12
 
@@ -139,6 +151,9 @@ def measure(repetitions: int) -> list[dict]:
       makers["timm"] = lambda: _in_threads(transform, paths)
     for name, spec in SPECS.items():
       makers[name] = lambda spec=spec: _ours(source, spec)
+    ready = sources.open_source(f"fake:1000,{_SIZE}x{_SIZE}x3,10", "train")
+    for name, spec in ALONE.items():
+      makers[name] = lambda spec=spec: _ours(ready, spec)
     found = {name: [] for name in makers}
     for _ in range(repetitions):
       # Made anew each time, lest one works ahead during the others' turns.
@@ -150,7 +165,7 @@ def measure(repetitions: int) -> list[dict]:
     {
       "benchmark": "input",
       "contestant": name,
-      "pp": SPECS.get(name),
+      "pp": (SPECS | ALONE).get(name),
       "images_per_second": turns.summary(clock[name]),
       "images_per_core_second": turns.summary(work[name]),
       **{

@@ -196,6 +196,8 @@ def test_published_recipe_to_the_letter():
 def test_differences_name_the_keys():
   a = config.to_dict(config.resolve(minimal()))
   b = config.to_dict(config.resolve(minimal(optim__learning_rate=2e-3)))
+  a["input"] = {"prefetch": 2, "cache": False}
+  b["input"] = {"prefetch": 4, "cache": True}
   assert config.differences(a, b) == ["optim.learning_rate: 0.001 -> 0.002"]
   assert config.differences(a, a) == []
 

@@ -27,7 +27,7 @@ from vitjax.data.sources import Source
 
 # Examples that are fetched, or go through an op on chunks, at a time.
 _CHUNK = 32
-_PREFETCH_BATCHES = 2
+PREFETCH = 2  # batches
 # Of the block cipher that permutes. With the default of 4, the permutations of
 # two epochs of 60000 examples correlate (by 70 standard deviations).
 _SHUFFLE_ROUNDS = 12
@@ -48,6 +48,7 @@ def train_batches(
   start_step: int,
   total_steps: int,
   repeats: int = 1,
+  prefetch: int = PREFETCH,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -64,6 +65,7 @@ def train_batches(
       MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
       https://arxiv.org/abs/1901.09335. Copies are about
       `batch_size / repeats` rows apart, so neighbours are different images.
+    prefetch: batches that are made ahead and wait.
     process_index: which process this is.
     process_count: of how many. Process p gets the p-th part of each batch.
 
@@ -93,7 +95,7 @@ def train_batches(
     return _train_examples(ordinals, source.num_examples, seed, repeats)
 
   dataset = _dataset(
-    source, preprocess, rows, examples_of, start_step, total_steps
+    source, preprocess, rows, examples_of, start_step, total_steps, prefetch
   )
   return _batches(
     dataset, source, preprocess, rows, examples_of, start_step, total_steps
@@ -196,20 +198,24 @@ def example_spec(
 
 
 def host_bytes(
-  spec: dict[str, jax.ShapeDtypeStruct], process_count: int = 1
+  spec: dict[str, jax.ShapeDtypeStruct],
+  process_count: int = 1,
+  prefetch: int = PREFETCH,
 ) -> int:
   """Bytes of the batches that a process holds while it trains.
 
   Those that are ready, the one that is being put together and the one on its
   way to the devices. Not counted: the program itself, and what the threads
-  have in their hands, a chunk of examples each.
+  have in their hands: in each stage of the preprocessing, for each core, a
+  chunk of 32 examples, or one where examples go one by one.
 
   Args:
     spec: from `example_spec`.
     process_count: among how many a batch is split.
+    prefetch: batches that are made ahead.
   """
   batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in spec.values())
-  return batch // process_count * (_PREFETCH_BATCHES + 2)
+  return batch // process_count * (prefetch + 2)
 
 
 def run_once(
@@ -286,6 +292,7 @@ def _dataset(
   examples_of: Callable[[tf.Tensor], Features],
   start_step: int,
   total_steps: int,
+  prefetch: int = PREFETCH,
 ) -> tf.data.Dataset:
   """Batches of `rows`; memory is bounded by what the threads hold."""
 
@@ -305,7 +312,7 @@ def _dataset(
   )
   options = tf.data.Options()
   options.deterministic = True
-  return dataset.prefetch(_PREFETCH_BATCHES).with_options(options)
+  return dataset.prefetch(prefetch).with_options(options)
 
 
 def _fetch(source: Source, examples: Features) -> Features:

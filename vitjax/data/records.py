@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import psutil
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
@@ -27,16 +28,19 @@ from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import DatasetNotPreparedError, Source
 
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
-# Decoded images of one size are kept in memory up to this much: decoding costs
-# more than all else for small images.
-_KEEP_BYTES = 2**29
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # length and its CRC; the data's CRC.
 
 
 class TfdsSource(Source):
   """A prepared data set of TensorFlow Datasets."""
 
-  def __init__(self, data: str, split: str, data_dir: str | None = None):
+  def __init__(
+    self,
+    data: str,
+    split: str,
+    data_dir: str | None = None,
+    cache: bool = False,
+  ):
     builder = _prepared_builder(data, data_dir)
     info = builder.info
     try:
@@ -77,11 +81,12 @@ class TfdsSource(Source):
       if isinstance(feature, tfds.features.ClassLabel)
     ]
     self._kept = None
-    if self.image_shape is not None:
-      num_bytes = self.num_examples * int(np.prod(self.image_shape))
-      if num_bytes <= _KEEP_BYTES:
-        self._kept = self._empty(self.num_examples)
-        self._is_kept = np.zeros(self.num_examples, bool)
+    if cache and self.image_shape is not None:
+      _check_memory(
+        data, split, self.num_examples * int(np.prod(self.image_shape))
+      )
+      self._kept = self._empty(self.num_examples)
+      self._is_kept = np.zeros(self.num_examples, bool)
     classes = _classes(info.features)
     if classes is not None:
       self.num_classes = classes.num_classes
@@ -115,7 +120,7 @@ class TfdsSource(Source):
     return features
 
   def _read_decoded(self, indices: np.ndarray) -> list[np.ndarray]:
-    """Images of one size and class labels; kept if they are small enough."""
+    """Images of one size and class labels; kept if there is a cache."""
     if self._kept is None:
       return self._decode(self._read(indices))
     # Threads may read an example twice, and then store the same values.
@@ -171,6 +176,18 @@ class TfdsSource(Source):
     shard = int(np.searchsorted(self._ends, index, side="right"))
     place = index + self._shifts[shard]
     return f"record {place} of {self._shards[shard].path}"
+
+
+def _check_memory(data: str, split: str, num_bytes: int) -> None:
+  """Raises ValueError if decoded images do not fit into what is available."""
+  available = psutil.virtual_memory().available
+  if num_bytes > available:
+    raise ValueError(
+      f"input.cache would keep {num_bytes / 2**30:.1f} GiB of decoded images "
+      f"of {data!r}, split {split!r}, in each process, but "
+      f"{available / 2**30:.1f} GiB of memory are available. Set "
+      "input.cache=False."
+    )
 
 
 def _decode_image(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:

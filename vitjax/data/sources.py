@@ -13,6 +13,7 @@ from importlib import metadata
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from vitjax.data.pp.kinds import Features
 
@@ -74,6 +75,7 @@ def open_source(
   *,
   data_dir: str | None = None,
   class_names: Sequence[str] | None = None,
+  cache: bool = False,
 ) -> Source:
   """Opens a split of a data set.
 
@@ -87,23 +89,27 @@ def open_source(
     data_dir: where TFDS looks for prepared data sets; its default if none.
     class_names: the classes that the model knows, by class id; if given, the
       source labels examples with these or refuses.
+    cache: keeps decoded images in memory once they are read, if they are
+      records of one size: decoding is nearly all the work for small ones.
+      Others are not kept; see docs/data.md.
 
   Returns:
     The source. Nothing is downloaded.
 
   Raises:
     DatasetNotPreparedError: if a TFDS data set has to be prepared first.
-    ValueError: if there is no such data set or split, or its classes differ.
+    ValueError: if there is no such data set or split, its classes differ, or
+      the images that are to be kept do not fit into the memory.
   """
   if data.startswith("folder:"):
     from vitjax.data import folder
 
-    return folder.FolderSource(data, split, class_names)
-  if data.startswith("labels:"):
+    source = folder.FolderSource(data, split, class_names)
+  elif data.startswith("labels:"):
     from vitjax.data import labels
 
-    return labels.LabelsSource(data, split, class_names)
-  if data.startswith("captions:"):
+    source = labels.LabelsSource(data, split, class_names)
+  elif data.startswith("captions:"):
     from vitjax.data import captions
 
     source = captions.CaptionsSource(data, split)
@@ -114,7 +120,9 @@ def open_source(
   else:
     from vitjax.data import records
 
-    source = records.TfdsSource(data, split, data_dir)
+    source = records.TfdsSource(data, split, data_dir, cache)
+  if cache and source.image_shape is None:
+    logging.warning("%s: input.cache keeps no images of various sizes.", data)
   if class_names is not None:
     _check_class_names(source, tuple(class_names))
   return source

@@ -1,5 +1,8 @@
 """Order, resuming, processes, exact evaluation, and errors of batches."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -129,6 +132,40 @@ def test_repeats_that_cannot_be(repeats):
     ValueError, match=f"repeats={repeats} has to be in 1..*24"
   ):
     train(repeats=repeats)
+
+
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_batches_are_made_ahead_of_their_use_and_no_further(prefetch):
+  class Counting(sources.FakeSource):
+    """Counts the examples that are read."""
+
+    count = 0
+
+    def _generate(self, indices):
+      self.count += len(indices)
+      return super()._generate(indices)
+
+  source = Counting("fake:9000,2x2x1,3", "train")
+  rows, before = 512, -1
+  batches = pipeline.train_batches(
+    source,
+    builder.build("flip_lr"),
+    batch_size=rows,
+    seed=0,
+    start_step=0,
+    total_steps=100,
+    prefetch=prefetch,
+  )
+  for used in (1, 2, 3):
+    next(batches)
+    deadline = time.monotonic() + 20
+    while before < source.count or source.count < (used + prefetch) * rows:
+      assert time.monotonic() < deadline
+      before = source.count
+      time.sleep(0.1)
+    # One batch is put together of what the threads hold: a chunk each.
+    chunks = 32 * (os.cpu_count() + 1)
+    assert source.count <= (used + prefetch + 1) * rows + chunks
 
 
 def test_seeds_change_order_and_randomness():

@@ -110,6 +110,41 @@ def test_both_formats_give_what_tfds_gives(folders, config, split):
   assert len({source.fingerprint for source in opened.values()}) == 1
 
 
+def test_a_cache_reads_once_and_changes_no_batch(folders):
+  def batches(source):
+    return list(
+      pipeline.train_batches(
+        source,
+        builder.build("decode|random_shift(2)|flip_lr"),
+        batch_size=16,
+        seed=0,
+        start_step=3,
+        total_steps=10,  # over two epochs
+      )
+    )
+
+  plain, cached = (
+    sources.open_source(
+      "tiny_photos/same", "train", data_dir=folders["tfrecord"], cache=cache
+    )
+    for cache in (False, True)
+  )
+  expected = batches(plain)
+  for batch, other in zip(batches(cached), expected, strict=True):
+    for name in other:
+      np.testing.assert_array_equal(batch[name], other[name])
+  cached._shards = None  # All have been read.
+  for batch, other in zip(batches(cached), expected, strict=True):
+    np.testing.assert_array_equal(batch["image"], other["image"])
+
+
+def test_a_cache_that_does_not_fit_is_refused():
+  with pytest.raises(
+    ValueError, match=r"keep 1048576.0 GiB .*'train', in each"
+  ):
+    records._check_memory("cifar10", "train", 2**50)
+
+
 def test_the_index_of_records_is_kept_and_checked(folders, cache):
   name = "tiny_photos/varied"
   source = sources.open_source(name, "train", data_dir=folders["tfrecord"])

@@ -84,9 +84,12 @@ def random_image_op(
     places, images = (
       (out, images) if images.shape[-1] > 1 else (out[..., 0], images[..., 0])
     )
-    keys = seeds.view(np.uint64)[:, 0]
-    for place, image, seed in zip(places, images, keys):
-      random = np.random.Generator(np.random.PCG64(int(seed)))
+    # All at first: after an image their code has left the caches.
+    generators = [
+      np.random.Generator(np.random.PCG64(int(key)))
+      for key in seeds.view(np.uint64)[:, 0]
+    ]
+    for place, image, random in zip(places, images, generators):
       place[...] = function(image, random)
     return out
 

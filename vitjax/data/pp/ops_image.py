@@ -487,13 +487,23 @@ def flip_lr(*, key: str = "image") -> AnyOp:
     image = features[key]
     flip = seeds.uniform(features["seed"]) < 0.5
     if is_chunk(features):
-      flip = flip[:, None, None, None]
-      image = tf.where(flip, tf.reverse(image, [2]), image)
+      flipped = tf.numpy_function(
+        _flip_some, [image, flip], image.dtype, stateful=False
+      )
+      image = tf.ensure_shape(flipped, image.shape)
     else:
       image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
     return {**features, key: image}
 
   return AnyOp(run)
+
+
+def _flip_some(images: np.ndarray, flip: np.ndarray) -> np.ndarray:
+  """Several times as fast as `tf.where`."""
+  out = images.copy()
+  for i in np.flatnonzero(flip):
+    out[i] = cv2.flip(images[i], 1).reshape(images.shape[1:])
+  return out
 
 
 def value_range(

@@ -7,7 +7,7 @@ is, where an image ends. Images are uint8 [h, w, 3], or [h, w] if grey.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -26,43 +26,43 @@ def blend(first: np.ndarray, second: np.ndarray, factor: float) -> np.ndarray:
   return cv2.addWeighted(first, 1 - factor, second, factor, TRUNCATE)
 
 
-def map_channels(
-  image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-  """Maps each channel by the table that follows from its histogram."""
-  tables = []
-  for channel in range(_channels(image)):
-    counts = cv2.calcHist([image], [channel], None, [256], [0, 256])
-    tables.append(table_of(counts.ravel().astype(np.int64)))
-  return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
+def map_channels(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
+  """Maps each channel by its table, [channels, 256], which is truncated."""
+  return cv2.LUT(image, tables.T.astype(np.uint8)[None])
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
   """Stretches each channel to 0..255."""
-  return map_channels(image, _autocontrast_table)
+  low, high = (x.astype(int)[:, None] for x in extremes(image))
+  scale = 255 / np.maximum(high - low, 1)
+  stretched = np.clip(np.trunc(_LEVELS * scale - low * scale), 0, 255)
+  return map_channels(image, np.where(low < high, stretched, _LEVELS))
 
 
-def _autocontrast_table(histogram: np.ndarray) -> np.ndarray:
-  used = np.flatnonzero(histogram)
-  low, high = int(used[0]), int(used[-1])
-  if high <= low:
-    return _LEVELS
-  scale = 255 / (high - low)
-  return np.clip(np.trunc(_LEVELS * scale - low * scale), 0, 255)
+def extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The smallest and the largest value of each channel."""
+  columns, channels = image.reshape(len(image), -1), _channels(image)
+  return (
+    columns.min(0).reshape(-1, channels).min(0),
+    columns.max(0).reshape(-1, channels).max(0),
+  )
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
   """Flattens the histogram of each channel."""
-  return map_channels(image, _equalize_table)
-
-
-def _equalize_table(histogram: np.ndarray) -> np.ndarray:
-  last = histogram[np.flatnonzero(histogram)[-1]]
-  step = (histogram.sum() - last) // 255
-  if step == 0:
-    return _LEVELS
-  before = np.cumsum(histogram) - histogram
-  return np.minimum((before + step // 2) // step, 255)
+  histograms = np.stack(
+    [
+      cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel()
+      for channel in range(_channels(image))
+    ]
+  ).astype(int)
+  upto = histograms.cumsum(1)
+  pixels = upto[:, -1:]
+  # Of the largest value that there is.
+  last = np.take_along_axis(histograms, (upto < pixels).sum(1)[:, None], 1)
+  step = (pixels - last) // 255
+  mapped = (upto - histograms + step // 2) // np.maximum(step, 1)
+  return map_channels(image, np.where(step, np.minimum(mapped, 255), _LEVELS))
 
 
 def invert(image: np.ndarray) -> np.ndarray:
@@ -71,21 +71,19 @@ def invert(image: np.ndarray) -> np.ndarray:
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
   """Keeps the `bits` most significant bits of each value."""
-  shift = 8 - min(max(bits, 0), 8)
-  table = _LEVELS.astype(int) >> shift << shift
-  return cv2.LUT(image, table.astype(np.uint8))
+  return image & np.uint8(0xFF << 8 - min(max(bits, 0), 8) & 0xFF)
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
   """Inverts values from `threshold` on."""
-  return cv2.LUT(image, np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS))
+  _, flips = cv2.threshold(image, threshold - 1, 255, cv2.THRESH_BINARY)
+  return cv2.bitwise_xor(image, flips)
 
 
 def solarize_add(image: np.ndarray, addition: int) -> np.ndarray:
   """Brightens the darker half of the values."""
-  added = np.minimum(_LEVELS.astype(int) + addition, 255)
-  table = np.where(_LEVELS < 128, added, _LEVELS)
-  return cv2.LUT(image, table.astype(np.uint8))
+  _, added = cv2.threshold(image, 127, addition, cv2.THRESH_BINARY_INV)
+  return cv2.add(image, added)
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -110,14 +108,12 @@ def color(image: np.ndarray, factor: float) -> np.ndarray:
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
   """Fades from the mean grey."""
   mean = int(cv2.mean(grey(image))[0] + 0.5)
-  constant = np.full_like(_LEVELS, mean)
-  return cv2.LUT(image, blend(constant, _LEVELS, factor))
+  return blend(np.full_like(image, mean), image, factor)
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
   """Fades from black."""
-  black = np.zeros_like(_LEVELS)
-  return cv2.LUT(image, blend(black, _LEVELS, factor))
+  return blend(np.zeros_like(image), image, factor)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:

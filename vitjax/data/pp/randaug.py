@@ -17,8 +17,8 @@ That includes what one may not expect of it:
   the size of the image.
 * Warps take the nearest pixel; new pixels are grey, 128.
 
-Each op is a look-up table or a warp by OpenCV. Warps use integer maps that are
-computed once, so that rounding is that of the reference.
+Warps use maps of places that are computed once, so that rounding is that of the
+reference.
 """
 
 import functools
@@ -67,16 +67,10 @@ def randaug(
 
 def autocontrast(image, magnitude, random) -> np.ndarray:
   """Stretches each channel to 0..255."""
-  return pillow.map_channels(image, _autocontrast_table)
-
-
-def _autocontrast_table(histogram: np.ndarray) -> np.ndarray:
-  used = np.flatnonzero(histogram)
-  low, high = np.float32(used[0]), np.float32(used[-1])
-  if high <= low:
-    return _LEVELS
-  scale = np.float32(255) / (high - low)
-  return np.clip(_LEVELS.astype(np.float32) * scale - low * scale, 0, 255)
+  low, high = (x.astype(np.float32)[:, None] for x in pillow.extremes(image))
+  scale = np.float32(255) / np.maximum(high - low, 1)
+  stretched = np.clip(_LEVELS * scale - low * scale, 0, 255)
+  return pillow.map_channels(image, np.where(low < high, stretched, _LEVELS))
 
 
 def equalize(image, magnitude, random) -> np.ndarray:
@@ -95,22 +89,15 @@ def rotate(image, magnitude, random) -> np.ndarray:
 
 
 def posterize(image, magnitude, random) -> np.ndarray:
-  shift = 8 - int(magnitude / _MAX_LEVEL * 4)
-  levels = _LEVELS.astype(int) >> shift << shift
-  return cv2.LUT(image, levels.astype(np.uint8))
+  return pillow.posterize(image, int(magnitude / _MAX_LEVEL * 4))
 
 
 def solarize(image, magnitude, random) -> np.ndarray:
-  threshold = int(magnitude / _MAX_LEVEL * 256) % 256
-  table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
-  return cv2.LUT(image, table)
+  return pillow.solarize(image, int(magnitude / _MAX_LEVEL * 256) % 256)
 
 
 def solarize_add(image, magnitude, random) -> np.ndarray:
-  addition = int(magnitude / _MAX_LEVEL * 110)
-  added = np.minimum(_LEVELS.astype(int) + addition, 255)
-  table = np.where(_LEVELS < 128, added, _LEVELS)
-  return cv2.LUT(image, table.astype(np.uint8))
+  return pillow.solarize_add(image, int(magnitude / _MAX_LEVEL * 110))
 
 
 def color(image, magnitude, random) -> np.ndarray:
@@ -124,13 +111,12 @@ def color(image, magnitude, random) -> np.ndarray:
 
 def contrast(image, magnitude, random) -> np.ndarray:
   pixels = image.shape[0] * image.shape[1]
-  constant = np.full_like(_LEVELS, min(pixels // 256, 255))
-  return cv2.LUT(image, pillow.blend(constant, _LEVELS, _factor(magnitude)))
+  constant = np.full_like(image, min(pixels // 256, 255))
+  return pillow.blend(constant, image, _factor(magnitude))
 
 
 def brightness(image, magnitude, random) -> np.ndarray:
-  black = np.zeros_like(_LEVELS)
-  return cv2.LUT(image, pillow.blend(black, _LEVELS, _factor(magnitude)))
+  return pillow.brightness(image, _factor(magnitude))
 
 
 def sharpness(image, magnitude, random) -> np.ndarray:
@@ -182,20 +168,20 @@ def _signed(value: float, random: np.random.Generator) -> float:
 
 
 def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
-  return cv2.remap(
-    image,
-    _warp_map(*image.shape[:2], kind, amount),
-    None,
-    cv2.INTER_NEAREST,
-    borderMode=cv2.BORDER_CONSTANT,
-    borderValue=(_FILL,) * 3,
-  )
+  height, width = image.shape[:2]
+  # A pixel as one number of 32 bits, and behind the image one that is grey.
+  pixels = np.full(height * width + 1, _FILL * 0x010101, np.uint32)
+  padded = pixels[:-1].view(np.uint8).reshape(height, width, 4)
+  cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, padded)
+  warped = pixels.take(_warp_map(height, width, kind, amount), mode="clip")
+  warped = warped.view(np.uint8).reshape(height, width, 4)
+  return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 # Two signs of five ops, for a few sizes and magnitudes.
 @functools.lru_cache(maxsize=64)
 def _warp_map(height: int, width: int, kind: str, amount: float) -> np.ndarray:
-  """int16 [h, w, 2]: the (x, y) from which each pixel is taken."""
+  """[h * w]: from where each pixel is taken; `h * w` if from outside."""
   y, x = np.mgrid[:height, :width].astype(np.float32)
   amount = np.float32(amount)
   if kind == "shear_x":
@@ -213,9 +199,10 @@ def _warp_map(height: int, width: int, kind: str, amount: float) -> np.ndarray:
     x, y = x - x_centre, y - y_centre
     x, y = cos * x - sin * y + x_centre, sin * x + cos * y + y_centre
   # Halves are rounded away from zero, as by C's round().
-  places = np.stack([x, y], axis=-1)
-  places = np.trunc(places + np.copysign(np.float32(0.5), places))
-  return np.clip(places, -32768, 32767).astype(np.int16)
+  x, y = (np.trunc(v + np.copysign(np.float32(0.5), v)) for v in (x, y))
+  inside = (0 <= x) & (x < width) & (0 <= y) & (y < height)
+  places = (y * width + x).astype(np.intp)
+  return np.where(inside, places, height * width).ravel()
 
 
 IMAGE_OPS: tuple[_ImageOp, ...] = (
