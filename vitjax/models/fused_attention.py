@@ -30,8 +30,8 @@ IMPLEMENTATIONS = ("auto", "xla", "fused")
 
 _MIB = 2**20
 _LANES = 128
-# Of the scores of one block of queries; the backward pass has a few at a time.
-_SCORES_BYTES = 1.5 * _MIB
+# Of the scores of a block of queries and heads; the backward pass has a few.
+_SCORES_BYTES = 3 * _MIB
 _MAX_IMAGES = 16
 # TPUs have more of it from v5 on, of which XLA wants some as well.
 _SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4")
@@ -86,7 +86,7 @@ def wanted(
       )
     return True
   platform, _ = _device(query)
-  on_mesh = not jax.typeof(query).sharding.mesh.empty
+  on_mesh = not _mesh(query).empty
   is_half = query.dtype == jnp.bfloat16
   return platform == "tpu" and on_mesh and is_half and not obstacle
 
@@ -109,16 +109,22 @@ def attention(
   return _attention(query, key, value, _plan(query, key, num_heads))
 
 
+def _mesh(x: Array) -> jax.sharding.AbstractMesh:
+  """The devices that `x` is split over; empty if nothing says."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return jax.typeof(x).sharding.mesh if mesh.empty else mesh
+
+
 def _device(x: Array) -> tuple[str, str]:
   """Platform and kind of the devices that compute `x`."""
-  mesh = jax.typeof(x).sharding.mesh
+  mesh = _mesh(x)
   device = jax.devices()[0] if mesh.empty else mesh.abstract_device
   return device.platform, device.device_kind
 
 
 def _parts(x: Array) -> tuple[int, int]:
   """Into how many parts the mesh splits the batch and the heads of `x`."""
-  mesh = jax.typeof(x).sharding.mesh
+  mesh = _mesh(x)
   if mesh.empty:
     return 1, 1
   return sharding.batch_parts(mesh), mesh.shape["model"]
@@ -134,7 +140,7 @@ def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
     if width % 8 or width > 128:
       return f"cuDNN takes heads of 8, 16, ... 128 numbers, not {width}."
     return None
-  axes = jax.typeof(query).sharding.mesh.axis_names
+  axes = _mesh(query).axis_names
   if axes and set(axes) != set(sharding.AXES):
     return f"the mesh has the axes {axes}, not {sharding.AXES}."
   batch, model = _parts(query)
@@ -171,9 +177,10 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
   )
   queries, tokens = query.shape[1], key.shape[1]
   block = queries
-  if 4 * tokens * _up(queries, _LANES) > _SCORES_BYTES:
+  row = 4 * tokens * heads
+  if row * _up(queries, _LANES) > _SCORES_BYTES:
     block = _LANES
-    while 4 * tokens * 2 * block <= _SCORES_BYTES:
+    while row * 2 * block <= _SCORES_BYTES:
       block *= 2
   plan = _Plan(
     num_heads=num_heads,
@@ -190,8 +197,9 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
   rows = query.shape[0] // batch
 
   def fits(plan):
-    itemsize = query.dtype.itemsize
-    return _vmem(plan, tokens, width, itemsize) <= plan.vmem
+    # The estimate is rough: not too close to the limit.
+    needed = _vmem(plan, tokens, width, query.dtype.itemsize)
+    return needed <= 0.7 * plan.vmem
 
   while plan.images > 1 and (rows % plan.images or not fits(plan)):
     plan = dataclasses.replace(plan, images=plan.images // 2)
@@ -208,7 +216,8 @@ def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
   tokens, queries = _up(tokens, 16), _up(plan.queries, 16)
   blocks = 2 * itemsize * lanes * (3 * queries + 4 * tokens)
   sums = 2 * 4 * lanes * tokens
-  scores = 5 * 4 * tokens * _up(queries, _LANES)
+  # The compiler keeps about three arrays of scores of each head.
+  scores = (3 * plan.heads + 1) * 4 * tokens * _up(queries, _LANES)
   return plan.images * (blocks + sums) + scores
 
 
@@ -312,7 +321,7 @@ def _call(kernel, plan, in_kinds, inputs, out_kinds, outputs):
     interpret=plan.interpret,
     name=kernel.__name__.strip("_"),
   )
-  mesh = jax.typeof(inputs[0]).sharding.mesh
+  mesh = _mesh(inputs[0])
   if not mesh.empty:
     fn = jax.shard_map(
       fn,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vitjax.models import common, vit
+from vitjax.models import common, fused_attention, vit
 
 
 def decode_variant(variant: str) -> dict[str, int]:
@@ -56,6 +56,14 @@ class Model(nn.Module):
   scan_layers: bool = False
   remat: str = "none"
   dtype: common.Dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.attention not in fused_attention.IMPLEMENTATIONS:
+      raise ValueError(
+        f"attention={self.attention!r} is not one of "
+        f"{fused_attention.IMPLEMENTATIONS}."
+      )
+    super().__post_init__()
 
   @nn.compact
   def __call__(
