@@ -31,10 +31,12 @@ IMPLEMENTATIONS = ("auto", "xla", "fused")
 _MIB = 2**20
 _LANES = 128
 # Of the scores of a block of queries and heads; the backward pass has a few.
-_SCORES_BYTES = 3 * _MIB
+_SCORES_BYTES = 2e6
 _MAX_IMAGES = 16
 # TPUs have more of it from v5 on, of which XLA wants some as well.
 _SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4")
+# What it is filled with by an estimate, which is rough.
+_FILLED = 0.75
 # Their kernels multiply float32 only, in one pass as if it were bfloat16.
 _WITHOUT_BFLOAT16 = ("TPU v2", "TPU v3")
 
@@ -153,10 +155,11 @@ def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
     return f"the kernels take bfloat16 or float32, not {query.dtype}."
   plan = _plan(query, key, num_heads)
   needed = _vmem(plan, key.shape[1], width, query.dtype.itemsize)
-  if needed > plan.vmem:
+  if needed > _FILLED * plan.vmem:
     return (
-      f"{key.shape[1]} tokens need {needed / _MIB:.0f} MiB of the "
-      f"{plan.vmem / _MIB:.0f} MiB on a chip of {kind}."
+      f"{key.shape[1]} tokens and {plan.heads} heads at a time need "
+      f"{needed / _MIB:.0f} of {_FILLED * plan.vmem / _MIB:.0f} MiB on a chip "
+      f"of {kind}."
     )
   return None
 
@@ -176,12 +179,11 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
     num_heads,
   )
   queries, tokens = query.shape[1], key.shape[1]
-  block = queries
   row = 4 * tokens * heads
+  block = queries
   if row * _up(queries, _LANES) > _SCORES_BYTES:
-    block = _LANES
-    while row * 2 * block <= _SCORES_BYTES:
-      block *= 2
+    most = max(1, int(_SCORES_BYTES / row) // _LANES) * _LANES
+    block = _up(pl.cdiv(queries, pl.cdiv(queries, most)), _LANES)
   plan = _Plan(
     num_heads=num_heads,
     images=_MAX_IMAGES,
@@ -191,15 +193,14 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
       jnp.float32 if kind in _WITHOUT_BFLOAT16 else query.dtype
     ),
     precision="highest" if query.dtype == jnp.float32 else "default",
-    vmem=(14 if kind in _SMALL_VMEM else 48) * _MIB,
+    vmem=(14 if kind in _SMALL_VMEM else 56) * _MIB,
     interpret=platform == "cpu",
   )
   rows = query.shape[0] // batch
 
   def fits(plan):
-    # The estimate is rough: not too close to the limit.
     needed = _vmem(plan, tokens, width, query.dtype.itemsize)
-    return needed <= 0.7 * plan.vmem
+    return needed <= _FILLED * plan.vmem
 
   while plan.images > 1 and (rows % plan.images or not fits(plan)):
     plan = dataclasses.replace(plan, images=plan.images // 2)
