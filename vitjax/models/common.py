@@ -253,7 +253,7 @@ class Projection(nn.Module):
       bias = self.param(
         "bias", nn.initializers.zeros, self.outputs, jnp.float32
       )
-      x += bias.astype(self.dtype).reshape(-1)
+      x += bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
     return x
 
 
