@@ -287,7 +287,9 @@ def activation_bytes(parts: program.Program) -> int:
     _, vjp = jax.vjp(lambda p: parts.objective.loss(p, batch, key), params)
     return jax.tree.leaves(vjp)
 
-  kept = jax.eval_shape(residuals, parts.abstract.params, prepared, key)
+  one = mesh.abstract_mesh.update(axis_sizes=(1,) * len(sharding.AXES))
+  with jax.sharding.use_abstract_mesh(one):
+    kept = jax.eval_shape(residuals, parts.abstract.params, prepared, key)
   # Parameters are there anyway.
   params = collections.Counter(
     (x.shape, x.dtype) for x in jax.tree.leaves(parts.abstract.params)

@@ -4,7 +4,6 @@ Training runs the program and `vitjax.plan` compiles it for devices that are
 not there, so both see the same one.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -139,13 +138,8 @@ def assemble(
   )
 
   def train_step(state, batch):
-    # Where parameters are split, `sharding.constrain_batch` needs the mesh.
-    split = run.sharding not in ("replicated", (), [])
-    with (
-      jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
-      if split
-      else contextlib.nullcontext()
-    ):
+    # `sharding.constrain_batch` and fused attention need the mesh.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return step(state, batch)
 
   train_step = jax.jit(

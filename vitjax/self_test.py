@@ -1,21 +1,26 @@
 """A tiny run with all of the parts, whose outcome is known."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vitjax import build, checkpoint, config, program, sharding, trees
 from vitjax import step as step_lib
 from vitjax.data import pipeline, sources
+from vitjax.models import common, fused_attention
 
 _STEPS = 16
 _SAVED = 8
 # What a device whose sums come in another order each time may differ by.
 _TOLERANCE = 1e-3
+# Of outputs and gradients in bfloat16, relative to their largest.
+_BFLOAT16 = 3e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +113,41 @@ def run() -> Result:
   resumed, _ = train(again, _SAVED, _STEPS)
   difference = _difference(straight.params, resumed.params)
   losses = (*first, *last)
-  return Result(
-    losses, is_same, difference, tuple(judge(losses, is_same, difference))
+  problems = judge(losses, is_same, difference)
+  if jax.default_backend() != "cpu":
+    problems += attention_problems()
+  return Result(losses, is_same, difference, tuple(problems))
+
+
+def attention_problems() -> list[str]:
+  """What is wrong with fused attention here, against plain attention."""
+  num_heads, shape = 2, (2, 197, 128)
+  keys = jax.random.split(jax.random.key(0), 4)
+  *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
+
+  def plain(*inputs):
+    split = (x.reshape(*x.shape[:2], num_heads, -1) for x in inputs)
+    return common.dot_product_attention(*split)[0].reshape(shape)
+
+  def fused(*inputs):
+    return fused_attention.attention(*inputs, num_heads)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def both(fn, inputs, grad):
+    out, vjp = jax.vjp(fn, *inputs)
+    return [x.astype(jnp.float32) for x in (out, *vjp(grad))]
+
+  advice = "set config.model.attention='xla'."
+  try:
+    got, want = both(fused, inputs, grad), both(plain, inputs, grad)
+  except Exception as e:  # of a compiler, too
+    return [f"Fused attention fails ({str(e).splitlines()[0]}): {advice}"]
+  error = max(
+    float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in zip(got, want)
   )
+  if error < _BFLOAT16:
+    return []
+  return [f"Fused attention is off by {error:g} of its range: {advice}"]
 
 
 def judge(losses, restored: bool, difference: float) -> list[str]:

@@ -124,7 +124,8 @@ def test_steps_and_flops(plan):
 
 def test_activations_follow_the_batch_of_a_device(plan):
   more = planning.make_plan(make_run(**{"input.batch_size": 64}))
-  assert 3.5 < more.activation_bytes / plan.activation_bytes < 4.01
+  # Kernels in the shape of their product are kept as well.
+  assert 3.3 < more.activation_bytes / plan.activation_bytes < 4.01
   parts = planning.make_plan(
     make_run(**{"input.batch_size": 64, "accumulation_steps": 4})
   )
@@ -311,5 +312,5 @@ def test_the_flagship_stays_within_its_memory_traffic():
     "--config=configs/vit_s16_i1k.py", "--topology=v3:2x2", "--json"
   )
   compiled = json.loads(result.stdout)["compiled"]
-  assert compiled["bytes_accessed"] < 38.0e9
-  assert compiled["temp_bytes"] < 3.45 * 2**30
+  assert compiled["bytes_accessed"] < 23.0e9
+  assert compiled["temp_bytes"] < 2.6 * 2**30

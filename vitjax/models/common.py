@@ -12,12 +12,15 @@ in place of keeping what they need: a CPU gets its memory for each step anew
 from the system, page by page, which costs more.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from vitjax.models import fused_attention
 
 Dtype = jax.typing.DTypeLike
 
@@ -258,18 +261,51 @@ def rotate(
   return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
 
 
+class Projection(nn.Module):
+  """A dense layer between the width and heads, or back, on the last axis.
+
+  The kernel has the published shape (*inputs, *outputs), but the product is
+  one of matrices: a TPU then need not copy what the kernels of fused attention
+  read and write. Equal to `nn.DenseGeneral` otherwise.
+  """
+
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  use_bias: bool = True
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
+    flat = (math.prod(self.inputs), math.prod(self.outputs))
+
+    def init(key, shape, dtype):
+      return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
+
+    shape = (*self.inputs, *self.outputs)
+    kernel = self.param("kernel", init, shape, jnp.float32)
+    x = x.astype(self.dtype) @ kernel.astype(self.dtype).reshape(flat)
+    if self.use_bias:
+      bias = self.param(
+        "bias", nn.initializers.zeros, self.outputs, jnp.float32
+      )
+      x += bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return x
+
+
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
   Kernels have the published shapes: (d, k, e) for query, key and value,
   (k, e, d) for `out`. Queries and keys are rotated if there are angles.
   Returns the output and the attention weights (b, k, q, l); unused weights
-  cost nothing under `jit`.
+  cost nothing under `jit`. `attention` is one of
+  `fused_attention.IMPLEMENTATIONS`.
   """
 
   num_heads: int
   qkv_bias: bool = True
   key_bias: bool = True
+  attention: str = "xla"
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -284,31 +320,34 @@ class MultiHeadDotProductAttention(nn.Module):
       raise ValueError(
         f"width={d} is not a multiple of num_heads={self.num_heads}."
       )
+    heads = (self.num_heads, d // self.num_heads)
 
     def project(x, name):
-      y = nn.DenseGeneral(
-        (self.num_heads, d // self.num_heads),
-        use_bias=self.qkv_bias and (self.key_bias or name != "key"),
-        kernel_init=nn.initializers.xavier_uniform(),
+      y = Projection(
+        (d,),
+        heads,
+        self.qkv_bias and (self.key_bias or name != "key"),
         dtype=self.dtype,
         name=name,
       )(flatten_tokens(x, self.dtype))
-      return y.reshape(b, -1, *y.shape[-2:])
+      return y.reshape(b, -1, d)
+
+    def split(x):
+      return x.reshape(b, -1, *heads)
 
     query, key = project(inputs_q, "query"), project(inputs_kv, "key")
     if angles is not None:
-      query, key = rotate(query, angles), rotate(key, angles)
+      query, key = (
+        rotate(split(x), angles).reshape(b, -1, d) for x in (query, key)
+      )
     value = project(inputs_kv, "value")
-    x, weights = dot_product_attention(query, key, value)
-    if jnp.dtype(self.dtype) == jnp.float32:
-      x = x.reshape(-1, *x.shape[2:])
-    x = nn.DenseGeneral(
-      d,
-      axis=(-2, -1),
-      kernel_init=nn.initializers.xavier_uniform(),
-      dtype=self.dtype,
-      name="out",
-    )(x)
+    x, weights = dot_product_attention(split(query), split(key), split(value))
+    x = x.reshape(b, -1, d)
+    if fused_attention.wanted(self.attention, query, key, self.num_heads):
+      x = fused_attention.attention(query, key, value, self.num_heads)
+    x = Projection(heads, (d,), dtype=self.dtype, name="out")(
+      flatten_tokens(x, self.dtype)
+    )
     return x.reshape(b, -1, d), weights
 
 

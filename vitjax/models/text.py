@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vitjax.models import common, vit
+from vitjax.models import common, fused_attention, vit
 
 
 def decode_variant(variant: str) -> dict[str, int]:
@@ -40,7 +40,7 @@ class Model(nn.Module):
     vocab_size: number of rows of the token embedding.
     max_len: number of tokens of every text, padding included.
     dropout_rate: after the position embedding and in each block.
-    scan_layers, remat: as in the Vision Transformer.
+    attention, scan_layers, remat: as in the Vision Transformer.
     dtype: of the computation; parameters are always float32.
   """
 
@@ -52,9 +52,18 @@ class Model(nn.Module):
   vocab_size: int = 32_000
   max_len: int = 64
   dropout_rate: float = 0.0
+  attention: str = "auto"
   scan_layers: bool = False
   remat: str = "none"
   dtype: common.Dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.attention not in fused_attention.IMPLEMENTATIONS:
+      raise ValueError(
+        f"attention={self.attention!r} is not one of "
+        f"{fused_attention.IMPLEMENTATIONS}."
+      )
+    super().__post_init__()
 
   @nn.compact
   def __call__(
@@ -83,6 +92,7 @@ class Model(nn.Module):
       block={
         "mlp_dim": self.mlp_dim or 4 * self.width,
         "num_heads": self.num_heads,
+        "attention": self.attention,
         "dropout_rate": self.dropout_rate,
       },
       scan_layers=self.scan_layers,

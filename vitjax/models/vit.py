@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax import sharding
-from vitjax.models import common, resnet
+from vitjax.models import common, fused_attention, resnet
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
@@ -160,6 +160,7 @@ class EncoderBlock(nn.Module):
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   key_bias: bool = True
+  attention: str = "auto"
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
@@ -200,6 +201,7 @@ class EncoderBlock(nn.Module):
         self.num_heads,
         qkv_bias=self.qkv_bias,
         key_bias=self.key_bias,
+        attention=self.attention,
         dtype=self.dtype,
         name="MultiHeadDotProductAttention_0",
       )(y, y, angles)
@@ -215,14 +217,14 @@ class EncoderBlock(nn.Module):
 
     x = sharding.constrain_batch(x)
     y = norm(x, 0)
-    attended, attention = attend(y)
+    attended, weights = attend(y)
     if self.parallel:
       x = x + branch(attended + mlp(y), 0)
     else:
       x = x + branch(attended, 0)
       x = x + branch(mlp(norm(x, 1)), 1)
     x = sharding.constrain_batch(x)
-    return x, {"out": x, "attention": attention}
+    return x, {"out": x, "attention": weights}
 
 
 class Encoder(nn.Module):
@@ -313,6 +315,8 @@ class Model(nn.Module):
     num_registers: learned tokens that no pooling reads.
     parallel: attention and MLP of a block side by side.
     qkv_bias, key_bias: biases of query, key and value, and of the key.
+    attention: "xla", or "fused" into kernels that write no score (Pallas on a
+      TPU, cuDNN on a GPU); "auto" is "fused" on a TPU where it is possible.
     differential: attention as the difference of two softmaxes.
     fc_norm: LayerNorm after the pooling in place of before it.
     posemb_prefix: the position table also has rows for class token and
@@ -353,6 +357,7 @@ class Model(nn.Module):
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   key_bias: bool = True
+  attention: str = "auto"
   gelu: str = "tanh"
   layer_norm_eps: float = 1e-6
   head_bias_init: float = 0.0
@@ -368,6 +373,7 @@ class Model(nn.Module):
       ("gelu", tuple(common.GELU)),
       ("drop_path_schedule", DROP_PATHS),
       ("remat", tuple(REMATS)),
+      ("attention", fused_attention.IMPLEMENTATIONS),
     ):
       if getattr(self, name) not in allowed:
         raise ValueError(
@@ -377,6 +383,11 @@ class Model(nn.Module):
       raise ValueError(
         "differential attention is not rotated: use posemb='learn' or "
         "'sincos2d' with differential=True."
+      )
+    if self.attention == "fused" and self.differential:
+      raise ValueError(
+        "differential attention has no fused kernels: use attention='auto' or "
+        "'xla' with differential=True."
       )
     if self.pool_type == "tok" and self.class_token is False:
       raise ValueError("pool_type='tok' pools the class token: it needs one.")
@@ -451,6 +462,7 @@ class Model(nn.Module):
         "layer_scale_init": self.layer_scale_init,
         "qkv_bias": self.qkv_bias,
         "key_bias": self.key_bias,
+        "attention": self.attention,
         "gelu": self.gelu,
       },
       drop_path_rate=self.drop_path_rate,

@@ -1,0 +1,255 @@
+"""Fused attention, against slow NumPy and against plain attention.
+
+The kernels of TPUs are interpreted here: how they are compiled is not tested.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vitjax import hlo, models, self_test, sharding, trees
+from vitjax.models import fused_attention
+
+# Relative to the largest value: sums of float32, and eight bits of mantissa.
+TOLERANCES = {"float32": 3e-6, "bfloat16": 2e-2}
+TINY = {"width": 16, "depth": 2, "num_heads": 2, "patch_size": 4}
+
+
+def expected(query, key, value, grad, num_heads):
+  """Output and gradients in float64, a head of an image at a time."""
+  results = [np.zeros(x.shape) for x in (query, query, key, value)]
+  width = query.shape[-1] // num_heads
+  scale = width**-0.5
+  for i in range(len(query)):
+    for h in range(num_heads):
+      at = (i, slice(None), slice(h * width, (h + 1) * width))
+      q, k, v, g = (np.float64(x[at]) for x in (query, key, value, grad))
+      scores = scale * q @ k.T
+      weights = np.exp(scores - scores.max(-1, keepdims=True))
+      weights /= weights.sum(-1, keepdims=True)
+      inner = g @ v.T
+      inner = weights * (inner - (weights * inner).sum(-1, keepdims=True))
+      out = (weights @ v, scale * inner @ k, scale * inner.T @ q, weights.T @ g)
+      for result, x in zip(results, out):
+        result[at] = x
+  return results
+
+
+def arrays(b, queries, tokens, d, dtype="float32"):
+  """Query, key, value and gradient; scores reach far from 0."""
+  rng = np.random.default_rng(0)
+  lengths = (queries, tokens, tokens, queries)
+  return [
+    jnp.asarray(rng.normal(scale=2, size=(b, n, d)), dtype) for n in lengths
+  ]
+
+
+def with_gradients(fn, query, key, value, grad):
+  out, vjp = jax.vjp(fn, query, key, value)
+  return [out, *vjp(grad)]
+
+
+def check(got, want, dtype):
+  for x, y in zip(got, want, strict=True):
+    assert x.dtype == dtype
+    error = np.abs(np.float64(x) - y).max() / np.abs(y).max()
+    assert error < TOLERANCES[dtype]
+
+
+def run(b, queries, tokens, num_heads, width, dtype):
+  inputs = arrays(b, queries, tokens, num_heads * width, dtype)
+
+  @jax.jit
+  def fused(*inputs):
+    return with_gradients(
+      lambda *x: fused_attention.attention(*x, num_heads), *inputs
+    )
+
+  check(fused(*inputs), expected(*inputs, num_heads), dtype)
+
+
+def test_queries_in_blocks_of_which_the_last_is_not_full(monkeypatch):
+  monkeypatch.setattr(fused_attention, "_SCORES_BYTES", 1)
+  run(2, 130, 3, 2, 4, "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+  ("b", "queries", "tokens", "num_heads", "width"),
+  [
+    (2, 5, 7, 2, 4),
+    (2, 197, 197, 6, 64),
+    (1, 577, 577, 2, 64),
+    (1, 1025, 1025, 2, 64),
+    (3, 1, 50, 3, 32),
+    (2, 20, 33, 2, 72),
+    (16, 4, 4, 1, 128),
+  ],
+)
+def test_shapes(b, queries, tokens, num_heads, width, dtype):
+  run(b, queries, tokens, num_heads, width, dtype)
+
+
+@pytest.mark.slow
+def test_a_chip_that_multiplies_float32_only():
+  inputs = arrays(2, 20, 20, 32, "bfloat16")
+  plan = fused_attention._plan(*inputs[:2], 2)
+  plan = dataclasses.replace(plan, factors=jnp.dtype("float32"))
+  got = with_gradients(lambda *x: fused_attention._attention(*x, plan), *inputs)
+  check(got, expected(*inputs, 2), "bfloat16")
+
+
+@pytest.mark.slow
+def test_each_device_attends_its_images_and_heads():
+  inputs = arrays(4, 6, 6, 16)
+  mesh = sharding.make_mesh(data=2, fsdp=2, model=2)
+  split = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES, None, "model"))
+
+  def fused(*inputs):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return with_gradients(
+        lambda *x: fused_attention.attention(*x, 4), *inputs
+      )
+
+  fused = jax.jit(fused, in_shardings=split, out_shardings=split)
+  check(fused(*inputs), expected(*inputs, 4), "float32")
+  compiled = fused.lower(*inputs).compile()
+  assert hlo.collectives(compiled.as_text()) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"pool_type": "tok", "num_registers": 1},
+    {"pool_type": "map", "posemb": "rope", "key_bias": False},
+    {"scan_layers": True, "remat": "full"},
+    {"dtype": "bfloat16"},
+  ],
+)
+def test_a_model_has_the_same_outputs_and_gradients(options):
+  plain, fused = (
+    models.create(
+      "vit",
+      num_classes=3,
+      attention=name,
+      head_zero_init=False,
+      **TINY,
+      **options,
+    )
+    for name in ("xla", "fused")
+  )
+  image = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
+  params = jax.jit(plain.init)(jax.random.key(1), image)["params"]
+
+  def both(model):
+    @jax.jit
+    def value_and_grad(params):
+      def loss(params):
+        logits, out = model.apply({"params": params}, image)
+        return (logits**2).sum(), (logits, out["encoder/block01/attention"])
+
+      return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (_, aux), grads = value_and_grad(params)
+    return trees.flatten({"grads": grads, "aux": dict(enumerate(aux))})
+
+  want = both(plain)
+  # Gradients of the keys' biases are 0 but for rounding.
+  tolerance, least = (3e-2, 0.1) if "dtype" in options else (1e-5, 1e-2)
+  for name, x in both(fused).items():
+    y = np.float32(want[name])
+    error = np.abs(np.float32(x) - y).max()
+    assert error <= tolerance * max(np.abs(y).max(), least), name
+
+
+def decide(implementation, shape=(8, 196, 384), dtype="bfloat16", heads=6):
+  """Whether attention of such arrays, over 8 devices, is fused."""
+  mesh = sharding.make_mesh().abstract_mesh
+  x = jax.ShapeDtypeStruct(shape, dtype)
+  decisions = []
+
+  def fn(x):
+    decisions.append(fused_attention.wanted(implementation, x, x, heads))
+
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(fn, x)
+  return decisions[0]
+
+
+@pytest.fixture
+def device(monkeypatch):
+  def pretend(*platform_and_kind):
+    monkeypatch.setattr(fused_attention, "_device", lambda x: platform_and_kind)
+
+  return pretend
+
+
+def test_auto_fuses_where_it_can(device):
+  assert not decide("auto")
+  device("tpu", "TPU v3")
+  assert decide("auto") and not decide("xla")
+  assert not decide("auto", dtype="float32")
+  assert not decide("auto", shape=(7, 196, 384))
+  assert decide("auto", shape=(8, 1025, 768), heads=12)
+  assert not decide("auto", shape=(8, 4096, 384))
+  x = jnp.zeros((8, 4, 16), jnp.bfloat16)  # on no mesh
+  assert not fused_attention.wanted("auto", x, x, 2)
+  device("tpu", "TPU v5 lite")
+  assert decide("auto", shape=(8, 4096, 384))
+  device("gpu", "NVIDIA H100")
+  assert not decide("auto")
+
+
+def test_errors(device):
+  message = r"attention='fuse' is not one of \('auto', 'xla', 'fused'\)"
+  for name in ("vit", "text"):
+    with pytest.raises(ValueError, match=message):
+      models.create(name, attention="fuse")
+  with pytest.raises(
+    ValueError, match="no fused kernels: use attention='auto'"
+  ):
+    models.create("vit", differential=True, attention="fused")
+  device("tpu", "TPU v3")
+  with pytest.raises(ValueError, match=r"4096 tokens .* of TPU v3\. Use"):
+    decide("fused", shape=(8, 4096, 384))
+  with pytest.raises(ValueError, match="7 images with 6 heads do not divide"):
+    decide("fused", shape=(7, 196, 384))
+  with pytest.raises(ValueError, match="take bfloat16 or float32, not float16"):
+    decide("fused", dtype="float16")
+  device("gpu", "NVIDIA H100")
+  with pytest.raises(ValueError, match="cuDNN takes 16 bits, not float32"):
+    decide("fused", dtype="float32")
+  with pytest.raises(
+    ValueError, match=r"heads of 8, 16, \.\.\. 128 numbers, not 6"
+  ):
+    decide("fused", shape=(8, 4, 12), heads=2)
+
+
+@pytest.mark.slow
+def test_a_gpu_gets_its_heads_apart(device, monkeypatch):
+  plain = jax.nn.dot_product_attention
+
+  def attend(*inputs, implementation):
+    assert implementation == "cudnn"
+    return plain(*inputs, implementation="xla")
+
+  device("gpu", "NVIDIA H100")
+  monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
+  run(2, 5, 7, 2, 8, "float32")
+
+
+@pytest.mark.slow
+def test_the_self_test_compares_it(monkeypatch):
+  assert self_test.attention_problems() == []
+  attend = fused_attention.attention
+  monkeypatch.setattr(
+    fused_attention, "attention", lambda q, k, v, n: attend(q, q, v, n)
+  )
+  (problem,) = self_test.attention_problems()
+  assert "set config.model.attention='xla'" in problem

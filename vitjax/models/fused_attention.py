@@ -1,0 +1,430 @@
+"""Attention of which no score ever reaches the memory of the device.
+
+FlashAttention, https://arxiv.org/abs/2205.14135: one kernel for the forward
+pass, and one for the backward pass that computes the scores again from the
+queries, the keys and the logarithm of each softmax's denominator. On a TPU
+these are the kernels of this file, on a GPU cuDNN's; a CPU interprets those of
+the TPU, slowly, to check what they compute.
+
+Scores are kept turned around, (l, q): sums over keys are then sums of vectors,
+and the statistics of the queries are rows. All keys are in the kernel at once,
+so that no softmax is put together from parts; queries come in blocks where
+their scores would take too much room. Statistics, sums and gradients of scores
+are float32. Factors of products are in the type of the arguments, as in plain
+attention.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float
+
+from vitjax import sharding
+
+IMPLEMENTATIONS = ("auto", "xla", "fused")
+
+_MIB = 2**20
+_LANES = 128
+# Of the scores of a block of queries and heads; the backward pass has a few.
+_SCORES_BYTES = 2e6
+_MAX_IMAGES = 16
+# TPUs have more of it from v5 on, of which XLA wants some as well.
+_SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4")
+# What it is filled with by an estimate, which is rough.
+_FILLED = 0.75
+# Their kernels multiply float32 only, in one pass as if it were bfloat16.
+_WITHOUT_BFLOAT16 = ("TPU v2", "TPU v3")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """How kernels go about it.
+
+  Attributes:
+    num_heads: of one device.
+    images, queries, heads: of one block.
+    factors: type of the factors of products.
+    precision: of products.
+    vmem: bytes that a kernel may use.
+    interpret: whether it is interpreted.
+  """
+
+  num_heads: int
+  images: int
+  queries: int
+  heads: int
+  factors: jnp.dtype
+  precision: str
+  vmem: int
+  interpret: bool
+
+
+def wanted(
+  implementation: str,
+  query: Float[Array, "b q d"],
+  key: Float[Array, "b l d"],
+  num_heads: int,
+) -> bool:
+  """Whether attention is to be fused: one of `IMPLEMENTATIONS` says.
+
+  With "auto" it is on TPUs, in bfloat16, where the program says over which
+  devices it is split.
+
+  Raises:
+    ValueError: if it must be fused and cannot be.
+  """
+  if implementation == "xla":
+    return False
+  obstacle = _obstacle(query, key, num_heads)
+  if implementation == "fused":
+    if obstacle:
+      raise ValueError(
+        f"attention='fused' is not possible: {obstacle} Use 'auto' or 'xla'."
+      )
+    return True
+  platform, _ = _device(query)
+  on_mesh = not _mesh(query).empty
+  is_half = query.dtype == jnp.bfloat16
+  return platform == "tpu" and on_mesh and is_half and not obstacle
+
+
+def attention(
+  query: Float[Array, "b q d"],
+  key: Float[Array, "b l d"],
+  value: Float[Array, "b l d"],
+  num_heads: int,
+) -> Float[Array, "b q d"]:
+  """Scaled dot-product attention; heads are slices of the width."""
+  if _device(query)[0] == "gpu":
+    query, key, value = (
+      x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
+    )
+    out = jax.nn.dot_product_attention(
+      query, key, value, implementation="cudnn"
+    )
+    return out.reshape(*out.shape[:2], -1)
+  return _attention(query, key, value, _plan(query, key, num_heads))
+
+
+def _mesh(x: Array) -> jax.sharding.AbstractMesh:
+  """The devices that `x` is split over; empty if nothing says."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return jax.typeof(x).sharding.mesh if mesh.empty else mesh
+
+
+def _device(x: Array) -> tuple[str, str]:
+  """Platform and kind of the devices that compute `x`."""
+  mesh = _mesh(x)
+  device = jax.devices()[0] if mesh.empty else mesh.abstract_device
+  return device.platform, device.device_kind
+
+
+def _parts(x: Array) -> tuple[int, int]:
+  """Into how many parts the mesh splits the batch and the heads of `x`."""
+  mesh = _mesh(x)
+  if mesh.empty:
+    return 1, 1
+  return sharding.batch_parts(mesh), mesh.shape["model"]
+
+
+def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
+  """Why these cannot be attended with fused kernels, as a sentence."""
+  platform, kind = _device(query)
+  width = query.shape[-1] // num_heads
+  if platform == "gpu":
+    if query.dtype.itemsize != 2:
+      return f"cuDNN takes 16 bits, not {query.dtype}."
+    if width % 8 or width > 128:
+      return f"cuDNN takes heads of 8, 16, ... 128 numbers, not {width}."
+    return None
+  axes = _mesh(query).axis_names
+  if axes and set(axes) != set(sharding.AXES):
+    return f"the mesh has the axes {axes}, not {sharding.AXES}."
+  batch, model = _parts(query)
+  if query.shape[0] % batch or num_heads % model:
+    return (
+      f"{query.shape[0]} images with {num_heads} heads do not divide over a "
+      f"mesh of {batch} x {model}."
+    )
+  if query.dtype not in (jnp.bfloat16, jnp.float32):
+    return f"the kernels take bfloat16 or float32, not {query.dtype}."
+  plan = _plan(query, key, num_heads)
+  needed = _vmem(plan, key.shape[1], width, query.dtype.itemsize)
+  if needed > _FILLED * plan.vmem:
+    return (
+      f"{key.shape[1]} tokens and {plan.heads} heads at a time need "
+      f"{needed / _MIB:.0f} of {_FILLED * plan.vmem / _MIB:.0f} MiB on a chip "
+      f"of {kind}."
+    )
+  return None
+
+
+def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
+  platform, kind = _device(query)
+  batch, model = _parts(query)
+  num_heads //= model
+  width = query.shape[-1] // model // num_heads
+  # Blocks are whole vectors of lanes, or all there is.
+  heads = next(
+    (
+      n
+      for n in range(1, num_heads)
+      if num_heads % n == 0 and n * width % _LANES == 0
+    ),
+    num_heads,
+  )
+  queries, tokens = query.shape[1], key.shape[1]
+  row = 4 * tokens * heads
+  block = queries
+  if row * _up(queries, _LANES) > _SCORES_BYTES:
+    most = max(1, int(_SCORES_BYTES / row) // _LANES) * _LANES
+    block = _up(pl.cdiv(queries, pl.cdiv(queries, most)), _LANES)
+  plan = _Plan(
+    num_heads=num_heads,
+    images=_MAX_IMAGES,
+    queries=block,
+    heads=heads,
+    factors=jnp.dtype(
+      jnp.float32 if kind in _WITHOUT_BFLOAT16 else query.dtype
+    ),
+    precision="highest" if query.dtype == jnp.float32 else "default",
+    vmem=(14 if kind in _SMALL_VMEM else 56) * _MIB,
+    interpret=platform == "cpu",
+  )
+  rows = query.shape[0] // batch
+
+  def fits(plan):
+    needed = _vmem(plan, tokens, width, query.dtype.itemsize)
+    return needed <= _FILLED * plan.vmem
+
+  while plan.images > 1 and (rows % plan.images or not fits(plan)):
+    plan = dataclasses.replace(plan, images=plan.images // 2)
+  return plan
+
+
+def _up(n: int, multiple: int) -> int:
+  return -(-n // multiple) * multiple
+
+
+def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
+  """Bytes of the backward pass: blocks, twice each; sums; scores."""
+  lanes = _up(plan.heads * width, _LANES)
+  tokens, queries = _up(tokens, 16), _up(plan.queries, 16)
+  blocks = 2 * itemsize * lanes * (3 * queries + 4 * tokens)
+  sums = 2 * 4 * lanes * tokens
+  # The compiler keeps about three arrays of scores of each head.
+  scores = (3 * plan.heads + 1) * 4 * tokens * _up(queries, _LANES)
+  return plan.images * (blocks + sums) + scores
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attention(query, key, value, plan):
+  return _attention_fwd(query, key, value, plan)[0]
+
+
+def _attention_fwd(query, key, value, plan):
+  groups = plan.num_heads // plan.heads * _parts(query)[1]
+  log_sums = jax.ShapeDtypeStruct(
+    (query.shape[0], groups, plan.heads, query.shape[1]), jnp.float32
+  )
+  out, log_sums = _call(
+    _forward_kernel, plan, "qkk", (query, key, value), "qs", (query, log_sums)
+  )
+  return out, (query, key, value, log_sums)
+
+
+def _attention_bwd(plan, kept, grad):
+  *inputs, log_sums = kept
+  return _call(
+    _backward_kernel, plan, "qkksq", (*inputs, log_sums, grad), "qkk", inputs
+  )
+
+
+_attention.defvjp(_attention_fwd, _attention_bwd)
+
+
+def _call(kernel, plan, in_kinds, inputs, out_kinds, outputs):
+  """Runs a kernel over blocks of images, heads and queries.
+
+  Args:
+    kernel: gets references to a block of each input and output, and to sums of
+      float32 for each output of kind "k".
+    plan: of the kernel.
+    in_kinds: a letter for each input: "q" has rows of queries (b, q, d), "k"
+      of keys (b, l, d), "s" statistics of queries (b, groups, heads, q).
+    inputs: the first two are queries and keys.
+    out_kinds: likewise.
+    outputs: arrays like them.
+  """
+  split = {
+    "q": PartitionSpec(sharding.BATCH_AXES, None, "model"),
+    "k": PartitionSpec(sharding.BATCH_AXES, None, "model"),
+    "s": PartitionSpec(sharding.BATCH_AXES, "model"),
+  }
+  batch, model = _parts(inputs[0])
+  _, tokens, d = inputs[1].shape
+  lanes = d // model // plan.num_heads * plan.heads
+  block = {
+    "q": pl.BlockSpec(
+      (plan.images, plan.queries, lanes), lambda i, j, n: (i, n, j)
+    ),
+    "k": pl.BlockSpec((plan.images, tokens, lanes), lambda i, j, n: (i, 0, j)),
+    "s": pl.BlockSpec(
+      (plan.images, 1, plan.heads, plan.queries),
+      lambda i, j, n: (i, j, 0, n),
+    ),
+  }
+
+  def local(x, kind):
+    b, *middle, last = x.shape
+    if kind == "s":
+      middle[0] //= model
+    else:
+      last //= model
+    return jax.ShapeDtypeStruct((b // batch, *middle, last), x.dtype)
+
+  shapes = tuple(map(local, outputs, out_kinds))
+  b, queries, width = local(inputs[0], "q").shape
+  scores = b * plan.num_heads * queries * tokens
+  products = 2 if kernel is _forward_kernel else 5
+  fn = pl.pallas_call(
+    functools.partial(kernel, plan=plan, queries=queries),
+    grid=(
+      b // plan.images,
+      plan.num_heads // plan.heads,
+      pl.cdiv(queries, plan.queries),
+    ),
+    in_specs=tuple(block[kind] for kind in in_kinds),
+    out_specs=tuple(block[kind] for kind in out_kinds),
+    out_shape=shapes,
+    scratch_shapes=[
+      pltpu.VMEM((plan.images, tokens, lanes), jnp.float32)
+      for kind in out_kinds
+      if kind == "k"
+    ],
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "parallel", "arbitrary"),
+      vmem_limit_bytes=plan.vmem,
+    ),
+    cost_estimate=pl.CostEstimate(
+      flops=2 * products * scores * width // plan.num_heads,
+      transcendentals=scores,
+      bytes_accessed=sum(
+        x.dtype.itemsize * x.size
+        for x in (*map(local, inputs, in_kinds), *shapes)
+      ),
+    ),
+    interpret=plan.interpret,
+    name=kernel.__name__.strip("_"),
+  )
+  mesh = _mesh(inputs[0])
+  if not mesh.empty:
+    fn = jax.shard_map(
+      fn,
+      mesh=mesh,
+      in_specs=tuple(split[kind] for kind in in_kinds),
+      out_specs=tuple(split[kind] for kind in out_kinds),
+      check_vma=False,
+    )
+  return fn(*inputs)
+
+
+def _forward_kernel(query, key, value, out, log_sums, *, plan, queries):
+  inside = _num_inside(plan, queries)
+
+  def head(i, at, h):
+    q = _queries(query[i, :, at], inside, plan)
+    k, v = (x[i, :, at].astype(plan.factors) for x in (key, value))
+    scores = _dot(k, q, 1, 1, plan)
+    largest = scores.max(axis=0, keepdims=True)
+    powers = jnp.exp(scores - largest)
+    total = powers.sum(axis=0, keepdims=True)
+    sums = _dot(v, powers.astype(plan.factors), 0, 0, plan)
+    out[i, :, at] = (sums / total).T.astype(out.dtype)
+    log_sums[i, 0, h : h + 1] = largest + jnp.log(total)
+
+  _for_each_head(head, query, plan)
+
+
+def _backward_kernel(
+  query, key, value, log_sums, grad, *outputs, plan, queries
+):
+  query_grad, key_grad, value_grad, key_sum, value_sum = outputs
+  inside = _num_inside(plan, queries)
+
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    key_sum[...] = jnp.zeros_like(key_sum)
+    value_sum[...] = jnp.zeros_like(value_sum)
+
+  def head(i, at, h):
+    q = _queries(query[i, :, at], inside, plan)
+    k, v = (x[i, :, at].astype(plan.factors) for x in (key, value))
+    g = _zeros_behind(grad[i, :, at], 0, inside).astype(plan.factors)
+    weights = jnp.exp(_dot(k, q, 1, 1, plan) - log_sums[i, 0, h : h + 1])
+    weights = _zeros_behind(weights, 1, inside)
+    value_sum[i, :, at] += _dot(weights.astype(plan.factors), g, 1, 0, plan)
+    weights_grad = _dot(v, g, 1, 1, plan)
+    mean = (weights * weights_grad).sum(axis=0, keepdims=True)
+    scores_grad = (weights * (weights_grad - mean)).astype(plan.factors)
+    key_sum[i, :, at] += _dot(scores_grad, q, 1, 0, plan)
+    q_grad = _dot(k, scores_grad, 0, 0, plan) * _scale(q)
+    query_grad[i, :, at] = q_grad.T.astype(query_grad.dtype)
+
+  _for_each_head(head, query, plan)
+
+  @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
+  def _():
+    key_grad[...] = key_sum[...].astype(key_grad.dtype)
+    value_grad[...] = value_sum[...].astype(value_grad.dtype)
+
+
+def _for_each_head(head, query, plan):
+  """Calls head(image, slice of the width, number) for those of a block."""
+  width = query.shape[-1] // plan.heads
+
+  @pl.loop(0, plan.images)
+  def _(i):
+    for h in range(plan.heads):
+      head(i, slice(h * width, (h + 1) * width), h)
+
+
+def _num_inside(plan, queries):
+  """How many queries of the block exist; None if those of each block do."""
+  if queries % plan.queries == 0:
+    return None
+  return queries - pl.program_id(2) * plan.queries
+
+
+def _zeros_behind(x, axis, inside):
+  """Zeros for what lies behind the last query, which may be anything."""
+  if inside is None:
+    return x
+  place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+  return jnp.where(place < inside, x, jnp.zeros_like(x))
+
+
+def _queries(query, inside, plan):
+  """Scaled queries of a head, in the type of factors."""
+  query = _zeros_behind(query, 0, inside).astype(jnp.float32)
+  return (query * _scale(query)).astype(plan.factors)
+
+
+def _scale(query):
+  return query.shape[-1] ** -0.5
+
+
+def _dot(x, y, x_axis, y_axis, plan):
+  """Product that sums over these axes of two matrices, in float32."""
+  return jax.lax.dot_general(
+    x,
+    y,
+    (((x_axis,), (y_axis,)), ((), ())),
+    precision=plan.precision,
+    preferred_element_type=jnp.float32,
+  )
