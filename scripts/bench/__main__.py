@@ -6,11 +6,11 @@ r"""Measures what users wait for, in turns with what they could use instead.
 
 Benchmarks: step (train step and forward pass), growth (with model, image size
 and batch size), memory, input, feed (of the devices), evaluation, checkpoints,
-weights (export and load), startup. Each row is a line of JSON with the revision, versions and
-device; `times_X` says how many times as fast as X it was, turn by turn.
---compare prints what has become slower than in a file of before, beyond the
-spread of both, and exits with 3 then; only ratios within a run are compared,
-for the speed of machines changes.
+weights (export and load), startup. Each row is a line of JSON with the
+revision, versions and device; `times_X` says how many times as fast as X it
+was, turn by turn. --compare prints what has become slower than in a file of
+before, beyond the spread of both, and exits with 3 then; only ratios within a
+run are compared, for the speed of machines changes.
 
 Peers are measured where they are installed: pip install "vitjax[bench]" timm,
 with torch and torchvision.
