@@ -290,14 +290,18 @@ def activation_bytes(parts: program.Program) -> int:
   one = mesh.abstract_mesh.update(axis_sizes=(1,) * len(sharding.AXES))
   with jax.sharding.use_abstract_mesh(one):
     kept = jax.eval_shape(residuals, parts.abstract.params, prepared, key)
-  # Parameters are there anyway.
-  params = collections.Counter(
-    (x.shape, x.dtype) for x in jax.tree.leaves(parts.abstract.params)
-  )
+  # Parameters are there anyway, also as the matrices of a product.
+  free = collections.Counter()
+  for x in jax.tree.leaves(parts.abstract.params):
+    matrices = (
+      (*x.shape[:i], x.shape[i] * x.shape[i + 1], *x.shape[i + 2 :])
+      for i in range(x.ndim - 1)
+    )
+    free.update((shape, x.dtype) for shape in {x.shape, *matrices})
   total = 0
   for x in kept:
-    if params[x.shape, x.dtype] > 0:
-      params[x.shape, x.dtype] -= 1
+    if free[x.shape, x.dtype] > 0:
+      free[x.shape, x.dtype] -= 1
     elif jax.dtypes.issubdtype(x.dtype, np.number):
       total += num_bytes(x)
   return total // mesh.shape["model"]

@@ -124,8 +124,7 @@ def test_steps_and_flops(plan):
 
 def test_activations_follow_the_batch_of_a_device(plan):
   more = planning.make_plan(make_run(**{"input.batch_size": 64}))
-  # Kernels in the shape of their product are kept as well.
-  assert 3.3 < more.activation_bytes / plan.activation_bytes < 4.01
+  assert 3.5 < more.activation_bytes / plan.activation_bytes < 4.01
   parts = planning.make_plan(
     make_run(**{"input.batch_size": 64, "accumulation_steps": 4})
   )

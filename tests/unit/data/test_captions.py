@@ -219,12 +219,10 @@ def test_captions_of_tfds(tmp_path):
   vocab.write_text("[PAD]\n[UNK]\n[CLS]\n0\n1\n2\n3\n4\n")
   pp = "decode|resize(4)|tokenize('bert', '{}', max_len=3, {})"
   source = sources.open_source("tiny_captions", "train", data_dir=str(tmp_path))
-  batch = next(
-    pipeline.eval_batches(
-      source,
-      builder.build(pp.format(vocab, "inkey='captions', num_texts=3")),
-      batch_size=5,
-    )
+  (batch,) = pipeline.eval_batches(
+    source,
+    builder.build(pp.format(vocab, "inkey='captions', num_texts=3")),
+    batch_size=5,
   )
   for image, text, mask in zip(
     batch["image"], batch["text"], batch["text_mask"]
