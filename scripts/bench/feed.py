@@ -1,7 +1,8 @@
 """The feed of the devices: how fast, and whether it hides behind the compute.
 
   transfer  gigabytes per second from arrays on the host to arrays on the
-            device, in batches of 64 images
+            device, in batches of 64 images; means little on a CPU, where an
+            array may be taken as it is
   faster    input that takes half as long as the compute of a step
   slower    input that takes twice as long
 

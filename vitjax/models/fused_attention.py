@@ -34,7 +34,7 @@ _LANES = 128
 _SCORES_BYTES = 2e6
 _MAX_IMAGES = 16
 # TPUs have more of it from v5 on, of which XLA wants some as well.
-_SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4")
+_SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 # What it is filled with by an estimate, which is rough.
 _FILLED = 0.75
 # Their kernels multiply float32 only, in one pass as if it were bfloat16.
