@@ -217,8 +217,10 @@ def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
   tokens, queries = _up(tokens, 16), _up(plan.queries, 16)
   blocks = 2 * itemsize * lanes * (3 * queries + 4 * tokens)
   sums = 2 * 4 * lanes * tokens
-  # The compiler keeps about three arrays of scores of each head.
-  scores = (3 * plan.heads + 1) * 4 * tokens * _up(queries, _LANES)
+  # The compiler keeps about three arrays of scores of each head; twice that for
+  # float32, whose products it puts together from parts.
+  scores = (3 * plan.heads + 1) * 2 * itemsize * tokens
+  scores *= _up(queries, _LANES)
   return plan.images * (blocks + sums) + scores
 
 
