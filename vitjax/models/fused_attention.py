@@ -217,8 +217,10 @@ def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
   tokens, queries = _up(tokens, 16), _up(plan.queries, 16)
   blocks = 2 * itemsize * lanes * (3 * queries + 4 * tokens)
   sums = 2 * 4 * lanes * tokens
-  # The compiler keeps about three arrays of scores of each head.
-  scores = (3 * plan.heads + 1) * 4 * tokens * _up(queries, _LANES)
+  # The compiler keeps about three arrays of scores of each head; twice that for
+  # float32, whose products it puts together from parts.
+  scores = (3 * plan.heads + 1) * 2 * itemsize * tokens
+  scores *= _up(queries, _LANES)
   return plan.images * (blocks + sums) + scores
 
 
@@ -228,110 +230,96 @@ def _attention(query, key, value, plan):
 
 
 def _attention_fwd(query, key, value, plan):
-  groups = plan.num_heads // plan.heads * _parts(query)[1]
-  log_sums = jax.ShapeDtypeStruct(
-    (query.shape[0], groups, plan.heads, query.shape[1]), jnp.float32
-  )
-  out, log_sums = _call(
-    _forward_kernel, plan, "qkk", (query, key, value), "qs", (query, log_sums)
-  )
-  return out, (query, key, value, log_sums)
+  inputs = (query, key, value)
+  out, log_sums = _call(_forward_kernel, 2, plan, "qkk", inputs, "qs")
+  return out, (*inputs, log_sums)
 
 
 def _attention_bwd(plan, kept, grad):
-  *inputs, log_sums = kept
-  return _call(
-    _backward_kernel, plan, "qkksq", (*inputs, log_sums, grad), "qkk", inputs
-  )
+  return _call(_backward_kernel, 5, plan, "qkksq", (*kept, grad), "qkk")
 
 
 _attention.defvjp(_attention_fwd, _attention_bwd)
 
 
-def _call(kernel, plan, in_kinds, inputs, out_kinds, outputs):
+def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
   """Runs a kernel over blocks of images, heads and queries.
 
   Args:
     kernel: gets references to a block of each input and output, and to sums of
       float32 for each output of kind "k".
+    products: that the kernel makes of each query and key.
     plan: of the kernel.
     in_kinds: a letter for each input: "q" has rows of queries (b, q, d), "k"
       of keys (b, l, d), "s" statistics of queries (b, groups, heads, q).
     inputs: the first two are queries and keys.
-    out_kinds: likewise.
-    outputs: arrays like them.
+    out_kinds: as of inputs.
   """
-  split = {
-    "q": PartitionSpec(sharding.BATCH_AXES, None, "model"),
-    "k": PartitionSpec(sharding.BATCH_AXES, None, "model"),
-    "s": PartitionSpec(sharding.BATCH_AXES, "model"),
-  }
-  batch, model = _parts(inputs[0])
-  _, tokens, d = inputs[1].shape
-  lanes = d // model // plan.num_heads * plan.heads
-  block = {
-    "q": pl.BlockSpec(
-      (plan.images, plan.queries, lanes), lambda i, j, n: (i, n, j)
-    ),
-    "k": pl.BlockSpec((plan.images, tokens, lanes), lambda i, j, n: (i, 0, j)),
-    "s": pl.BlockSpec(
-      (plan.images, 1, plan.heads, plan.queries),
-      lambda i, j, n: (i, j, 0, n),
-    ),
-  }
 
-  def local(x, kind):
-    b, *middle, last = x.shape
-    if kind == "s":
-      middle[0] //= model
-    else:
-      last //= model
-    return jax.ShapeDtypeStruct((b // batch, *middle, last), x.dtype)
-
-  shapes = tuple(map(local, outputs, out_kinds))
-  b, queries, width = local(inputs[0], "q").shape
-  scores = b * plan.num_heads * queries * tokens
-  products = 2 if kernel is _forward_kernel else 5
-  fn = pl.pallas_call(
-    functools.partial(kernel, plan=plan, queries=queries),
-    grid=(
-      b // plan.images,
-      plan.num_heads // plan.heads,
-      pl.cdiv(queries, plan.queries),
-    ),
-    in_specs=tuple(block[kind] for kind in in_kinds),
-    out_specs=tuple(block[kind] for kind in out_kinds),
-    out_shape=shapes,
-    scratch_shapes=[
-      pltpu.VMEM((plan.images, tokens, lanes), jnp.float32)
-      for kind in out_kinds
-      if kind == "k"
-    ],
-    compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "parallel", "arbitrary"),
-      vmem_limit_bytes=plan.vmem,
-    ),
-    cost_estimate=pl.CostEstimate(
-      flops=2 * products * scores * width // plan.num_heads,
-      transcendentals=scores,
-      bytes_accessed=sum(
-        x.dtype.itemsize * x.size
-        for x in (*map(local, inputs, in_kinds), *shapes)
+  def call(*inputs):
+    query, key = inputs[:2]
+    b, queries, d = query.shape
+    tokens = key.shape[1]
+    groups = plan.num_heads // plan.heads
+    lanes = d // groups
+    like = {
+      "q": query,
+      "k": key,
+      "s": jax.ShapeDtypeStruct((b, groups, plan.heads, queries), jnp.float32),
+    }
+    block = {
+      "q": pl.BlockSpec(
+        (plan.images, plan.queries, lanes), lambda i, j, n: (i, n, j)
       ),
-    ),
-    interpret=plan.interpret,
-    name=kernel.__name__.strip("_"),
-  )
+      "k": pl.BlockSpec(
+        (plan.images, tokens, lanes), lambda i, j, n: (i, 0, j)
+      ),
+      "s": pl.BlockSpec(
+        (plan.images, 1, plan.heads, plan.queries),
+        lambda i, j, n: (i, j, 0, n),
+      ),
+    }
+    scores = b * plan.num_heads * queries * tokens
+    return pl.pallas_call(
+      functools.partial(kernel, plan=plan, queries=queries),
+      grid=(b // plan.images, groups, pl.cdiv(queries, plan.queries)),
+      in_specs=tuple(block[kind] for kind in in_kinds),
+      out_specs=tuple(block[kind] for kind in out_kinds),
+      out_shape=tuple(like[kind] for kind in out_kinds),
+      scratch_shapes=[
+        pltpu.VMEM((plan.images, tokens, lanes), jnp.float32)
+        for kind in out_kinds
+        if kind == "k"
+      ],
+      compiler_params=pltpu.CompilerParams(
+        dimension_semantics=("parallel", "parallel", "arbitrary"),
+        vmem_limit_bytes=plan.vmem,
+      ),
+      cost_estimate=pl.CostEstimate(
+        flops=2 * products * scores * d // plan.num_heads,
+        transcendentals=scores,
+        bytes_accessed=sum(
+          like[kind].dtype.itemsize * like[kind].size
+          for kind in in_kinds + out_kinds
+        ),
+      ),
+      interpret=plan.interpret,
+      name=kernel.__name__.strip("_"),
+    )(*inputs)
+
   mesh = _mesh(inputs[0])
-  if not mesh.empty:
-    fn = jax.shard_map(
-      fn,
-      mesh=mesh,
-      in_specs=tuple(split[kind] for kind in in_kinds),
-      out_specs=tuple(split[kind] for kind in out_kinds),
-      check_vma=False,
-    )
-  return fn(*inputs)
+  if mesh.empty:
+    return call(*inputs)
+  rows = PartitionSpec(sharding.BATCH_AXES, None, "model")
+  statistics = PartitionSpec(sharding.BATCH_AXES, "model")
+  split = {"q": rows, "k": rows, "s": statistics}
+  return jax.shard_map(
+    call,
+    mesh=mesh,
+    in_specs=tuple(split[kind] for kind in in_kinds),
+    out_specs=tuple(split[kind] for kind in out_kinds),
+    check_vma=False,
+  )(*inputs)
 
 
 def _forward_kernel(query, key, value, out, log_sums, *, plan, queries):
