@@ -25,8 +25,9 @@ from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 from vitjax.data.pp.ops_general import RESERVED
 from vitjax.data.sources import Source
 
-# Examples that are fetched, or go through an op on chunks, at a time.
-_CHUNK = 32
+# Examples that are fetched, or go through an op on chunks, at a time; of small
+# images of one size as many as a batch has, up to so many bytes.
+_CHUNK, _CHUNK_BYTES = 32, 2**18
 PREFETCH = 2  # batches
 # Of the block cipher that permutes. With the default of 4, the permutations of
 # two epochs of 60000 examples correlate (by 70 standard deviations).
@@ -207,7 +208,8 @@ def host_bytes(
   Those that are ready, the one that is being put together and the one on its
   way to the devices. Not counted: the program itself, and what the threads
   have in their hands: in each stage of the preprocessing, for each core, a
-  chunk of 32 examples, or one where examples go one by one.
+  chunk of 32 examples (of small images of one size up to 256 KiB), or one
+  where examples go one by one.
 
   Args:
     spec: from `example_spec`.
@@ -299,20 +301,27 @@ def _dataset(
   def parse(features: Features) -> Features:
     return _parse(source, features)
 
+  chunk = _chunk_size(source, rows)
   dataset = tf.data.Dataset.range(start_step * rows, total_steps * rows)
   dataset = preprocess.host(
-    dataset.batch(_CHUNK),
+    dataset.batch(chunk),
     before=[
       AnyOp(lambda counters: _fetch(source, examples_of(counters))),
       parse if source.image_shape is None else AnyOp(parse),
     ],
     after=[AnyOp(_select)],
-    chunk_size=_CHUNK,
+    chunk_size=chunk,
     batch_size=rows,
   )
   options = tf.data.Options()
   options.deterministic = True
   return dataset.prefetch(prefetch).with_options(options)
+
+
+def _chunk_size(source: Source, rows: int) -> int:
+  if source.image_shape is None:
+    return _CHUNK
+  return max(_CHUNK, min(rows, _CHUNK_BYTES // math.prod(source.image_shape)))
 
 
 def _fetch(source: Source, examples: Features) -> Features:
@@ -370,7 +379,8 @@ def _batches(
       batch = next(iterator)
     except tf.errors.OpError as error:
       # The chunk in which it is may reach beyond this batch.
-      stop = min((step + 1) * rows + _CHUNK, total_steps * rows)
+      stop = (step + 1) * rows + _chunk_size(source, rows)
+      stop = min(stop, total_steps * rows)
       for counter in range(step * rows, stop):
         examples = examples_of(tf.constant([counter], tf.int64))
         _try_example(source, preprocess, examples, counter // rows)
