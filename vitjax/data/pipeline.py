@@ -26,7 +26,7 @@ from vitjax.data.pp.ops_general import RESERVED
 from vitjax.data.sources import Source
 
 # Examples that are fetched, or go through an op on chunks, at a time; of small
-# images of one size as many as a batch has, up to so many bytes.
+# images of one size up to a quarter of a batch, and to so many bytes.
 _CHUNK, _CHUNK_BYTES = 32, 2**18
 PREFETCH = 2  # batches
 # Of the block cipher that permutes. With the default of 4, the permutations of
@@ -208,8 +208,8 @@ def host_bytes(
   Those that are ready, the one that is being put together and the one on its
   way to the devices. Not counted: the program itself, and what the threads
   have in their hands: in each stage of the preprocessing, for each core, a
-  chunk of 32 examples (of small images of one size up to 256 KiB), or one
-  where examples go one by one.
+  chunk of 32 examples (of small images of one size up to a quarter of a batch),
+  or one where examples go one by one.
 
   Args:
     spec: from `example_spec`.
@@ -321,7 +321,8 @@ def _dataset(
 def _chunk_size(source: Source, rows: int) -> int:
   if source.image_shape is None:
     return _CHUNK
-  return max(_CHUNK, min(rows, _CHUNK_BYTES // math.prod(source.image_shape)))
+  fitting = _CHUNK_BYTES // math.prod(source.image_shape)
+  return max(_CHUNK, min(rows // 4, fitting))
 
 
 def _fetch(source: Source, examples: Features) -> Features:

@@ -164,7 +164,7 @@ def test_batches_are_made_ahead_of_their_use_and_no_further(prefetch):
       before = source.count
       time.sleep(0.1)
     # One batch is put together of what the threads hold: a chunk each.
-    chunks = 32 * (os.cpu_count() + 1)
+    chunks = rows // 4 * (os.cpu_count() + 1)
     assert source.count <= (used + prefetch + 1) * rows + chunks
 
 
