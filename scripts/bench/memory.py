@@ -1,4 +1,4 @@
-r"""Memory of a process that trains a ViT-S/16 for five steps, batch 16.
+"""Memory of a process that trains a ViT-S/16 for five steps, batch 16.
 
 Each contestant of `step.py` gets processes of its own, as the largest memory
 of a process is known at its end only.
