@@ -179,9 +179,9 @@ print("the head by hand:", np.abs(by_hand - logits).max(), "different")
 # decided the class.
 
 # %%
-from vitjax import attention
+from vitjax.plots import attention_maps
 
-heads, rollout = attention.maps_fn(model.model)(model.params, batch)
+heads, rollout = attention_maps.maps_fn(model.model)(model.params, batch)
 num_heads = heads.shape[2]
 _, axes = plt.subplots(2, num_heads + 2, figsize=(2.4 * (num_heads + 2), 5))
 for row, image, maps, rolled in zip(axes, batch, heads[:, -1], rollout):
@@ -203,7 +203,7 @@ plt.show()
 # the model has learned where rows and columns are.
 
 # %%
-similarity = attention.position_similarity(
+similarity = attention_maps.position_similarity(
   model.model, model.params, batch.shape
 )
 h, w = similarity.shape[:2]
@@ -246,7 +246,7 @@ if ":" not in DATA:  # a TFDS data set; a run downloads nothing
 import logging
 
 from vitjax import build, train
-from vitjax.config import resolve
+from vitjax.config.schema import resolve
 
 log = logging.getLogger("absl")  # of vitjax; other packages when they warn
 handler = logging.StreamHandler()
@@ -268,9 +268,9 @@ for name, value in result.items():
 # loads. `python -m vitjax.export` writes it for timm and Hugging Face.
 
 # %%
-from vitjax import record
+from vitjax.run_folder import reader
 
-rows = record.read_metrics(WORKDIR)
+rows = reader.read_metrics(WORKDIR)
 names = ["train/loss", *sorted(x for x in result if x.endswith("/acc@1"))]
 _, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
 for ax, name in zip(axes, names):

@@ -286,7 +286,7 @@ if ":" not in DATA:  # a TFDS data set; a run downloads nothing
 import logging
 
 from vitjax import build, train
-from vitjax.config import resolve
+from vitjax.config.schema import resolve
 
 log = logging.getLogger("absl")  # of vitjax; other packages when they warn
 handler = logging.StreamHandler()
@@ -305,9 +305,9 @@ for name, value in result.items():
 # ## What came out
 
 # %%
-from vitjax import record
+from vitjax.run_folder import reader
 
-rows = record.read_metrics(WORKDIR)
+rows = reader.read_metrics(WORKDIR)
 names = ["train/loss", *sorted(x for x in result if x.endswith("/acc@1"))]
 _, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
 for ax, name in zip(axes, names):

@@ -15,7 +15,7 @@ tower begins with.
 
 Not trained here. `vocab` is the vocabulary of BERT (uncased, 30,522 lines),
 as it is published beside LiT's weights. The data file has the columns `file`
-and `caption`; see `vitjax/data/captions.py`.
+and `caption`; see `vitjax/data/sources/captions.py`.
 
 And on Fashion-MNIST, with captions that are made from its ten class names,
 on top of the model of configs/fashion_mnist.py:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from scripts import scaling_law
-from vitjax import record
+from vitjax.run_folder import reader
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -74,7 +74,7 @@ def collect(runs: pathlib.Path, curves: pathlib.Path) -> None:
 def read_rows(folder: pathlib.Path) -> dict[str, list[list[dict[str, Any]]]]:
   """Row -> the record of each seed."""
   return {
-    row.name: [record.read_metrics(seed) for seed in sorted(row.iterdir())]
+    row.name: [reader.read_metrics(seed) for seed in sorted(row.iterdir())]
     for row in sorted(folder.iterdir())
   }
 

@@ -24,7 +24,7 @@ import time
 import numpy as np
 from absl import app, flags
 
-from vitjax import record
+from vitjax.run_folder import reader
 
 ROOT = pathlib.Path(__file__).parents[1]
 _WORKDIR = flags.DEFINE_string("workdir", None, "Made; has both runs.")
@@ -89,7 +89,7 @@ def child_of(loop: subprocess.Popen) -> int | None:
 
 def last_step(workdir: pathlib.Path) -> int:
   try:
-    rows = record.read_metrics(workdir)
+    rows = reader.read_metrics(workdir)
     return rows[-1]["step"] if rows else 0
   except FileNotFoundError:
     return 0
@@ -158,10 +158,10 @@ def differences(workdir: pathlib.Path, expected: pathlib.Path) -> list[str]:
         if given[name].tobytes() != wanted[name].tobytes()
       ]
   records = [
-    (x / record.METRICS_FILE).read_bytes() for x in (workdir, expected)
+    (x / reader.METRICS_FILE).read_bytes() for x in (workdir, expected)
   ]
   if records[0] != records[1]:
-    found.append(record.METRICS_FILE)
+    found.append(reader.METRICS_FILE)
   return found
 
 
@@ -195,7 +195,7 @@ def main(argv: list[str]) -> None:
 
   different = differences(folder / "disturbed", folder / "undisturbed")
   kinds = collections.Counter(f"{x['signal']} {x['while']}" for x in faults)
-  timing = record.read_metrics(folder / "disturbed" / record.TIMING_FILE)[-1]
+  timing = reader.read_metrics(folder / "disturbed" / reader.TIMING_FILE)[-1]
   summary = {
     "faults": len(faults),
     **kinds,

@@ -44,7 +44,11 @@ def rows():
 def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
   """What the compiler says of one row."""
   from configs import plain_vit
-  from vitjax import build, config, flops, planning, sharding
+  from vitjax import build
+  from vitjax.config import schema
+  from vitjax.models import flops
+  from vitjax.parallel import sharding
+  from vitjax.plan import planning
 
   c = plain_vit.get_config(f"{model},batch={64 * chips}")
   c.model.scan_layers = True
@@ -55,7 +59,7 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
     c.mesh = {"data": 1, "fsdp": -1}
   if preset == "tensor":
     c.mesh = {"data": -1, "model": 4}
-  run = config.resolve(c, build.problems)
+  run = schema.resolve(c, build.problems)
   source, _ = planning.find_source(run, None)
   parts = planning.make_program(
     run, source, planning.topology_devices(topology)
@@ -105,7 +109,7 @@ def table(found: list[dict]) -> str:
 def main(argv: list[str]) -> None:
   """Plans the rows that are missing, and prints all."""
   del argv
-  from vitjax import plan
+  from vitjax.plan import __main__ as plan
 
   os.environ.update(plan.WITHOUT_TPU)
   file = pathlib.Path(_OUT.value)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitjax import record
+from vitjax.run_folder import reader
 
 # Losses are given at this compute: the constant of a power law of raw FLOPs
 # is that of a run of one FLOP.
@@ -122,7 +122,7 @@ def read(folder: pathlib.Path, metric: str) -> Run:
       json.loads((folder / name).read_text(encoding="utf-8"))
       for name in ("config.json", "model.json")
     )
-    rows = [row for row in record.read_metrics(folder) if metric in row]
+    rows = [row for row in reader.read_metrics(folder) if metric in row]
   except FileNotFoundError as e:
     raise ValueError(f"{folder} is not a run folder: {e}") from e
   if not rows:

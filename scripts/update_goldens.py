@@ -21,7 +21,10 @@ import re
 import jax
 import jax.numpy as jnp
 
-from vitjax import config, models, planning, sharding, trees
+from vitjax import models, trees
+from vitjax.config import schema
+from vitjax.parallel import sharding
+from vitjax.plan import planning
 
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ROOT / "tests" / "golden" / "trees"
@@ -88,7 +91,7 @@ def dump(tree: dict[str, list[int]]) -> str:
 
 def compiled(preset: str) -> dict:
   """What the compiler makes of a small train step."""
-  run = config.resolve(
+  run = schema.resolve(
     {
       "total_steps": 9,
       "loss": "softmax_xent",

@@ -7,8 +7,11 @@ import cv2
 import jax
 import numpy as np
 
-from vitjax import build, checkpoint, config, models, run_folder, weights
+from vitjax import build, models, weights
+from vitjax.checkpoint.checkpointer import Checkpointer
+from vitjax.config import schema
 from vitjax.data import sources
+from vitjax.run_folder import files
 
 # Names that a page must not take for markup, nor matplotlib for formulas.
 CLASSES = ("$x_1$ & 'y'", "<img src=x onerror=alert(1)>", "plain")
@@ -44,7 +47,7 @@ def make(
   losses=(2.0, 1.5, 1.0),
 ) -> pathlib.Path:
   """A finished run on `images` whose parameters are random."""
-  run = config.resolve(
+  run = schema.resolve(
     {
       "total_steps": STEP,
       "input": {
@@ -64,8 +67,8 @@ def make(
   shape = (1, 8, 8, 3)
   metadata = build.describe_model(run, len(CLASSES), source, shape)
   params = random_params(models.create(**metadata["model"]))
-  run_folder.write(folder, run, metadata, "")
-  with checkpoint.Checkpointer(folder / "checkpoints") as checkpointer:
+  files.write(folder, run, metadata, "")
+  with Checkpointer(folder / "checkpoints") as checkpointer:
     checkpointer.save(STEP, {"params": params}, is_last=True)
   rows = [
     {"step": 10 * (i + 1), "train/loss": loss, "train/learning_rate": 1e-3}

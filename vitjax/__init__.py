@@ -8,16 +8,22 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("attention", "compare", "models", "weights")
+# Public name -> the module that is it.
+_MODULES = {
+  "attention": "vitjax.plots.attention_maps",
+  "compare": "vitjax.compare",
+  "models": "vitjax.models",
+  "weights": "vitjax.weights",
+}
 
 
 def __getattr__(name: str):
-  if name in _SUBMODULES:
-    return importlib.import_module(f"vitjax.{name}")
+  if name in _MODULES:
+    return importlib.import_module(_MODULES[name])
   if name == "load":
     return importlib.import_module("vitjax.trained").load
   raise AttributeError(f"module 'vitjax' has no attribute {name!r}")
 
 
 def __dir__():
-  return sorted([*globals(), *_SUBMODULES, "load"])
+  return sorted([*globals(), *_MODULES, "load"])

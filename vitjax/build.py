@@ -12,19 +12,12 @@ from typing import Any
 
 import jax
 
-from vitjax import config as config_lib
-from vitjax import (
-  evaluators,
-  losses,
-  mixing,
-  models,
-  objectives,
-  optim,
-  tokenizers,
-)
-from vitjax.config import ConfigError, RunConfig
-from vitjax.data import sources
+from vitjax import evaluators, losses, mixing, models, objectives, optim
+from vitjax.config import schema
+from vitjax.config.schema import ConfigError, RunConfig
+from vitjax.data import sources, tokenizers
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.evaluators.base import EvalData
 from vitjax.evaluators.classes import Classes
 
@@ -34,7 +27,7 @@ EMA_SUFFIX = "_ema"
 
 def check(run: RunConfig) -> None:
   """Raises ConfigError with all `problems` of a config, if there are any."""
-  config_lib.fail_on(problems(run))
+  schema.fail_on(problems(run))
 
 
 def problems(run: RunConfig) -> list[str]:
@@ -51,7 +44,7 @@ def problems(run: RunConfig) -> list[str]:
     name, section = split_name(getattr(run, path))
     known = attempt(f"config.{path}.name", package.options, name)
     if known is not None:
-      errors += config_lib.check_call(known, section, path)
+      errors += schema.check_call(known, section, path)
   if "learning_rate" not in run.optim:
     errors.append("config.optim.learning_rate is missing.")
   model = None
@@ -105,7 +98,7 @@ def problems(run: RunConfig) -> list[str]:
 
 def eval_problems(
   path: str,
-  section: config_lib.Eval,
+  section: schema.Eval,
   *,
   two_towers: bool,
   pixel_statistics: Mapping[str, Any] | None,
@@ -136,7 +129,7 @@ def eval_problems(
   except ValueError as e:
     return [*errors, f"config.{path}.type: {e}"]
   filled = ("self", "predict_fn", "data", *evaluators.FILLED)
-  errors += config_lib.check_call(
+  errors += schema.check_call(
     evaluator.__init__, section.options, path, filled=filled
   )
   needs = getattr(evaluator, "two_towers", two_towers)
@@ -166,7 +159,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   for name in ("num_classes", "target_threshold"):
     if getattr(run, name) is not None:
       errors.append(f"config.{name} {where}: there are no classes. Remove it.")
-  if run.mixing != config_lib.Mixing():
+  if run.mixing != schema.Mixing():
     errors.append(f"config.mixing {where}: there are no labels. Remove it.")
   if preprocess is None:
     return errors
@@ -210,7 +203,7 @@ def check_batch_size(run: RunConfig, num_devices: int) -> None:
     )
 
 
-def number_of_classes(run: RunConfig, source: sources.Source) -> int | None:
+def number_of_classes(run: RunConfig, source: Source) -> int | None:
   """The width of the head: the config's, or that of the training data.
 
   None if the run has no classes but texts.
@@ -264,7 +257,7 @@ def make_objective(run: RunConfig, model, num_classes: int | None):
 
 
 def describe_model(
-  run: RunConfig, num_classes: int | None, source: sources.Source, image_shape
+  run: RunConfig, num_classes: int | None, source: Source, image_shape
 ) -> dict[str, Any]:
   """What it takes to use the parameters, as plain data for `model.json`.
 
@@ -290,7 +283,7 @@ def describe_model(
   return metadata
 
 
-def _is_own(run: RunConfig, section: config_lib.Eval) -> bool:
+def _is_own(run: RunConfig, section: schema.Eval) -> bool:
   """Whether an eval is of what is trained: its data, and its classes."""
   own_classes = getattr(evaluators.find(section.type), "own_classes", False)
   return section.data in (None, run.input.data) and not own_classes
@@ -323,7 +316,7 @@ class Subject:
   tokenizer: tokenizers.Tokenizer | None
 
 
-def subject(run: RunConfig, source: sources.Source) -> Subject:
+def subject(run: RunConfig, source: Source) -> Subject:
   """The model of a run, whose training data is `source`."""
   preprocess = builder.build(run.input.pp)
   return Subject(
@@ -341,7 +334,7 @@ def subject(run: RunConfig, source: sources.Source) -> Subject:
 
 def make_evaluator(
   name: str,
-  section: config_lib.Eval,
+  section: schema.Eval,
   model: Subject,
   predict_fn,
   mesh: jax.sharding.Mesh,
@@ -395,7 +388,7 @@ def make_evaluator(
       **filled,
       **section.options,
     )
-  except sources.DatasetNotPreparedError:
+  except DatasetNotPreparedError:
     raise
   except ValueError as e:
     raise ConfigError(f"config.evals.{name}: {e}") from e

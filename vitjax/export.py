@@ -14,7 +14,7 @@ import pathlib
 from absl import app, flags, logging
 
 import vitjax
-from vitjax import command_line
+from vitjax.config import command_line
 
 _MODEL = flags.DEFINE_string(
   "model", None, "Run folder, or an exported file.", required=True

@@ -9,7 +9,7 @@ the same command again to go on. scripts/run_until_done.sh does.
 
 Several processes are one run: on Cloud TPU, SLURM, OpenMPI and Kubernetes
 they find each other, elsewhere by --coordinator_address, --num_processes and
---process_id. See `vitjax.distributed`.
+--process_id. See `vitjax.parallel.processes`.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vitjax import command_line, config, config_flag
+from vitjax.config import command_line, flag, schema
 
-_CONFIG = config_flag.define()
+_CONFIG = flag.define()
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
@@ -60,7 +60,7 @@ def default_workdir(config_path: str, overrides: dict) -> pathlib.Path:
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; what is wrong with it is said in one message."""
-  return config_flag.parse_flags(argv, "vitjax.main")
+  return flag.parse_flags(argv, "vitjax.main")
 
 
 def main(argv: list[str]) -> None:
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
   try:
     from vitjax import build
 
-    run = config.resolve(config_flag.read(_CONFIG), build.problems)
+    run = schema.resolve(flag.read(_CONFIG), build.problems)
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)
@@ -88,14 +88,15 @@ def main(argv: list[str]) -> None:
     stop_with(e, workdir)
 
 
-def start_processes(run: config.RunConfig, workdir: pathlib.Path) -> int:
+def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
   """Finds the other processes of the run; returns the number of this one."""
-  from vitjax import distributed, run_folder
+  from vitjax.parallel import processes
+  from vitjax.run_folder import files
 
-  return distributed.start(
+  return processes.start(
     {
-      **run_folder.software(),
-      "config": config.to_dict(run),
+      **files.software(),
+      "config": schema.to_dict(run),
       "workdir": str(workdir),
     },
     coordinator_address=_COORDINATOR.value,
@@ -121,7 +122,7 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   """Exits with one message; the traceback goes into the run folder."""
   import jax
 
-  from vitjax import distributed, preemption
+  from vitjax.parallel import preemption, processes
 
   if isinstance(error, preemption.Preempted):
     logging.info("%s", error)
@@ -141,7 +142,7 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
     pass  # a full disk is no reason to hide the error
   reason = f"{type(error).__name__}: {error}"
   print(f"vitjax.main: {reason}{where}", file=sys.stderr, flush=True)
-  distributed.end_all(reason, code=1)
+  processes.end_all(reason, code=1)
   sys.exit(1)
 
 

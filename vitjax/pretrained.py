@@ -9,8 +9,9 @@ import pathlib
 
 import jax
 
-from vitjax import published, trained, trees, weights
-from vitjax.config import ConfigError, RunConfig
+from vitjax import trained, trees, weights
+from vitjax.config.schema import ConfigError, RunConfig
+from vitjax.weights import published
 
 
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):

@@ -12,13 +12,15 @@ from typing import Any
 import jax
 import optax
 
-from vitjax import build, objectives, optim, sharding
-from vitjax import config as config_lib
+from vitjax import build, objectives, optim
 from vitjax import step as step_lib
-from vitjax.config import RunConfig
-from vitjax.data import pipeline, sources
+from vitjax.config import schema
+from vitjax.config.schema import RunConfig
+from vitjax.data import pipeline
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import Source
 from vitjax.optim import schedules
+from vitjax.parallel import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Program:
 
   run: RunConfig
   mesh: jax.sharding.Mesh
-  source: sources.Source
+  source: Source
   num_classes: int | None
   preprocess: builder.Preprocess
   batch: dict[str, jax.ShapeDtypeStruct]
@@ -58,19 +60,19 @@ class Program:
   shardings: step_lib.TrainState
   train_step: Any
 
-  def steps(self, duration: config_lib.Duration | None) -> int | None:
+  def steps(self, duration: schema.Duration | None) -> int | None:
     """A duration of the config in steps."""
     return to_steps(self.run, self.source, duration, self.total_steps)
 
 
 def to_steps(
   run: RunConfig,
-  source: sources.Source,
-  duration: config_lib.Duration | None,
+  source: Source,
+  duration: schema.Duration | None,
   total_steps: int | None = None,
 ) -> int | None:
   """A duration of the config in steps; None stays None."""
-  return duration and config_lib.to_steps(
+  return duration and schema.to_steps(
     duration,
     batch_size=run.input.batch_size,
     num_examples=source.num_examples,
@@ -79,7 +81,7 @@ def to_steps(
 
 
 def assemble(
-  run: RunConfig, source: sources.Source, mesh: jax.sharding.Mesh
+  run: RunConfig, source: Source, mesh: jax.sharding.Mesh
 ) -> Program:
   """Puts the parts of a run together; allocates and reads nothing.
 

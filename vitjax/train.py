@@ -14,24 +14,19 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from vitjax import (
-  build,
-  checkpoint,
-  distributed,
-  metrics,
-  optim,
-  preemption,
-  pretrained,
-  program,
-  run_folder,
-  sharding,
-  weights,
-)
+from vitjax import build, optim, pretrained, program, weights
 from vitjax import (
   step as step_lib,
 )
-from vitjax.config import ConfigError, RunConfig
+from vitjax.checkpoint.checkpointer import Checkpointer
+from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
+from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.parallel import preemption, processes, sharding
+from vitjax.run_folder import files
+from vitjax.run_folder.clock import ProfilerWindow, Progress
+from vitjax.run_folder.reader import seconds_spent
+from vitjax.run_folder.writer import MetricsWriter
 
 # What is where in a run folder, for the last lines of the log.
 FILES = {
@@ -73,7 +68,7 @@ def train_and_evaluate(
     data_dir=run.input.data_dir,
     cache=run.input.cache,
   )
-  distributed.check_alike("training data", source.fingerprint)
+  processes.check_alike("training data", source.fingerprint)
   parts = program.assemble(run, source, mesh)
   abstract, shardings = parts.abstract, parts.shardings
   preprocess, model, spec = parts.preprocess, parts.model, parts.spec
@@ -89,14 +84,14 @@ def train_and_evaluate(
     overview = parameter_overview.get_parameter_overview(
       abstract.params, include_stats=False
     )
-    run_folder.write(workdir, run, metadata, overview)
+    files.write(workdir, run, metadata, overview)
     log_overview(run, source, num_classes, total_steps, abstract.params)
     for line in optim.describe(abstract.params, **run.optim, model=model):
       logging.info("%s", line)
 
   with contextlib.ExitStack() as stack:
     checkpointer = stack.enter_context(
-      checkpoint.Checkpointer(
+      Checkpointer(
         workdir / "checkpoints",
         keep_latest=2,  # one to fall back to if the newest is damaged
         keep_every_steps=parts.steps(run.checkpoint.keep_every),
@@ -154,18 +149,18 @@ def train_and_evaluate(
         prefetch=run.input.prefetch,
       )
     )
-    spent = metrics.seconds_spent(workdir, first_step) if is_main else {}
+    spent = seconds_spent(workdir, first_step) if is_main else {}
     writer = stack.enter_context(
-      metrics.MetricsWriter(workdir, start_step=first_step, is_main=is_main)
+      MetricsWriter(workdir, start_step=first_step, is_main=is_main)
     )
-    profiler = metrics.ProfilerWindow(
+    profiler = ProfilerWindow(
       workdir / "profile",
       run.report.profile_first_step or 0,
       run.report.profile_num_steps
       * (run.report.profile_first_step is not None and is_main),
     )
     stack.callback(profiler.close)
-    progress = metrics.Progress(
+    progress = Progress(
       total_steps, run.input.batch_size, start_step=first_step, before=spent
     )
 
@@ -176,13 +171,13 @@ def train_and_evaluate(
           latest = checkpointer.latest_step
           examples = sharding.to_host(index).tolist()
           if is_main:
-            run_folder.write_divergence(
+            files.write_divergence(
               workdir, step, measured, latest, examples, source.describe
             )
           kept = "No checkpoint" if latest is None else f"Step {latest}"
           raise FloatingPointError(
             f"{name} is {measured[name]} at step {step}; training stops. "
-            f"{kept} was saved before. {run_folder.DIVERGENCE} lists the "
+            f"{kept} was saved before. {files.DIVERGENCE} lists the "
             "examples of the step. Usual causes: a learning rate that is too "
             "high, a warm-up that is too short, or no "
             "config.optim.grad_clip_norm."
@@ -282,7 +277,7 @@ def make_evaluators(run: RunConfig, source, predict, mesh) -> dict:
   for name, section in run.evals.items():
     try:
       evals[name] = build.make_evaluator(name, section, model, predict, mesh)
-    except sources.DatasetNotPreparedError as e:
+    except DatasetNotPreparedError as e:
       if not section.optional:
         raise
       reason = str(e).splitlines()[0]

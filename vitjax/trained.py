@@ -14,16 +14,11 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from vitjax import (
-  checkpoint,
-  imagenet,
-  models,
-  published,
-  run_folder,
-  tokenizers,
-  weights,
-)
-from vitjax.weights import zoo
+from vitjax import models, weights
+from vitjax.checkpoint import checkpointer
+from vitjax.data import tokenizers
+from vitjax.run_folder import files
+from vitjax.weights import imagenet, published, zoo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Trained:
     if "tokenizer" not in self.metadata:
       raise ValueError(
         "the vocabulary of this model is not published with it: use "
-        "vitjax.tokenizers with a file of your own."
+        "vitjax.data.tokenizers with a file of your own."
         if self.has_two_towers
         else "this model reads images only: it has no tokenizer."
       )
@@ -302,11 +297,11 @@ def load(
 
 
 def _load_run(path: pathlib.Path, step, ema) -> tuple[dict, dict]:
-  file = path / run_folder.MODEL
+  file = path / files.MODEL
   if not file.exists():
     raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
   metadata = json.loads(file.read_text(encoding="utf-8"))
-  step, params, _ = checkpoint.load_params(
+  step, params, _ = checkpointer.load_params(
     path / "checkpoints", step=step, item="ema_params" if ema else "params"
   )
   return _located(metadata, path) | {"step": step, "ema": ema}, params

@@ -28,7 +28,7 @@ from importlib import metadata
 from absl import app, flags
 
 from scripts.bench import turns
-from vitjax import command_line
+from vitjax.config import command_line
 
 BENCHMARKS = (
   "step",

@@ -16,7 +16,9 @@ from scripts.bench import recipe, turns
 
 def measure(repetitions: int) -> list[dict]:
   """Rows of seconds."""
-  from vitjax import checkpoint, planning, train
+  from vitjax import train
+  from vitjax.checkpoint import checkpointer
+  from vitjax.plan import planning
 
   _, state = recipe.make(batch_size=16)
   items = jax.block_until_ready(train.items_of(state))
@@ -26,7 +28,7 @@ def measure(repetitions: int) -> list[dict]:
   found = {"blocked": [], "saved": [], "restored": []}
   with (
     tempfile.TemporaryDirectory() as folder,
-    checkpoint.Checkpointer(pathlib.Path(folder) / "checkpoints") as saver,
+    checkpointer.Checkpointer(pathlib.Path(folder) / "checkpoints") as saver,
   ):
     for step in range(repetitions + 1):
       start = time.perf_counter()

@@ -15,16 +15,18 @@ IMAGES = 10_000
 
 def measure(repetitions: int) -> list[dict]:
   """Rows: images per second, and as a share of the forward pass's."""
-  from vitjax import build, config, sharding, weights
+  from vitjax import build, weights
   from vitjax import step as step_lib
+  from vitjax.config import schema
   from vitjax.data import sources
   from vitjax.data.pp import builder
+  from vitjax.parallel import sharding
 
   c = fashion_mnist.get_config()
   c.input.data = f"fake:{IMAGES},28x28x1,10"
   section = c.evals.test
   section.split = "train"
-  run = config.resolve(c, build.problems)
+  run = schema.resolve(c, build.problems)
   mesh = sharding.make_mesh(**vars(run.mesh))
   source = sources.open_source(run.input.data, "train")
   preprocess = builder.build(section.pp)

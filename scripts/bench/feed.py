@@ -77,7 +77,7 @@ def _steps(batch, place, compute, input_seconds: float) -> tuple[float, float]:
 
 def measure(repetitions: int) -> list[dict]:
   """Rows: gigabytes per second, and the shares that the module names."""
-  from vitjax import sharding
+  from vitjax.parallel import sharding
 
   place = sharding.over_batch(sharding.make_mesh(data=-1, fsdp=1, model=1))
   size = 64 + -64 % jax.device_count()

@@ -1,7 +1,7 @@
 """How the cost of a train step grows with model, image size and batch size.
 
-One of the three changes at a time. FLOPs are those of `vitjax.flops`, and
-`temporaries` is what the compiled step needs beside state and batch.
+One of the three changes at a time. FLOPs are those of `vitjax.models.flops`,
+and `temporaries` is what the compiled step needs beside state and batch.
 """
 
 import jax
@@ -19,7 +19,8 @@ _GRID = {
 
 def _make(case: dict):
   """What to call, its FLOPs, and bytes of temporaries."""
-  from vitjax import flops, sharding
+  from vitjax.models import flops
+  from vitjax.parallel import sharding
 
   parts, state = recipe.make(**case)
   batch = recipe.example_batch(case["batch_size"], case["image_size"])

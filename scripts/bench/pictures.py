@@ -9,7 +9,7 @@ import sys
 
 from matplotlib import ticker
 
-from vitjax import drawing
+from vitjax.plots import figures
 
 # (benchmark, contestant, baseline, what the bar is called)
 _BARS = (
@@ -27,14 +27,14 @@ _LINES = {
 }
 
 
-def ratios(rows: list[dict]) -> drawing.Figure:
+def ratios(rows: list[dict]) -> figures.Figure:
   """Medians as bars, spreads as lines."""
   by_name = {(x["benchmark"], x["contestant"]): x for x in rows}
 
   def draw(axes):
     for y, (benchmark, name, baseline, _) in enumerate(_BARS):
       measured = by_name[benchmark, name][f"times_{baseline}"]
-      ours = drawing.COLORS[name == "timm"]
+      ours = figures.COLORS[name == "timm"]
       axes.barh(y, measured["median"], 0.7, color=ours)
       axes.plot([min(measured["all"]), max(measured["all"])], [y, y], "k")
     axes.axvline(1, color="k", linewidth=0.8)
@@ -42,10 +42,10 @@ def ratios(rows: list[dict]) -> drawing.Figure:
     axes.invert_yaxis()
     axes.set_xlabel("times as fast")
 
-  return drawing.Figure("Speed", draw, (6.4, 2.6))
+  return figures.Figure("Speed", draw, (6.4, 2.6))
 
 
-def growth(rows: list[dict]) -> drawing.Figure:
+def growth(rows: list[dict]) -> figures.Figure:
   """Images of a train step a second, as one of three things grows."""
   rows = [x for x in rows if x["benchmark"] == "growth"]
 
@@ -68,7 +68,7 @@ def growth(rows: list[dict]) -> drawing.Figure:
       axes.grid(True)
     panels[0].set_ylabel("images a second")
 
-  return drawing.Figure("Growth", draw, (8, 2.6), panels=len(_LINES))
+  return figures.Figure("Growth", draw, (8, 2.6), panels=len(_LINES))
 
 
 def _ends(values: list[float]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ def makers() -> dict[str, Callable]:
 
 
 def _ours(batch):
-  from vitjax import sharding
+  from vitjax.parallel import sharding
 
   parts, state = recipe.make(len(batch["label"]))
   device_batch = jax.device_put(batch, sharding.over_batch(parts.mesh))

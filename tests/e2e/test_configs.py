@@ -15,7 +15,8 @@ import pytest
 
 from configs import common, transfer
 from tests.e2e import launch
-from vitjax import build, config, models, optim, trees
+from vitjax import build, models, optim, trees
+from vitjax.config import schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
@@ -190,8 +191,8 @@ def get_config(name: str, arg: str):
   return importlib.import_module(f"configs.{name}").get_config(arg or None)
 
 
-def resolve(name: str, arg: str = "") -> config.RunConfig:
-  return config.resolve(get_config(name, arg))
+def resolve(name: str, arg: str = "") -> schema.RunConfig:
+  return schema.resolve(get_config(name, arg))
 
 
 def test_no_file_is_forgotten():
@@ -224,8 +225,8 @@ def test_no_option_is_forgotten(name, monkeypatch):
 def test_it_resolves_and_survives_the_round_trip(name, arg):
   run = resolve(name, arg)
   build.check(run)
-  again = config.resolve(json.loads(config.to_json(run)))
-  assert config.to_json(again) == config.to_json(run)
+  again = schema.resolve(json.loads(schema.to_json(run)))
+  assert schema.to_json(again) == schema.to_json(run)
 
 
 @functools.cache
@@ -280,7 +281,7 @@ def check_rules(name: str, args: Sequence[str]) -> None:
       assert any(n.startswith(f"{pattern}/") for n in trees.names(params))
 
 
-def settings(run: config.RunConfig) -> dict:
+def settings(run: schema.RunConfig) -> dict:
   """What a paper's table has, by short names."""
   flat = {
     "total": str(run.total),

@@ -2,12 +2,13 @@
 
 import pytest
 
-from vitjax import evaluation, metrics
+from vitjax.evaluate import evaluation
+from vitjax.run_folder.reader import read_metrics
 
 
 def test_a_run_and_its_export_give_what_training_said(straight):
   """The run had one device and batches of 104; here are eight."""
-  last = metrics.read_metrics(straight)[-1]
+  last = read_metrics(straight)[-1]
   cases = [
     (straight, None, False, "test"),
     (straight, ["test"], True, "test_ema"),

@@ -5,7 +5,8 @@ import pytest
 
 import vitjax
 from tests.e2e import launch
-from vitjax import metrics, trees
+from vitjax import trees
+from vitjax.run_folder.reader import read_metrics
 
 
 def probe(workdir, pictures, weights, *overrides):
@@ -68,7 +69,7 @@ def test_weights_that_do_not_fit_stop_the_run(
 
 
 def test_the_average_is_evaluated_and_exported(tmp_path, cache, straight):
-  rows = metrics.read_metrics(straight)
+  rows = read_metrics(straight)
   last = rows[-1]
   assert last["test_ema/n_seen"] == last["test/n_seen"] == 360
   assert last["test_ema/loss"] != last["test/loss"]

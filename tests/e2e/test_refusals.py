@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from tests.e2e import launch, tiny
-from vitjax import config as config_lib
 from vitjax import train
+from vitjax.config import schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
@@ -67,10 +67,10 @@ def test_the_command_line(tmp_path, arguments, parts):
   assert not list(tmp_path.iterdir())
 
 
-def resolved(**overrides) -> config_lib.RunConfig:
+def resolved(**overrides) -> schema.RunConfig:
   config = tiny.get_config()
   config.update_from_flattened_dict(overrides)
-  return config_lib.resolve(config)
+  return schema.resolve(config)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 
 import vitjax
 from tests.e2e import launch
-from vitjax import export, metrics, step
+from vitjax import export, step
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.run_folder.reader import read_metrics
 from vitjax.trained import Trained
 
 FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
@@ -50,7 +51,7 @@ def test_export_and_load_give_the_model_of_the_run(tmp_path, straight):
   np.testing.assert_array_equal(logits[0], logits[1])
   np.testing.assert_array_equal(logits[0], logits[2])
   # And it is the model that the run has evaluated.
-  last = metrics.read_metrics(straight)[-1]
+  last = read_metrics(straight)[-1]
   assert last["step"] == 300
   assert accuracy(loaded, "digits", "test") == pytest.approx(
     last["test/acc@1"], abs=1e-6
@@ -66,7 +67,7 @@ def test_the_run_folder_says_what_was_run(straight):
   assert environment["command"][1] == "--config=tests/e2e/tiny.py"
   assert len(environment["git_revision"].rstrip("+")) == 40
   assert "encoderblock_0" in (straight / "parameters.txt").read_text()
-  rows = metrics.read_metrics(straight)
+  rows = read_metrics(straight)
   evals = [row for row in rows if "test/loss" in row]
   assert [row["step"] for row in evals] == [90, 180, 270, 300]
   assert {row["test/n_seen"] for row in evals} == {360}
@@ -80,7 +81,7 @@ def test_a_folder_of_images(on_pictures):
   about = json.loads((workdir / "model.json").read_text())
   assert about["class_names"] == ["ant", "bee 9", "bee 10"]
   assert about["image_size"] == [16, 16] and about["channels"] == 3
-  rows = metrics.read_metrics(workdir)
+  rows = read_metrics(workdir)
   assert [r["step"] for r in rows if "train/loss" in r] == list(range(1, 21))
   assert [r["test/n_seen"] for r in rows if "test/loss" in r] == [21, 21]
   loaded = vitjax.load(workdir)
@@ -96,7 +97,7 @@ def test_a_folder_without_splits(tmp_path, cache, pictures):
   # A hash of the path deals the files to train and val.
   arguments = launch.on_folder(tmp_path, pictures / "train")
   launch.run(*arguments, cache=cache).assert_done()
-  rows = metrics.read_metrics(tmp_path)
+  rows = read_metrics(tmp_path)
   data = f"folder:{pictures / 'train'}"
   counts = [
     sources.open_source(data, split).num_examples for split in ("train", "val")
@@ -123,7 +124,7 @@ def test_fashion_mnist_without_a_network(tmp_path, cache):
   ]
   end = launch.run(*arguments, cache=cache).assert_done()
   assert "512 examples, 10 classes. 8 steps of 128 examples" in end.text
-  rows = metrics.read_metrics(workdir)
+  rows = read_metrics(workdir)
   assert [r["test/n_seen"] for r in rows if "test/loss" in r] == [1000] * 2
   about = json.loads((workdir / "model.json").read_text())
   assert about["class_names"][9] == "Ankle boot"

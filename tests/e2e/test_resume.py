@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import launch
-from vitjax import metrics
+from vitjax.run_folder.reader import read_metrics
 
 TOTAL, SAVE_EVERY = 300, 70
 
@@ -95,7 +95,7 @@ def test_a_finished_run_only_evaluates(tmp_path, cache, straight):
   before = launch.contents(workdir)
   again = launch.run(*launch.tiny(workdir), cache=cache).assert_done()
   assert "This run is finished already" in again.text
-  results = metrics.read_metrics(workdir)[-1]
+  results = read_metrics(workdir)[-1]
   assert f"test/acc@1 {results['test/acc@1']:.4f}" in again.text
   assert f"test/n_seen {results['test/n_seen']}" in again.text
   after = launch.contents(workdir)
@@ -116,7 +116,7 @@ def test_one_and_eight_devices_compute_the_same(tmp_path, cache, straight):
     process.send(signal.SIGKILL)
     assert process.finish()
   one, eight = (
-    [row for row in metrics.read_metrics(path) if row["step"] <= steps]
+    [row for row in read_metrics(path) if row["step"] <= steps]
     for path in (straight, tmp_path)
   )
   assert [row["step"] for row in eight] == list(range(3, steps + 1, 3))

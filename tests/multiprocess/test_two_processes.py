@@ -11,7 +11,10 @@ import pytest
 
 from tests.e2e import launch
 from tests.multiprocess import processes
-from vitjax import checkpoint, distributed, metrics, trees
+from vitjax import trees
+from vitjax.checkpoint import checkpointer
+from vitjax.parallel import processes as distributed
+from vitjax.run_folder.reader import read_metrics
 
 pytestmark = pytest.mark.multiprocess
 
@@ -44,7 +47,7 @@ def one_process(shared_folder, cache):
 
 def assert_same_training(workdir, expected):
   """Equal but for the order in which float32 sums are taken."""
-  rows, wanted = map(metrics.read_metrics, (workdir, expected))
+  rows, wanted = map(read_metrics, (workdir, expected))
   assert [sorted(row) for row in rows] == [sorted(row) for row in wanted]
   for row, other in zip(rows, wanted):
     assert row["step"] == other["step"]
@@ -57,7 +60,7 @@ def assert_same_training(workdir, expected):
 
 def assert_same_parameters(step, workdir, expected):
   given, wanted = (
-    trees.flatten(checkpoint.load_params(path / "checkpoints", step=step)[1])
+    trees.flatten(checkpointer.load_params(path / "checkpoints", step=step)[1])
     for path in (workdir, expected)
   )
   assert given.keys() == wanted.keys() and len(wanted) > 10
@@ -100,7 +103,7 @@ def test_any_split_of_the_work_evaluates_the_same(
   # A finished run is evaluated once more: with the same parameters.
   command = processes.command(tmp_path, option="evaluators")
   launch.run(*command, cache=cache).assert_done()
-  last = metrics.read_metrics(tmp_path)[-1]
+  last = read_metrics(tmp_path)[-1]
   if count == 1:
     end = launch.run(*command, cache=cache, devices=devices).assert_done()
   else:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import vitjax
-from vitjax import attention, models
+from vitjax import models
+from vitjax.plots import attention_maps
 
 H, W, PATCH = 3, 4, 2
 IMAGE = (2, H * PATCH, W * PATCH, 3)
@@ -100,7 +101,7 @@ def slow_rollout(model, out):
 def test_rollout_is_the_product_of_the_blocks(kind):
   model = models.create("vit", **TINY | KINDS[kind])
   out = made_up(model)
-  got = attention.rollout(model, out, IMAGE)
+  got = attention_maps.rollout(model, out, IMAGE)
   np.testing.assert_allclose(got, slow_rollout(model, out), rtol=1e-5)
   assert np.ptp(np.asarray(got)) > 0.01  # an even map would hide mistakes
   total = np.asarray(got).sum((1, 2))
@@ -114,7 +115,7 @@ def test_rollout_is_the_product_of_the_blocks(kind):
 def test_head_maps_are_rows_of_the_weights(kind):
   model = models.create("vit", **TINY | KINDS[kind])
   out = made_up(model)
-  got = np.asarray(attention.head_maps(model, out, IMAGE))
+  got = np.asarray(attention_maps.head_maps(model, out, IMAGE))
   assert got.shape == (2, model.depth, model.num_heads, H, W)
   for block in range(model.depth):
     weights = np.asarray(out[f"encoder/block{block:02d}/attention"])
@@ -136,12 +137,12 @@ def test_real_models_have_what_the_maps_are_made_of():
   )
   _, out = apply(model)
   assert out["map_head/attention"].shape == (2, 2, 1, H * W)
-  maps = attention.head_maps(model, out, IMAGE)
+  maps = attention_maps.head_maps(model, out, IMAGE)
   for block in range(model.depth):
     weights = np.asarray(out[f"encoder/block{block:02d}/attention"])
     rows = weights[:, :, 1:, 1:].mean(2).reshape(2, 2, H, W)
     np.testing.assert_allclose(maps[:, block], rows, rtol=1e-5)
-  got = attention.rollout(model, out, IMAGE)
+  got = attention_maps.rollout(model, out, IMAGE)
   np.testing.assert_allclose(got, slow_rollout(model, out), rtol=1e-5)
 
 
@@ -166,13 +167,13 @@ def test_two_towers_show_the_image_tower():
     return params, out, own
 
   params, out, own = run(jax.random.key(0))
-  for show in (attention.rollout, attention.head_maps):
+  for show in (attention_maps.rollout, attention_maps.head_maps):
     np.testing.assert_allclose(
       show(model, out, IMAGE), show(alone, own, IMAGE), rtol=1e-5
     )
   np.testing.assert_allclose(
-    attention.position_similarity(model, params, IMAGE),
-    attention.position_similarity(alone, params["img"], IMAGE),
+    attention_maps.position_similarity(model, params, IMAGE),
+    attention_maps.position_similarity(alone, params["img"], IMAGE),
     rtol=1e-6,
   )
 
@@ -188,8 +189,8 @@ def test_a_hybrid_has_the_grid_of_its_features():
   )
   out = {name: jnp.ones(x.shape) for name, x in out.items()}
   params = jax.tree.map(lambda x: jnp.ones(x.shape), variables["params"])
-  assert attention.rollout(model, out, shape).shape == (1, 3, 5)
-  similarity = attention.position_similarity(model, params, shape)
+  assert attention_maps.rollout(model, out, shape).shape == (1, 3, 5)
+  similarity = attention_maps.position_similarity(model, params, shape)
   assert similarity.shape == (3, 5, 3, 5)
 
 
@@ -206,7 +207,7 @@ def test_position_similarity_is_the_cosine(posemb_prefix):
   prefix = 2 if posemb_prefix else 0
   table = rng.normal(size=(prefix + H * W, 16))
   params = {"pos_embedding": table[None].astype(np.float32)}
-  got = np.asarray(attention.position_similarity(model, params, IMAGE))
+  got = np.asarray(attention_maps.position_similarity(model, params, IMAGE))
   for a in range(H * W):
     for b in range(H * W):
       x, y = table[prefix + a], table[prefix + b]
@@ -216,7 +217,7 @@ def test_position_similarity_is_the_cosine(posemb_prefix):
 
 def test_fixed_positions_are_compared_too():
   model = models.create("vit", **TINY, posemb="sincos2d")
-  got = np.asarray(attention.position_similarity(model, {}, IMAGE))
+  got = np.asarray(attention_maps.position_similarity(model, {}, IMAGE))
   np.testing.assert_allclose(got[1, 2, 1, 2], 1, rtol=1e-6)
   assert got[0, 0, 0, 1] > got[0, 0, 0, 3]
 
@@ -234,28 +235,28 @@ def test_models_without_attention_say_so():
       ),
       image,
     )[0][1]
-    for show in (attention.rollout, attention.head_maps):
+    for show in (attention_maps.rollout, attention_maps.head_maps):
       with pytest.raises(ValueError, match=f"a {name} has no attention"):
         show(model, out, image.shape)
     with pytest.raises(ValueError, match="no position embedding"):
-      attention.position_similarity(model, {}, image.shape)
+      attention_maps.position_similarity(model, {}, image.shape)
 
 
 def test_what_cannot_be_shown_is_said():
   model = models.create("vit", **TINY, differential=True)
   out = {"encoder/block00/attention": jnp.ones((2, 4, H * W, H * W))}
   with pytest.raises(ValueError, match="may be negative"):
-    attention.rollout(model, out, IMAGE)
-  maps = attention.head_maps(model, out, IMAGE)
+    attention_maps.rollout(model, out, IMAGE)
+  maps = attention_maps.head_maps(model, out, IMAGE)
   assert maps.shape == (2, 1, 4, H, W)
   model = models.create("vit", **TINY, posemb="rope")
   with pytest.raises(ValueError, match="rotary"):
-    attention.position_similarity(model, {}, IMAGE)
+    attention_maps.position_similarity(model, {}, IMAGE)
   model = models.create("vit", **TINY)
   params = {"pos_embedding": np.zeros((1, 49, 16), np.float32)}
   with pytest.raises(ValueError, match="49 patches, and an image of 6x8 has 3"):
-    attention.position_similarity(model, params, IMAGE)
+    attention_maps.position_similarity(model, params, IMAGE)
 
 
 def test_public_name():
-  assert vitjax.attention is attention
+  assert vitjax.plots.attention_maps is attention_maps

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from vitjax import losses, models, objectives, optim, sharding, trees
+from vitjax import losses, models, objectives, optim, trees
 from vitjax import step as step_lib
 from vitjax.optim import schedules
+from vitjax.parallel import sharding
 
 FROZEN = ("img/.*",)
 

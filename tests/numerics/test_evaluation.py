@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 from jax.sharding import AxisType, Mesh
 
-from vitjax import build, config, sharding
+from vitjax import build
+from vitjax.config import schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 from vitjax.evaluators import base, classification
+from vitjax.parallel import sharding
 
 
 def mesh_of(num_devices):
@@ -101,7 +103,7 @@ def test_a_label_that_no_class_has_is_an_error(label):
 
 
 def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
-  run = config.resolve(
+  run = schema.resolve(
     {
       "total_steps": 1,
       "input": {
@@ -117,7 +119,7 @@ def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
     }
   )
   source = sources.open_source(run.input.data, "train")
-  with pytest.raises(config.ConfigError, match="digits has 10 classes"):
+  with pytest.raises(schema.ConfigError, match="digits has 10 classes"):
     model = build.subject(run, source)
     build.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
 

@@ -10,10 +10,10 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from sklearn import linear_model, neighbors
 
-from vitjax import sharding
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.evaluators import base, features, fewshot, knn, linear_probe
+from vitjax.parallel import sharding
 
 TRAIN, TEST, WIDTH = "train[:410]", "test[:203]", 12
 WEIGHTS = np.random.default_rng(0).normal(size=(64, WIDTH)).astype(np.float32)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vitjax import hlo, models, self_test, sharding, trees
+from vitjax import models, trees
+from vitjax.doctor import self_test
 from vitjax.models import fused_attention
+from vitjax.parallel import sharding
+from vitjax.plan import hlo
 
 # Relative to the largest value: sums of float32, and eight bits of mantissa.
 TOLERANCES = {"float32": 3e-6, "bfloat16": 2e-2}

@@ -10,11 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 from jax.sharding import AxisType, Mesh
 
-from vitjax import sharding
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.evaluators import base, classification
 from vitjax.evaluators.classes import Classes
+from vitjax.parallel import sharding
 
 COUNT = 53
 RNG = np.random.default_rng(0)

@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 from scripts import update_goldens
 from tests.numerics import test_step
-from vitjax import models, optim, sharding
+from vitjax import models, optim
 from vitjax import step as step_lib
+from vitjax.parallel import sharding
 
 SMALL = {"depth": 1, "width": 64, "mlp_dim": 256, "num_heads": 4}
 

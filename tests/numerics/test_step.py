@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vitjax import losses, mixing, models, objectives, optim, sharding, trees
+from vitjax import losses, mixing, models, objectives, optim, trees
 from vitjax import step as step_lib
 from vitjax.optim import schedules
+from vitjax.parallel import sharding
 
 IMAGE_SHAPE = (16, 16, 16, 3)
 

@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from jax.sharding import AxisType, Mesh
 
-from vitjax import sharding
 from vitjax.data import sources
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import Source
 from vitjax.evaluators import base, retrieval, zeroshot
+from vitjax.parallel import sharding
 
 WIDTH, MAX_LEN = 6, 4
 RNG = np.random.default_rng(0)
@@ -44,7 +45,7 @@ def tokenizer(texts):
   return np.array(ids, np.int32)
 
 
-class Captioned(sources.Source):
+class Captioned(Source):
   """The first digits with given texts, (n, k, t), and which of them count."""
 
   def __init__(self, n, text, mask):

@@ -18,8 +18,16 @@ from absl import logging
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vitjax import checkpoint, checksums, step_files, trees
-from vitjax.checkpoint import Checkpointer, CheckpointError
+from vitjax import trees
+from vitjax.checkpoint import checksums, step_files
+from vitjax.checkpoint.checkpointer import (
+  Checkpointer,
+  CheckpointError,
+  SaveError,
+  load_params,
+  ocp,
+  read_record,
+)
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -168,7 +176,7 @@ def test_one_flipped_bit_falls_back_and_says_so(tmp_path, warnings_logged):
     assert checkpointer.restore(_abstract(_state()))[0] == 2
   with pytest.raises(CheckpointError, match="wrong checksum of params/head"):
     os.rename(tmp_path / "2.damaged", tmp_path / "3")
-    checkpoint.load_params(tmp_path, step=3)
+    load_params(tmp_path, step=3)
 
 
 def _truncate(file):
@@ -202,7 +210,7 @@ def test_info_that_was_altered_is_damage(tmp_path):
   file = tmp_path / "1" / "info" / "metadata"
   file.write_text(file.read_text().replace('"seed": 1', '"seed": 7'))
   with pytest.raises(CheckpointError, match=r"do not match their CRC-32"):
-    checkpoint.read_record(tmp_path, 1)
+    read_record(tmp_path, 1)
 
 
 def test_all_steps_damaged_is_an_error_and_changes_nothing(tmp_path):
@@ -274,7 +282,7 @@ def test_latest_and_best_are_kept(tmp_path):
     checkpointer.save(6, _state(6), metrics={"val/acc@1": float("nan")})
     checkpointer.wait()
     assert checkpointer.steps == [1, 6]
-    step, params, _ = checkpoint.load_params(tmp_path, step="best")
+    step, params, _ = load_params(tmp_path, step="best")
     assert step == 1
     _assert_bitwise_equal(params, trees.unflatten(trees.flatten(_params(1))))
     checkpointer.save(7, _state(7), metrics={"val/acc@1": 0.5})  # a tie
@@ -290,37 +298,37 @@ def test_the_best_may_be_the_smallest(tmp_path):
       checkpointer.save(step, {"w": jnp.ones(3)}, metrics={"loss": loss})
     checkpointer.wait()
     assert checkpointer.steps == [2, 4, 6]
-  assert checkpoint.load_params(tmp_path, step="best", item="w")[0] == 2
+  assert load_params(tmp_path, step="best", item="w")[0] == 2
   with pytest.raises(CheckpointError, match=r"no item 'params'.*has: w\."):
-    checkpoint.load_params(tmp_path)
+    load_params(tmp_path)
 
 
 def test_load_params_reads_one_item_as_numpy(tmp_path):
   _save(tmp_path)
   for name in ("opt_state", "step"):  # it must not need the rest
     (tmp_path / "2" / name).rename(tmp_path / "2" / f"no_{name}")
-  step, params, info = checkpoint.load_params(tmp_path)
+  step, params, info = load_params(tmp_path)
   assert (step, info) == (2, {"seed": 2})
   expected = trees.unflatten(trees.flatten(_params(2)))  # without None
   _assert_bitwise_equal(params, expected)
   assert all(type(x) is np.ndarray for x in jax.tree.leaves(params))
-  assert checkpoint.load_params(tmp_path, step=1)[0] == 1
-  assert checkpoint.load_params(tmp_path, step=1, item="step")[1] == 1
+  assert load_params(tmp_path, step=1)[0] == 1
+  assert load_params(tmp_path, step=1, item="step")[1] == 1
 
 
 def test_load_params_says_what_there_is(tmp_path):
   with pytest.raises(CheckpointError, match="there is no checkpoint in"):
-    checkpoint.load_params(tmp_path / "absent")
+    load_params(tmp_path / "absent")
   _save(tmp_path)
   with pytest.raises(
     CheckpointError, match=r"no step 9 in .*; it has \[1, 2\]"
   ):
-    checkpoint.load_params(tmp_path, step=9)
+    load_params(tmp_path, step=9)
   with pytest.raises(CheckpointError, match=r"has a best metric .*None"):
-    checkpoint.load_params(tmp_path, step="best")
+    load_params(tmp_path, step="best")
   _truncate(_largest_file(tmp_path / "2" / "params"))
   with pytest.raises(CheckpointError) as error:
-    checkpoint.load_params(tmp_path)
+    load_params(tmp_path)
   assert "params of step 2" in str(error.value)
   assert "Other steps there: [1]" in str(error.value)
 
@@ -394,7 +402,7 @@ def test_orbax_is_quiet(tmp_path):
 
 _CHILD = """
   import sys, jax, jax.numpy as jnp, numpy as np
-  from vitjax.checkpoint import Checkpointer, SaveError
+  from vitjax.checkpoint.checkpointer import Checkpointer, SaveError
   directory = sys.argv[1]
   def state(step, n=20_000):
     rng = np.random.default_rng(step)
@@ -450,21 +458,21 @@ def test_a_failed_write_is_one_clear_error(tmp_path):
   assert steps == "[1]"
   assert "Event loop is closed" not in err and "Traceback" not in err
   assert [p.name for p in tmp_path.iterdir()] == ["4"]
-  assert checkpoint.load_params(tmp_path)[0] == 4
+  assert load_params(tmp_path)[0] == 4
 
 
 @pytest.fixture
 def failing_steps(monkeypatch):
   """Steps whose save fails, as on a network disk that comes and goes."""
   steps = set()
-  original = checkpoint.ocp.CheckpointManager.save
+  original = ocp.CheckpointManager.save
 
   def save(self, step, *args, **kwargs):
     if step in steps:
       raise OSError(5, "Input/output error")
     return original(self, step, *args, **kwargs)
 
-  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", save)
+  monkeypatch.setattr(ocp.CheckpointManager, "save", save)
   return steps
 
 
@@ -485,7 +493,7 @@ def test_some_failed_saves_are_tolerated(
         message
       )
     assert checkpointer.steps == [4]
-    with pytest.raises(checkpoint.SaveError, match="of step 7 could not"):
+    with pytest.raises(SaveError, match="of step 7 could not"):
       checkpointer.save(7, _state(7))
 
 
@@ -493,7 +501,7 @@ def test_the_last_save_may_not_fail(tmp_path, failing_steps):
   failing_steps |= {2}
   with Checkpointer(tmp_path, max_failures=3) as checkpointer:
     checkpointer.save(1, _state(1))
-    with pytest.raises(checkpoint.SaveError, match="Step 1 is complete"):
+    with pytest.raises(SaveError, match="Step 1 is complete"):
       checkpointer.save(2, _state(2), is_last=True)
     checkpointer.save(3, _state(3), is_last=True)
     assert checkpointer.steps == [3]
@@ -533,7 +541,7 @@ def test_a_kill_during_a_save_leaves_the_step_before(tmp_path, kills):
       step = checkpointer.latest_step
     # Saves follow each other at once: when step n+1 began, n was complete.
     assert step >= int(started.split()[1]) + 3
-    assert checkpoint.load_params(tmp_path)[0] == step
+    assert load_params(tmp_path)[0] == step
 
 
 @pytest.mark.slow
@@ -583,7 +591,7 @@ def test_two_processes_fall_back_together(tmp_path):
     assert out.split("\n")[-2] == "1 [1]"
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "2.damaged"]
   # Written by two processes, verified by one.
-  step, params, _ = checkpoint.load_params(tmp_path)
+  step, params, _ = load_params(tmp_path)
   rng = np.random.default_rng(2)
   assert step == 2
   np.testing.assert_array_equal(
@@ -593,7 +601,7 @@ def test_two_processes_fall_back_together(tmp_path):
 
 def test_the_record_names_every_leaf(tmp_path):
   _save(tmp_path, steps=[3], best_metric="a")
-  record = checkpoint.read_record(tmp_path, 3)
+  record = read_record(tmp_path, 3)
   assert record["step"] == 3 and record["best"]["metric"] == "a"
   leaf = record["items"]["params"]["head/kernel"]
   assert leaf["shape"] == [16, 512] and leaf["dtype"] == "float32"
@@ -612,4 +620,4 @@ def test_a_step_of_a_newer_version_is_not_damage(tmp_path):
     with pytest.raises(ValueError, match=r"written by vitjax 9\.0, which this"):
       checkpointer.restore(_abstract(_state()))
   with pytest.raises(CheckpointError, match=r"written by vitjax 9\.0"):
-    checkpoint.load_params(tmp_path)
+    load_params(tmp_path)

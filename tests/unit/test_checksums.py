@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vitjax import checksums
+from vitjax.checkpoint import checksums
 
 _DTYPES = ["float32", "bfloat16", "float16", "float8_e4m3fn", "int32"]
 _DTYPES += ["uint32", "int16", "uint8", "int8", "bool"]

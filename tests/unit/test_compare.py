@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from vitjax import compare as compare_lib
-from vitjax.compare import compare
+from vitjax.compare import comparison as compare_lib
+from vitjax.compare.comparison import compare
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = {

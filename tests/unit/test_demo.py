@@ -16,7 +16,9 @@ from PIL import Image
 
 import vitjax
 from tests import run_folders
-from vitjax import attention, demo_page, models
+from vitjax import models
+from vitjax.demo import page
+from vitjax.plots import attention_maps
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,7 +31,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(trained):
-  return demo_page.Model(trained, max_bytes=2000, max_pixels=1000)
+  return page.Model(trained, max_bytes=2000, max_pixels=1000)
 
 
 def png(tmp_path, pixels, name="x.png"):
@@ -51,7 +53,7 @@ def test_answers_are_those_of_the_model(model, trained, tmp_path):
   # What the model got, each pixel several times.
   times = len(answer.image) // 8
   np.testing.assert_array_equal(answer.image[::times, ::times], pixels)
-  heat = np.asarray(attention.rollout(trained.model, out, batch.shape)[0])
+  heat = np.asarray(attention_maps.rollout(trained.model, out, batch.shape)[0])
   light = answer.attention.sum(-1, dtype=int) - answer.image.mean(-1) * 0.45 * 3
   corner = {
     (y, x): light[-y, -x] for y in (0, 1) for x in (0, 1)
@@ -114,7 +116,7 @@ def test_a_model_without_attention_still_answers(trained, tmp_path):
   mixer = models.create(**options)
   params = run_folders.random_params(mixer)
   other = dataclasses.replace(trained, model=mixer, params=params)
-  model = demo_page.Model(other, max_bytes=2000, max_pixels=1000)
+  model = page.Model(other, max_bytes=2000, max_pixels=1000)
   answer = model.answer(png(tmp_path, np.zeros((8, 8, 3), np.uint8)))
   assert answer.attention is None
   assert answer.note == "a mixer has no attention to show."
@@ -124,7 +126,7 @@ def test_a_model_without_attention_still_answers(trained, tmp_path):
 @pytest.mark.slow
 def test_texts_are_compared(tmp_path):
   trained = vitjax.load(run_folders.make_two_towers(tmp_path / "x.npz"))
-  demo = demo_page.Model(trained, max_bytes=2000, max_pixels=1000)
+  demo = page.Model(trained, max_bytes=2000, max_pixels=1000)
   file = png(tmp_path, np.full((8, 8, 3), 200, np.uint8))
   answer = demo.answer(file, "a cat\n\n  a dog \na cat\n")
   assert list(answer.scores) == ["a cat", "a dog"]
@@ -137,7 +139,7 @@ def test_texts_are_compared(tmp_path):
 
 
 def test_classes_of_the_same_name_stay_apart():
-  assert demo_page.unique(["crane", "b", "crane"]) == [
+  assert page.unique(["crane", "b", "crane"]) == [
     "crane (0)",
     "b",
     "crane (2)",

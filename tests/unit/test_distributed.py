@@ -5,8 +5,12 @@ import socket
 
 import pytest
 
-from vitjax import distributed
-from vitjax.distributed import DistributedError, meet
+from vitjax.parallel.processes import (
+  DistributedError,
+  _of_the_launcher,
+  meet,
+  start,
+)
 
 FACTS = {
   "versions": {"jax": "0.10.2", "numpy": "2.1"},
@@ -156,10 +160,10 @@ def test_what_the_launcher_says(monkeypatch, environment, expected):
     monkeypatch.delenv(name, raising=False)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  found = distributed._of_the_launcher()
+  found = _of_the_launcher()
   assert tuple(found) == (expected or (None,) * 4)
   if expected is None:
-    assert distributed.start(FACTS) == 0
+    assert start(FACTS) == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*Kubernetes environment detected")
@@ -167,8 +171,8 @@ def test_a_pod_of_a_job_does_not_run_alone_unnoticed(monkeypatch):
   monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
   monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
   with pytest.raises(DistributedError, match=r"pip install 'jax\[k8s\]'"):
-    distributed.start(FACTS)
-  assert distributed.start(FACTS, num_processes=1) == 0
+    start(FACTS)
+  assert start(FACTS, num_processes=1) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,4 +192,4 @@ def test_a_pod_of_a_job_does_not_run_alone_unnoticed(monkeypatch):
 )
 def test_arguments(arguments, message):
   with pytest.raises(ValueError, match=message):
-    distributed.start(FACTS, **arguments)
+    start(FACTS, **arguments)

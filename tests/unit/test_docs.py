@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from vitjax import config, models, optim
+from vitjax import models, optim
+from vitjax.config import schema
 from vitjax.weights import zoo
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_the_keys_to_migrate_to_exist():
       known = {*optim.options("adam"), *optim.options("sgd")}
     elif section:
       name = {"init": "Init", "evals": "Eval", "checkpoint": "Checkpoint"}
-      known = getattr(config, name[section[0]]).__dataclass_fields__
+      known = getattr(schema, name[section[0]]).__dataclass_fields__
     else:
-      known = {*options, *config.RunConfig.__dataclass_fields__, "sgd", "name"}
+      known = {*options, *schema.RunConfig.__dataclass_fields__, "sgd", "name"}
     assert last in known, key

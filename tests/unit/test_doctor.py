@@ -1,13 +1,16 @@
 """The report of an installation, and the self-test against broken parts."""
 
+import pathlib
 import subprocess
 import sys
 
 import jax
 import pytest
 
-from vitjax import checkpoint, doctor, self_test
 from vitjax import step as step_lib
+from vitjax.checkpoint import checkpointer
+from vitjax.doctor import __main__ as doctor
+from vitjax.doctor import installation, self_test
 
 FINE = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6"}
 
@@ -38,16 +41,18 @@ FINE = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6"}
   ],
 )
 def test_known_conflicts(changes, facts, message):
-  assert not doctor.conflicts(FINE, backend="cpu")
-  (found,) = doctor.conflicts({**FINE, **changes}, backend="cpu", **facts)
+  assert not installation.conflicts(FINE, backend="cpu")
+  (found,) = installation.conflicts({**FINE, **changes}, backend="cpu", **facts)
   assert message in found
 
 
 def test_accelerators_that_are_used_are_no_conflict():
   plugin = {"jax-cuda13-plugin": FINE["jaxlib"]}
   versions = {**FINE, **plugin}
-  assert not doctor.conflicts(versions, backend="gpu", gpus=["NVIDIA H100"])
-  assert not doctor.conflicts(FINE, backend="tpu", has_tpu=True)
+  assert not installation.conflicts(
+    versions, backend="gpu", gpus=["NVIDIA H100"]
+  )
+  assert not installation.conflicts(FINE, backend="tpu", has_tpu=True)
 
 
 def test_data_sets(tmp_path, monkeypatch):
@@ -56,13 +61,13 @@ def test_data_sets(tmp_path, monkeypatch):
     if name != "half/1.0.0":
       (tmp_path / name / "dataset_info.json").touch()
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-  monkeypatch.setattr(doctor, "_FASHION_MNIST", tmp_path / "gone")
-  assert doctor.data_sets() == ["a/config/1.0.0", "cifar10/3.0.2"]
+  monkeypatch.setattr(installation, "_FASHION_MNIST", tmp_path / "gone")
+  assert installation.data_sets() == ["a/config/1.0.0", "cifar10/3.0.2"]
 
 
 def test_report_names_no_place(monkeypatch):
-  monkeypatch.setattr(doctor, "pip_check", lambda: ["x 1 requires y"])
-  home = str(doctor.pathlib.Path.home())
+  monkeypatch.setattr(installation, "pip_check", lambda: ["x 1 requires y"])
+  home = str(pathlib.Path.home())
   monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={home}/dump")
   lines, ok = doctor.report()
   assert ok
@@ -71,7 +76,7 @@ def test_report_names_no_place(monkeypatch):
   assert "| devices | 8 x cpu |" in text
   assert "- pip check: x 1 requires y" in text
   assert "`--xla_dump_to=~/dump`" in text
-  assert home not in text and str(doctor.pathlib.Path.cwd()) not in text
+  assert home not in text and str(pathlib.Path.cwd()) not in text
 
 
 @pytest.mark.slow
@@ -84,14 +89,14 @@ def test_self_test_passes():
 
 def damaged(monkeypatch):
   """A checkpoint gives other numbers back."""
-  restore = checkpoint.Checkpointer.restore
+  restore = checkpointer.Checkpointer.restore
 
   def wrong(self, shapes):
     step, items, info = restore(self, shapes)
     items["params"] = jax.tree.map(lambda x: x * 1.01, items["params"])
     return step, items, info
 
-  monkeypatch.setattr(checkpoint.Checkpointer, "restore", wrong)
+  monkeypatch.setattr(checkpointer.Checkpointer, "restore", wrong)
   return "does not give back what was saved", "end with other parameters"
 
 
@@ -110,7 +115,7 @@ def crash(monkeypatch):
   def save(*_, **__):
     raise OSError("the disk is full")
 
-  monkeypatch.setattr(checkpoint.Checkpointer, "save", save)
+  monkeypatch.setattr(checkpointer.Checkpointer, "save", save)
   return ("OSError: the disk is full",)
 
 

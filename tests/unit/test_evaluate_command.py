@@ -10,18 +10,14 @@ import pytest
 from PIL import Image
 
 import vitjax
-from vitjax import (
-  build,
-  config,
-  evaluation,
-  models,
-  sharding,
-  train,
-  weights,
-)
-from vitjax.config import ConfigError
+from vitjax import build, models, train, weights
+from vitjax.config import schema
+from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.evaluate import evaluation
+from vitjax.parallel import sharding
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
 MODEL = {
@@ -247,7 +243,7 @@ def test_the_preprocessing_of_a_model_is_that_of_its_own_data():
     "other": {**section, "data": "fake:9,16x16x3,4"},
     "val": {**section, "pp": "resize(8)|value_range(-1, 1)"},
   }
-  run = config.resolve(
+  run = schema.resolve(
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"},
@@ -279,30 +275,30 @@ def test_optional_evals(caplog):
       "here": {"split": "test", "pp": "value_range(-1, 1)"},
     },
   }
-  run = config.resolve(given, build.problems)
+  run = schema.resolve(given, build.problems)
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()
   made = train.make_evaluators(run, source, None, mesh)
   assert list(made) == ["here"]
   assert "config.evals.gone is left out: 'folder:/no/such/fol" in caplog.text
   given["evals"]["gone"]["optional"] = False
-  run = config.resolve(given, build.problems)
-  with pytest.raises(sources.DatasetNotPreparedError, match="does not exist"):
+  run = schema.resolve(given, build.problems)
+  with pytest.raises(DatasetNotPreparedError, match="does not exist"):
     train.make_evaluators(run, source, None, mesh)
   given["evals"]["gone"]["optional"] = True
   given["checkpoint"] = {"best_metric": "gone/acc@1"}
   with pytest.raises(ConfigError, match="is of an eval that is left out if"):
-    config.resolve(given, build.problems)
+    schema.resolve(given, build.problems)
 
 
 def test_a_resolved_eval_resolves_to_itself():
   given = {"t": {"type": "knn", "split": "a", "pp": "", "k": 5}}
-  sections = config.resolve_evals(given)
-  plain = {"t": config.to_dict(sections["t"])}
+  sections = schema.resolve_evals(given)
+  plain = {"t": schema.to_dict(sections["t"])}
   assert "options" not in plain["t"] and plain["t"]["k"] == 5
-  assert config.resolve_evals(plain) == sections
+  assert schema.resolve_evals(plain) == sections
   older = {"t": {**plain["t"], "options": {"k": 5}}}
-  assert config.resolve_evals(older) == sections
+  assert schema.resolve_evals(older) == sections
 
 
 def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from scripts import fashion_folder, fashion_study
-from vitjax.data import folder, sources
+from vitjax.data import sources
+from vitjax.data.sources import folder
+from vitjax.data.sources.arrays import ArraySource
 
 
 def record(accuracies, steps=(10, 20)):
@@ -95,7 +97,7 @@ def fashion(monkeypatch):
     names = ["T-shirt/top", *map(str, range(1, 10))]
     return array_source(data, split, images, np.arange(count) % 10, names)
 
-  array_source = sources.ArraySource
+  array_source = ArraySource
   monkeypatch.setattr(sources, "open_source", open_source)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vitjax import hlo
+from vitjax.plan import hlo
 
 HLO = """\
 HloModule jit_train_step

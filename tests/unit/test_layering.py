@@ -13,42 +13,49 @@ SOURCES = sorted(
   path for name in FOLDERS for path in ROOT.glob(f"{name}/**/*.py")
 )
 
-# Module -> the modules of vitjax that it may import besides its own package.
-# A module that is not here is a command, or shared by the commands: it may
-# import everything, and no module that is here may import it.
+# Unit -> the units that it may import besides itself; a unit may import only
+# units that stand before it. A unit is a module or a package of vitjax/, and
+# each is listed: one that is not fails the test.
 LAYERS = {
-  "attention": "models",
-  "checkpoint": "checksums orbax_noise step_files trees",
-  "checksums": "trees sharding",
-  "command_line": "",
-  "compare": "command_line config record",
-  "config": "trees",
-  "data": "command_line sharding tokenizers",
-  "drawing": "",
-  "evaluators": "data losses tokenizers trees sharding",
-  "history": "config record",
-  "losses": "trees",
-  "metrics": "progress record trees sharding",
-  "mixing": "trees",
-  "models": "sharding",
-  "objectives": "losses trees",
-  "optim": "models trees sharding config",
-  "orbax_noise": "",
-  "preemption": "",
-  "progress": "",
-  "record": "",
-  "run_folder": "config tokenizers",
-  "sharding": "trees",
-  "step": "objectives optim trees sharding",
-  "step_files": "checksums trees",
-  "tokenizers": "",
+  "__version__": "",
   "trees": "",
-  "weights": "trees sharding tokenizers",
+  "config": "",
+  "losses": "",
+  "mixing": "",
+  "objectives": "",
+  "parallel": "config trees",
+  "models": "parallel",
+  "data": "config",
+  "checkpoint": "__version__ trees",
+  "run_folder": "__version__ config data",
+  "weights": "models data trees",
+  "plots": "models",
+  "optim": "models trees",
+  "step": "objectives optim trees",
+  "evaluators": "data losses parallel",
+  "build": "config data evaluators losses mixing models objectives optim",
+  "trained": "checkpoint data models run_folder weights",
+  "pretrained": "config trained trees weights",
+  "program": "build config data objectives optim parallel step",
+  "train": """build checkpoint config data optim parallel pretrained program
+    run_folder step weights""",
+  "compare": "config run_folder",
+  "demo": "__version__ config data plots trained",
+  "doctor": """__version__ build checkpoint config data models parallel program
+    run_folder step trees""",
+  "evaluate": "build config data parallel run_folder step trained",
+  "export": "__version__ config",
+  "pareto": "__version__ build config models plots run_folder weights",
+  "plan": "build config data models parallel program",
+  "predict": "__version__ config data weights",
+  "report": """__version__ build config data evaluators parallel plots
+    run_folder step trained weights""",
+  "main": "build config parallel run_folder train",
 }
 
 
 def module_of(path: pathlib.Path) -> str:
-  """vitjax/data/folder.py -> vitjax.data.folder"""
+  """vitjax/data/sources/folder.py -> vitjax.data.sources.folder"""
   parts = path.relative_to(ROOT).with_suffix("").parts
   return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -91,18 +98,79 @@ def test_every_file_parses():
     compile(path.read_text(encoding="utf-8"), path, "exec", dont_inherit=True)
 
 
+def unit_of(module: str) -> str:
+  """vitjax.data.pipeline -> data; the public names of vitjax are its own."""
+  return (module.split(".") + ["__version__"])[1]
+
+
+def test_every_unit_is_listed():
+  assert {unit_of(module) for module in modules()} == set(LAYERS)
+
+
 def test_the_layers_import_downwards():
+  # `import vitjax` is for its public names, which import when first used.
   def is_wrong(module, name):
-    part = (module.split(".") + [""])[1]
-    if part not in LAYERS or not name.startswith("vitjax."):
+    unit = unit_of(module)
+    if not name.startswith("vitjax."):
       return False
-    allowed = [part, *LAYERS[part].split(), "__version__"]
+    allowed = [unit, *LAYERS[unit].split()]
     return not is_below(name, *(f"vitjax.{x}" for x in allowed))
 
   assert is_wrong("vitjax.trees", "vitjax.models.vit")
   assert is_wrong("vitjax.data.folder", "vitjax.train")
   assert not is_wrong("vitjax.train", "vitjax.data")
   assert not violations(is_wrong)
+  order = list(LAYERS)
+  for unit, allowed in LAYERS.items():
+    above = set(allowed.split()) - set(order[: order.index(unit)])
+    assert not above, f"{unit} stands before {above}, which it may import"
+
+
+def graph() -> dict[str, set[str]]:
+  """Module -> the modules that it imports, also inside functions."""
+  known = set(modules())
+  edges = {module: set() for module in known}
+  for path in SOURCES:
+    if ROOT / "vitjax" in path.parents:
+      for _, name in imports(path):
+        while name not in known and "." in name:
+          name = name.rpartition(".")[0]
+        if name in known - {"vitjax", module_of(path)}:
+          edges[module_of(path)].add(name)
+  return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+  """Sets of modules that import one another, directly or through others."""
+  reached = {}
+  for start in edges:
+    seen, todo = set(), [*edges[start]]
+    while todo:
+      if (module := todo.pop()) not in seen:
+        seen.add(module)
+        todo += edges[module]
+    reached[start] = seen
+  found = []
+  for module, seen in reached.items():
+    circle = {other for other in seen if module in reached[other]}
+    if module in seen and circle not in found:
+      found.append(circle)
+  return found
+
+
+def test_no_modules_import_one_another():
+  assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [
+    {"a", "b", "c"}
+  ]
+  edges = graph()
+  rooms = sorted(set(map(unit_of, edges)) - {"__version__"})
+  arrows = sum(map(len, edges.values()))
+  found = circles(edges)
+  print(f"\n{len(rooms)} rooms: {' '.join(rooms)}")
+  print(f"{len(edges)} modules, {arrows} arrows, {len(found)} circles: {found}")
+  assert not found
+  alone = [*(ROOT / "vitjax").glob("*.py")]
+  assert len(alone) <= 14, f"{len(alone)} modules beside packages"
 
 
 def test_nothing_imports_the_training():
@@ -117,7 +185,7 @@ def test_nothing_imports_the_training():
 
 def test_only_the_input_and_the_curves_use_tensorflow():
   def is_wrong(module, name):
-    allowed = is_below(module, "vitjax.data", "vitjax.metrics")
+    allowed = is_below(module, "vitjax.data", "vitjax.run_folder.writer")
     return not allowed and is_below(
       name, "tensorflow", "tensorflow_datasets", "tensorboard"
     )
@@ -154,16 +222,16 @@ def test_every_module_imports_and_the_light_ones_stay_light():
 
     import vitjax
     check("jax", "tensorflow", "flax", "numpy")
-    import vitjax.config, vitjax.compare
+    import vitjax.config.schema, vitjax.compare
     check("jax", "tensorflow")
     import vitjax.models, vitjax.weights
     vitjax.models.list()
     check("tensorflow")
     import vitjax.trained, vitjax.optim, vitjax.step, vitjax.run_folder
     check("tensorflow")
-    import tempfile, vitjax.metrics, vitjax.train
+    import tempfile, vitjax.run_folder.writer, vitjax.train
     with tempfile.TemporaryDirectory() as folder:
-      vitjax.metrics.MetricsWriter(folder).close()
+      vitjax.run_folder.writer.MetricsWriter(folder).close()
     check("keras", "matplotlib", "sklearn")  # these take seconds
     from jax._src import xla_bridge
     assert not xla_bridge.backends_are_initialized(), "a backend was started"

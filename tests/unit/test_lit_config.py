@@ -3,7 +3,9 @@
 import pytest
 
 from configs import lit
-from vitjax import build, config, tokenizers
+from vitjax import build
+from vitjax.config import schema
+from vitjax.data import tokenizers
 
 pytest.importorskip("tokenizers")
 
@@ -28,18 +30,18 @@ def vocab(tmp_path_factory):
   ],
 )
 def test_options(arg, vocab):
-  run = config.resolve(lit.get_config(arg.replace("VOCAB", str(vocab))))
+  run = schema.resolve(lit.get_config(arg.replace("VOCAB", str(vocab))))
   build.check(run)
   assert ("bias_init" in run.model) == (run.loss == "siglip")
   if "steps=7" in arg:
-    assert run.total == config.Duration(7, "steps")
+    assert run.total == schema.Duration(7, "steps")
     assert run.input.batch_size == 64
   if "text_weights" in arg:
     assert run.init.weights == {"img": "runs/a", "txt": "b.npz"}
 
 
 def test_published_settings(vocab):
-  run = config.resolve(lit.get_config(f"vocab={vocab}"))
+  run = schema.resolve(lit.get_config(f"vocab={vocab}"))
   assert run.model["temperature_init"] == 10
   assert run.model["bias_init"] == -2.71
   assert run.optim["learning_rate"] == 1e-3
@@ -68,7 +70,7 @@ def test_the_vocabulary_has_every_word_of_the_captions():
 def changed(**overrides):
   changed = lit.get_config("smoke")
   changed.update_from_flattened_dict(overrides)
-  return config.resolve(changed)
+  return schema.resolve(changed)
 
 
 VIT = {"name": "vit", "variant": "mu/16"}
@@ -93,7 +95,7 @@ VIT = {"name": "vit", "variant": "mu/16"}
   ],
 )
 def test_refusals(overrides, message):
-  with pytest.raises(config.ConfigError, match=message):
+  with pytest.raises(schema.ConfigError, match=message):
     build.check(changed(**overrides))
 
 
@@ -101,5 +103,5 @@ def test_a_model_of_images_has_no_zero_shot():
   run = changed(
     **{"loss": "softmax_xent", "model": VIT, "evals.retrieval": None}
   )
-  with pytest.raises(config.ConfigError, match="needs a model with two towers"):
+  with pytest.raises(schema.ConfigError, match="needs a model with two towers"):
     build.check(run)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from absl import logging
 
-from vitjax import metrics
-from vitjax.metrics import MetricsWriter, read_metrics
+from vitjax.run_folder.reader import read_metrics, seconds_spent
+from vitjax.run_folder.writer import MetricsError, MetricsWriter
 
 
 def _writer(workdir, **kwargs):
@@ -123,10 +123,10 @@ def test_timing_stays_out_of_the_record(tmp_path):
 
 
 def test_the_time_after_the_last_checkpoint_is_lost(tmp_path):
-  assert metrics.seconds_spent(tmp_path, 0) == {}
+  assert seconds_spent(tmp_path, 0) == {}
 
   def process(start_step, spent, **by_step):
-    before = metrics.seconds_spent(tmp_path, start_step)
+    before = seconds_spent(tmp_path, start_step)
     assert before == pytest.approx(spent)
     with _writer(tmp_path, start_step=start_step) as writer:
       for step, seconds in by_step.items():
@@ -157,7 +157,7 @@ def test_only_the_main_process_writes(tmp_path):
 
 def test_a_record_that_cannot_be_written_is_one_clear_error(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(metrics.MetricsError, match=r"metrics\.jsonl cannot be"):
+  with pytest.raises(MetricsError, match=r"metrics\.jsonl cannot be"):
     _writer(tmp_path / "file")
   with pytest.raises(ValueError, match="local or mounted directory"):
     _writer("gs://bucket/run")
@@ -167,11 +167,11 @@ def test_a_record_that_cannot_be_written_is_one_clear_error(tmp_path):
 def test_a_full_disk_is_one_clear_error(tmp_path):
   (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
   writer = _writer(tmp_path, start_step=1)
-  with pytest.raises(metrics.MetricsError) as error:
+  with pytest.raises(MetricsError) as error:
     writer.write(2, {"a": 1})
   assert "metrics.jsonl cannot be written: No space left" in str(error.value)
   assert "goes on from the last checkpoint" in str(error.value)
-  with pytest.raises(metrics.MetricsError):
+  with pytest.raises(MetricsError):
     writer.close()
 
 
@@ -208,7 +208,10 @@ def test_tensorboard_that_fails_is_one_warning(tmp_path):
 
 
 def test_importing_metrics_imports_no_tensorflow():
-  code = "import sys, vitjax.metrics; sys.exit('tensorflow' in sys.modules)"
+  code = (
+    "import sys, vitjax.run_folder.writer; "
+    "sys.exit('tensorflow' in sys.modules)"
+  )
   assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

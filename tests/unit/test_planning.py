@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import ml_collections
 import pytest
 
-from vitjax import config, flops, models, planning
+from vitjax import models
+from vitjax.config import schema
+from vitjax.models import flops
+from vitjax.plan import planning
 
 
 def make_run(**overrides):
@@ -27,7 +30,7 @@ def make_run(**overrides):
     "optim": {"name": "adam", "learning_rate": 1e-3, "mu_dtype": "bfloat16"},
     "ema": {"decay": 0.9},
   }
-  run = config.resolve(ml_collections.ConfigDict(values))
+  run = schema.resolve(ml_collections.ConfigDict(values))
   return planning.with_overrides(run, {"mesh.data": -1, **overrides})
 
 
@@ -220,16 +223,16 @@ def test_data_that_are_not_here():
   assert planning.find_source(own, None)[1] is None
   assert planning.find_source(own, 7)[1] == 7
   own = dataclasses.replace(own, num_classes=None)
-  with pytest.raises(config.ConfigError, match=r"set config\.num_classes"):
+  with pytest.raises(schema.ConfigError, match=r"set config\.num_classes"):
     planning.find_source(own, None)
 
 
 def test_topology_errors(monkeypatch):
   for name in ("v9:2x2", "v5e", "h100:8"):
-    with pytest.raises(config.ConfigError, match="is not CHIP:SHAPE"):
+    with pytest.raises(schema.ConfigError, match="is not CHIP:SHAPE"):
       planning.topology_devices(name)
   monkeypatch.setitem(sys.modules, "libtpu", None)
-  with pytest.raises(config.ConfigError, match=r'pip install "vitjax\[tpu\]"'):
+  with pytest.raises(schema.ConfigError, match=r'pip install "vitjax\[tpu\]"'):
     planning.topology_devices("v5e:4x4")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import vitjax
-from vitjax import models, prediction, weights
+from vitjax import models, weights
+from vitjax.predict import prediction
 
 MODEL = {
   "name": "vit",

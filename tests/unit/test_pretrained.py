@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from vitjax import config, models, pretrained, published, trees, weights
+from vitjax import models, pretrained, trees, weights
+from vitjax.config import schema
+from vitjax.weights import published
 
 MODEL = {
   "name": "vit",
@@ -17,7 +19,7 @@ MODEL = {
 
 
 def make_run(**changes):
-  return config.resolve(
+  return schema.resolve(
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": ""},
@@ -121,7 +123,7 @@ def test_the_weights_of_a_tower_leave_the_rest_as_it_starts(file):
 )
 def test_towers_that_do_not_fit_are_refused(file, model, init, message):
   run = make_run(model=model, init={"weights": {"img": str(file)}, **init})
-  with pytest.raises(config.ConfigError, match=message):
+  with pytest.raises(schema.ConfigError, match=message):
     pretrained.load(run, models.create(**model), (2, 8, 8, 3))
 
 
@@ -135,6 +137,6 @@ def test_towers_that_do_not_fit_are_refused(file, model, init, message):
 )
 def test_what_does_not_fit_is_refused(file, init, message):
   run = make_run(init={"weights": str(file), **init})
-  with pytest.raises(config.ConfigError, match=message) as e:
+  with pytest.raises(schema.ConfigError, match=message) as e:
     pretrained.load(run, create(5), (2, 8, 8, 3))
   assert str(e.value).startswith("config.init.weights=")

@@ -3,8 +3,8 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from vitjax import progress as progress_lib
-from vitjax.progress import ProfilerWindow, Progress
+from vitjax.run_folder import clock as progress_lib
+from vitjax.run_folder.clock import ProfilerWindow, Progress
 
 
 class _Clock:

@@ -17,7 +17,10 @@ import sklearn.metrics
 
 import vitjax
 from tests import run_folders
-from vitjax import config, drawing, history, mistakes, reporting
+from vitjax.config import schema
+from vitjax.plots import figures
+from vitjax.report import mistakes, reporting
+from vitjax.run_folder import history
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -36,7 +39,7 @@ def run(images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(run):
-  resolved = config.resolve(json.loads((run / "config.json").read_text()))
+  resolved = schema.resolve(json.loads((run / "config.json").read_text()))
   name, judged = mistakes.judge(vitjax.load(run), resolved)
   assert name == "val"
   return judged
@@ -77,7 +80,7 @@ def test_every_example_is_judged(run, judged):
 
 
 def test_the_first_examples_alone(run, judged):
-  resolved = config.resolve(json.loads((run / "config.json").read_text()))
+  resolved = schema.resolve(json.loads((run / "config.json").read_text()))
   _, first = mistakes.judge(vitjax.load(run), resolved, 5)
   np.testing.assert_array_equal(first.label, judged.label[:5])
   np.testing.assert_array_equal(first.prediction, judged.prediction[:5])
@@ -292,25 +295,25 @@ def test_old_configs_get_the_defaults():
 
 def test_curves_are_drawn_where_they_are_finite():
   x = np.array([1, 2, 3])
-  figure = drawing.curves("t", {"a": (x, np.array([1.0, np.nan, 1e5]))}, "step")
+  figure = figures.curves("t", {"a": (x, np.array([1.0, np.nan, 1e5]))}, "step")
   assert "nan" not in figure.svg().lower()
   assert "currentColor" in figure.svg()
-  drawing.curves("t", {"a": (x, np.full(3, np.nan))}, "step").png()
+  figures.curves("t", {"a": (x, np.full(3, np.nan))}, "step").png()
 
 
 def test_names_in_figures_are_no_formulas():
   names = ["$x_1$", "<b>&", "c"]
   matrix = np.pad(np.eye(3, dtype=int), ((0, 0), (0, 1)))
-  text = drawing.confusion("t", matrix, names, others=False).svg()
+  text = figures.confusion("t", matrix, names, others=False).svg()
   assert text.count(">$x_1$<") == text.count(">&lt;b&gt;&amp;<") == 2
   curve = {name: (np.arange(3), np.arange(3.0)) for name in names}
-  assert ">$x_1$<" in drawing.curves("t", curve, "step").svg()
+  assert ">$x_1$<" in figures.curves("t", curve, "step").svg()
 
 
 def test_overlay_is_bright_where_the_map_is():
   heat = np.zeros((2, 2))
   heat[0, 1] = 1
-  shown = drawing.overlay(np.full((8, 8, 1), 128, np.uint8), heat, least=8)
+  shown = figures.overlay(np.full((8, 8, 1), 128, np.uint8), heat, least=8)
   assert shown.shape == (8, 8, 3)
   light = shown.sum(-1, dtype=int)
   assert light[:2, 6:].min() > light[6:, :2].max()

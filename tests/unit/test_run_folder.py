@@ -5,13 +5,14 @@ import json
 import pytest
 
 from configs import quickstart
-from vitjax import config, run_folder
+from vitjax.config import schema
+from vitjax.run_folder import files
 
 
 def write(folder, **sections):
   c = quickstart.get_config()
   c.update(sections)
-  run_folder.write(folder, config.resolve(c), {}, "")
+  files.write(folder, schema.resolve(c), {}, "")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_a_key_that_came_later_is_no_difference(folder):
   saved = json.loads(file.read_text())
   del saved["evals"]["test"]["optional"], saved["sam"]
   file.write_text(json.dumps(saved))
-  with pytest.raises(config.ConfigError, match=r"sam\.rho: 0\.0 -> 0\.1"):
+  with pytest.raises(schema.ConfigError, match=r"sam\.rho: 0\.0 -> 0\.1"):
     write(folder, sam={"rho": 0.1})
   write(folder)
   assert "sam" in json.loads(file.read_text())
@@ -37,5 +38,5 @@ def test_a_key_that_has_gone_is_one(folder):
   file = folder / "config.json"
   saved = json.loads(file.read_text())
   file.write_text(json.dumps({**saved, "gone": 1}))
-  with pytest.raises(config.ConfigError, match="gone"):
+  with pytest.raises(schema.ConfigError, match="gone"):
     write(folder)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from vitjax import tokenizers
+from vitjax.data import tokenizers
 
 spm = pytest.importorskip("sentencepiece")
 pytest.importorskip("tokenizers")
@@ -176,7 +176,7 @@ def test_a_missing_package_is_named(monkeypatch, package, vocab, model):
 
 
 def test_importing_it_imports_no_tokenizer():
-  module = importlib.import_module("vitjax.tokenizers").__name__
+  module = importlib.import_module("vitjax.data.tokenizers").__name__
   code = (
     f"import sys, {module}\n"
     "print({'tokenizers', 'sentencepiece', 'tensorflow'} & set(sys.modules))"

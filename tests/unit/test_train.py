@@ -7,7 +7,10 @@ import sys
 import jax
 import pytest
 
-from vitjax import build, config, metrics, program, sharding, train
+from vitjax import build, program, train
+from vitjax.config import schema
+from vitjax.parallel import sharding
+from vitjax.run_folder.reader import read_metrics
 
 TOTAL = 15
 EVALS, SAVES = (5, 10, 15), (6, 12, 15)
@@ -15,10 +18,10 @@ EVALS, SAVES = (5, 10, 15), (6, 12, 15)
 WAITS = {*EVALS, *SAVES}
 
 
-def resolve() -> config.RunConfig:
+def resolve() -> schema.RunConfig:
   """A run in which each part of the loop has several turns."""
   pp = "value_range(-1, 1)"
-  return config.resolve(
+  return schema.resolve(
     {
       "total_steps": TOTAL,
       "input": {"data": "digits", "batch_size": 16, "pp": pp},
@@ -140,7 +143,7 @@ def diary(tmp_path_factory):
       sys.setprofile(None)
       diary.guard(None)
       jax.monitoring.unregister_event_duration_listener(diary.note_compilation)
-  rows = metrics.read_metrics(workdir)
+  rows = read_metrics(workdir)
   assert [r["step"] for r in rows if "test/loss" in r] == [*EVALS]
   assert [r["step"] for r in rows if "train/loss" in r] == [4, 8, 12, 15]
   assert diary.of("step") == [*range(1, TOTAL + 1)]

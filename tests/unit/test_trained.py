@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import vitjax
-from vitjax import imagenet, models, published, trees, weights
+from vitjax import models, trees, weights
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
-from vitjax.weights import download, zoo
+from vitjax.weights import download, imagenet, published, zoo
 
 MODEL = {
   "name": "vit",

@@ -22,7 +22,7 @@ import sys
 
 from absl import app, flags, logging
 
-from vitjax import command_line
+from vitjax.config import command_line
 
 _JSON = flags.DEFINE_bool("json", False, "check: print JSON.")
 _FROM = flags.DEFINE_string(
@@ -59,9 +59,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(data: str) -> int:
-  from vitjax import data as package
-
-  package.hide_accelerators()
   from vitjax.data import check
 
   report = check.check(data, log=_log)
@@ -75,9 +72,6 @@ def _check(data: str) -> int:
 def _prepare() -> int:
   if not _FROM.value:
     raise ValueError("prepare imagenet needs --from=FOLDER with the archives.")
-  from vitjax import data as package
-
-  package.hide_accelerators()
   from vitjax.data import prepare
 
   folder = prepare.prepare_imagenet(

@@ -17,10 +17,11 @@ from concurrent import futures
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
-from vitjax.data import captions, folder, labels, pipeline, sources
+from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.data.sources import captions, folder, labels
+from vitjax.data.tf import tf
 
 TINY_PIXELS = 32
 WIDE_RATIO = 5.0

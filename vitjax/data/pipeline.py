@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from vitjax.data import seeds
 from vitjax.data.pp.builder import Preprocess
 from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 from vitjax.data.pp.ops_general import RESERVED
-from vitjax.data.sources import Source
+from vitjax.data.sources.source import Source
+from vitjax.data.tf import tf
 
 # Examples that are fetched, or go through an op on chunks, at a time; of small
 # images of one size up to a quarter of a batch, and to so many bytes.

@@ -21,8 +21,9 @@ import tarfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from vitjax.data.tf import tf
 
 try:
   import fcntl

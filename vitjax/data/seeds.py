@@ -6,7 +6,7 @@ counter whose bits are mixed, so neighbouring numbers, or neighbouring seeds,
 give unrelated results.
 """
 
-import tensorflow as tf
+from vitjax.data.tf import tf
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

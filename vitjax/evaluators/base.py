@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vitjax import sharding
-from vitjax.data import device, pipeline, sources
+from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import Source
+from vitjax.parallel import sharding
 
 Params = Mapping[str, Any]
 
@@ -27,11 +28,11 @@ Params = Mapping[str, Any]
 class EvalData:
   """An eval set, how to read it, and where its batches go."""
 
-  source: sources.Source
+  source: Source
   preprocess: builder.Preprocess
   batch_size: int
   mesh: Mesh
-  open_split: Callable[[str], sources.Source] | None = None
+  open_split: Callable[[str], Source] | None = None
 
   def of_split(self, split: str) -> "EvalData":
     """Another split of the same data set, read in the same way.
@@ -175,7 +176,7 @@ def _add(total: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
     total[name] = total.get(name, 0.0) + np.float64(value)
 
 
-def number_of_classes(source: sources.Source) -> int:
+def number_of_classes(source: Source) -> int:
   """Of a labelled data set.
 
   Raises:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitjax.data import pipeline, sources
+from vitjax.data import pipeline
 from vitjax.data.pp import builder
+from vitjax.data.sources.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Classes:
   num_classes: int
   names: tuple[str, ...] | None = None
 
-  def ids_of(self, source: sources.Source, *, same: bool = False) -> np.ndarray:
+  def ids_of(self, source: Source, *, same: bool = False) -> np.ndarray:
     """The model's class id of each class of a data set.
 
     Args:
@@ -59,7 +60,7 @@ class Classes:
       "ids are the same, say same_classes=True."
     )
 
-  def _by_name(self, source: sources.Source) -> np.ndarray:
+  def _by_name(self, source: Source) -> np.ndarray:
     if self.names == source.class_names:
       return np.arange(len(self.names))
     count = Counter(self.names)
@@ -95,7 +96,7 @@ class Classes:
     return np.unique([known.index(name) for name in names])
 
 
-def present(source: sources.Source) -> np.ndarray:
+def present(source: Source) -> np.ndarray:
   """The class ids of a data set that occur in the split, in order."""
   batches = pipeline.eval_batches(
     source, builder.build("keep('label')"), batch_size=1024

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import sharding, tokenizers
+from vitjax.data import tokenizers
 from vitjax.evaluators import base
 from vitjax.evaluators.classification import correct_at_k
+from vitjax.parallel import sharding
 
 # Ours. CLIP's published list of 80 would be too long to be a default.
 TEMPLATES = (

@@ -24,7 +24,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from vitjax import sharding
+from vitjax.parallel import sharding
 
 IMPLEMENTATIONS = ("auto", "xla", "fused")
 

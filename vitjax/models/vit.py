@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax import sharding
 from vitjax.models import common, fused_attention, resnet
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
+from vitjax.parallel import sharding
 
 # Width, depth, MLP width and heads: table 2 of Scaling Vision Transformers,
 # https://arxiv.org/abs/2106.04560, and table 1 of the ViT paper. So400m: table

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vitjax import tokenizers, trees
+from vitjax import trees
+from vitjax.data import tokenizers
 from vitjax.weights import files, layouts, npz, resample
 
 Flat = dict[str, Any]

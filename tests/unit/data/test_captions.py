@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vitjax.data import folder, pipeline, records, sources
+from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.data.sources import folder, records
 
 ROWS = [
   ("b.png", "two"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import folder, sources
+from vitjax.data import sources
+from vitjax.data.sources import folder
 
 
 def write(root, *paths):

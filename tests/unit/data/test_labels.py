@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vitjax.data import folder, pipeline, sources
+from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.data.sources import folder
 
 LABELS = {"b.png": "cat 10", "deep/a.png": "cat 9", "c.png": "ant"}
 

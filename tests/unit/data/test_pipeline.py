@@ -9,6 +9,7 @@ from PIL import Image
 
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.data.sources.arrays import FakeSource
 
 DIGITS = sources.open_source("digits", "train")
 PP = builder.build("random_shift(1)|flip_lr|value_range(-1,1)")
@@ -136,7 +137,7 @@ def test_repeats_that_cannot_be(repeats):
 
 @pytest.mark.parametrize("prefetch", [1, 4])
 def test_batches_are_made_ahead_of_their_use_and_no_further(prefetch):
-  class Counting(sources.FakeSource):
+  class Counting(FakeSource):
     """Counts the examples that are read."""
 
     count = 0

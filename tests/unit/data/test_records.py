@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from vitjax.data import pipeline, records, sources
+from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
+from vitjax.data.sources import records
+from vitjax.data.sources.source import DatasetNotPreparedError
 
 NUM = 57
 
@@ -197,6 +199,6 @@ def test_fashion_mnist_prepares_itself(tmp_path):
 def test_fashion_mnist_names_the_package(tmp_path, monkeypatch):
   monkeypatch.setattr(records, "_FASHION_MNIST", tmp_path / "absent")
   with pytest.raises(
-    sources.DatasetNotPreparedError, match="install dataset-fashion-mnist"
+    DatasetNotPreparedError, match="install dataset-fashion-mnist"
   ):
     sources.open_source("fashion_mnist", "train", data_dir=str(tmp_path))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vitjax.data import sources
+from vitjax.data.sources.source import DatasetNotPreparedError, split_indices
 
 
 def test_digits_are_split_once_and_for_all():
@@ -35,7 +36,7 @@ def test_digits_are_split_once_and_for_all():
   ],
 )
 def test_split_notation(split, expected):
-  parts = sources.split_indices("data", split, {"a": 10, "b": 2})
+  parts = split_indices("data", split, {"a": 10, "b": 2})
   assert np.concatenate([i for _, i in parts]).tolist() == list(expected)
 
 
@@ -92,7 +93,7 @@ def test_unknown_data(data, message, tmp_path):
 
 def test_unprepared_data_sets_are_refused_at_once(tmp_path):
   start = time.perf_counter()
-  with pytest.raises(sources.DatasetNotPreparedError) as error:
+  with pytest.raises(DatasetNotPreparedError) as error:
     sources.open_source("imagenet2012", "train", data_dir=str(tmp_path))
   assert time.perf_counter() - start < 20
   for hint in ("tfds build imagenet2012", "data_dir", "folder:/path"):

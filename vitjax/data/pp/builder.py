@@ -13,8 +13,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from vitjax.data import seeds
 from vitjax.data.pp import (
   kinds,
@@ -26,6 +24,7 @@ from vitjax.data.pp import (
   timm_randaug,
 )
 from vitjax.data.pp.kinds import Features, Op
+from vitjax.data.tf import tf
 
 
 def _merge(*tables: dict[str, Callable]) -> dict[str, Callable]:

@@ -13,7 +13,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
+
+from vitjax.data.tf import tf
 
 Features = dict[str, tf.Tensor]
 Op = Callable[[Features], Features]

@@ -1,8 +1,7 @@
 """Ops on labels and on the dict of features itself."""
 
-import tensorflow as tf
-
 from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
+from vitjax.data.tf import tf
 
 # Owned by the pipeline: which example this is, whether it is one, its seed.
 RESERVED = ("index", "mask", "seed")

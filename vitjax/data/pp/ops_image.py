@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import tensorflow as tf
 
 from vitjax.data import seeds
 from vitjax.data.pp import pillow
@@ -25,6 +24,7 @@ from vitjax.data.pp.kinds import (
   as_statistics,
   is_chunk,
 )
+from vitjax.data.tf import tf
 
 # Pixels at each side of a simple random crop.
 _MIRRORED = 4

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from vitjax import tokenizers
-from vitjax.data import seeds
+from vitjax.data import seeds, tokenizers
 from vitjax.data.pp.kinds import AnyOp, Features, Op, is_chunk
 from vitjax.data.pp.ops_general import require
+from vitjax.data.tf import tf
 
 
 def choice(*, inkey: str = "captions", outkey: str = "text") -> Op:
@@ -85,7 +84,7 @@ def tokenize(
   num_texts: int | None = None,
   inkey: str = "text",
 ) -> TokenizeOp:
-  """Turns a text into `text`, int32 [max_len] ids; see `vitjax.tokenizers`.
+  """Turns a text into `text`, int32 [max_len]; see `vitjax.data.tokenizers`.
 
   Args:
     tokenizer: "bert", "sentencepiece" or "siglip".

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vitjax import tokenizers
-from vitjax.data import pipeline, seeds, sources
+from vitjax.data import pipeline, seeds, sources, tokenizers
 from vitjax.data.pp import builder, ops_text
 
 pytest.importorskip("tokenizers")

@@ -1,0 +1,1 @@
+"""Configs: the schema, and the flags that set it."""

@@ -1,0 +1,93 @@
+"""Images with captions in one file: "captions:/path/captions.jsonl".
+
+    {"file": "images/1.jpg", "caption": "A cat on a mat."}
+    {"file": "images/1.jpg", "caption": "A sleeping cat."}
+    {"file": "images/2.jpg", "captions": ["A dog.", "A dog that runs."]}
+
+or `.csv` or `.tsv` with columns `file` and `caption`. Files are relative to
+the folder of the captions file. An image may have several captions, on lines
+anywhere in the file; images are numbered in the order in which they appear.
+
+With a key or column `split` each image belongs to the split that it names,
+else to `val` if a hash of its path says so (10 %) and to `train` otherwise.
+"""
+
+import hashlib
+import pathlib
+
+from vitjax.data.pp.kinds import Features
+from vitjax.data.sources import folder, tables
+from vitjax.data.sources.source import Source, split_indices
+from vitjax.data.tf import tf
+
+
+class CaptionsSource(Source):
+  """See the module. Images are read when their example is used.
+
+  Examples have the features `image` and `captions`, string [k], k >= 1.
+  """
+
+  def __init__(self, data: str, split: str):
+    path, captions, splits = read(data)
+    parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
+    files = [splits[name][i] for name, indices in parts for i in indices]
+    root = path.parent
+    sizes = tables.sizes(path, files)
+    self.data, self.split = data, split
+    self.num_examples = len(files)
+    content = hashlib.sha256()
+    for file, size in zip(files, sizes):
+      content.update(repr((file, size, captions[file])).encode())
+    self.fingerprint = content.hexdigest()
+    self._paths = tf.constant([str(root / file) for file in files])
+    self._captions = tf.ragged.constant([captions[file] for file in files])
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    return {"path": tf.gather(self._paths, indices), "row": indices}
+
+  def parse(self, features: Features) -> Features:
+    return {
+      "image": tf.io.read_file(features["path"]),
+      "captions": self._captions[features["row"]],
+    }
+
+  def describe(self, index: int) -> str:
+    return self._paths[index].numpy().decode()
+
+
+def read(
+  data: str,
+) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]]]:
+  """The path of a table, the captions of each file, the files of each split.
+
+  Raises:
+    ValueError: if there is no such table, or something in it is wrong.
+  """
+  path = tables.find(data)
+  captions: dict[str, list[str]] = {}
+  split_of: dict[str, str] = {}
+  for number, row in tables.rows(path):
+    where = f"{path}, line {number}"
+    file, texts, own = _checked(row, where)
+    captions.setdefault(file, []).extend(texts)
+    if split_of.setdefault(file, own) != own:
+      raise ValueError(
+        f"{where}: {file!r} is in split {own!r}, and above in "
+        f"{split_of[file]!r}."
+      )
+  splits: dict[str, list[str]] = {}
+  for file, own in split_of.items():
+    splits.setdefault(own, []).append(file)
+  return path, captions, splits
+
+
+def _checked(row: dict, where: str) -> tuple[str, list[str], str]:
+  """File, captions and split of a row."""
+  file = row.get("file") if isinstance(row, dict) else None
+  texts = row.get("captions", [row.get("caption")]) if file else None
+  texts = [t.strip() if isinstance(t, str) else "" for t in texts or [None]]
+  if not file or not all(texts):
+    raise ValueError(
+      f"{where}: {row!r} needs 'file' and a 'caption' that is not empty."
+    )
+  return file, texts, row.get("split") or folder.hash_split(file)

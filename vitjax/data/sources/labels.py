@@ -1,0 +1,157 @@
+"""Images with labels in one file: "labels:/path/labels.csv".
+
+    file,label                  or, of JSON lines,
+    images/1.jpg,cat            {"file": "images/1.jpg", "label": "cat"}
+    images/2.jpg,dog            {"file": "images/2.jpg", "label": "dog"}
+
+Also `.tsv`. Files are relative to the folder of the labels file. With a third
+column or key `split` each image belongs to the split that it names ("train",
+"val", "test"; "validation" is "val"), else to `val` if a hash of its path says
+so (10 %) and to `train` otherwise.
+
+A label is the name of a class. Classes are numbered in natural order of those
+in train (0, 1, 2, 10), as for folders. If every label of the file is an
+integer they are class ids, and there are as many classes as the largest of
+train says, also if some have no images.
+"""
+
+import hashlib
+import pathlib
+import posixpath
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from vitjax.data.sources import folder, tables
+
+_COLUMNS = ("file", "label", "split")
+# Integers that would make more classes than this and this many times those
+# that occur are no class ids.
+_MOST_CLASSES, _MOST_UNUSED = 1000, 10
+
+
+class LabelsSource(folder.LabelledFiles):
+  """See the module."""
+
+  def __init__(
+    self, data: str, split: str, class_names: Sequence[str] | None = None
+  ):
+    root, splits = read(data)
+    splits, class_names = _classes(data, splits, class_names)
+    super().__init__(data, split, root, splits, class_names)
+    # Labels are no part of the paths, as they are in folders.
+    labels = hashlib.sha256(self.fingerprint.encode())
+    labels.update(self._labels.numpy().tobytes())
+    self.fingerprint = labels.hexdigest()
+
+
+def read(data: str) -> tuple[pathlib.Path, dict[str, list[folder.File]]]:
+  """The folder of a table, and the files of each split in its order.
+
+  Raises:
+    ValueError: if there is no such table, or something in it is wrong.
+  """
+  path = tables.find(data)
+  lines: dict[str, int] = {}
+  found: list[tuple[str, str, str | None]] = []
+  for number, row in tables.rows(path):
+    where = f"{path}, line {number}"
+    file, label, split = _checked(row, where)
+    same = posixpath.normpath(file)
+    if same in lines:
+      raise ValueError(
+        f"{where}: {file!r} has a label already, on line {lines[same]}. Each "
+        "image has one; remove one of the two rows."
+      )
+    lines[same] = number
+    if found and (split is None) != (found[0][2] is None):
+      raise ValueError(
+        f"{where}: {'no ' if split is None else ''}split, unlike the rows "
+        "above. Give every row a split, or none."
+      )
+    found.append((file, label, split))
+  if not found:
+    raise ValueError(f"{path} has no rows.")
+  splits: dict[str, list[folder.File]] = {}
+  sizes = tables.sizes(path, [file for file, _, _ in found])
+  for (file, label, split), size in zip(found, sizes):
+    name = split or folder.hash_split(file)
+    splits.setdefault(name, []).append(folder.File(file, size, label))
+  return path.parent, splits
+
+
+def _checked(row: object, where: str) -> tuple[str, str, str | None]:
+  """File, label and split of a row."""
+  columns = set(row) if isinstance(row, dict) else set()
+  unknown = sorted(map(str, columns - {*_COLUMNS}))
+  if missing := {"file", "label"} - columns:
+    raise ValueError(
+      f"{where}: no {' and no '.join(sorted(missing))}; there is "
+      f"{', '.join(map(repr, unknown)) or 'nothing'}. The columns are file, "
+      "label and perhaps split."
+    )
+  if unknown:
+    raise ValueError(
+      f"{where}: {', '.join(unknown)} is no column. The columns are file, "
+      "label and perhaps split; leave the others out."
+    )
+  file, label = row["file"], row["label"]
+  if isinstance(label, int) and not isinstance(label, bool):
+    label = str(label)
+  for name, value in (("file", file), ("label", label)):
+    if not isinstance(value, str) or not value.strip():
+      raise ValueError(
+        f"{where}: the {name} is {row[name]!r}. It has to be a "
+        f"{'path' if name == 'file' else 'name or an integer'}."
+      )
+  split = row.get("split")
+  if "split" in columns and not (isinstance(split, str) and split.strip()):
+    raise ValueError(f"{where}: the split is {split!r}. Name one.")
+  if split is not None:
+    split = split.strip()
+    split = folder.SPLIT_NAMES.get(split.lower(), split)
+  return file.strip(), label.strip(), split
+
+
+def _classes(
+  data: str,
+  splits: Mapping[str, Sequence[folder.File]],
+  class_names: Sequence[str] | None,
+) -> tuple[dict[str, list[folder.File]], Sequence[str]]:
+  """The files with the names of their classes, and all classes by id."""
+  labels = {file.class_name for files in splits.values() for file in files}
+  # "007" is a name.
+  ids = {x for x in labels if x.isascii() and x.isdigit() and x == str(int(x))}
+  if ids != labels or (class_names is not None and labels <= {*class_names}):
+    return dict(splits), class_names or folder.classes_of(data, splits)
+  if class_names is None:
+    train = {int(name) for name in folder.classes_of(data, splits)}
+    count = max(train) + 1
+    if count > _MOST_CLASSES and count > _MOST_UNUSED * len(train):
+      raise ValueError(
+        f"{data!r} has labels up to {count - 1}: as class ids they would make "
+        f"{count} classes, of which {len(train)} occur in train. Number them "
+        "from 0, or write names."
+      )
+    if count > len(train):
+      logging.warning(
+        "%s: %d of the %d classes have no training image: %s",
+        data,
+        count - len(train),
+        count,
+        folder.some([str(i) for i in range(count) if i not in train]),
+      )
+    class_names = [str(i) for i in range(count)]
+  # Ids above the last stay what they are, and are refused.
+  name_of = dict(enumerate(class_names))
+  return {
+    split: [
+      folder.File(
+        file.path,
+        file.size,
+        name_of.get(int(file.class_name), file.class_name),
+      )
+      for file in files
+    ]
+    for split, files in splits.items()
+  }, class_names

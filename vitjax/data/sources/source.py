@@ -1,0 +1,114 @@
+"""What a source is, and the notation of splits.
+
+Every source maps example numbers to features, so that the order of training is
+a function of (seed, step) alone: see `vitjax.data.pipeline`.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from vitjax.data.pp.kinds import Features
+from vitjax.data.tf import tf
+
+
+class DatasetNotPreparedError(ValueError):
+  """The data set is known, but its files are not there."""
+
+
+class Source:
+  """A split of a data set with random access.
+
+  Attributes:
+    data: what was asked for, such as "imagenet2012" or "folder:/photos".
+    split: such as "train[:99%]".
+    num_examples: length of the split.
+    num_classes: if it has class labels.
+    class_names: by class id, if known.
+    image_shape: if all images have one size, their (h, w, c): `fetch` then
+      gives them as uint8 arrays, and `parse` has nothing left to do.
+    fingerprint: changes when the content does: to notice, on resume, that the
+      data are not those that the run began with.
+  """
+
+  data: str
+  split: str
+  num_examples: int
+  num_classes: int | None = None
+  class_names: tuple[str, ...] | None = None
+  image_shape: tuple[int, int, int] | None = None
+  fingerprint: str
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    """Reads a chunk of examples, in graph mode or eagerly.
+
+    Args:
+      indices: int64 [n], each in [0, num_examples).
+
+    Returns:
+      Features with a leading axis of length n.
+    """
+    raise NotImplementedError
+
+  def parse(self, features: Features) -> Features:
+    """Turns one fetched example into `image`, `label` and so on.
+
+    Runs in a parallel map. `image` is a string until decoded, else uint8
+    [h, w, c]; `label` is a scalar int32, `captions` a vector of strings.
+    """
+    return features
+
+  def describe(self, index: int) -> str:
+    """Says where example `index` of the split is, for error messages."""
+    return f"example {index} of {self.data!r}, split {self.split!r}"
+
+
+_PART = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+def split_indices(
+  data: str, split: str, sizes: Mapping[str, int]
+) -> list[tuple[str, np.ndarray]]:
+  """Resolves a split in TFDS notation.
+
+  Args:
+    data: for the message.
+    split: such as "train[:10%]+test". A percentage is rounded to the nearest
+      example.
+    sizes: examples in each split that there is.
+
+  Returns:
+    For each part in order, the name of its split and its example numbers.
+
+  Raises:
+    ValueError: if it is malformed, or names a split that does not exist.
+  """
+  parts = []
+  for part in split.replace(" ", "").split("+"):
+    match = _PART.fullmatch(part)
+    if not match:
+      raise ValueError(
+        f"Split {split!r} of {data!r} is malformed at {part!r}. Write it as "
+        "'train', 'train[:99%]', 'train[10:20]' or 'train+test'."
+      )
+    name, start, stop = match.groups()
+    if name not in sizes:
+      known = ", ".join(f"{k} ({v})" for k, v in sizes.items())
+      raise ValueError(
+        f"{data!r} has no split {name!r}. It has: {known} (examples)."
+      )
+    size = sizes[name]
+    bounds = slice(_absolute(start, size), _absolute(stop, size))
+    parts.append((name, np.arange(size, dtype=np.int64)[bounds]))
+  if not any(len(indices) for _, indices in parts):
+    raise ValueError(f"Split {split!r} of {data!r} has no examples.")
+  return parts
+
+
+def _absolute(bound: str | None, size: int) -> int | None:
+  if bound is None:
+    return None
+  if bound.endswith("%"):
+    return round(int(bound[:-1]) * size / 100)
+  return int(bound)

@@ -1,0 +1,88 @@
+r"""Serves a page to try a model with images of your own.
+
+  python -m vitjax.demo --model=runs/quickstart
+  python -m vitjax.demo --model=vit_small_patch16_224.augreg_in21k_ft_in1k
+
+Drop an image on the page: it shows the most probable classes and where the
+attention went. A model with two towers (LiT, SigLIP) compares it with the
+texts that you type. Only this machine reaches the page unless --host says
+otherwise; there is no password, so think before you open it to others. No
+image leaves the machine or is kept. Ctrl-C ends it.
+"""
+
+import logging as std_logging
+import sys
+import threading
+
+from absl import app, flags, logging
+
+from vitjax.config import command_line
+
+_MODEL = flags.DEFINE_string(
+  "model", None, "Run folder, exported file or published name.", required=True
+)
+_STEP = flags.DEFINE_string(
+  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
+)
+_EMA = flags.DEFINE_bool(
+  "ema", False, "The averaged parameters of a run with config.ema."
+)
+_HOST = flags.DEFINE_string(
+  "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
+)
+_PORT = flags.DEFINE_integer(
+  "port",
+  None,
+  "Port to listen at; default: the first free one from 7860.",
+  lower_bound=1,
+  upper_bound=65535,
+)
+_TOP = flags.DEFINE_integer(
+  "top", 5, "How many classes to show.", lower_bound=1
+)
+_MAX_MB = flags.DEFINE_float(
+  "max_mb", 10, "Largest file that is read, in MB.", lower_bound=0.001
+)
+_MAX_MEGAPIXELS = flags.DEFINE_float(
+  "max_megapixels",
+  50,
+  "Largest image that is decoded, in million pixels.",
+  lower_bound=0.0001,
+)
+
+
+def main(argv: list[str]) -> None:
+  """Serves until it is interrupted."""
+  if len(argv) > 1:
+    sys.exit(f"vitjax.demo: {argv[1]!r} is not a flag.")
+  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
+  try:
+    std_logging.getLogger("httpx").setLevel(std_logging.WARNING)
+    import vitjax
+    from vitjax.demo import page
+
+    model = page.Model(
+      vitjax.load(_MODEL.value, step=step, ema=_EMA.value),
+      max_bytes=int(_MAX_MB.value * 1e6),
+      max_pixels=int(_MAX_MEGAPIXELS.value * 1e6),
+    )
+    logging.info("Compiling ...")
+    model.warm_up()
+    with page.serve(
+      model, _MODEL.value, host=_HOST.value, port=_PORT.value, top=_TOP.value
+    ) as address:
+      logging.info("Serving %s at %s; Ctrl-C ends it.", _MODEL.value, address)
+      threading.Event().wait()
+  except KeyboardInterrupt:
+    return
+  except ModuleNotFoundError as e:
+    if e.name not in ("gradio", "matplotlib", "PIL"):
+      raise
+    sys.exit(f'vitjax.demo: {e}. Install it: pip install "vitjax[demo]"')
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
+    sys.exit(f"vitjax.demo: {e}")
+
+
+if __name__ == "__main__":
+  command_line.set_up_logging()
+  app.run(main, flags_parser=command_line.parse_flags)

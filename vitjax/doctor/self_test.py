@@ -1,0 +1,177 @@
+"""A tiny run with all of the parts, whose outcome is known."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import build, program, trees
+from vitjax import step as step_lib
+from vitjax.checkpoint.checkpointer import Checkpointer
+from vitjax.config import schema
+from vitjax.data import pipeline, sources
+from vitjax.models import common, fused_attention
+from vitjax.parallel import sharding
+
+_STEPS = 16
+_SAVED = 8
+# What a device whose sums come in another order each time may differ by.
+_TOLERANCE = 1e-3
+# Of outputs and gradients in bfloat16, relative to their largest.
+_BFLOAT16 = 3e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What came out.
+
+  Attributes:
+    losses: of the training steps.
+    restored: whether the checkpoint gave back what was saved, to the bit.
+    difference: the greatest between parameters at the end, straight and from
+      the checkpoint on.
+    problems: sentences; empty if all is well.
+  """
+
+  losses: tuple[float, ...]
+  restored: bool
+  difference: float
+  problems: tuple[str, ...]
+
+
+def run() -> Result:
+  """Trains on digits, saves, restores and trains the same steps again.
+
+  Uses all devices. Leaves nothing behind.
+  """
+  batch_size = 16 * jax.device_count()
+  parsed = schema.resolve(
+    {
+      "total_steps": _STEPS,
+      "loss": "softmax_xent",
+      "input": {
+        "data": "digits",
+        "batch_size": batch_size,
+        "pp": "value_range(-1, 1)",
+      },
+      "model": {
+        "name": "vit",
+        "patch_size": 4,
+        "width": 32,
+        "depth": 1,
+        "num_heads": 2,
+      },
+      "optim": {"name": "adam", "learning_rate": 1e-2},
+    },
+    build.problems,
+  )
+  source = sources.open_source("digits", "train")
+  mesh = sharding.make_mesh()
+  parts = program.assemble(parsed, source, mesh)
+  state = jax.jit(
+    lambda key: parts.make_state(parts.init_params(key)),
+    out_shardings=parts.shardings,
+  )(jax.random.key(0))
+
+  def train(state, start, stop):
+    losses = []
+    batches = pipeline.train_batches(
+      source,
+      parts.preprocess,
+      batch_size=batch_size,
+      seed=0,
+      start_step=start,
+      total_steps=stop,
+    )
+    for batch in batches:
+      batch = jax.device_put(batch, sharding.over_batch(mesh))
+      state, metrics = parts.train_step(state, batch)
+      losses.append(float(metrics["train/loss"]))
+    return state, losses
+
+  state, first = train(state, 0, _SAVED)
+  items = {"params": state.params, "opt_state": state.opt_state}
+  saved = jax.device_get(items)
+  with tempfile.TemporaryDirectory() as folder:
+    directory = pathlib.Path(folder) / "checkpoints"
+    with Checkpointer(directory, async_save=False) as checkpointer:
+      checkpointer.save(_SAVED, items, is_last=True)
+    with Checkpointer(directory) as checkpointer:
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        items,
+      )
+      _, restored, _ = checkpointer.restore(shapes)
+  same = jax.tree.map(np.array_equal, saved, jax.device_get(restored))
+  is_same = all(jax.tree.leaves(same))
+  again = step_lib.TrainState(
+    step=jax.device_put(np.int32(_SAVED), parts.shardings.step), **restored
+  )
+  straight, last = train(state, _SAVED, _STEPS)
+  resumed, _ = train(again, _SAVED, _STEPS)
+  difference = _difference(straight.params, resumed.params)
+  losses = (*first, *last)
+  problems = judge(losses, is_same, difference)
+  if jax.default_backend() != "cpu":
+    problems += attention_problems()
+  return Result(losses, is_same, difference, tuple(problems))
+
+
+def attention_problems() -> list[str]:
+  """What is wrong with fused attention here, against plain attention."""
+  num_heads, shape = 2, (2, 197, 128)
+  keys = jax.random.split(jax.random.key(0), 4)
+  *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
+
+  def plain(*inputs):
+    split = (x.reshape(*x.shape[:2], num_heads, -1) for x in inputs)
+    return common.dot_product_attention(*split)[0].reshape(shape)
+
+  def fused(*inputs):
+    return fused_attention.attention(*inputs, num_heads)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def both(fn, inputs, grad):
+    out, vjp = jax.vjp(fn, *inputs)
+    return [x.astype(jnp.float32) for x in (out, *vjp(grad))]
+
+  advice = "set config.model.attention='xla'."
+  try:
+    got, want = both(fused, inputs, grad), both(plain, inputs, grad)
+  except Exception as e:  # of a compiler, too
+    return [f"Fused attention fails ({str(e).splitlines()[0]}): {advice}"]
+  error = max(
+    float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in zip(got, want)
+  )
+  if error < _BFLOAT16:
+    return []
+  return [f"Fused attention is off by {error:g} of its range: {advice}"]
+
+
+def judge(losses, restored: bool, difference: float) -> list[str]:
+  """What is wrong with these outcomes, see `Result`."""
+  problems = []
+  if not all(map(math.isfinite, losses)):
+    problems.append("The loss of a training step is not finite.")
+  elif np.mean(losses[-4:]) >= 0.9 * np.mean(losses[:4]):
+    problems.append(
+      f"Training does not lower the loss: {losses[0]:.3f} -> {losses[-1]:.3f}."
+    )
+  if not restored:
+    problems.append("A checkpoint does not give back what was saved.")
+  if not difference <= _TOLERANCE:
+    problems.append(
+      "The same steps end with other parameters: they differ by "
+      f"{difference:g}."
+    )
+  return problems
+
+
+def _difference(a, b) -> float:
+  a, b = (trees.flatten(jax.device_get(tree)) for tree in (a, b))
+  return max(float(np.abs(a[name] - b[name]).max()) for name in a)

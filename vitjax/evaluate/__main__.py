@@ -1,0 +1,100 @@
+r"""Evaluates a run, an exported file or published weights.
+
+  python -m vitjax.evaluate --model=runs/quickstart
+  python -m vitjax.evaluate --model=runs/quickstart --step=best --evals=test
+  python -m vitjax.evaluate --model=digits.npz \
+    --evals='{knn: {type: knn, split: test, train_split: train}}'
+  python -m vitjax.evaluate --model=B_16.npz --evals=evals.yaml --json
+
+--evals has names of the run's own evals (all of them without it), or new ones
+as in a config's section `evals`: YAML or JSON, or a file of it. In it, quote
+what has commas or brackets: split: "train[:10%]". By default `type` is
+classification, `data` that of training and `pp` the model's own preprocessing.
+docs/evaluation.md has all types and options.
+
+An eval whose data is not there is left out and said in a line.
+
+Exit codes: 0 done, 1 an error, an eval that failed, or with --strict one that
+was left out.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from vitjax.config import command_line
+
+_MODEL = flags.DEFINE_string(
+  "model", None, "Run folder, exported file or published name.", required=True
+)
+_EVALS = flags.DEFINE_string(
+  "evals", None, "Names, sections, or a .yaml or .json file of sections."
+)
+_STEP = flags.DEFINE_string(
+  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
+)
+_EMA = flags.DEFINE_bool(
+  "ema", False, "The averaged parameters of a run with config.ema."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  "batch_size",
+  None,
+  "Images at a time on all devices; the metrics do not depend on it.",
+  lower_bound=1,
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "Where TFDS looks for data sets."
+)
+_PRETRAINED_DIR = flags.DEFINE_string(
+  "pretrained_dir", None, "Where to look for published weights."
+)
+_STRICT = flags.DEFINE_bool(
+  "strict", False, "An eval whose data is not there is an error."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
+_OUT = flags.DEFINE_string("out", None, "File for these JSON lines.")
+
+
+def main(argv: list[str]) -> None:
+  """Evaluates, prints, and ends with a code that says how it went."""
+  if len(argv) > 1:
+    sys.exit(f"vitjax.evaluate: {argv[1]!r} is not a flag; use --model=...")
+  out = pathlib.Path(_OUT.value) if _OUT.value else None
+  if out is not None and not out.absolute().parent.is_dir():
+    sys.exit(f"vitjax.evaluate: --out={out}: there is no such folder.")
+  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
+  command_line.set_up_logging()
+  results = []
+  try:
+    from vitjax.evaluate import evaluation
+    from vitjax.run_folder import files
+
+    evals = evaluation.parse_evals(_EVALS.value)
+    for result in evaluation.evaluate(
+      _MODEL.value,
+      evals,
+      step=step,
+      ema=_EMA.value,
+      batch_size=_BATCH_SIZE.value,
+      data_dir=_DATA_DIR.value,
+      pretrained_dir=_PRETRAINED_DIR.value,
+    ):
+      results.append(result)
+      if _JSON.value:
+        print(evaluation.to_json(result), flush=True)
+    if out is not None:
+      files.write_text(out, "\n".join(map(evaluation.to_json, results)))
+  except (ValueError, OSError, RuntimeError, KeyError, ImportError) as e:
+    sys.exit(f"vitjax.evaluate: {e}")
+  if not _JSON.value:
+    print(evaluation.to_table(results))
+  failed = [x for x in results if x.error or (x.absent and _STRICT.value)]
+  for result in failed:
+    reason = result.error or result.absent
+    print(f"vitjax.evaluate: {result.name}: {reason}", file=sys.stderr)
+  sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=command_line.parse_flags)

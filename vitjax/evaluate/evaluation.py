@@ -1,0 +1,306 @@
+"""Evaluates what was trained: a run, an exported file or published weights.
+
+The evaluators are those of training and give the same numbers.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import yaml
+from absl import logging
+
+from vitjax import build, trained
+from vitjax import step as step_lib
+from vitjax.config import schema
+from vitjax.config.schema import ConfigError
+from vitjax.data.pp import builder
+from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.parallel import sharding
+from vitjax.run_folder import files
+
+# Of evals of a file, which does not say.
+BATCH_SIZE = 64
+_HEAD = ("eval", "data", "metric", "value", "n_seen")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What an eval came to.
+
+  Attributes:
+    name: of the eval.
+    section: of its data, split and options.
+    metrics: name -> value, `n_seen` among them; None if there are none.
+    absent: why it was left out, if its data is not there.
+    error: why it failed, if it did.
+  """
+
+  name: str
+  section: schema.Eval
+  metrics: Mapping[str, float] | None = None
+  absent: str | None = None
+  error: str | None = None
+
+
+def evaluate(
+  model: str | os.PathLike,
+  evals: Mapping[str, Mapping[str, Any]] | Sequence[str] | None = None,
+  *,
+  step: int | str = "latest",
+  ema: bool = False,
+  batch_size: int | None = None,
+  data_dir: str | None = None,
+  pretrained_dir: str | None = None,
+) -> Iterator[Result]:
+  """Evaluates one after the other, on all devices.
+
+    [result] = evaluation.evaluate(
+      "runs/mine", {"knn": {"type": "knn", "split": "test",
+                            "train_split": "train"}}
+    )
+    result.metrics["20nn"]
+
+  Args:
+    model, step, ema, pretrained_dir: see `vitjax.load`.
+    evals: sections of `config.evals` by name, in which `data` is by default
+      that of training, and `pp` the model's own; or names of the evals of the
+      run's config; or None for all of these. Of a run, texts are tokenized
+      with the vocabulary in its folder.
+    batch_size: of all evals; any gives the same metrics.
+    data_dir: where TFDS looks for data sets, of evals that do not say.
+
+  Yields:
+    The result of each eval. One that fails does not stop the others.
+
+  Raises:
+    ConfigError: if an eval cannot be run on this model, before any is.
+    Otherwise see `vitjax.load`.
+  """
+  run = _run_of(model)
+  loaded = trained.load(
+    model, step=step, ema=ema, pretrained_dir=pretrained_dir
+  )
+  preprocess = builder.build(builder.for_images(loaded.preprocess))
+  subject = _subject(loaded, run, preprocess, batch_size, data_dir)
+  sections = _sections(evals, run, subject.data, preprocess.spec)
+  if run and "tokenizer" in loaded.metadata:  # wherever the run was started
+    vocab = loaded.metadata["tokenizer"]["vocab"]
+    sections = {
+      name: dataclasses.replace(
+        section, pp=builder.with_vocab(section.pp, vocab)
+      )
+      for name, section in sections.items()
+    }
+  if batch_size is not None:
+    sections = {
+      name: dataclasses.replace(section, batch_size=batch_size)
+      for name, section in sections.items()
+    }
+  problems = [
+    line
+    for name, section in sections.items()
+    for line in build.eval_problems(
+      f"evals.{name}",
+      section,
+      two_towers=loaded.has_two_towers,
+      pixel_statistics=subject.pixel_statistics,
+    )
+  ]
+  schema.fail_on(problems)
+
+  mesh = sharding.make_mesh()
+  inputs = ("image", "text") if loaded.has_two_towers else ("image",)
+  predict = _explaining(
+    step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs), loaded
+  )
+  absent, evaluators = {}, {}
+  for name, section in sections.items():
+    try:
+      evaluators[name] = build.make_evaluator(
+        name, section, subject, predict, mesh
+      )
+    except DatasetNotPreparedError as e:
+      absent[name] = str(e).splitlines()[0]
+  params = jax.device_put(loaded.params, sharding.replicated(mesh))
+  for name, section in sections.items():
+    section = dataclasses.replace(section, data=section.data or subject.data)
+    if name in absent:
+      yield Result(name, section, absent=absent[name])
+      continue
+    logging.info("%s: %s %s ...", name, section.data, section.split)
+    try:
+      metrics = dict(evaluators.pop(name).run(params))
+    except (ValueError, RuntimeError, ArithmeticError, OSError) as e:
+      yield Result(name, section, error=f"{type(e).__name__}: {e}")
+    else:
+      yield Result(name, section, metrics=metrics)
+
+
+def _explaining(predict: Callable, loaded: trained.Trained) -> Callable:
+  """`predict`, which says so if images do not fit the model."""
+  want = (*loaded.image_size, loaded.channels)
+
+  def explained(params, batch):
+    try:
+      return predict(params, batch)
+    except Exception as e:  # of any kind: each layer has its own
+      given = batch["image"].shape[1:] if "image" in batch else want
+      if given == want:
+        raise
+      shapes = ["x".join(map(str, shape)) for shape in (given, want)]
+      raise ValueError(
+        f"images of {shapes[0]} do not fit the model, which takes {shapes[1]}: "
+        "the eval's pp has to make them so."
+      ) from e
+
+  return explained
+
+
+def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
+  """The config of a run folder."""
+  file = pathlib.Path(model) / files.CONFIG
+  if not file.exists():
+    return None
+  return schema.resolve(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _subject(
+  loaded: trained.Trained,
+  run: schema.RunConfig | None,
+  preprocess: builder.Preprocess,
+  batch_size: int | None,
+  data_dir: str | None,
+) -> build.Subject:
+  two_towers = loaded.has_two_towers
+  known_tokenizer = two_towers and "tokenizer" in loaded.metadata
+  return build.Subject(
+    data=loaded.metadata.get("data"),
+    data_dir=data_dir or (run.input.data_dir if run else None),
+    cache=bool(run and run.input.cache),
+    batch_size=batch_size or (run.input.batch_size if run else BATCH_SIZE),
+    num_classes=None if two_towers else loaded.model.num_classes,
+    class_names=loaded.class_names,
+    loss=loaded.metadata.get("loss", "softmax_xent"),
+    pixel_statistics=preprocess.pixel_statistics,
+    tokenizer=loaded.tokenizer if known_tokenizer else None,
+  )
+
+
+def _sections(
+  evals: Mapping[str, Mapping[str, Any]] | Sequence[str] | None,
+  run: schema.RunConfig | None,
+  data: str | None,
+  pp: str,
+) -> dict[str, schema.Eval]:
+  """The evals that are asked for, by name."""
+  known = dict(run.evals) if run else {}
+  if not isinstance(evals, Mapping):
+    names = list(known if evals is None else evals)
+    if not names:
+      raise ConfigError(
+        "the model has no evals of its own"
+        f"{'' if run else ', for it is no run folder'}: say which, such as "
+        "--evals='{test: {data: cifar10, split: test}}'."
+      )
+    if unknown := [name for name in names if name not in known]:
+      raise ConfigError(
+        f"{unknown[0]!r} is not an eval of the model. It has: "
+        f"{', '.join(known) or 'none'}."
+      )
+    return {name: known[name] for name in names}
+  sections = schema.resolve_evals(evals, pp=pp)
+  for name, section in sections.items():
+    if section.data is None and data is None:
+      raise ConfigError(
+        f"config.evals.{name}.data is missing, and it is not known what the "
+        "model was trained on."
+      )
+  return sections
+
+
+def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
+  """What --evals asks for, see `evaluate`.
+
+  Raises:
+    ValueError: if it cannot be read.
+  """
+  if text is None:
+    return None
+  path = pathlib.Path(text)
+  is_file = path.suffix in (".yaml", ".yml", ".json")
+  if not is_file and not text.lstrip().startswith("{"):
+    return [name.strip() for name in text.split(",") if name.strip()]
+  try:
+    if is_file:
+      text = path.read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+  except (OSError, UnicodeDecodeError) as e:
+    raise ValueError(f"--evals={path} cannot be read: {e}") from None
+  except yaml.YAMLError as e:
+    mark = getattr(e, "problem_mark", None)
+    where = (
+      f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    )
+    raise ValueError(
+      f"--evals is not YAML{where}: {getattr(e, 'problem', e)}. Quote values "
+      'with commas or brackets, such as {test: {split: "train[:10%]"}}.'
+    ) from None
+  if not isinstance(found, Mapping) or not found:
+    raise ValueError(
+      "--evals has to be sections by name: {NAME: {split: ...}}."
+    )
+  return found
+
+
+def to_table(results: Iterable[Result]) -> str:
+  """A line for each metric."""
+  rows = [_HEAD]
+  for result in results:
+    section = result.section
+    first = (result.name, f"{section.data} {section.split}")
+    if result.metrics is None:
+      reason = result.error or f"left out: {result.absent}"
+      rows.append((*first, reason.splitlines()[0], "", ""))
+      continue
+    n_seen = result.metrics.get("n_seen", "")
+    for name, value in result.metrics.items():
+      if name != "n_seen":
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        rows.append((*first, name, text, f"{n_seen:,}" if n_seen else ""))
+        first = ("", "")
+  widths = [
+    max(len(row[i]) for row in rows if row[3] or i < 2)
+    for i in range(len(_HEAD))
+  ]
+  lines = []
+  for *texts, value, n_seen in rows:
+    cells = [text.ljust(width) for text, width in zip(texts, widths)]
+    cells += [value.rjust(widths[3]), n_seen.rjust(widths[4])]
+    lines.append("  ".join(cells).rstrip())
+  return "\n".join(lines)
+
+
+def to_json(result: Result) -> str:
+  """One JSON object; NaN and infinities are strings, as in metrics.jsonl."""
+  section = result.section
+  content = {
+    "eval": result.name,
+    "type": section.type,
+    "data": section.data,
+    "split": section.split,
+  }
+  if result.metrics is not None:
+    content["metrics"] = {
+      name: value if math.isfinite(value) else str(value)
+      for name, value in result.metrics.items()
+    }
+  for key in ("absent", "error"):
+    if getattr(result, key) is not None:
+      content[key] = getattr(result, key)
+  return json.dumps(content, allow_nan=False)

@@ -1,0 +1,1 @@
+"""Accuracy against speed; `python -m vitjax.pareto`."""

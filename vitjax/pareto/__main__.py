@@ -1,0 +1,127 @@
+r"""Measures the speed of models here, and lists it beside their accuracy.
+
+  python -m vitjax.pareto --models=runs/a,runs/b,ViT-S_16,ViT-B_32
+  python -m vitjax.pareto --accuracy=results-imagenet.csv --out=t.csv,t.png \
+    --models=vit_small_patch16_224.augreg_in21k_ft_in1k,deit3_S_224_1k
+
+Each of --models is a run folder, an exported file, or a published name, of
+which nothing is downloaded: parameters with made-up values are as fast. The
+columns are called as in timm's tables; steps are in milliseconds, parameters
+in millions. Accuracy is what a run has recorded ("measured"), or what the
+table of --accuracy says ("published"); where neither knows, it stays empty.
+Models are on the Pareto front if none with an accuracy from the same source is
+both faster and better.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from vitjax.config import command_line
+
+_MODELS = flags.DEFINE_list(
+  "models", None, "Runs, files and names, with commas between.", required=True
+)
+_ACCURACY = flags.DEFINE_string(
+  "accuracy",
+  None,
+  "CSV with columns model, top1 and maybe top5, in per cent: timm's results.",
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+  "batch_size", 32, "Images at a time.", lower_bound=1
+)
+_REPEATS = flags.DEFINE_integer(
+  "repeats", 5, "Measurements of each model; the median counts.", lower_bound=1
+)
+_DTYPE = flags.DEFINE_enum(
+  "dtype",
+  None,
+  ["float32", "bfloat16"],
+  "Of the computation; default: that of training on such a device.",
+)
+_OUT = flags.DEFINE_list(
+  "out",
+  [],
+  "Files to write, with commas between: .csv, .md, .json, and .png or .svg "
+  "for a plot. Default: the table as Markdown on the screen.",
+)
+
+_PLOTS = (".png", ".svg")
+_TABLES = (".csv", ".md", ".json")
+
+
+def main(argv: list[str]) -> None:
+  """Measures, and writes or prints the table."""
+  if len(argv) > 1:
+    sys.exit(f"vitjax.pareto: {argv[1]!r} is not a flag.")
+  out = [pathlib.Path(name) for name in _OUT.value]
+  for file in out:
+    if file.suffix not in (*_TABLES, *_PLOTS):
+      sys.exit(
+        f"vitjax.pareto: --out={file} has to end in one of "
+        f"{', '.join((*_TABLES, *_PLOTS))}."
+      )
+  try:
+    import jax
+
+    from vitjax import build
+    from vitjax.pareto import benchmark
+    from vitjax.run_folder import files
+    from vitjax.weights import npz
+
+    if any(file.suffix in _PLOTS for file in out):
+      from vitjax.plots import figures
+    device = jax.devices()[0]
+    dtype = _DTYPE.value or build.default_dtype(device.platform)
+    known = {}
+    if _ACCURACY.value:
+      known = benchmark.read_accuracies(_ACCURACY.value)
+    candidates = [benchmark.find(name, known, dtype) for name in _MODELS.value]
+    rows = benchmark.measure(
+      candidates,
+      batch_size=_BATCH_SIZE.value,
+      repeats=_REPEATS.value,
+      log=lambda line: logging.info("%s ...", line),
+    )
+    facts = {
+      "device": device.device_kind,
+      "dtype": dtype,
+      "repeats": _REPEATS.value,
+      "software": files.software(),
+    }
+    logging.info("On one %s, in %s.", device.device_kind, dtype)
+    for file in out:
+      if file.suffix in _PLOTS:
+        groups = benchmark.groups(rows)
+        if not groups:
+          logging.warning("No accuracy is known: %s is not drawn.", file)
+          continue
+        plot = figures.trade_off(
+          f"batches of {_BATCH_SIZE.value}, {device.device_kind}, {dtype}",
+          groups,
+          ("images per second", "parameters in millions", "top-1 in %"),
+        )
+        content = plot.png() if file.suffix == ".png" else plot.svg().encode()
+      elif file.suffix == ".json":
+        content = benchmark.to_json(rows, facts).encode()
+      elif file.suffix == ".csv":
+        content = benchmark.to_csv(rows).encode()
+      else:
+        content = benchmark.to_markdown(rows).encode()
+      with npz.atomic(file) as temporary:
+        pathlib.Path(temporary).write_bytes(content)
+      logging.info("Wrote %s.", file)
+  except ModuleNotFoundError as e:
+    if e.name != "matplotlib":
+      raise
+    sys.exit(f'vitjax.pareto: {e}. Install it: pip install "vitjax[plots]"')
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
+    sys.exit(f"vitjax.pareto: {e}")
+  if not out:
+    print(benchmark.to_markdown(rows), end="")
+
+
+if __name__ == "__main__":
+  command_line.set_up_logging()
+  app.run(main, flags_parser=command_line.parse_flags)

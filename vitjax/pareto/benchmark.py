@@ -1,0 +1,377 @@
+"""How fast models classify on this machine, and how accurate they are known.
+
+Speed is measured on made-up images that are on the device already; repetitions
+of the models are interleaved, so that a machine that slows down slows all.
+Accuracy is what a run has recorded or what a table says, and never guessed.
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vitjax
+from vitjax import models
+from vitjax.models import flops
+from vitjax.run_folder import history
+from vitjax.weights import zoo
+
+_SECONDS = 0.3  # of one repetition, at least
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A model to measure.
+
+  Attributes:
+    name: as it was asked for.
+    model: that maps images to outputs; of two towers that of the images.
+    params: its parameters, or shapes of them where their values are not known.
+    image_shape: (h, w, c).
+    accuracy: of it, or None.
+  """
+
+  name: str
+  model: Any
+  params: Mapping[str, Any]
+  image_shape: tuple[int, int, int]
+  accuracy: "Accuracy | None"
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """Top-1 and top-5 in per cent, and on what by whose account."""
+
+  top1: float
+  top5: float | None
+  source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of the table, with timm's names of columns.
+
+  Attributes:
+    model: its name.
+    img_size: height, or height x width, in pixels.
+    top1, top5: accuracy in per cent, or None.
+    accuracy: where it is from and on what; empty without one.
+    param_count: in millions.
+    infer_gmacs: multiplications of matrix products and convolutions for one
+      image, in 1e9.
+    infer_samples_per_sec: images.
+    infer_step_time: milliseconds for a batch, the median.
+    infer_batch_size: images.
+    pareto: whether no model is both faster and more accurate, of those with
+      an accuracy of the same source; None without one.
+  """
+
+  model: str
+  img_size: str
+  top1: float | None
+  top5: float | None
+  accuracy: str
+  param_count: float
+  infer_gmacs: float
+  infer_samples_per_sec: float
+  infer_step_time: float
+  infer_batch_size: int
+  pareto: bool | None
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def find(name: str, published: Mapping[str, Accuracy], dtype: str) -> Candidate:
+  """A model by the path of a run or a file, or by a published name.
+
+  Nothing is downloaded: of a name the parameters have made-up values, which
+  does not change its speed.
+
+  Args:
+    name: path, name of weights (see `weights.zoo`) or of `models.list()`.
+    published: from `read_accuracies`.
+    dtype: of the computation.
+
+  Raises:
+    ValueError: if there is no such thing, or it cannot be loaded.
+  """
+  accuracy = published.get(name)
+  if os.path.exists(name):
+    run = vitjax.load(name)
+    model, params = run.model, run.params
+    shape = (*run.image_size, run.channels)
+    if os.path.isdir(name):
+      accuracy = recorded(history.read([name])[0]) or accuracy
+  else:
+    model, size = _published(name)
+    shape, params = (size, size, 3), None
+  if hasattr(model, "image_tower"):
+    model = model.image_tower()
+    params = params and params["img"]
+  model = _in(dtype, model)
+  if params is None:
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  return Candidate(name, model, params, shape, accuracy)
+
+
+def _published(name: str) -> tuple[Any, int]:
+  try:
+    entry = zoo.find(name)
+    return models.create(entry.model, **entry.options), entry.image_size
+  except KeyError as e:
+    known = models.list()
+    if name in known:
+      return models.create(name), known[name]["image_size"]
+    raise ValueError(
+      f"{name!r} is not a run folder, a file, the name of published weights or "
+      f"a name of vitjax.models.list(): {e.args[0]}"
+    ) from None
+
+
+def recorded(record: history.Record) -> Accuracy | None:
+  """The last accuracy that a run has recorded, of its first eval with one."""
+  for key, (_, values) in record.metrics.items():
+    name, _, metric = key.rpartition("/")
+    if metric != "acc@1":
+      continue
+    section = ((record.config or {}).get("evals") or {}).get(name, {})
+    data = section.get("data") or (record.config or {}).get("input", {}).get(
+      "data", ""
+    )
+    on = " ".join(filter(None, (data, section.get("split"))))
+    top5 = record.metrics.get(f"{name}/acc@5")
+    seen = record.num_seen.get(name)
+    return Accuracy(
+      top1=100 * float(values[-1]),
+      top5=None if top5 is None else 100 * float(top5[1][-1]),
+      source=f"measured: {on or name}, n = {seen:,}",
+    )
+  return None
+
+
+def read_accuracies(file: str | os.PathLike) -> dict[str, Accuracy]:
+  """Published accuracies by the name of the model.
+
+  Args:
+    file: CSV with columns `model`, `top1` and maybe `top5`, in per cent, such
+      as the tables of results that timm publishes.
+
+  Raises:
+    ValueError: if it is not such a file.
+  """
+  path = pathlib.Path(file)
+  found = {}
+  with open(path, newline="", encoding="utf-8") as stream:
+    rows = csv.DictReader(stream)
+    if missing := {"model", "top1"} - {*(rows.fieldnames or ())}:
+      raise ValueError(
+        f"{path} has no column {' or '.join(sorted(missing))}; it has "
+        f"{', '.join(rows.fieldnames or ['none'])}."
+      )
+    for number, row in enumerate(rows, 2):
+      try:
+        top1 = float(row["top1"])
+        top5 = float(row["top5"]) if row.get("top5") else None
+      except ValueError as e:
+        raise ValueError(f"{path}, line {number}: {e}.") from e
+      if not 0 <= top1 <= 100:
+        raise ValueError(
+          f"{path}, line {number}: top1={top1:g} is no per cent."
+        )
+      found[row["model"]] = Accuracy(top1, top5, f"published: {path.name}")
+  return found
+
+
+def measure(
+  candidates: Sequence[Candidate],
+  *,
+  batch_size: int,
+  repeats: int,
+  log: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+  """Measures the speed of the models, one after the other and over again.
+
+  Args:
+    candidates: from `find`.
+    batch_size: images at a time.
+    repeats: of each model; the median counts.
+    log: gets a line before what takes long.
+  """
+  runs, numbers = [], []
+  for candidate in candidates:
+    log(f"Compiling {candidate.name}")
+    run = _compile(candidate, batch_size)
+    runs.append(run)
+    numbers.append(math.ceil(_SECONDS / max(_seconds(run, 1), 1e-6)))
+  log(f"Measuring {repeats} times")
+  seconds = [[] for _ in runs]
+  for repetition in range(repeats):
+    for i in range(len(runs)):  # each goes first in turn
+      at = (i + repetition) % len(runs)
+      seconds[at].append(_seconds(runs[at], numbers[at]))
+  medians = [statistics.median(times) for times in seconds]
+  speeds = [batch_size / median for median in medians]
+  front = _front(candidates, speeds)
+  return [
+    Row(
+      model=candidate.name,
+      img_size=_size(candidate.image_shape),
+      top1=_rounded(candidate.accuracy and candidate.accuracy.top1),
+      top5=_rounded(candidate.accuracy and candidate.accuracy.top5),
+      accuracy=candidate.accuracy.source if candidate.accuracy else "",
+      param_count=round(_count(candidate.params) / 1e6, 3),
+      infer_gmacs=round(gmacs(candidate), 3),
+      infer_samples_per_sec=round(speed, 2),
+      infer_step_time=round(1000 * median, 3),
+      infer_batch_size=batch_size,
+      pareto=is_best,
+    )
+    for candidate, speed, median, is_best in zip(
+      candidates, speeds, medians, front
+    )
+  ]
+
+
+def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
+  rng = np.random.default_rng(0)
+
+  def value(x):
+    if not isinstance(x, jax.ShapeDtypeStruct):
+      return x
+    return rng.normal(0, 0.02, x.shape).astype(np.float32)
+
+  params = jax.device_put(jax.tree.map(value, candidate.params))
+  shape = (batch_size, *candidate.image_shape)
+  image = jax.device_put(rng.normal(size=shape).astype(np.float32))
+  apply = jax.jit(lambda p, x: candidate.model.apply({"params": p}, x)[0])
+  compiled = apply.lower(params, image).compile()
+  run = lambda: compiled(params, image)  # noqa: E731
+  for _ in range(2):  # buffers and caches
+    jax.block_until_ready(run())
+  return run
+
+
+def _seconds(run: Callable[[], Any], number: int) -> float:
+  """Per call, of so many in a row."""
+  start = time.perf_counter()
+  for _ in itertools.repeat(None, number):
+    result = run()
+  jax.block_until_ready(result)
+  return (time.perf_counter() - start) / number
+
+
+def gmacs(candidate: Candidate) -> float:
+  """Multiplications for one image, in 1e9, see `flops`."""
+  image = jax.ShapeDtypeStruct((1, *candidate.image_shape), jnp.float32)
+  model = _in("float32", candidate.model)
+  jaxpr = jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x)[0])(
+    candidate.params, image
+  )
+  return flops.matrix_products(jaxpr.jaxpr) / 2e9
+
+
+def _in(dtype: str, model: Any) -> Any:
+  """The model computing in `dtype`, if it leaves that to us."""
+  return model.clone(dtype=dtype) if hasattr(model, "dtype") else model
+
+
+def _count(params) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def _size(image_shape: tuple[int, ...]) -> str:
+  h, w, _ = image_shape
+  return str(h) if h == w else f"{h}x{w}"
+
+
+def _rounded(value: float | None) -> float | None:
+  return None if value is None else round(value, 3)
+
+
+def _front(
+  candidates: Sequence[Candidate], speeds: Sequence[float]
+) -> list[bool | None]:
+  """Who is not beaten by one at least as good at both and better at one."""
+  front = []
+  for candidate, speed in zip(candidates, speeds):
+    if candidate.accuracy is None:
+      front.append(None)
+      continue
+    own = candidate.accuracy
+    front.append(
+      not any(
+        other.accuracy is not None
+        and other.accuracy.source == own.source
+        and other_speed >= speed
+        and other.accuracy.top1 >= own.top1
+        and (other_speed, other.accuracy.top1) != (speed, own.top1)
+        for other, other_speed in zip(candidates, speeds)
+      )
+    )
+  return front
+
+
+def groups(
+  rows: Sequence[Row],
+) -> dict[str, list[tuple[str, float, float, float, bool]]]:
+  """What is known to be how accurate, by source, for `drawing.trade_off`."""
+  found = {}
+  for row in rows:
+    if row.top1 is not None:
+      point = (
+        row.model,
+        row.infer_samples_per_sec,
+        row.param_count,
+        row.top1,
+        row.pareto,
+      )
+      found.setdefault(row.accuracy, []).append(point)
+  return found
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+  """The table as Markdown."""
+  cells = [COLUMNS, *([_cell(row, name) for name in COLUMNS] for row in rows)]
+  cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+  widths = [max(map(len, column)) for column in zip(*cells)]
+  lines = [
+    "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |"
+    for row in cells
+  ]
+  lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+  return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+  """The table as CSV; what is not known is empty."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(COLUMNS)
+  writer.writerows([_cell(row, name) for name in COLUMNS] for row in rows)
+  return text.getvalue()
+
+
+def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
+  """The rows, and facts about the machine, as JSON."""
+  return json.dumps(
+    {**facts, "rows": [dataclasses.asdict(row) for row in rows]}, indent=2
+  )
+
+
+def _cell(row: Row, name: str) -> str:
+  value = getattr(row, name)
+  return "" if value is None else str(value)

@@ -1,0 +1,95 @@
+r"""Says what a run needs, without running it.
+
+  python -m vitjax.plan --config=configs/vit_s16_i1k.py
+  python -m vitjax.plan --config=configs/plain_vit.py:l16,batch=4096 \
+    --topology=v5e:4x4
+
+Without a topology: bytes, FLOPs and steps of a run on the devices that are
+here. With one, the train step is compiled for that TPU slice, of which nothing
+has to be there but libtpu: pip install "vitjax[tpu]". If the step does not fit,
+changes of the config are tried, the smallest first, until one does. No data is
+read.
+
+Exit codes: 0 it fits or nothing was compiled, 3 it does not fit, 1 an error.
+"""
+
+import json
+import logging as std_logging
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from vitjax.config import flag, schema
+
+_CONFIG = flag.define()
+_TOPOLOGY = flags.DEFINE_string(
+  "topology",
+  None,
+  "TPU slice to compile for, in chips: v2:2x2, v3:2x2, v4:2x2x4, v5e:4x4, "
+  "v5p:2x2x4, v6e:8x8, ...",
+)
+_EXAMPLES = flags.DEFINE_integer(
+  "examples",
+  None,
+  "Examples of an epoch, where the data are not here to be asked.",
+  lower_bound=1,
+)
+_ALL = flags.DEFINE_bool(
+  "all", False, "Try every change, also after one that fits."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print the plan as JSON.")
+
+EXIT_DOES_NOT_FIT = 3
+
+# So that libtpu looks for no TPU, here or in a cloud, before it compiles.
+WITHOUT_TPU = {
+  "JAX_PLATFORMS": "cpu",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; what is wrong with it is said in one message."""
+  return flag.parse_flags(argv, "vitjax.plan")
+
+
+def main(argv: list[str]) -> None:
+  """Prints the plan of the config."""
+  del argv
+  if _TOPOLOGY.value is not None:
+    os.environ.update(WITHOUT_TPU)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(std_logging.Formatter("%(message)s"))
+  package = str(
+    pathlib.Path(__file__).parents[1]
+  )  # not those of JAX's backends
+  handler.addFilter(lambda record: record.pathname.startswith(package))
+  try:
+    from vitjax import build
+    from vitjax.plan import planning
+
+    run = schema.resolve(flag.read(_CONFIG), build.problems)
+    plan = planning.make_plan(
+      run,
+      topology=_TOPOLOGY.value,
+      num_examples=_EXAMPLES.value,
+      try_all=_ALL.value,
+      log=lambda line: logging.info("%s ...", line),
+    )
+  except (ValueError, OSError, RuntimeError) as e:
+    sys.exit(f"vitjax.plan: {type(e).__name__}: {e}")
+  if _JSON.value:
+    print(json.dumps(planning.to_json(plan), indent=2))
+  else:
+    print(planning.to_table(plan))
+  if plan.compiled and not plan.compiled.fits:
+    sys.exit(EXIT_DOES_NOT_FIT)
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=parse_flags)

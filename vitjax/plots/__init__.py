@@ -1,0 +1,1 @@
+"""Pictures: curves, tables of images, attention maps."""

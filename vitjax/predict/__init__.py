@@ -1,0 +1,1 @@
+"""Classify images; `python -m vitjax.predict`."""

@@ -1,0 +1,173 @@
+"""What a model says of images: classes, captions and features of each."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from vitjax.data.sources import folder
+from vitjax.weights import npz
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What a model says of one image.
+
+  Attributes:
+    file: path of the image.
+    probabilities: (n,) by class or caption; None if it has neither.
+    features: (d,) float32.
+  """
+
+  file: str
+  probabilities: np.ndarray | None
+  features: np.ndarray
+
+
+def predict(
+  trained,
+  files: Sequence[str],
+  *,
+  batch_size: int = 32,
+  texts: Sequence[str] = (),
+  resize: bool = False,
+  on_failure: Callable[[str], None] | None = None,
+) -> Iterator[Prediction]:
+  """Yields what the model says of each image, in the order of `files`.
+
+  Args:
+    trained: from `vitjax.load`.
+    files: paths of images.
+    batch_size: images that go through the model at once.
+    texts: captions, for a model that reads texts.
+    resize: see `Trained.prepare`.
+    on_failure: called with one line for each file that cannot be read, which
+      is then left out; None raises it.
+
+  Raises:
+    ValueError: if an image cannot be read and `on_failure` is None; if there
+      are texts for a model that reads none; or if what the model says is not
+      finite.
+  """
+  if texts and not trained.has_two_towers:
+    raise ValueError(
+      "texts are for models that read texts, such as LiT and SigLIP; this one "
+      "has classes of its own."
+    )
+  text_features = trained.text_features(texts) if texts else None
+  prepare = functools.partial(trained.prepare, resize=resize)
+  size = min(batch_size, max(1, len(files)))
+  for names, images in _batches(prepare, files, size, on_failure):
+    # One size of batches, so that the model is compiled once.
+    batch = np.zeros((size, *images[0].shape), np.float32)
+    batch[: len(images)] = images
+    logits, features = trained.forward(batch)
+    if texts:
+      logits = trained.compare(features, text_features)
+    for i, name in enumerate(names):
+      row = None if logits is None else logits[i]
+      if not (np.isfinite(features[i]).all() and _is_finite(row)):
+        raise ValueError(f"{name}: what the model says is not finite.")
+      p = None if row is None else trained.probabilities(row)
+      yield Prediction(name, p, features[i])
+
+
+def _is_finite(row: np.ndarray | None) -> bool:
+  return row is None or bool(np.isfinite(row).all())
+
+
+def _batches(
+  prepare, files: Sequence[str], size: int, on_failure
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+  """Names and prepared images; decodes ahead of the model, but not far."""
+  with futures.ThreadPoolExecutor() as pool:
+    names, images, ahead = [], [], []
+    for start in range(0, len(files) + size, size):
+      chunk = files[start : start + size]
+      ready = ahead
+      ahead = [(name, pool.submit(prepare, name)) for name in chunk]
+      for name, future in ready:
+        try:
+          image = future.result()
+        except ValueError as e:
+          if on_failure is None:
+            raise
+          on_failure(str(e))
+          continue
+        names.append(name)
+        images.append(image)
+        if len(images) == size:
+          yield names, images
+          names, images = [], []
+    if images:
+      yield names, images
+
+
+def find_images(paths: Iterable[str]) -> list[str]:
+  """Files as they are, and the images below folders.
+
+  Raises:
+    ValueError: if there are none.
+  """
+  paths, files = list(paths), []
+  for path in paths:
+    if os.path.isdir(path):
+      files += [os.fspath(x) for x in folder.walk(pathlib.Path(path))[0]]
+    else:
+      files.append(path)
+  if not files:
+    given = f"in {', '.join(paths)}" if paths else "given"
+    raise ValueError(
+      f"there are no images {given}. Give files, or folders with files that "
+      f"end in {' '.join(folder.EXTENSIONS)}."
+    )
+  return files
+
+
+def names_of(trained, texts: Sequence[str]) -> tuple[str, ...] | None:
+  """What to call what the probabilities are of, or None for numbers."""
+  return tuple(texts) or trained.labels
+
+
+def to_json(
+  prediction: Prediction, names: Sequence[str] | None, top: int
+) -> dict[str, Any]:
+  """File and the best classes as plain data, the most likely first."""
+  result: dict[str, Any] = {"file": prediction.file}
+  p = prediction.probabilities
+  if p is not None:
+    best = np.argsort(-p, kind="stable")[:top]
+    result["top"] = [
+      {
+        "label": int(i),
+        "name": names[i] if names else None,
+        "probability": float(p[i]),
+      }
+      for i in best
+    ]
+  return result
+
+
+def to_table(
+  prediction: Prediction, names: Sequence[str] | None, top: int
+) -> str:
+  """The file, and below it a line for each of the best classes."""
+  lines = [prediction.file]
+  for row in to_json(prediction, names, top).get("top", ()):
+    name = row["name"] if names else f"class {row['label']}"
+    lines.append(f"  {100 * row['probability']:6.2f} %  {name}")
+  return "\n".join(lines)
+
+
+def write_features(path: str, kept: Sequence[Prediction]) -> None:
+  with npz.atomic(path) as temporary, open(temporary, "wb") as f:
+    np.savez(
+      f,
+      features=np.stack([x.features for x in kept]),
+      files=np.array([x.file for x in kept]),
+    )

@@ -1,0 +1,1 @@
+"""An HTML page of runs; `python -m vitjax.report`."""

@@ -1,0 +1,77 @@
+r"""Shows runs on one page, and as PNG files.
+
+  python -m vitjax.report runs/quickstart
+  python -m vitjax.report runs/a runs/b --out=a_and_b.html --png=pictures
+
+RUN is a run folder, also of a run under way, or its metrics.jsonl. The page
+has the curves of all runs, their last values, config differences and speed;
+and of each run that has a checkpoint a confusion matrix and the worst mistakes
+on its first eval set, position similarity and attention. It needs no other
+file and no network. What cannot be shown is said on the page.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from vitjax.config import command_line
+
+_OUT = flags.DEFINE_string("out", "report.html", "The page to write.")
+_PNG = flags.DEFINE_string(
+  "png",
+  None,
+  "Folder for the pictures as PNG files; '' writes none. Default: beside the "
+  "page, with its name.",
+)
+_EXAMPLES = flags.DEFINE_integer(
+  "examples",
+  None,
+  "Classify only so many examples of the eval set, from the first; 0 leaves "
+  "the model out. Default: all.",
+  lower_bound=0,
+)
+_MISTAKES = flags.DEFINE_integer(
+  "mistakes", 12, "How many of the worst mistakes to show.", lower_bound=1
+)
+_IMAGES = flags.DEFINE_integer(
+  "images", 4, "How many images to show attention on.", lower_bound=1
+)
+
+
+def main(argv: list[str]) -> None:
+  """Writes the report."""
+  if len(argv) < 2:
+    sys.exit("vitjax.report: give at least one RUN.")
+  out = pathlib.Path(_OUT.value)
+  if out.is_dir():
+    sys.exit(f"vitjax.report: --out={out} is a folder; give a file.")
+  png = out.with_suffix("") if _PNG.value is None else _PNG.value or None
+  if png == out:
+    png = out.with_name(f"{out.name}_png")
+  try:
+    from vitjax.report import reporting
+    from vitjax.run_folder import history
+
+    written = reporting.write(
+      history.read(argv[1:]),
+      out,
+      png,
+      log=lambda line: logging.info("%s ...", line),
+      with_models=_EXAMPLES.value != 0,
+      num_examples=_EXAMPLES.value,
+      num_mistakes=_MISTAKES.value,
+      num_images=_IMAGES.value,
+    )
+  except ModuleNotFoundError as e:
+    if e.name not in ("jinja2", "matplotlib", "markupsafe"):
+      raise
+    sys.exit(f'vitjax.report: {e}. Install it: pip install "vitjax[plots]"')
+  except (ValueError, OSError, RuntimeError) as e:
+    sys.exit(f"vitjax.report: {e}")
+  logging.info("Wrote %s and %d PNG files.", written[0], len(written) - 1)
+
+
+if __name__ == "__main__":
+  command_line.set_up_logging()
+  app.run(main, flags_parser=command_line.parse_flags)

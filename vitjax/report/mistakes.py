@@ -1,0 +1,220 @@
+"""What a classifier gets wrong: a confusion matrix and its worst mistakes.
+
+`Evaluator` obeys the contract of `vitjax.evaluators`, so `build` makes it from
+a section of `config.evals` as it makes the others.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import build
+from vitjax import step as step_lib
+from vitjax.config import schema
+from vitjax.data import pipeline
+from vitjax.data.pp import builder
+from vitjax.evaluators import base
+from vitjax.parallel import sharding
+from vitjax.trained import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+  """What a classifier said of the examples of an eval set, in their order.
+
+  Attributes:
+    label: (n,) int, the true class.
+    prediction: (n,) int, the class with the largest logit.
+    confidence: (n,) float32, its probability: of a softmax, or of a sigmoid
+      where the loss of training was one.
+    names: of the classes, by id.
+    data: the eval set.
+    total: number of examples it has; n may be fewer.
+  """
+
+  label: np.ndarray
+  prediction: np.ndarray
+  confidence: np.ndarray
+  names: Sequence[str]
+  data: base.EvalData
+  total: int
+
+  @functools.cached_property
+  def accuracy(self) -> float:
+    return float((self.label == self.prediction).mean())
+
+  def worst(self, most: int) -> np.ndarray:
+    """Numbers of the wrong examples, the most confident first."""
+    wrong = np.flatnonzero(self.label != self.prediction)
+    order = np.argsort(-self.confidence[wrong], kind="stable")
+    return wrong[order][:most]
+
+  def pairs(self, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent (label, prediction, count) that are wrong."""
+    wrong = self.label != self.prediction
+    pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
+    pairs, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(*map(int, pairs[i]), int(counts[i])) for i in order]
+
+  def most_confused(self, most: int) -> np.ndarray:
+    """Ids of the classes in the most mistakes, of either side; ascending."""
+    wrong = self.label != self.prediction
+    size = len(self.names)
+    count = np.bincount(self.label[wrong], minlength=size)
+    count += np.bincount(self.prediction[wrong], minlength=size)
+    return np.sort(np.argsort(-count, kind="stable")[:most])
+
+  def confusion(self, classes: np.ndarray) -> np.ndarray:
+    """How many examples of the class of a row were taken for each class.
+
+    Args:
+      classes: (m,) ids.
+
+    Returns:
+      (m, m + 1) counts; the last column is of all other predictions.
+    """
+    place = np.full(len(self.names), len(classes))
+    place[classes] = np.arange(len(classes))
+    rows, columns = place[self.label], place[self.prediction]
+    matrix = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
+    np.add.at(matrix, (rows, columns), 1)
+    return matrix[:-1]
+
+  def image(self, number: int) -> np.ndarray:
+    """Example `number` as the model gets it: uint8 (h, w, c)."""
+    return image_of(self.data, number)
+
+
+def image_of(data: base.EvalData, number: int) -> np.ndarray:
+  """An example after the preprocessing on the host: uint8 (h, w, c)."""
+  image = pipeline.example(data.source, data.preprocess, number)["image"]
+  return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+class Evaluator:
+  """Classifies an eval set and keeps the outcome of each example."""
+
+  two_towers = False
+
+  def __init__(
+    self,
+    predict_fn,
+    data: base.EvalData,
+    *,
+    loss: str = "softmax_xent",
+    num_examples: int | None = None,
+  ):
+    """See `evaluators`.
+
+    Args:
+      predict_fn: from `step.make_predict_fn`.
+      data: examples with an int `label`.
+      loss: of training; says what is a probability.
+      num_examples: only so many, from the first; None for all.
+    """
+    self.total = data.source.num_examples
+    if num_examples is not None and num_examples < self.total:
+      source = copy.copy(data.source)
+      source.num_examples = num_examples
+      data = dataclasses.replace(data, source=source)
+    self.data = data
+    is_sigmoid = loss.startswith("sigmoid")
+
+    def rows(params, batch):
+      logits, _ = predict_fn(params, batch)
+      probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
+      return {
+        "label": batch["label"],
+        "prediction": jnp.argmax(logits, axis=-1),
+        "confidence": probabilities.max(axis=-1),
+      }
+
+    self._collect = base.Collected(rows, data)
+
+  def judge(self, params, names: Sequence[str] | None) -> Judged:
+    """Classifies every example.
+
+    Args:
+      params: of the model.
+      names: of its classes, by id; None for their numbers.
+    """
+    rows = self._collect(params)
+    if names is None:
+      most = max(rows["label"].max(), rows["prediction"].max())
+      names = tuple(map(str, range(int(most) + 1)))
+    return Judged(**rows, names=names, data=self.data, total=self.total)
+
+  def run(self, params) -> Iterator[tuple[str, float]]:
+    """Yields each metric with its name."""
+    judged = self.judge(params, None)
+    yield "acc@1", judged.accuracy
+    yield "n_seen", len(judged.label)
+
+
+def judge(
+  trained: Trained, run: schema.RunConfig, num_examples: int | None = None
+) -> tuple[str, Judged]:
+  """Classifies the first labelled eval set of a run with what it has trained.
+
+  Args:
+    trained: from `vitjax.load` of the run folder.
+    run: its config.
+    num_examples: only so many, from the first; None for all.
+
+  Returns:
+    The name of the eval, and what came of it.
+
+  Raises:
+    ValueError: if the run is no classifier, has no eval of one, or the data
+      is not there.
+  """
+  if trained.has_two_towers:
+    raise ValueError("the model compares images with texts; it has no classes.")
+  names = [n for n, e in run.evals.items() if e.type == "classification"]
+  if not names:
+    raise ValueError("the run has no eval of type 'classification'.")
+  evaluator = _evaluator(trained, run, names[0], {"num_examples": num_examples})
+  return names[0], evaluator.judge(trained.params, trained.labels)
+
+
+def eval_data(
+  trained: Trained, run: schema.RunConfig
+) -> tuple[str, base.EvalData]:
+  """The first eval set of a run by its name, whatever is evaluated on it.
+
+  Raises:
+    ValueError: if there is none, or the data is not there.
+  """
+  if not run.evals:
+    raise ValueError("the run has no evals.")
+  name = next(iter(run.evals))
+  return name, _evaluator(trained, run, name, {}).data
+
+
+def _evaluator(trained, run, name, options) -> Evaluator:
+  pp = builder.for_images(run.evals[name].pp)
+  preprocess = builder.build(pp)
+  subject = build.Subject(
+    data=run.input.data,
+    data_dir=run.input.data_dir,
+    cache=run.input.cache,
+    batch_size=run.input.batch_size,
+    num_classes=trained.metadata["model"].get("num_classes"),
+    class_names=trained.class_names,
+    loss=run.loss,
+    pixel_statistics=preprocess.pixel_statistics,
+    tokenizer=None,
+  )
+  return build.make_evaluator(
+    name,
+    dataclasses.replace(run.evals[name], type=__name__, pp=pp, options=options),
+    subject,
+    step_lib.make_predict_fn(trained.model, preprocess.on_device),
+    sharding.make_mesh(),
+  )

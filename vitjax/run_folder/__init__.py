@@ -1,0 +1,1 @@
+"""The files of a run: records written and read, progress, history."""

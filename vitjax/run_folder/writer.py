@@ -1,0 +1,265 @@
+"""What a run reports: a record to compare and curves to look at.
+
+Owns: `metrics.jsonl` (the record), `timing.jsonl` (everything that depends on
+the clock) and the TensorBoard files. The clock itself and the profiler window
+are in `clock`. It does not compute metrics and does not decide when to
+report.
+
+The record holds nothing but what follows from the config and the seed, so a
+run that was killed and resumed ends with the same bytes as one that was not.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, whole_lines
+
+
+class MetricsError(OSError):
+  """The record cannot be written; the run would go on unrecorded."""
+
+
+class MetricsWriter:
+  """Writes scalars to `metrics.jsonl`, `timing.jsonl` and TensorBoard.
+
+  Each line of the files is one JSON object, `{"step": 400, "train/loss":
+  0.2134}`. Floats are written so that they read back bit for bit; NaN and
+  infinities, which JSON lacks, are the strings "nan", "inf" and "-inf".
+
+  Args:
+    workdir: a local or mounted directory; made if absent.
+    start_step: the step of the checkpoint that the run goes on from. Lines
+      of later steps, and a last line cut short by a kill, are dropped: they
+      are written again. 0 means that the run starts from nothing: files of
+      an earlier one are renamed to `*.old`.
+    is_main: only the main process (0) writes; in others nothing happens.
+    tensorboard: also write TensorBoard event files, to `tensorboard/`. If
+      that fails, the run goes on with one warning.
+
+  Raises:
+    MetricsError: if the files cannot be written, here or later.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    *,
+    start_step: int = 0,
+    is_main: bool = True,
+    tensorboard: bool = True,
+  ):
+    self._files: dict[str, _JsonLines] = {}
+    self._board = None
+    if not is_main:
+      return
+    if "://" in str(workdir):
+      raise ValueError(
+        f"workdir={str(workdir)!r}: metrics are appended line by line, which "
+        "object stores cannot do. Use a local or mounted directory."
+      )
+    workdir = pathlib.Path(workdir)
+    for name in (METRICS_FILE, TIMING_FILE):
+      self._files[name] = _JsonLines(workdir / name, start_step)
+    if tensorboard:
+      self._board = _Board(workdir / "tensorboard")
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Adds one line to the record; nothing in it may depend on the clock.
+
+    Args:
+      step: number of optimizer steps taken.
+      scalars: e.g. `{"train/loss": loss}`; Python, NumPy or device scalars.
+    """
+    self._write(METRICS_FILE, step, scalars)
+
+  def write_timing(self, step: int, scalars: Mapping[str, Any]) -> None:
+    """Adds one line to `timing.jsonl`: rates, seconds, shares, memory."""
+    self._write(TIMING_FILE, step, scalars)
+
+  def _write(self, name: str, step: int, scalars: Mapping[str, Any]) -> None:
+    if not self._files:
+      return
+    host = jax.device_get(list(scalars.values()))
+    values = {n: _number(n, value) for n, value in zip(scalars, host)}
+    if "step" in values:
+      raise ValueError("'step' is an argument, not a scalar.")
+    self._files[name].append({"step": int(step), **values})
+    if self._board is not None:
+      self._board.write(step, values)
+
+  def flush(self) -> None:
+    """Returns when the record is on the disk; call before each checkpoint.
+
+    All lines of a step come before its checkpoint: a run that resumes from
+    it does not compute them again, so after a kill or a power cut they would
+    be missing.
+    """
+    for file in self._files.values():
+      file.flush()
+    if self._board is not None:
+      self._board.flush()
+
+  def close(self) -> None:
+    parts = [*self._files.values(), self._board]
+    self._files, self._board = {}, None
+    with contextlib.ExitStack() as stack:  # closes all, whichever fails
+      for part in parts:
+        if part is not None:
+          stack.callback(part.close)
+
+  def __enter__(self) -> "MetricsWriter":
+    return self
+
+  def __exit__(self, kind, error, traceback) -> None:
+    self.close()
+
+
+def _number(name: str, value: Any) -> int | float | str:
+  array = np.asarray(value)
+  # np.issubdtype does not know bfloat16; jax.dtypes does.
+  real = jax.dtypes.issubdtype(array.dtype, np.number) or array.dtype == bool
+  if array.size != 1 or not real or array.dtype.kind == "c":
+    raise TypeError(
+      f"metric {name!r} is not one number: {type(value).__name__} of shape "
+      f"{array.shape}, dtype {array.dtype}. Reduce it first."
+    )
+  if array.dtype.kind in "biu":
+    return int(array.item())
+  number = float(array.item())
+  return number if math.isfinite(number) else str(number)
+
+
+class _JsonLines:
+  """An append-only file of JSON objects that survives kills and resumes."""
+
+  def __init__(self, path: pathlib.Path, start_step: int):
+    self._path = path
+    with self._errors():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if path.exists() and path.stat().st_size:
+        if start_step:
+          self._drop_after(start_step)
+        else:
+          os.replace(path, path.with_name(path.name + ".old"))
+      # Line by line, so that `tail -f` shows whole lines.
+      self._file = open(path, "a", buffering=1, encoding="utf-8", newline="\n")
+
+  def _drop_after(self, step: int) -> None:
+    data = self._path.read_bytes()
+    kept, unreadable = [], 0
+    for line in whole_lines(data):
+      try:
+        if json.loads(line)["step"] <= step:
+          kept.append(line)
+      except (ValueError, KeyError, TypeError):
+        unreadable += 1
+    if unreadable:
+      logging.warning("Dropped %d broken lines of %s.", unreadable, self._path)
+    if b"".join(kept) == data:
+      return
+    temporary = self._path.with_name(self._path.name + ".tmp")
+    with open(temporary, "wb") as file:
+      file.writelines(kept)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, self._path)
+
+  def append(self, row: Mapping[str, Any]) -> None:
+    with self._errors():
+      self._file.write(json.dumps(row, allow_nan=False) + "\n")
+
+  def flush(self) -> None:
+    with self._errors():
+      self._file.flush()
+      os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    try:
+      if not self._file.closed:
+        self.flush()
+    finally:
+      with contextlib.suppress(OSError):  # what flush could not write
+        self._file.close()
+
+  @contextlib.contextmanager
+  def _errors(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      try:
+        free = f"{shutil.disk_usage(self._path.parent).free / 1e6:,.1f} MB"
+      except OSError:
+        free = "unknown space"
+      raise MetricsError(
+        error.errno,
+        f"{self._path} cannot be written: {error.strerror or error} ({free} "
+        "free). Make room or fix the directory, then start the same command "
+        "again: it goes on from the last checkpoint",
+      ) from error
+
+
+class _Board:
+  """TensorBoard's files, written in a thread; gives up with one warning."""
+
+  def __init__(self, logdir: pathlib.Path):
+    self._writer = None
+    with self._never_fatal():
+      # TensorFlow takes seconds to import and is needed for nothing else.
+      import tensorflow as tf
+
+      with contextlib.suppress(RuntimeError):  # it already runs, as it was set
+        tf.config.set_visible_devices([], "GPU")  # it would take its memory
+      # Not clu's SummaryWriter: it imports Keras, for nothing that is used.
+      from clu import asynclib
+
+      self._pool = asynclib.Pool("tensorboard", max_workers=1)
+      self._scalar = tf.summary.scalar
+      self._writer = tf.summary.create_file_writer(str(logdir))
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    def write(writer, scalars):
+      with writer.as_default():
+        for name, value in scalars.items():
+          self._scalar(name, value, step=step)
+
+    with self._never_fatal():
+      if self._writer is not None:
+        scalars = {name: float(value) for name, value in values.items()}
+        self._pool(write)(self._writer, scalars)
+
+  def flush(self) -> None:
+    with self._never_fatal():
+      if self._writer is not None:
+        self._pool.join()
+        self._writer.flush()
+
+  def close(self) -> None:
+    self.flush()
+    with self._never_fatal():
+      if self._writer is not None:
+        self._pool.close()
+        self._writer.close()
+    self._writer = None
+
+  @contextlib.contextmanager
+  def _never_fatal(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      self._writer = None
+      logging.warning(
+        "TensorBoard files are no longer written (%s: %s); %s goes on.",
+        type(error).__name__,
+        str(error).split("\n")[0],
+        METRICS_FILE,
+      )
