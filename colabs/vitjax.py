@@ -245,7 +245,7 @@ if ":" not in DATA:  # a TFDS data set; a run downloads nothing
 # %%
 import logging
 
-from vitjax import build, train
+from vitjax import checks, train
 from vitjax.config.schema import resolve
 
 log = logging.getLogger("absl")  # of vitjax; other packages when they warn
@@ -256,7 +256,7 @@ handler.addFilter(
 log.handlers, log.propagate = [handler], False
 log.setLevel(logging.INFO)
 
-run = resolve(config, build.problems)
+run = resolve(config, checks.problems)
 result = train.train_and_evaluate(run, WORKDIR.absolute())
 for name, value in result.items():
   print(f"{name:20} {value:.4g}")

@@ -44,7 +44,7 @@ def rows():
 def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
   """What the compiler says of one row."""
   from configs import plain_vit
-  from vitjax import build
+  from vitjax import checks
   from vitjax.config import schema
   from vitjax.models import flops
   from vitjax.parallel import sharding
@@ -59,7 +59,7 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
     c.mesh = {"data": 1, "fsdp": -1}
   if preset == "tensor":
     c.mesh = {"data": -1, "model": 4}
-  run = schema.resolve(c, build.problems)
+  run = schema.resolve(c, checks.problems)
   source, _ = planning.find_source(run, None)
   parts = planning.make_program(
     run, source, planning.topology_devices(topology)

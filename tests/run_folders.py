@@ -7,10 +7,11 @@ import cv2
 import jax
 import numpy as np
 
-from vitjax import build, models, weights
+from vitjax import models, program, weights
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import schema
 from vitjax.data import sources
+from vitjax.parallel import sharding
 from vitjax.run_folder import files
 
 # Names that a page must not take for markup, nor matplotlib for formulas.
@@ -64,8 +65,8 @@ def make(
     }
   )
   source = sources.open_source(run.input.data, "train")
-  shape = (1, 8, 8, 3)
-  metadata = build.describe_model(run, len(CLASSES), source, shape)
+  parts = program.assemble(run, source, sharding.make_mesh())
+  metadata = program.describe_model(parts)
   params = random_params(models.create(**metadata["model"]))
   files.write(folder, run, metadata, "")
   with Checkpointer(folder / "checkpoints") as checkpointer:

@@ -74,9 +74,9 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
-    from vitjax import build
+    from vitjax import checks
 
-    run = schema.resolve(flag.read(_CONFIG), build.problems)
+    run = schema.resolve(flag.read(_CONFIG), checks.problems)
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import optax
 
-from vitjax import build, objectives, optim
+from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax import step as step_lib
 from vitjax.config import schema
-from vitjax.config.schema import RunConfig
+from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
@@ -86,7 +86,7 @@ def assemble(
   """Puts the parts of a run together; allocates and reads nothing.
 
   Args:
-    run: a config that passes `build.check`.
+    run: a config that passes `checks.check`.
     source: the training data.
     mesh: from `sharding.make_mesh`; its devices may be those of a topology.
 
@@ -94,7 +94,7 @@ def assemble(
     ConfigError: if neither the config nor the data says how many classes.
     ValueError: if the sharding does not fit the model or the mesh.
   """
-  num_classes = build.number_of_classes(run, source)
+  num_classes = number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
   batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
   spec = jax.eval_shape(preprocess.on_device, batch)
@@ -111,8 +111,8 @@ def assemble(
   )
 
   platform = mesh.devices.flat[0].platform
-  model = build.create_model(run.model, num_classes, platform)
-  objective = build.make_objective(run, model, num_classes)
+  model = create_model(run.model, num_classes, platform)
+  objective = make_objective(run, model, num_classes)
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
@@ -168,3 +168,83 @@ def assemble(
     shardings=shardings,
     train_step=train_step,
   )
+
+
+def number_of_classes(run: RunConfig, source: Source) -> int | None:
+  """The width of the head: the config's, or that of the training data.
+
+  None if the run has no classes but texts.
+
+  Raises:
+    ConfigError: if neither says, or the data has more classes than that.
+  """
+  if run.loss in losses.CONTRASTIVE:
+    return None
+  num_classes = run.num_classes or source.num_classes
+  if not num_classes or num_classes < (source.num_classes or 0):
+    raise ConfigError(
+      f"config.num_classes={run.num_classes}, but {source.data} has "
+      f"{source.num_classes or 'no known number of'} classes."
+    )
+  return num_classes
+
+
+def create_model(section: Any, num_classes: int | None, platform: str):
+  """The model, computing in `models.default_dtype`."""
+  dtype = models.default_dtype(platform)
+  name, options = split_name(section)
+  return models.create(
+    name, **{"dtype": dtype, **_head(num_classes), **options}
+  )
+
+
+def _head(num_classes: int | None) -> dict[str, int]:
+  return {} if num_classes is None else {"num_classes": num_classes}
+
+
+def make_objective(run: RunConfig, model, num_classes: int | None):
+  """What the run makes small, see `vitjax.objectives`."""
+  if run.loss in losses.CONTRASTIVE:
+    return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
+  return objectives.classification(
+    model,
+    loss_fn=losses.LOSSES[run.loss],
+    num_classes=num_classes,
+    augment=functools.partial(
+      mixing.augment,
+      **vars(run.mixing),
+      target_threshold=run.target_threshold,
+    ),
+  )
+
+
+def describe_model(parts: Program) -> dict[str, Any]:
+  """What it takes to use the parameters, as plain data for `model.json`.
+
+  The preprocessing is that of the first eval on the data of training: how
+  images are meant to be seen afterwards. The tokenizer is that of training.
+  """
+  run, source = parts.run, parts.source
+  first = next(
+    filter(functools.partial(_is_own, run), run.evals.values()), None
+  )
+  first = first or next(iter(run.evals.values()), run.input)
+  _, height, width, channels = parts.spec["image"].shape
+  metadata = {
+    "model": {**_head(parts.num_classes), **run.model},
+    "image_size": [height, width],
+    "channels": channels,
+    "preprocess": first.pp,
+    "class_names": source.class_names and list(source.class_names),
+    "data": source.data,
+    "loss": run.loss,
+  }
+  if parts.preprocess.tokenize is not None:
+    metadata["tokenizer"] = parts.preprocess.tokenize.facts
+  return metadata
+
+
+def _is_own(run: RunConfig, section: schema.Eval) -> bool:
+  """Whether an eval is of what is trained: its data, and its classes."""
+  own_classes = getattr(evaluators.find(section.type), "own_classes", False)
+  return section.data in (None, run.input.data) and not own_classes

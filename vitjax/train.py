@@ -7,14 +7,14 @@ happened.
 """
 
 import contextlib
-import math
 import pathlib
+from collections.abc import Iterable
 
 import jax
 from absl import logging
 from clu import parameter_overview
 
-from vitjax import build, optim, pretrained, program, weights
+from vitjax import checks, optim, pretrained, program, weights
 from vitjax import (
   step as step_lib,
 )
@@ -22,11 +22,11 @@ from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.evaluators import subject
 from vitjax.parallel import preemption, processes, sharding
 from vitjax.run_folder import files
-from vitjax.run_folder.clock import ProfilerWindow, Progress
-from vitjax.run_folder.reader import seconds_spent
-from vitjax.run_folder.writer import MetricsWriter
+from vitjax.run_folder.clock import Progress
+from vitjax.run_folder.reporter import Reporter
 
 # What is where in a run folder, for the last lines of the log.
 FILES = {
@@ -39,7 +39,7 @@ FILES = {
 def train_and_evaluate(
   run: RunConfig, workdir: pathlib.Path
 ) -> dict[str, float]:
-  """Trains until `run.total`; goes on from the last checkpoint if there is.
+  """Trains until `run.total`; resumes from the last checkpoint, if any.
 
   Args:
     run: a resolved config.
@@ -56,12 +56,12 @@ def train_and_evaluate(
     CheckpointError: if checkpoints cannot be written or read.
     DistributedError: if the processes of the run see different data.
   """
-  build.check(run)
+  checks.check(run)
   is_main = jax.process_index() == 0
   if not is_main:
     logging.set_verbosity(logging.WARNING)
   mesh = sharding.make_mesh(**vars(run.mesh))
-  build.check_batch_size(run, sharding.batch_parts(mesh))
+  checks.check_batch_size(run, sharding.batch_parts(mesh))
   source = sources.open_source(
     run.input.data,
     run.input.split,
@@ -70,142 +70,28 @@ def train_and_evaluate(
   )
   processes.check_alike("training data", source.fingerprint)
   parts = program.assemble(run, source, mesh)
-  abstract, shardings = parts.abstract, parts.shardings
-  preprocess, model, spec = parts.preprocess, parts.model, parts.spec
-  num_classes, total_steps = parts.num_classes, parts.total_steps
+  total_steps = parts.total_steps
   save_every = parts.steps(run.checkpoint.every)
-  report_every = parts.steps(run.report.every)
   eval_every = {
     name: parts.steps(section.every) or total_steps
     for name, section in run.evals.items()
   }
-  metadata = build.describe_model(run, num_classes, source, spec["image"].shape)
+  metadata = program.describe_model(parts)
   if is_main:
-    overview = parameter_overview.get_parameter_overview(
-      abstract.params, include_stats=False
-    )
-    files.write(workdir, run, metadata, overview)
-    log_overview(run, source, num_classes, total_steps, abstract.params)
-    for line in optim.describe(abstract.params, **run.optim, model=model):
-      logging.info("%s", line)
+    begin_folder(parts, metadata, workdir)
 
   with contextlib.ExitStack() as stack:
-    checkpointer = stack.enter_context(
-      Checkpointer(
-        workdir / "checkpoints",
-        keep_latest=2,  # one to fall back to if the newest is damaged
-        keep_every_steps=parts.steps(run.checkpoint.keep_every),
-        best_metric=run.checkpoint.best_metric,
-        best_mode=run.checkpoint.best_mode,
-        max_failures=run.checkpoint.max_failures,
-      )
-    )
-    # Our own checkpoint first: a run that is restarted must not start over.
-    restored = checkpointer.restore(
-      items_of(
-        jax.tree.map(
-          lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-          abstract,
-          shardings,
-        )
-      )
-    )
-    if restored is None and run.init.weights is not None:
-      first_step = 0
-      params = pretrained.load(run, model, spec["image"].shape)
-      params = jax.device_put(params, shardings.params)
-      state = jax.jit(parts.make_state, out_shardings=shardings)(params)
-    elif restored is None:
-      first_step = 0
-      state = jax.jit(
-        lambda key: parts.make_state(parts.init_params(key)),
-        out_shardings=shardings,
-      )(jax.random.key(run.seed))
-    else:
-      first_step, items, info = restored
-      state = step_lib.TrainState(**items)
-      check_fingerprint(info["fingerprint"], source)
-      logging.info("Going on after step %d of %d.", first_step, total_steps)
-
-    predict = step_lib.make_predict_fn(
-      model, preprocess.on_device, parts.objective.inputs
-    )
-    evals = make_evaluators(run, source, predict, mesh)
-    feed = stack.enter_context(
-      device.to_device(
-        pipeline.train_batches(
-          source,
-          preprocess,
-          batch_size=run.input.batch_size,
-          repeats=run.input.repeats,
-          prefetch=run.input.prefetch,
-          seed=run.seed,
-          start_step=first_step,
-          total_steps=total_steps,
-          process_index=jax.process_index(),
-          process_count=jax.process_count(),
-        ),
-        sharding.over_batch(mesh),
-        prefetch=run.input.prefetch,
-      )
-    )
-    spent = seconds_spent(workdir, first_step) if is_main else {}
-    writer = stack.enter_context(
-      MetricsWriter(workdir, start_step=first_step, is_main=is_main)
-    )
-    profiler = ProfilerWindow(
-      workdir / "profile",
-      run.report.profile_first_step or 0,
-      run.report.profile_num_steps
-      * (run.report.profile_first_step is not None and is_main),
-    )
-    stack.callback(profiler.close)
-    progress = Progress(
-      total_steps, run.input.batch_size, start_step=first_step, before=spent
-    )
+    checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
+    first_step, state = start_state(parts, checkpointer)
+    evals = make_evaluators(parts)
+    feed = stack.enter_context(make_feed(parts, first_step))
+    reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
-      measured = jax.device_get(measured)
-      for name in ("train/loss", "train/param_norm"):
-        if not math.isfinite(measured[name]):
-          latest = checkpointer.latest_step
-          examples = sharding.to_host(index).tolist()
-          if is_main:
-            files.write_divergence(
-              workdir, step, measured, latest, examples, source.describe
-            )
-          kept = "No checkpoint" if latest is None else f"Step {latest}"
-          raise FloatingPointError(
-            f"{name} is {measured[name]} at step {step}; training stops. "
-            f"{kept} was saved before. {files.DIVERGENCE} lists the "
-            "examples of the step. Usual causes: a learning rate that is too "
-            "high, a warm-up that is too short, or no "
-            "config.optim.grad_clip_norm."
-          )
-      if step % report_every == 0 or step == total_steps:
-        writer.write(step, measured)
-        writer.write_timing(step, progress.scalars())
-        shown = {"loss": measured["train/loss"]}
-        shown["lr"] = measured["train/learning_rate"]
-        logging.info("%s", progress.line(step, shown))
-
-    def evaluate(names, step):
-      results = {}
-      with progress.paused("eval"):
-        for name in names:
-          for metric, value in evals[name].run(state.params):
-            results[f"{name}/{metric}"] = value
-          if state.ema_params is not None:
-            for metric, value in evals[name].run(state.ema_params):
-              results[f"{name}{build.EMA_SUFFIX}/{metric}"] = value
-      if results:
-        logging.info("step %d · %s", step, format_metrics(results))
-      return results
+      reporter.train_step(step, measured, index, checkpointer.latest_step)
 
     def save(step, results=None, *, is_last=False):
-      writer.write_timing(step, progress.scalars())
-      with progress.paused("checkpoint"):
-        writer.flush()  # the record of a step is on disk before its state
+      with reporter.saving(step):
         checkpointer.save(
           step,
           items_of(state),
@@ -217,24 +103,24 @@ def train_and_evaluate(
     results = {}
     if first_step == total_steps:
       logging.info("This run is finished already; evaluating it once more.")
-      results = evaluate(evals, total_steps)
+      results = evaluate(evals, evals, state, total_steps, reporter.progress)
     stop = stack.enter_context(preemption.StopRequest())
     pending = None  # metrics of the step before, still on the device
     for step in range(first_step + 1, total_steps + 1):
-      profiler.update(step - 1, wait_for=state.step)
+      reporter.begin_step(step, state.step)
       try:
-        with progress.waiting():
+        with reporter.progress.waiting():
           batch = next(feed)
       except pipeline.InputError:
         if step > 1 and jax.process_count() == 1:
           if pending:
             report(*pending)
-          # The data can be mended and the run go on.
+          # So that the run can resume once the data is mended.
           save(step - 1, is_last=True)
         raise
       with jax.transfer_guard("disallow"):
         state, measured = parts.train_step(state, batch)
-      progress.update(step)
+      reporter.progress.update(step)
       if pending:
         report(*pending)
       pending = step, measured, batch["index"]
@@ -248,35 +134,153 @@ def train_and_evaluate(
         report(*pending)
         pending = None
       if names:
-        results = evaluate(names, step)
-        writer.write(step, results)
+        results = evaluate(evals, names, state, step, reporter.progress)
+        reporter.evals(step, results)
       if is_save:
         last = is_last or bool(stopping)
         save(step, results if names else None, is_last=last)
       if stopping and not is_last:
         raise preemption.Preempted(
           f"Stopped by {stopping} after step {step} of {total_steps}; "
-          "everything is saved. Run the same command again to go on."
+          "everything is saved. Run the same command again to resume."
         )
-    logging.info("Time: %s", progress.summary())
+    logging.info("Time: %s", reporter.progress.summary())
 
-  if run.export_npz:
-    params = sharding.to_host(state.params)
-    if is_main:
-      weights.save(workdir / "params.npz", params, model, metadata=metadata)
-      logging.info("Weights: %s", workdir / "params.npz")
-  if is_main:
-    for title, file in FILES.items():
-      logging.info("%s: %s", title, workdir / file)
+  end_folder(parts, state.params, metadata, workdir)
   return results
 
 
-def make_evaluators(run: RunConfig, source, predict, mesh) -> dict:
+def begin_folder(
+  parts: program.Program, metadata: dict, workdir: pathlib.Path
+) -> None:
+  """Writes what is about to run into the run folder and the log."""
+  params = parts.abstract.params
+  overview = parameter_overview.get_parameter_overview(
+    params, include_stats=False
+  )
+  files.write(workdir, parts.run, metadata, overview)
+  log_overview(parts)
+  for line in optim.describe(params, **parts.run.optim, model=parts.model):
+    logging.info("%s", line)
+
+
+def end_folder(
+  parts: program.Program, params, metadata: dict, workdir: pathlib.Path
+) -> None:
+  """Exports the parameters if asked for, and says what is where."""
+  is_main = jax.process_index() == 0
+  if parts.run.export_npz:
+    params = sharding.to_host(params)
+    if is_main:
+      file = workdir / "params.npz"
+      weights.save(file, params, parts.model, metadata=metadata)
+      logging.info("Weights: %s", file)
+  if is_main:
+    for title, file in FILES.items():
+      logging.info("%s: %s", title, workdir / file)
+
+
+def make_checkpointer(
+  parts: program.Program, workdir: pathlib.Path
+) -> Checkpointer:
+  """The checkpoints of a run."""
+  config = parts.run.checkpoint
+  return Checkpointer(
+    workdir / "checkpoints",
+    keep_latest=2,  # one to fall back to if the newest is damaged
+    keep_every_steps=parts.steps(config.keep_every),
+    best_metric=config.best_metric,
+    best_mode=config.best_mode,
+    max_failures=config.max_failures,
+  )
+
+
+def start_state(
+  parts: program.Program, checkpointer: Checkpointer
+) -> tuple[int, step_lib.TrainState]:
+  """The state to begin with, and the number of the step that it follows.
+
+  That of the newest checkpoint of the run: a run that is restarted must not
+  start over. Without one, `config.init.weights`, else random parameters.
+
+  Raises:
+    ConfigError: if the training data has changed since the run began.
+    CheckpointError: if there are checkpoints and none can be read.
+  """
+  run, shardings = parts.run, parts.shardings
+  placed = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    parts.abstract,
+    shardings,
+  )
+  restored = checkpointer.restore(items_of(placed))
+  if restored is not None:
+    step, items, info = restored
+    check_fingerprint(info["fingerprint"], parts.source)
+    logging.info("Resuming after step %d of %d.", step, parts.total_steps)
+    return step, step_lib.TrainState(**items)
+  if run.init.weights is not None:
+    params = pretrained.load(run, parts.model, parts.spec["image"].shape)
+    params = jax.device_put(params, shardings.params)
+    return 0, jax.jit(parts.make_state, out_shardings=shardings)(params)
+  init = jax.jit(
+    lambda key: parts.make_state(parts.init_params(key)),
+    out_shardings=shardings,
+  )
+  return 0, init(jax.random.key(run.seed))
+
+
+def make_feed(parts: program.Program, first_step: int):
+  """The batches of steps `first_step + 1` to the last, on the devices."""
+  run = parts.run
+  return device.to_device(
+    pipeline.train_batches(
+      parts.source,
+      parts.preprocess,
+      batch_size=run.input.batch_size,
+      repeats=run.input.repeats,
+      prefetch=run.input.prefetch,
+      seed=run.seed,
+      start_step=first_step,
+      total_steps=parts.total_steps,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    ),
+    sharding.over_batch(parts.mesh),
+    prefetch=run.input.prefetch,
+  )
+
+
+def make_reporter(
+  parts: program.Program, workdir: pathlib.Path, first_step: int
+) -> Reporter:
+  """What writes the record of a run."""
+  return Reporter(
+    workdir,
+    parts.run.report,
+    every=parts.steps(parts.run.report.every),
+    total_steps=parts.total_steps,
+    batch_size=parts.run.input.batch_size,
+    start_step=first_step,
+    is_main=jax.process_index() == 0,
+    describe=parts.source.describe,
+  )
+
+
+def make_evaluators(parts: program.Program) -> dict:
   """Name -> evaluator; without the optional ones whose data is not there."""
-  model, evals = build.subject(run, source), {}
-  for name, section in run.evals.items():
+  predict = step_lib.make_predict_fn(
+    parts.model, parts.preprocess.on_device, parts.objective.inputs
+  )
+  model = subject.of_run(
+    parts.run, parts.source, parts.num_classes, parts.preprocess
+  )
+  evals = {}
+  for name, section in parts.run.evals.items():
     try:
-      evals[name] = build.make_evaluator(name, section, model, predict, mesh)
+      evals[name] = subject.make_evaluator(
+        name, section, model, predict, parts.mesh
+      )
     except DatasetNotPreparedError as e:
       if not section.optional:
         raise
@@ -285,19 +289,39 @@ def make_evaluators(run: RunConfig, source, predict, mesh) -> dict:
   return evals
 
 
+def evaluate(
+  evals: dict,
+  names: Iterable[str],
+  state: step_lib.TrainState,
+  step: int,
+  progress: Progress,
+) -> dict[str, float]:
+  """The metrics of these evals, also of the averaged parameters if kept."""
+  results = {}
+  with progress.paused("eval"):
+    for name in names:
+      for metric, value in evals[name].run(state.params):
+        results[f"{name}/{metric}"] = value
+      if state.ema_params is not None:
+        for metric, value in evals[name].run(state.ema_params):
+          results[f"{name}{subject.EMA_SUFFIX}/{metric}"] = value
+  if results:
+    logging.info("step %d · %s", step, format_metrics(results))
+  return results
+
+
 def items_of(state: step_lib.TrainState) -> dict:
   """What a checkpoint holds: the fields that this run has."""
   return {name: x for name, x in vars(state).items() if x is not None}
 
 
-def log_overview(
-  run: RunConfig, source, num_classes: int | None, total_steps: int, params
-) -> None:
-  """Says what is about to happen."""
+def log_overview(parts: program.Program) -> None:
+  """Logs the model, the data, and the length of the run."""
+  run, source, total_steps = parts.run, parts.source, parts.total_steps
   logging.info(
     "Model: %s, %s parameters.",
     " ".join(f"{k}={v}" for k, v in run.model.items()),
-    f"{sum(x.size for x in jax.tree.leaves(params)):,}",
+    f"{sum(x.size for x in jax.tree.leaves(parts.abstract.params)):,}",
   )
   logging.info(
     "Training data: %s %s, %s examples, %s. %s steps of %d examples, "
@@ -305,7 +329,9 @@ def log_overview(
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    "with texts" if num_classes is None else f"{num_classes} classes",
+    "with texts"
+    if parts.num_classes is None
+    else f"{parts.num_classes} classes",
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,

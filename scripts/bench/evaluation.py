@@ -15,28 +15,29 @@ IMAGES = 10_000
 
 def measure(repetitions: int) -> list[dict]:
   """Rows: images per second, and as a share of the forward pass's."""
-  from vitjax import build, weights
+  from vitjax import checks, program, weights
   from vitjax import step as step_lib
   from vitjax.config import schema
   from vitjax.data import sources
   from vitjax.data.pp import builder
+  from vitjax.evaluators import subject as subject_lib
   from vitjax.parallel import sharding
 
   c = fashion_mnist.get_config()
   c.input.data = f"fake:{IMAGES},28x28x1,10"
   section = c.evals.test
   section.split = "train"
-  run = schema.resolve(c, build.problems)
+  run = schema.resolve(c, checks.problems)
   mesh = sharding.make_mesh(**vars(run.mesh))
   source = sources.open_source(run.input.data, "train")
   preprocess = builder.build(section.pp)
-  model = build.create_model(run.model, 10, jax.default_backend())
+  model = program.create_model(run.model, 10, jax.default_backend())
   params = weights.initial(
     model, image_size=(28, 28), channels=1, key=jax.random.key(0)
   )
   predict = step_lib.make_predict_fn(model, preprocess.on_device, ("image",))
-  subject = build.subject(run, source)
-  evaluator = build.make_evaluator(
+  subject = subject_lib.of_run(run, source, 10, preprocess)
+  evaluator = subject_lib.make_evaluator(
     "test", run.evals["test"], subject, predict, mesh
   )
   size = run.evals["test"].batch_size

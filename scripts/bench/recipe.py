@@ -12,14 +12,14 @@ def make(
   batch_size: int, variant: str = "S/16", image_size: int = 224
 ) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
-  from vitjax import build
+  from vitjax import checks
   from vitjax.config import schema
   from vitjax.plan import planning
 
   c = vit_s16_i1k.get_config(f"batch={batch_size}")
   c.model.variant = variant
   c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
-  run = schema.resolve(c, build.problems)
+  run = schema.resolve(c, checks.problems)
   source, _ = planning.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
   state = jax.jit(

@@ -9,7 +9,7 @@ import jupytext
 import pytest
 
 from configs import augreg, transfer
-from vitjax import build
+from vitjax import checks
 from vitjax.config import schema
 from vitjax.weights import zoo
 
@@ -86,7 +86,7 @@ def test_what_a_user_gets_exists():
   runs.append(augreg.get_config("{FINETUNE},{DATA},{OPTIONS}".format(**values)))
   for run in runs:
     run.report = {"every_percent": 4}
-    schema.resolve(run, build.problems)
+    schema.resolve(run, checks.problems)
 
 
 # What the cells have to say or show in the smoke mode.

@@ -15,7 +15,7 @@ import pytest
 
 from configs import common, transfer
 from tests.e2e import launch
-from vitjax import build, models, optim, trees
+from vitjax import checks, models, optim, trees
 from vitjax.config import schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
@@ -224,7 +224,7 @@ def test_no_option_is_forgotten(name, monkeypatch):
 @pytest.mark.parametrize("name, arg", ALL)
 def test_it_resolves_and_survives_the_round_trip(name, arg):
   run = resolve(name, arg)
-  build.check(run)
+  checks.check(run)
   again = schema.resolve(json.loads(schema.to_json(run)))
   assert schema.to_json(again) == schema.to_json(run)
 
@@ -260,7 +260,7 @@ def is_quick(i: int, arg: str) -> bool:
 def check_rules(name: str, args: Sequence[str]) -> None:
   for arg in args:
     run = resolve(name, arg)
-    model_name, section = build.split_name(run.model)
+    model_name, section = schema.split_name(run.model)
     fields = {"num_classes": 10, **section}
     model = models.create(model_name, **fields)
     params = parameters(model, image_shape(run.input.pp))

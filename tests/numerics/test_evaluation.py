@@ -7,11 +7,10 @@ import pytest
 import tensorflow as tf
 from jax.sharding import AxisType, Mesh
 
-from vitjax import build
 from vitjax.config import schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
-from vitjax.evaluators import base, classification
+from vitjax.evaluators import base, classification, subject
 from vitjax.parallel import sharding
 
 
@@ -120,8 +119,8 @@ def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
   )
   source = sources.open_source(run.input.data, "train")
   with pytest.raises(schema.ConfigError, match="digits has 10 classes"):
-    model = build.subject(run, source)
-    build.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
+    model = subject.of_run(run, source, 4, builder.build(run.input.pp))
+    subject.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan])

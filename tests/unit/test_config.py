@@ -8,7 +8,7 @@ import ml_collections
 import pytest
 
 from configs import common
-from vitjax import build, mixing
+from vitjax import checks, mixing
 from vitjax.config import flag, schema
 
 
@@ -52,7 +52,7 @@ def test_open_sections_are_checked_in_the_same_round():
   c = minimal(
     modle={}, seed="zero", model__widht=3, optim__b3=1, input__pp="crop(2"
   )
-  text = message(schema.ConfigError, schema.resolve, c, build.problems)
+  text = message(schema.ConfigError, schema.resolve, c, checks.problems)
   for part in (
     "config.modle is not a key",
     "config.seed='zero' (str)",
@@ -63,7 +63,7 @@ def test_open_sections_are_checked_in_the_same_round():
     assert part in text
   # What cannot be checked for want of another key waits.
   del c.input["pp"]
-  text = message(schema.ConfigError, schema.resolve, c, build.problems)
+  text = message(schema.ConfigError, schema.resolve, c, checks.problems)
   assert "config.input.pp is missing." in text and "widht" not in text
 
 
@@ -130,11 +130,11 @@ def test_wrong_values(change, part):
 )
 def test_open_sections_are_checked_by_what_reads_them(change, part):
   run = schema.resolve(minimal(**change))
-  assert part in message(schema.ConfigError, build.check, run)
+  assert part in message(schema.ConfigError, checks.check, run)
 
 
 def test_a_minimal_config_passes():
-  build.check(schema.resolve(minimal()))
+  checks.check(schema.resolve(minimal()))
 
 
 @pytest.mark.parametrize(

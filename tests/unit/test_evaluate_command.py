@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vitjax
-from vitjax import build, models, train, weights
+from vitjax import checks, models, program, train, weights
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
@@ -247,14 +247,15 @@ def test_the_preprocessing_of_a_model_is_that_of_its_own_data():
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"},
-      "model": {"name": "vit"},
+      "model": {"name": "vit", "variant": "mu/4"},
       "optim": {"name": "adam", "learning_rate": 0.1},
       "evals": given,
     },
-    build.problems,
+    checks.problems,
   )
   source = sources.open_source("digits", "train")
-  described = build.describe_model(run, 10, source, (8, 8, 8, 1))
+  parts = program.assemble(run, source, sharding.make_mesh())
+  described = program.describe_model(parts)
   assert described["preprocess"] == given["val"]["pp"]
 
 
@@ -275,20 +276,20 @@ def test_optional_evals(caplog):
       "here": {"split": "test", "pp": "value_range(-1, 1)"},
     },
   }
-  run = schema.resolve(given, build.problems)
+  run = schema.resolve(given, checks.problems)
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()
-  made = train.make_evaluators(run, source, None, mesh)
+  made = train.make_evaluators(program.assemble(run, source, mesh))
   assert list(made) == ["here"]
   assert "config.evals.gone is left out: 'folder:/no/such/fol" in caplog.text
   given["evals"]["gone"]["optional"] = False
-  run = schema.resolve(given, build.problems)
+  run = schema.resolve(given, checks.problems)
   with pytest.raises(DatasetNotPreparedError, match="does not exist"):
-    train.make_evaluators(run, source, None, mesh)
+    train.make_evaluators(program.assemble(run, source, mesh))
   given["evals"]["gone"]["optional"] = True
   given["checkpoint"] = {"best_metric": "gone/acc@1"}
   with pytest.raises(ConfigError, match="is of an eval that is left out if"):
-    schema.resolve(given, build.problems)
+    schema.resolve(given, checks.problems)
 
 
 def test_a_resolved_eval_resolves_to_itself():

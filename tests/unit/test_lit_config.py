@@ -3,7 +3,7 @@
 import pytest
 
 from configs import lit
-from vitjax import build
+from vitjax import checks
 from vitjax.config import schema
 from vitjax.data import tokenizers
 
@@ -31,7 +31,7 @@ def vocab(tmp_path_factory):
 )
 def test_options(arg, vocab):
   run = schema.resolve(lit.get_config(arg.replace("VOCAB", str(vocab))))
-  build.check(run)
+  checks.check(run)
   assert ("bias_init" in run.model) == (run.loss == "siglip")
   if "steps=7" in arg:
     assert run.total == schema.Duration(7, "steps")
@@ -96,7 +96,7 @@ VIT = {"name": "vit", "variant": "mu/16"}
 )
 def test_refusals(overrides, message):
   with pytest.raises(schema.ConfigError, match=message):
-    build.check(changed(**overrides))
+    checks.check(changed(**overrides))
 
 
 def test_a_model_of_images_has_no_zero_shot():
@@ -104,4 +104,4 @@ def test_a_model_of_images_has_no_zero_shot():
     **{"loss": "softmax_xent", "model": VIT, "evals.retrieval": None}
   )
   with pytest.raises(schema.ConfigError, match="needs a model with two towers"):
-    build.check(run)
+    checks.check(run)

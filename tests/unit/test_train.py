@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from vitjax import build, program, train
+from vitjax import checks, program, train
 from vitjax.config import schema
 from vitjax.parallel import sharding
 from vitjax.run_folder.reader import read_metrics
@@ -35,7 +35,7 @@ def resolve() -> schema.RunConfig:
       "checkpoint": {"every_steps": SAVES[0]},
       "report": {"every_steps": 4},
     },
-    build.problems,
+    checks.problems,
   )
 
 

@@ -252,7 +252,7 @@ def resolve(
   Args:
     config: nested dicts.
     more: what else is wrong with a config that has all that it needs, such as
-      `build.problems`.
+      `checks.problems`.
 
   Raises:
     ConfigError: with one line for each unknown key, missing key, wrong type,
@@ -538,3 +538,9 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     else:
       flat[f"{prefix}{key}"] = value
   return flat
+
+
+def split_name(section: Any) -> tuple[str, dict[str, Any]]:
+  """The `name` of an open section, and the rest of it."""
+  rest = dict(section)
+  return rest.pop("name"), rest

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import build, program, trees
+from vitjax import checks, program, trees
 from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import schema
@@ -68,7 +68,7 @@ def run() -> Result:
       },
       "optim": {"name": "adam", "learning_rate": 1e-2},
     },
-    build.problems,
+    checks.problems,
   )
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()

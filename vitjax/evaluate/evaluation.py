@@ -15,12 +15,13 @@ import jax
 import yaml
 from absl import logging
 
-from vitjax import build, trained
+from vitjax import checks, trained
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.run_folder import files
 
@@ -105,7 +106,7 @@ def evaluate(
   problems = [
     line
     for name, section in sections.items()
-    for line in build.eval_problems(
+    for line in checks.eval_problems(
       f"evals.{name}",
       section,
       two_towers=loaded.has_two_towers,
@@ -122,9 +123,7 @@ def evaluate(
   absent, evaluators = {}, {}
   for name, section in sections.items():
     try:
-      evaluators[name] = build.make_evaluator(
-        name, section, subject, predict, mesh
-      )
+      evaluators[name] = make_evaluator(name, section, subject, predict, mesh)
     except DatasetNotPreparedError as e:
       absent[name] = str(e).splitlines()[0]
   params = jax.device_put(loaded.params, sharding.replicated(mesh))
@@ -176,10 +175,10 @@ def _subject(
   preprocess: builder.Preprocess,
   batch_size: int | None,
   data_dir: str | None,
-) -> build.Subject:
+) -> Subject:
   two_towers = loaded.has_two_towers
   known_tokenizer = two_towers and "tokenizer" in loaded.metadata
-  return build.Subject(
+  return Subject(
     data=loaded.metadata.get("data"),
     data_dir=data_dir or (run.input.data_dir if run else None),
     cache=bool(run and run.input.cache),

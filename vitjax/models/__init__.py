@@ -169,3 +169,8 @@ def layers(
       )
     found[name] = rows if is_stacked(name) else rows[0]
   return found, len(patterns) - 1
+
+
+def default_dtype(platform: str) -> str:
+  """Of computation: bfloat16 on TPU and GPU, float32 on a CPU."""
+  return "float32" if platform == "cpu" else "bfloat16"

@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
   try:
     import jax
 
-    from vitjax import build
+    from vitjax import models
     from vitjax.pareto import benchmark
     from vitjax.run_folder import files
     from vitjax.weights import npz
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     if any(file.suffix in _PLOTS for file in out):
       from vitjax.plots import figures
     device = jax.devices()[0]
-    dtype = _DTYPE.value or build.default_dtype(device.platform)
+    dtype = _DTYPE.value or models.default_dtype(device.platform)
     known = {}
     if _ACCURACY.value:
       known = benchmark.read_accuracies(_ACCURACY.value)

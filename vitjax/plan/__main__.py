@@ -70,10 +70,10 @@ def main(argv: list[str]) -> None:
   )  # not those of JAX's backends
   handler.addFilter(lambda record: record.pathname.startswith(package))
   try:
-    from vitjax import build
+    from vitjax import checks
     from vitjax.plan import planning
 
-    run = schema.resolve(flag.read(_CONFIG), build.problems)
+    run = schema.resolve(flag.read(_CONFIG), checks.problems)
     plan = planning.make_plan(
       run,
       topology=_TOPOLOGY.value,

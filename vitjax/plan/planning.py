@@ -268,10 +268,10 @@ def make_program(
   run: RunConfig, source: Source, devices: Sequence[jax.Device]
 ) -> program.Program:
   """The program of a run on these devices."""
-  from vitjax import build
+  from vitjax import checks
 
   mesh = sharding.make_mesh(**vars(run.mesh), devices=devices)
-  build.check_batch_size(run, sharding.batch_parts(mesh))
+  checks.check_batch_size(run, sharding.batch_parts(mesh))
   return program.assemble(run, source, mesh)
 
 
@@ -459,7 +459,7 @@ def make_plan(
   """Finds out what a run needs.
 
   Args:
-    run: a config that passes `build.check`.
+    run: a config that passes `checks.check`.
     topology: a TPU slice such as "v5e:4x4"; None for the devices that are here.
     num_examples: of an epoch, if the data cannot be asked.
     try_all: whether to go on trying after a change that fits.

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import build
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
 from vitjax.evaluators import base
+from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.trained import Trained
 
@@ -200,7 +200,7 @@ def eval_data(
 def _evaluator(trained, run, name, options) -> Evaluator:
   pp = builder.for_images(run.evals[name].pp)
   preprocess = builder.build(pp)
-  subject = build.Subject(
+  subject = Subject(
     data=run.input.data,
     data_dir=run.input.data_dir,
     cache=run.input.cache,
@@ -211,7 +211,7 @@ def _evaluator(trained, run, name, options) -> Evaluator:
     pixel_statistics=preprocess.pixel_statistics,
     tokenizer=None,
   )
-  return build.make_evaluator(
+  return make_evaluator(
     name,
     dataclasses.replace(run.evals[name], type=__name__, pp=pp, options=options),
     subject,
