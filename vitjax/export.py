@@ -26,12 +26,7 @@ _FORMAT = flags.DEFINE_enum(
 _LAYOUT = flags.DEFINE_string(
   "layout", None, "Whose names the arrays get; a wrong one lists them all."
 )
-_STEP = flags.DEFINE_string(
-  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
-)
-_EMA = flags.DEFINE_bool(
-  "ema", False, "The averaged parameters of a run with config.ema."
-)
+_STEP, _EMA = command_line.define_checkpoint()
 
 
 def export(
@@ -56,9 +51,10 @@ def main(argv: list[str]) -> None:
   out = pathlib.Path(_OUT.value)
   if _FORMAT.value and out.suffix != f".{_FORMAT.value}":
     raise app.UsageError(f"--out={out} has to end in .{_FORMAT.value}.")
-  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   try:
-    export(_MODEL.value, out, layout=_LAYOUT.value, step=step, ema=_EMA.value)
+    export(
+      _MODEL.value, out, layout=_LAYOUT.value, step=_STEP.value, ema=_EMA.value
+    )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
   logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))

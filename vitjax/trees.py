@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vitjax.config import messages
+
 PyTree = Any
 
 
@@ -135,13 +137,13 @@ def match_rules(
   problems = []
   if every_leaf and unmatched:
     problems.append(
-      f"No rule matches: {_listed(unmatched)}; end with a rule '.*'."
+      f"No rule matches: {messages.shorten(unmatched)}; end with a rule '.*'."
     )
   unused = [regex for (regex, _), was in zip(rules, used) if not was]
   if every_rule and unused:
+    listed = messages.shorten([_with_hint(r, tree) for r in unused])
     problems.append(
-      f"No leaf matches: {_listed([_with_hint(r, tree) for r in unused])}; a "
-      "regex must match the whole name."
+      f"No leaf matches: {listed}; a regex must match the whole name."
     )
   if problems:
     raise ValueError(f"{what} do not fit the tree. " + " ".join(problems))
@@ -151,11 +153,6 @@ def match_rules(
 def _with_hint(regex: str, tree: PyTree) -> str:
   near = difflib.get_close_matches(regex, names(tree), n=1, cutoff=0.3)
   return f"{regex!r}" + (f" (nearest name: {near[0]})" if near else "")
-
-
-def _listed(items: Sequence[str], limit: int = 12) -> str:
-  more = f" and {len(items) - limit} more" if len(items) > limit else ""
-  return ", ".join(items[:limit]) + more
 
 
 def shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
@@ -194,11 +191,11 @@ class Difference:
     parts = []
     for title, found in (("Missing", self.missing), ("Extra", self.extra)):
       if found:
-        parts.append(f"{title}: {_listed(found, limit)}.")
+        parts.append(f"{title}: {messages.shorten(found, limit)}.")
     for title, pairs in (("Shape", self.shape), ("Dtype", self.dtype)):
       if pairs:
         lines = [f"{name} {a} vs {b}" for name, (a, b) in pairs.items()]
-        parts.append(f"{title}: {_listed(lines, limit)}.")
+        parts.append(f"{title}: {messages.shorten(lines, limit)}.")
     return " ".join(parts) or "No difference."
 
 

@@ -26,6 +26,7 @@ from etils import epath
 import vitjax
 from vitjax import trees
 from vitjax.checkpoint import checksums
+from vitjax.config import messages
 
 PyTree = Any
 
@@ -258,8 +259,7 @@ def _verify(found: Mapping[str, int], items: Mapping[str, Any]) -> None:
   }
   wrong = [name for name, x in found.items() if f"{x:016x}" != saved[name]]
   if wrong:
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    raise ValueError(f"wrong checksum of {', '.join(wrong[:3])}{more}")
+    raise ValueError(f"wrong checksum of {messages.shorten(wrong, 3)}")
 
 
 def list_steps(directory: epath.Path) -> list[int]:

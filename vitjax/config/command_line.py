@@ -6,6 +6,8 @@ import sys
 
 from absl import app, flags, logging
 
+flags.disclaim_key_flags()  # they are those of the command that calls
+
 
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags of a command; for `app.run`.
@@ -24,6 +26,34 @@ def parse_flags(argv: list[str]) -> list[str]:
     package = path.stem == "__main__"
     name = path.parent.name if package else path.stem
     sys.exit(f"vitjax.{name}: {e}")
+
+
+class _StepParser(flags.ArgumentParser):
+  """Reads "latest", "best" or the number of a step."""
+
+  def parse(self, argument: str) -> int | str:
+    if argument in ("latest", "best"):
+      return argument
+    if argument.isdecimal():
+      return int(argument)
+    raise ValueError("give latest, best or the number of a step")
+
+  def flag_type(self) -> str:
+    return "latest, best or a number"
+
+
+def define_checkpoint() -> tuple[flags.FlagHolder, flags.FlagHolder]:
+  """Defines --step and --ema: which parameters of a run folder to use."""
+  step = flags.DEFINE(
+    _StepParser(),
+    "step",
+    "latest",
+    "Checkpoint of a run folder: latest, best or a number.",
+  )
+  ema = flags.DEFINE_bool(
+    "ema", False, "The averaged parameters of a run with config.ema."
+  )
+  return step, ema
 
 
 def show_help(argv: list[str]) -> None:

@@ -10,7 +10,6 @@ Durations are written with their unit as the suffix, for example
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
@@ -18,6 +17,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from vitjax.config import messages
 
 UNITS = ("steps", "epochs", "examples", "percent")
 
@@ -506,10 +507,9 @@ def _is_a(value, kind) -> bool:
 
 
 def _unknown(where: str, key: str, known: Mapping | Sequence) -> str:
-  near = difflib.get_close_matches(key, known, 1)
-  hint = f"Did you mean {near[0]!r}? " if near else ""
+  hint = messages.did_you_mean(key, known)
   return (
-    f"config.{where} is not a key. {hint}Known: {', '.join(sorted(known))}."
+    f"config.{where} is not a key.{hint} Known: {', '.join(sorted(known))}."
   )
 
 

@@ -18,6 +18,7 @@ from concurrent import futures
 import cv2
 import numpy as np
 
+from vitjax.config import messages
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 from vitjax.data.sources import captions, folder, labels
@@ -143,7 +144,7 @@ def check(data: str, *, log: Callable[[str], None] = lambda x: None) -> Report:
   }
   if unreadable:
     listed = [f"{name} ({why})" for name, why in unreadable.items()]
-    problems.append(f"{len(listed)} cannot be decoded: {_some(listed)}")
+    problems.append(f"{len(listed)} cannot be decoded: {_listed(listed)}")
   groups = collections.defaultdict(list)
   for file, x in zip(files, found):
     groups[x.digest].append(file)
@@ -271,7 +272,7 @@ def _warnings(files, found, same, leaked) -> list[str]:
 
   def warn(texts: Sequence[str], what: str) -> None:
     if texts:
-      lines.append(f"{len(texts)} {what}: {_some(texts)}")
+      lines.append(f"{len(texts)} {what}: {_listed(texts)}")
 
   def joined(groups) -> list[str]:
     return [" = ".join(names) for names in _names(groups)]
@@ -306,9 +307,8 @@ def _names(groups) -> tuple[tuple[str, ...], ...]:
   return tuple(tuple(str(f.path) for f in group) for group in groups)
 
 
-def _some(texts: Sequence[str], most: int = 5) -> str:
-  more = f" and {len(texts) - most} more" if len(texts) > most else ""
-  return "; ".join(texts[:most]) + more
+def _listed(texts: Sequence[str]) -> str:
+  return messages.shorten(texts, 5, between="; ")
 
 
 def _range(values: tuple[int, float, int] | None) -> str:

@@ -21,12 +21,7 @@ from vitjax.config import command_line
 _MODEL = flags.DEFINE_string(
   "model", None, "Run folder, exported file or published name.", required=True
 )
-_STEP = flags.DEFINE_string(
-  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
-)
-_EMA = flags.DEFINE_bool(
-  "ema", False, "The averaged parameters of a run with config.ema."
-)
+_STEP, _EMA = command_line.define_checkpoint()
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
 )
@@ -55,14 +50,13 @@ def main(argv: list[str]) -> None:
   """Serves until it is interrupted."""
   if len(argv) > 1:
     sys.exit(f"vitjax.demo: {argv[1]!r} is not a flag.")
-  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   try:
     std_logging.getLogger("httpx").setLevel(std_logging.WARNING)
     import vitjax
     from vitjax.demo import page
 
     model = page.Model(
-      vitjax.load(_MODEL.value, step=step, ema=_EMA.value),
+      vitjax.load(_MODEL.value, step=_STEP.value, ema=_EMA.value),
       max_bytes=int(_MAX_MB.value * 1e6),
       max_pixels=int(_MAX_MEGAPIXELS.value * 1e6),
     )

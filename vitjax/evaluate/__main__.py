@@ -31,12 +31,7 @@ _MODEL = flags.DEFINE_string(
 _EVALS = flags.DEFINE_string(
   "evals", None, "Names, sections, or a .yaml or .json file of sections."
 )
-_STEP = flags.DEFINE_string(
-  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
-)
-_EMA = flags.DEFINE_bool(
-  "ema", False, "The averaged parameters of a run with config.ema."
-)
+_STEP, _EMA = command_line.define_checkpoint()
 _BATCH_SIZE = flags.DEFINE_integer(
   "batch_size",
   None,
@@ -63,7 +58,6 @@ def main(argv: list[str]) -> None:
   out = pathlib.Path(_OUT.value) if _OUT.value else None
   if out is not None and not out.absolute().parent.is_dir():
     sys.exit(f"vitjax.evaluate: --out={out}: there is no such folder.")
-  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   command_line.set_up_logging()
   results = []
   try:
@@ -74,7 +68,7 @@ def main(argv: list[str]) -> None:
     for result in evaluation.evaluate(
       _MODEL.value,
       evals,
-      step=step,
+      step=_STEP.value,
       ema=_EMA.value,
       batch_size=_BATCH_SIZE.value,
       data_dir=_DATA_DIR.value,

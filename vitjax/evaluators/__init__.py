@@ -14,8 +14,9 @@ with two towers, or must not be; without it, either will do. `own_classes` says
 that labels are only compared with each other, never with the model's classes.
 """
 
-import difflib
 import importlib
+
+from vitjax.config import messages
 
 _EVALUATORS = {
   "classification": "vitjax.evaluators.classification",
@@ -39,10 +40,9 @@ def find(name: str) -> type:
   """
   module = _EVALUATORS.get(name, name if "." in name else None)
   if module is None:
-    near = difflib.get_close_matches(name, _EVALUATORS, 1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
+    hint = messages.did_you_mean(name, _EVALUATORS)
     raise ValueError(
-      f"{name!r} is not an evaluator. {hint}Known: {', '.join(_EVALUATORS)}."
+      f"{name!r} is not an evaluator.{hint} Known: {', '.join(_EVALUATORS)}."
     )
   try:
     return importlib.import_module(module).Evaluator

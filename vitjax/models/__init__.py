@@ -19,11 +19,12 @@ out).
 """
 
 import dataclasses
-import difflib
 import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from vitjax.config import messages
 
 _MODELS = {
   "bert": "vitjax.models.bert",
@@ -50,8 +51,7 @@ def _module(name: str):
       return importlib.import_module(name)
     except ImportError as e:
       raise ValueError(f"model {name!r} cannot be imported: {e}") from e
-  near = difflib.get_close_matches(name, [*_MODELS, *list()], 1)
-  hint = f" Did you mean {near[0]!r}?" if near else ""
+  hint = messages.did_you_mean(name, [*_MODELS, *list()])
   raise ValueError(
     f"{name!r} is not a model.{hint} Known: {', '.join(sorted(_MODELS))}; a "
     "published name of models.list(); or the dotted path of a module with a "
@@ -107,8 +107,7 @@ def create(name: str, *, variant: str | None = None, **kwargs):
   known = options(name)
   for key in kwargs:
     if key not in known:
-      near = difflib.get_close_matches(key, known, 1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
+      hint = messages.did_you_mean(key, known)
       raise ValueError(
         f"{key!r} is not an option of model {name!r}.{hint} "
         f"Known: {', '.join(sorted(known))}."

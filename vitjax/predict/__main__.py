@@ -34,12 +34,7 @@ _MODEL = flags.DEFINE_string(
   "Run folder, exported file or name of published weights.",
   required=True,
 )
-_STEP = flags.DEFINE_string(
-  "step", "latest", "Checkpoint of a run folder: latest, best or a number."
-)
-_EMA = flags.DEFINE_bool(
-  "ema", False, "The averaged parameters of a run with config.ema."
-)
+_STEP, _EMA = command_line.define_checkpoint()
 _PRETRAINED_DIR = flags.DEFINE_string(
   "pretrained_dir", None, "Folder or URL with the files of published names."
 )
@@ -102,10 +97,9 @@ def run(paths: Sequence[str]) -> int:
 
   files = prediction.find_images(paths)
 
-  step = int(_STEP.value) if _STEP.value.isdigit() else _STEP.value
   trained = vitjax.load(
     _MODEL.value,
-    step=step,
+    step=_STEP.value,
     ema=_EMA.value,
     pretrained_dir=_PRETRAINED_DIR.value,
   )

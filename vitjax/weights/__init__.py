@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 
 from vitjax import trees
+from vitjax.config import messages
 from vitjax.data import tokenizers
 from vitjax.weights import files, layouts, npz, resample
 
@@ -136,7 +137,8 @@ def fit(
   if layout is None:
     raise ValueError(
       f"weights {source} have a layout that is not known; their arrays are "
-      f"called {_some(sorted(flat))}. Known: {', '.join(layouts.LAYOUTS)}."
+      f"called {messages.shorten(sorted(flat))}. "
+      f"Known: {', '.join(layouts.LAYOUTS)}."
     )
   flat = {name: _float32(x) for name, x in flat.items()}
   flat = layout.to_vitjax(flat, model)
@@ -144,9 +146,10 @@ def fit(
   fresh = [name for name in expected if _match(name, reinit)]
   for pattern in reinit:
     if not any(_match(name, [pattern]) for name in expected):
+      tops = sorted({n.split("/")[0] for n in expected})
       raise ValueError(
         f"reinit={pattern!r} matches no parameter of the model. "
-        f"It has {_some(sorted({n.split('/')[0] for n in expected}), 20)}."
+        f"It has {messages.shorten(tops, 20)}."
       )
   ignored = [n for n in flat if n not in expected and _match(n, ignore)]
   found = {
@@ -186,7 +189,7 @@ def fit(
   }
   table = [f"weights {source} in layout {layout.NAME!r}:"]
   for title, names in rows.items():
-    what = "" if title == "loaded" else f"  {_some(names)}"
+    what = "" if title == "loaded" else f"  {messages.shorten(names)}"
     table.append(f"  {title:15}{len(names):5} arrays{what}".rstrip())
   logging.info("%s", "\n".join(table))
   for option in ("gelu", "layer_norm_eps"):
@@ -345,11 +348,6 @@ def _match(name: str, patterns: Sequence[str]) -> bool:
   return any(re.fullmatch(f"(?:{p})(/.*)?", name) for p in patterns)
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
-  more = f" and {len(names) - most} more" if len(names) > most else ""
-  return ", ".join(names[:most]) + more
-
-
 def _check(found, expected, fresh, source, layout, model, inputs) -> None:
   """Raises ValueError unless names and shapes agree exactly."""
   missing = [n for n in expected if n not in found and n not in fresh]
@@ -368,15 +366,15 @@ def _check(found, expected, fresh, source, layout, model, inputs) -> None:
     f"{type(model).__module__.rpartition('.')[2]} at {size}."
   ]
   if missing:
-    problems.append(f"Missing: {_some(missing)}.")
+    problems.append(f"Missing: {messages.shorten(missing)}.")
   if extra:
-    problems.append(f"Extra: {_some(extra)}.")
+    problems.append(f"Extra: {messages.shorten(extra)}.")
   if shape:
     pairs = [f"{n} {found[n].shape} vs {expected[n].shape}" for n in shape]
-    problems.append(f"Shape: {_some(pairs)}.")
+    problems.append(f"Shape: {messages.shorten(pairs)}.")
   if wrong:
     types = [f"{n} {found[n].dtype}" for n in wrong]
-    problems.append(f"Not floating point: {_some(types)}.")
+    problems.append(f"Not floating point: {messages.shorten(types)}.")
   hints = ["change the model's options"]
   if any(n in _TABLES for n in shape):
     hints.append("pass resize_posemb=True")

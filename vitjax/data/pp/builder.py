@@ -8,11 +8,11 @@ that are published there mean the same here. The ops live in the `ops_*` and
 
 import ast
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vitjax.config import messages
 from vitjax.data import seeds
 from vitjax.data.pp import (
   kinds,
@@ -269,8 +269,7 @@ def _step(
   if not isinstance(name, ast.Name):
     raise _error(text, column, "expected an op such as 'resize(224)'")
   if name.id not in OPS:
-    near = difflib.get_close_matches(name.id, OPS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = messages.did_you_mean(name.id, OPS)
     known = ", ".join(sorted(OPS))
     raise _error(text, column, f"unknown op {name.id!r}.{hint} Known: {known}")
 

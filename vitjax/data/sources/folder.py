@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources.source import (
   DatasetNotPreparedError,
@@ -76,10 +77,11 @@ class LabelledFiles(Source):
     for name, _ in parts:
       unknown = {f.class_name for f in splits[name]} - set(self.class_names)
       if unknown:
+        listed = [repr(x) for x in sorted(unknown, key=natural)]
         raise ValueError(
           f"{data!r}: split {name!r} has class folders or labels that are not "
           f"among the {self.num_classes} classes of training: "
-          f"{some(sorted(unknown, key=natural))}. Classes are those of the "
+          f"{messages.shorten(listed)}. Classes are those of the "
           "training images; rename or remove these."
         )
     files = [splits[name][i] for name, indices in parts for i in indices]
@@ -231,7 +233,8 @@ def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[File]:
     )
   if empty:
     raise ValueError(
-      f"No images in class folder(s) of {str(folder)!r}: {some(empty)}. "
+      f"No images in class folder(s) of {str(folder)!r}: "
+      f"{messages.shorten([repr(x) for x in empty])}. "
       "Remove these folders or fill them: they would count as classes."
     )
   if skipped:
@@ -266,9 +269,3 @@ def natural(name: str) -> list:
     (0, int(part), "") if i % 2 else (1, 0, part)
     for i, part in enumerate(parts)
   ] + [(-1, 0, name)]
-
-
-def some(names: list[str]) -> str:
-  """The first ten of some names, for messages."""
-  more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-  return ", ".join(map(repr, names[:10])) + more

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from vitjax.config import messages
 from vitjax.data.sources import folder, tables
 
 _COLUMNS = ("file", "label", "split")
@@ -139,7 +140,9 @@ def _classes(
         data,
         count - len(train),
         count,
-        folder.some([str(i) for i in range(count) if i not in train]),
+        messages.shorten(
+          [repr(str(i)) for i in range(count) if i not in train]
+        ),
       )
     class_names = [str(i) for i in range(count)]
   # Ids above the last stay what they are, and are refused.

@@ -7,7 +7,6 @@ access then needs neither a shuffle buffer nor a replay when a run resumes.
 Nothing here downloads anything.
 """
 
-import difflib
 import hashlib
 import os
 import pathlib
@@ -23,6 +22,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python import array_record_module
 
+from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.data.tf import tf
@@ -262,8 +262,7 @@ def _prepared_builder(
     builder = tfds.builder(data, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError:
     registered = tfds.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(name, registered, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = messages.did_you_mean(name, registered, most=3)
     raise ValueError(
       f"{data!r} is no TFDS data set.{hint} For a data set of your own, use "
       "folder:/path, or import the module of its builder first."

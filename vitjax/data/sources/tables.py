@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vitjax.data.sources import folder
+from vitjax.config import messages
 from vitjax.data.sources.source import DatasetNotPreparedError
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
@@ -71,6 +71,6 @@ def sizes(path: pathlib.Path, files: Sequence[str]) -> list[int]:
   if missing:
     raise ValueError(
       f"{path} names {len(missing)} image(s) that are not in {root}: "
-      f"{folder.some(missing)}."
+      f"{messages.shorten(list(map(repr, missing)))}."
     )
   return found
