@@ -1,8 +1,9 @@
-"""What the documentation points to exists, and its numbers are the code's."""
+"""The documentation names things that exist, and its numbers are the code's."""
 
-import importlib
+import importlib.util
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -11,9 +12,10 @@ from vitjax.config import schema
 from vitjax.weights import zoo
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted(
-  [ROOT / "README.md", ROOT / "colabs" / "README.md", *ROOT.glob("docs/*.md")]
-)
+DOCS = ROOT / "docs"
+OURS = sorted([DOCS / "curves" / "README.md", *DOCS.glob("*.md")])
+PAGES = [ROOT / "README.md", ROOT / "colabs" / "README.md", *OURS]
+KINDS = ("Tutorial", "How-to", "Reference", "Explanation")
 # A config file with its options, in any text; placeholders are in capitals.
 CONFIG = re.compile(r"configs/(\w+)\.py(?::([^\s`\"]+))?")
 
@@ -35,10 +37,37 @@ def test_links_lead_somewhere(page):
     assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_in_the_index():
-  index = (ROOT / "docs" / "README.md").read_text()
-  for page in ROOT.glob("docs/*.md"):
-    assert page.name == "README.md" or f"({page.name}" in index, page.name
+def test_every_page_says_its_kind_and_is_listed_under_it():
+  index = (DOCS / "README.md").read_text()
+  listed = {
+    title.rstrip("s"): re.findall(
+      r"^\| \[.*?\]\((.*?)\)", section, re.MULTILINE
+    )
+    for title, section in re.findall(
+      r"^## (.*?)\n(.*?)(?=^## |\Z)", index, re.MULTILINE | re.DOTALL
+    )
+  }
+  assert set(listed) == set(KINDS)
+  for page in OURS:
+    if page == DOCS / "README.md":
+      continue
+    first = page.read_text().split("\n\n")[1]
+    kind = re.match(r"\*([\w-]+)\.\*", first)
+    assert kind and kind[1] in KINDS, f"{page.name}: {first}"
+    assert page.relative_to(DOCS).as_posix() in listed[kind[1]], page.name
+
+
+def test_the_commands_and_extras_exist():
+  text = (DOCS / "commands.md").read_text()
+  commands = re.findall(r"^\| `(vitjax\.\w+)[` ]", text, re.MULTILINE)
+  assert len(commands) > 10
+  for command in commands:
+    assert importlib.util.find_spec(command), command
+  with open(ROOT / "pyproject.toml", "rb") as f:
+    extras = tomllib.load(f)["project"]["optional-dependencies"]
+  table = text.partition("## Extras")[2].partition("## ")[0]
+  for extra in extras:
+    assert f"`{extra}`" in table, extra
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda x: str(x.relative_to(ROOT)))
@@ -47,7 +76,8 @@ def test_configs_can_be_read(page):
   theirs = re.compile(r"^\| (big_vision|vision_transformer): [^|]*", re.M)
   for name, options in CONFIG.findall(theirs.sub("", text)):
     module = importlib.import_module(f"configs.{name}")
-    if not re.search(r"[A-Z]{3}|\.\.\.|[$]", options):
+    # Those of a placeholder, or of a run that the reader has.
+    if not re.search(r"[A-Z]{3}|\.\.\.|[$]|^runs/", options):
       module.get_config(options or None)
 
 
