@@ -14,38 +14,46 @@
 # %% [markdown]
 # # LiT: classify images by describing the classes
 #
-# [LiT](https://arxiv.org/abs/2111.07991) has two towers. One turns an image
-# into a vector, the other a text, and training has made those that belong
-# together alike. So images are classified with any texts, without training:
-# zero-shot. Runs on CPU, GPU and TPU.
+# [LiT](https://arxiv.org/abs/2111.07991) has two towers. One turns images into
+# vectors, the other texts. Training makes the vectors of an image and a text
+# that belong together similar. So any texts can serve as classes, without
+# further training; this is called zero-shot. Runs on CPU, GPU and TPU.
 
 # %% [markdown]
 # ## Install
 #
-# In a clone of the repository this uses the clone. Elsewhere, as on Colab, it
-# fetches one: set `REPOSITORY` to the address that you have this notebook
-# from. Packages that are there and new enough, such as JAX, stay as they are.
-# If an import fails afterwards, restart the kernel and run all cells again. In
-# a clone of your own, `pip install -e ".[text,plots]"` has to come first.
+# The notebook uses the checkout that it lies in, or else the vitjax that is
+# installed. If there is neither, set `SOURCE` below to what pip should install:
+# a wheel file, or the address of the repository. Installed packages that are
+# new enough, such as JAX, stay as they are. If an import fails after the
+# installation, restart the kernel and run all cells again.
+#
+# In a checkout, first run `pip install -e ".[text,plots]"`.
 
 # %%
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/vitjax"
+SOURCE = None  # such as "vitjax[text,plots] @ git+https://HOST/OWNER/vitjax"
 
 here = pathlib.Path.cwd()
-for clone in (here, *here.parents, here / "vitjax"):
-  if (clone / "configs" / "transfer.py").is_file():
+for folder in (here, *here.parents):
+  if (folder / "vitjax" / "train.py").is_file():  # a checkout
+    os.chdir(folder)
+    sys.path.insert(0, os.fspath(folder))
     break
-else:
-  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone], check=True)
+if importlib.util.find_spec("vitjax") is None:
+  if SOURCE is None:
+    raise ModuleNotFoundError(
+      "vitjax is neither here nor installed: set SOURCE in this cell to a "
+      "wheel file or to the address of the repository, and run it again."
+    )
   pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-  subprocess.run([*pip, f"{clone}[text,plots]"], check=True)
-os.chdir(clone)
-sys.path.insert(0, os.getcwd())
+  subprocess.run([*pip, SOURCE], check=True)
+  importlib.invalidate_caches()
 
 # %%
 import glob
@@ -60,34 +68,39 @@ print(f"vitjax {vitjax.__version__}, JAX {jax.__version__}")
 print(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
 if device.platform == "cpu":
   if shutil.which("nvidia-smi"):
-    print("A GPU is not used: pip install 'jax[cuda13]', then restart.")
+    print("The GPU is unused: pip install 'jax[cuda13]', then restart.")
   if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
-    print("A TPU is not used: pip install 'jax[tpu]', then restart.")
+    print("The TPU is unused: pip install 'jax[tpu]', then restart.")
 
 # %% [markdown]
 # ## Settings
 #
 # `MODEL` is the name of published weights (LiT or SigLIP), a run folder of
 # `configs/lit.py`, or an exported file. `DATA` is a TFDS data set with labels.
+#
+# With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
+# cells run: random weights replace the download, and results mean nothing.
 
 # %%
 import tempfile
-
-from colabs import smoke
 
 MODEL = "LiT-B16B"
 PRETRAINED_DIR = None  # or the folder that has the weights and the vocabulary
 DATA, SPLIT = "cifar10", "test[:500]"
 
-if smoke.wanted():  # no downloads, random weights: to try the notebook only
+NOTE = ""
+if os.environ.get("VITJAX_SMOKE") == "1":
+  from colabs import smoke
+
+  NOTE = smoke.NOTE
+  print(NOTE)
   MODEL = smoke.write_two_towers(tempfile.mkdtemp())
   DATA = smoke.write_photographs(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## Load
 #
-# The tokenizer comes with the model: lower case, length and padding are not
-# choices.
+# The tokenizer comes with the model, with its lower case, length and padding.
 
 # %%
 model = vitjax.load(MODEL, pretrained_dir=PRETRAINED_DIR)
@@ -97,9 +110,9 @@ print("token ids: ", model.tokenizer(["a photo of a flower."])[0])
 # %% [markdown]
 # ## Images and texts
 #
-# Both towers end in vectors of length 1. Their products, times a temperature
-# that was trained, are the logits; a softmax over the texts (for SigLIP a
-# sigmoid for each) makes probabilities of them.
+# Both towers return vectors of length 1. Their dot products, times a learned
+# temperature, are the logits. A softmax over the texts (SigLIP: a sigmoid for
+# each text) turns them into probabilities.
 
 # %%
 import matplotlib.pyplot as plt
@@ -120,7 +133,8 @@ print("vectors:", features.shape, text_features.shape)
 logits = model.compare(features, text_features)
 probabilities = model.probabilities(logits)
 
-_, axes = plt.subplots(1, 2, figsize=(11, 4))
+figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+figure.suptitle(NOTE)
 for ax, photograph, p in zip(axes, photographs, probabilities):
   ax.imshow(photograph)
   ax.axis("off")
@@ -134,8 +148,8 @@ plt.show()
 # %% [markdown]
 # ## Zero-shot classification
 #
-# A class is the mean of the vectors of several sentences about it. Write
-# sentences as captions are written, and try others: they matter.
+# A class is the mean of the vectors of several sentences about it. Write the
+# sentences like captions, and try others: they change the accuracy.
 
 # %%
 TEMPLATES = (
@@ -153,7 +167,7 @@ if ":" in DATA:
 else:
   import tensorflow_datasets as tfds
 
-  examples = tfds.data_source(DATA, split=SPLIT)  # downloads it if need be
+  examples = tfds.data_source(DATA, split=SPLIT)  # downloads it if needed
   info = examples.dataset_info
   names = [x.replace("_", " ") for x in info.features["label"].names]
   images = [x["image"] for x in examples]
@@ -180,12 +194,12 @@ for i in range(0, len(images), BATCH):
 vectors = np.concatenate(vectors)
 logits = model.compare(vectors, class_vectors(names))
 right = logits.argmax(axis=1) == labels
-print(f"zero-shot accuracy {right.mean():.1%} of {len(right)} images")
+print(f"zero-shot accuracy {right.mean():.1%} of {len(right)} images", NOTE)
 
 # %% [markdown]
 # ## Find an image by a text
 #
-# The same products, read the other way: the images that fit a text best.
+# The same dot products, used the other way: the images most similar to a text.
 
 # %%
 query = "a photo of a flower."
@@ -197,7 +211,7 @@ for ax, i in zip(axes, best):
   ax.imshow((pixels - pixels.min()) / (pixels.max() - pixels.min()))
   ax.set_title(f"{names[labels[i]]}, {scores[i]:.1f}")
   ax.axis("off")
-plt.suptitle(query)
+plt.suptitle(f"{query} {NOTE}")
 plt.tight_layout()
 plt.show()
 
@@ -209,4 +223,5 @@ plt.show()
 # python -m vitjax.main --config=configs/lit.py:fashion
 # ```
 #
-# The second trains a text tower for an image tower that is locked.
+# The second command trains a text tower for a fixed image tower, that of the
+# run of `configs/fashion_mnist.py`.

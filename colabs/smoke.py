@@ -1,9 +1,8 @@
-"""What stands for downloads where the notebooks are only tried out.
+"""Replaces the downloads of the notebooks by random weights, to test them.
 
-With VITJAX_SMOKE=1 a notebook runs without a network, in a minute on a CPU:
-weights are random, and under the names and in the layouts of the published
-ones, so that all else is as it is for a user. What such a model says of an
-image means nothing.
+With VITJAX_SMOKE=1 a notebook runs without a network, in a minute on a CPU. The
+random weights have the names and layouts of the published ones, so everything
+else is as a user has it. Results mean nothing, and the notebooks say so.
 """
 
 import csv
@@ -18,21 +17,19 @@ from sklearn import datasets
 from vitjax import models, weights
 from vitjax.weights import zoo
 
+# Shown beside every result.
+NOTE = "(smoke mode: random weights, the result means nothing)"
+
 # A vocabulary of words that have letters only, for any text.
 _VOCAB = pathlib.Path(__file__).parents[1] / "configs" / "lit_vocab.txt"
 
 
-def wanted() -> bool:
-  """Whether the notebooks are to be tried out only."""
-  return os.environ.get("VITJAX_SMOKE", "0") == "1"
-
-
 def write_weights(folder: str | os.PathLike, *names: str) -> str:
-  """Random weights as published ones, for `pretrained_dir`.
+  """Writes random weights under published names, for `pretrained_dir`.
 
   Args:
     folder: is created.
-    *names: of `vitjax.weights.zoo`.
+    *names: names in `vitjax.weights.zoo`.
 
   Returns:
     `folder`.
@@ -54,15 +51,15 @@ def write_weights(folder: str | os.PathLike, *names: str) -> str:
 def write_augreg(
   folder: str | os.PathLike, finetuned: str, recommended: str
 ) -> str:
-  """A small `index.csv` of AugReg with made-up numbers, and two of its files.
+  """Writes a small `index.csv` like AugReg's, and two of its files.
 
-  The table has the columns that are read, and rows of the models that are
+  The table has the columns that are read, with made-up accuracies. Models are
   given by their names in file names, such as "R_Ti_16".
 
   Args:
     folder: is created.
-    finetuned: gets a file that was fine-tuned on ImageNet-1k at 224 pixels.
-    recommended: gets the file that `augreg.recommended` chooses.
+    finetuned: model of a file fine-tuned on ImageNet-1k at 224 pixels.
+    recommended: model of the file that `augreg.recommended` chooses.
 
   Returns:
     `folder`.
@@ -87,7 +84,7 @@ def write_augreg(
 
 
 def write_two_towers(folder: str | os.PathLike) -> pathlib.Path:
-  """A tiny model with two towers in LiT's layout, and its vocabulary."""
+  """Writes a tiny model with two towers in LiT's layout, and its vocabulary."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   options = {
@@ -117,9 +114,9 @@ def write_two_towers(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def write_photographs(folder: str | os.PathLike, count: int = 6) -> str:
-  """JPEG files in folders named after their two classes, for `folder:`.
+  """Writes JPEG files of two classes, in the form of `folder:`.
 
-  They are cut out of scikit-learn's two photographs, a temple and a flower.
+  They are crops of scikit-learn's two photographs, a temple and a flower.
   """
   rng = np.random.default_rng(0)
   photographs = datasets.load_sample_images().images
@@ -135,7 +132,7 @@ def write_photographs(folder: str | os.PathLike, count: int = 6) -> str:
 
 
 def _random(model, image_size: int):
-  """Parameters before training, but for heads, which begin with zeros."""
+  """Initial parameters; arrays of zeros, such as heads, become random."""
   params = weights.initial(model, image_size=image_size)
   rng = np.random.default_rng(0)
   return jax.tree.map(

@@ -14,37 +14,44 @@
 # %% [markdown]
 # # A Vision Transformer, step by step
 #
-# Loads a published model, looks inside, classifies photographs with it, and
-# fine-tunes it on other images. Runs on CPU, GPU and TPU; fine-tuning is for a
-# GPU or a TPU.
+# Load a published model, look inside, classify photographs, and fine-tune it on
+# other images. Runs on CPU, GPU and TPU; fine-tuning needs a GPU or a TPU.
 
 # %% [markdown]
 # ## Install
 #
-# In a clone of the repository this uses the clone. Elsewhere, as on Colab, it
-# fetches one: set `REPOSITORY` to the address that you have this notebook
-# from. Packages that are there and new enough, such as JAX, stay as they are.
-# If an import fails afterwards, restart the kernel and run all cells again. In
-# a clone of your own, `pip install -e ".[text,plots]"` has to come first.
+# The notebook uses the checkout that it lies in, or else the vitjax that is
+# installed. If there is neither, set `SOURCE` below to what pip should install:
+# a wheel file, or the address of the repository. Installed packages that are
+# new enough, such as JAX, stay as they are. If an import fails after the
+# installation, restart the kernel and run all cells again.
+#
+# In a checkout, first run `pip install -e ".[text,plots]"`.
 
 # %%
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/vitjax"
+SOURCE = None  # such as "vitjax[text,plots] @ git+https://HOST/OWNER/vitjax"
 
 here = pathlib.Path.cwd()
-for clone in (here, *here.parents, here / "vitjax"):
-  if (clone / "configs" / "transfer.py").is_file():
+for folder in (here, *here.parents):
+  if (folder / "vitjax" / "train.py").is_file():  # a checkout
+    os.chdir(folder)
+    sys.path.insert(0, os.fspath(folder))
     break
-else:
-  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone], check=True)
+if importlib.util.find_spec("vitjax") is None:
+  if SOURCE is None:
+    raise ModuleNotFoundError(
+      "vitjax is neither here nor installed: set SOURCE in this cell to a "
+      "wheel file or to the address of the repository, and run it again."
+    )
   pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-  subprocess.run([*pip, f"{clone}[text,plots]"], check=True)
-os.chdir(clone)
-sys.path.insert(0, os.getcwd())
+  subprocess.run([*pip, SOURCE], check=True)
+  importlib.invalidate_caches()
 
 # %%
 import glob
@@ -59,9 +66,9 @@ print(f"vitjax {vitjax.__version__}, JAX {jax.__version__}")
 print(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
 if device.platform == "cpu":
   if shutil.which("nvidia-smi"):
-    print("A GPU is not used: pip install 'jax[cuda13]', then restart.")
+    print("The GPU is unused: pip install 'jax[cuda13]', then restart.")
   if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
-    print("A TPU is not used: pip install 'jax[tpu]', then restart.")
+    print("The TPU is unused: pip install 'jax[tpu]', then restart.")
 
 # %% [markdown]
 # ## Settings
@@ -70,11 +77,12 @@ if device.platform == "cpu":
 # them), a run folder or an exported file. `DATA` is a TFDS data set,
 # `folder:/path` with images in folders named after their classes, or
 # `labels:/path/labels.csv`.
+#
+# With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
+# cells run: random weights replace the download, and results mean nothing.
 
 # %%
 import tempfile
-
-from colabs import smoke
 
 MODEL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 PRETRAINED_DIR = None  # or the folder that has the file of MODEL
@@ -82,7 +90,12 @@ DATA = "cifar10"
 OPTIONS = "batch=128,steps=500,res=224"
 WORKDIR = pathlib.Path("runs/colab_vitjax")
 
-if smoke.wanted():  # no downloads, random weights: to try the notebook only
+NOTE = ""
+if os.environ.get("VITJAX_SMOKE") == "1":
+  from colabs import smoke
+
+  NOTE = smoke.NOTE
+  print(NOTE)
   WORKDIR = pathlib.Path(tempfile.mkdtemp())
   PRETRAINED_DIR = smoke.write_weights(WORKDIR / "weights", MODEL)
   DATA = smoke.write_photographs(WORKDIR / "photographs")
@@ -92,8 +105,8 @@ if smoke.wanted():  # no downloads, random weights: to try the notebook only
 # %% [markdown]
 # ## Load
 #
-# The weights are downloaded the first time. What comes back knows how images
-# have to be prepared and what the classes are called.
+# The weights are downloaded at first use. The result knows how to prepare
+# images and the names of the classes.
 
 # %%
 model = vitjax.load(MODEL, pretrained_dir=PRETRAINED_DIR)
@@ -105,7 +118,7 @@ print("classes:    ", len(model.labels), model.labels[:3])
 # %% [markdown]
 # ## Parameters
 #
-# They are a tree of arrays with the names of the published files.
+# Parameters are a tree of arrays, named as in the published files.
 
 # %%
 import collections
@@ -117,13 +130,13 @@ for path, x in leaves:
   sizes["/".join(name.split("/")[:2])] += x.size
 for name, size in sizes.items():
   print(f"{size:12,}  {name}")
-print(f"{sum(sizes.values()):12,}  in all, in {len(leaves)} arrays")
+print(f"{sum(sizes.values()):12,}  in total, in {len(leaves)} arrays")
 
 # %% [markdown]
 # ## Photographs
 #
-# Two that come with scikit-learn. `prepare` takes a path, the bytes of a file
-# or pixels.
+# Two photographs come with scikit-learn. `prepare` takes a path, the bytes of a
+# file, or pixels.
 
 # %%
 import matplotlib.pyplot as plt
@@ -139,7 +152,8 @@ print(batch.shape, batch.dtype, batch.min(), batch.max())
 
 # %%
 probabilities = model.probabilities(model.predict(batch))
-_, axes = plt.subplots(1, 2, figsize=(10, 4))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+figure.suptitle(NOTE)
 for ax, photograph, p in zip(axes, photographs, probabilities):
   best = np.argsort(-p)[:5]
   ax.imshow(photograph)
@@ -152,11 +166,11 @@ for ax, photograph, p in zip(axes, photographs, probabilities):
 plt.show()
 
 # %% [markdown]
-# ## What happens inside
+# ## Look inside
 #
-# A model returns its logits and a dictionary of what is in between. Patches
-# become tokens, each block mixes them by attention, one token is pooled, and
-# the head is a linear function of it.
+# A model returns its logits and a dictionary of intermediates. Patches become
+# tokens, each block mixes them by attention, one token is pooled, and the head
+# is a linear function of it.
 
 # %%
 logits, out = model.model.apply({"params": model.params}, batch)
@@ -168,22 +182,25 @@ for name, x in out.items():
 
 head = model.params["head"]
 by_hand = out["pre_logits"] @ head["kernel"] + head["bias"]
-print("the head by hand:", np.abs(by_hand - logits).max(), "different")
+print("head by hand, largest difference:", np.abs(by_hand - logits).max())
 
 # %% [markdown]
 # ## Attention
 #
-# Where the class token reads from in the last block, head by head, and
-# [attention rollout](https://arxiv.org/abs/2005.00928), which follows the
-# weights through all blocks. It says where information came from, not what
-# decided the class.
+# The maps show where the class token reads from in the last block, for each
+# head, and [attention rollout](https://arxiv.org/abs/2005.00928), which follows
+# the attention weights through all blocks. They show where information came
+# from, not what decided the class.
 
 # %%
 from vitjax.plots import attention_maps
 
 heads, rollout = attention_maps.maps_fn(model.model)(model.params, batch)
 num_heads = heads.shape[2]
-_, axes = plt.subplots(2, num_heads + 2, figsize=(2.4 * (num_heads + 2), 5))
+figure, axes = plt.subplots(
+  2, num_heads + 2, figsize=(2.4 * (num_heads + 2), 5)
+)
+figure.suptitle(NOTE)
 for row, image, maps, rolled in zip(axes, batch, heads[:, -1], rollout):
   row[0].imshow((image - image.min()) / (image.max() - image.min()))
   row[0].set_title("prepared image")
@@ -199,8 +216,10 @@ plt.show()
 # %% [markdown]
 # ## Positions
 #
-# How similar the position embeddings of patches are to that of one of them:
-# the model has learned where rows and columns are.
+# Each map shows how similar the position embeddings of all patches are to that
+# of one patch. In a trained model the map is bright around that patch, and
+# along its row and column: training has taught it the geometry of images.
+# Random weights show noise.
 
 # %%
 similarity = attention_maps.position_similarity(
@@ -208,7 +227,8 @@ similarity = attention_maps.position_similarity(
 )
 h, w = similarity.shape[:2]
 patches = [(0, 0), (h // 2, w // 2), (h - 1, w // 3)]
-_, axes = plt.subplots(1, 3, figsize=(9, 3))
+figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+figure.suptitle(NOTE)
 for ax, (y, x) in zip(axes, patches):
   ax.imshow(similarity[y, x], vmin=-1, vmax=1)
   ax.set_title(f"patch in row {y}, column {x}")
@@ -224,8 +244,8 @@ plt.show()
 # python -m vitjax.main --config=configs/transfer.py:MODEL,DATA,OPTIONS
 # ```
 #
-# Everything in it can be changed here before it is resolved. Interrupt the
-# cell and run it again: it goes on where it was.
+# You can change everything in the config below before it is resolved. If you
+# interrupt the training cell, run it again: training resumes.
 
 # %%
 from configs import transfer
@@ -248,7 +268,7 @@ import logging
 from vitjax import checks, train
 from vitjax.config.schema import resolve
 
-log = logging.getLogger("absl")  # of vitjax; other packages when they warn
+log = logging.getLogger("absl")  # vitjax's lines, and warnings of others
 handler = logging.StreamHandler()
 handler.addFilter(
   lambda x: x.levelno > logging.INFO or f"{os.sep}vitjax{os.sep}" in x.pathname
@@ -260,19 +280,22 @@ run = resolve(config, checks.problems)
 result = train.train_and_evaluate(run, WORKDIR.absolute())
 for name, value in result.items():
   print(f"{name:20} {value:.4g}")
+print(NOTE)
 
 # %% [markdown]
-# ## What came out
+# ## Look at the result
 #
-# The run folder has the record, checkpoints and the weights as a file; either
-# loads. `python -m vitjax.export` writes it for timm and Hugging Face.
+# The run folder has metrics, checkpoints and the exported weights.
+# `vitjax.load` takes the folder or the file; `python -m vitjax.export` writes
+# weights for timm and Hugging Face.
 
 # %%
 from vitjax.run_folder import reader
 
 rows = reader.read_metrics(WORKDIR)
 names = ["train/loss", *sorted(x for x in result if x.endswith("/acc@1"))]
-_, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
+figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
+figure.suptitle(NOTE)
 for ax, name in zip(axes, names):
   points = [(row["step"], row[name]) for row in rows if name in row]
   ax.plot(*zip(*points), marker=".")

@@ -14,39 +14,47 @@
 # %% [markdown]
 # # AugReg: choose among fifty thousand Vision Transformers
 #
-# [How to train your ViT?](https://arxiv.org/abs/2106.10270) trained ViTs of
-# ten sizes with many amounts of data, augmentation and regularisation, and
-# published all of them with a table. This notebook looks at the table, chooses
-# a checkpoint, classifies photographs with it, compares it with timm, and
-# fine-tunes one on a TFDS data set or on images of your own.
+# The authors of [How to train your ViT?](https://arxiv.org/abs/2106.10270)
+# trained ViTs of ten sizes with many amounts of data, augmentation and
+# regularisation, and published all of them with a table. Read the table, choose
+# a checkpoint, classify photographs with it, compare it with timm, and
+# fine-tune one on a TFDS data set or on your own images.
 
 # %% [markdown]
 # ## Install
 #
-# In a clone of the repository this uses the clone. Elsewhere, as on Colab, it
-# fetches one: set `REPOSITORY` to the address that you have this notebook
-# from. Packages that are there and new enough, such as JAX, stay as they are.
-# If an import fails afterwards, restart the kernel and run all cells again. In
-# a clone of your own, `pip install -e ".[text,plots]"` has to come first.
+# The notebook uses the checkout that it lies in, or else the vitjax that is
+# installed. If there is neither, set `SOURCE` below to what pip should install:
+# a wheel file, or the address of the repository. Installed packages that are
+# new enough, such as JAX, stay as they are. If an import fails after the
+# installation, restart the kernel and run all cells again.
+#
+# In a checkout, first run `pip install -e ".[text,plots]"`.
 
 # %%
+import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
-REPOSITORY = "https://github.com/OWNER/vitjax"
+SOURCE = None  # such as "vitjax[text,plots] @ git+https://HOST/OWNER/vitjax"
 
 here = pathlib.Path.cwd()
-for clone in (here, *here.parents, here / "vitjax"):
-  if (clone / "configs" / "transfer.py").is_file():
+for folder in (here, *here.parents):
+  if (folder / "vitjax" / "train.py").is_file():  # a checkout
+    os.chdir(folder)
+    sys.path.insert(0, os.fspath(folder))
     break
-else:
-  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone], check=True)
+if importlib.util.find_spec("vitjax") is None:
+  if SOURCE is None:
+    raise ModuleNotFoundError(
+      "vitjax is neither here nor installed: set SOURCE in this cell to a "
+      "wheel file or to the address of the repository, and run it again."
+    )
   pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-  subprocess.run([*pip, f"{clone}[text,plots]"], check=True)
-os.chdir(clone)
-sys.path.insert(0, os.getcwd())
+  subprocess.run([*pip, SOURCE], check=True)
+  importlib.invalidate_caches()
 
 # %%
 import glob
@@ -61,9 +69,9 @@ print(f"vitjax {vitjax.__version__}, JAX {jax.__version__}")
 print(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
 if device.platform == "cpu":
   if shutil.which("nvidia-smi"):
-    print("A GPU is not used: pip install 'jax[cuda13]', then restart.")
+    print("The GPU is unused: pip install 'jax[cuda13]', then restart.")
   if glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*"):
-    print("A TPU is not used: pip install 'jax[tpu]', then restart.")
+    print("The TPU is unused: pip install 'jax[tpu]', then restart.")
 
 # %% [markdown]
 # ## Settings
@@ -72,20 +80,27 @@ if device.platform == "cpu":
 # files; with None they are fetched from where they were published. `DATA` is a
 # TFDS data set, `folder:/path` with images in folders named after their
 # classes, or `labels:/path/labels.csv`.
+#
+# With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
+# cells run: random weights and a made-up table replace the downloads, and
+# results mean nothing.
 
 # %%
 import tempfile
 
-from colabs import smoke
-
-SIZE = "Ti_16"  # of the model to look at
-FINETUNE = "R_Ti_16"  # of the model to fine-tune
+SIZE = "Ti_16"  # the model that classifies photographs
+FINETUNE = "R_Ti_16"  # the model to fine-tune
 PRETRAINED_DIR = None
 DATA = "oxford_iiit_pet"
 OPTIONS = "steps=500,res=224,accumulate=4"
 WORKDIR = pathlib.Path("runs/colab_augreg")
 
-if smoke.wanted():  # no downloads, random weights: to try the notebook only
+NOTE = ""
+if os.environ.get("VITJAX_SMOKE") == "1":
+  from colabs import smoke
+
+  NOTE = smoke.NOTE
+  print(NOTE)
   WORKDIR = pathlib.Path(tempfile.mkdtemp())
   PRETRAINED_DIR = smoke.write_augreg(WORKDIR / "weights", SIZE, FINETUNE)
   DATA = smoke.write_photographs(WORKDIR / "photographs")
@@ -95,10 +110,10 @@ if smoke.wanted():  # no downloads, random weights: to try the notebook only
 # %% [markdown]
 # ## The table
 #
-# Each row is a pre-trained model, fine-tuned in one way: `filename` is the
-# file before fine-tuning and `adapt_filename` the one after. `final_val` is the
-# accuracy on the data of the pre-training, `ds`. The table has more columns
-# than this notebook uses, which reads the rest from the file names.
+# Each row is a pre-trained model that was fine-tuned in one way. `filename` is
+# the file before fine-tuning, `adapt_filename` the file after it. `final_val`
+# is the accuracy on the pre-training data, `ds`. The table has more columns;
+# this notebook reads the settings from the file names.
 
 # %%
 import csv
@@ -117,9 +132,9 @@ facts = {row["filename"]: augreg.parse(row["filename"]) for row in rows}
 print(augreg.parse(rows[0]["adapt_filename"]))
 
 # %% [markdown]
-# ## What does augmentation do?
+# ## Effect of augmentation
 #
-# Each point is a model of one size, pre-trained on ImageNet-21k.
+# Each point is a model of the size `FINETUNE`, pre-trained on ImageNet-21k.
 
 # %%
 import matplotlib.pyplot as plt
@@ -137,14 +152,14 @@ _, ax = plt.subplots(figsize=(7, 3))
 ax.scatter(*zip(*points.values()))
 ax.set_xticks(range(len(kinds)), kinds)
 ax.set_ylabel("final_val")
-ax.set_title(f"{FINETUNE}, ImageNet-21k")
+ax.set_title(f"{FINETUNE}, ImageNet-21k {NOTE}")
 plt.show()
 
 # %% [markdown]
 # ## Choose
 #
-# To fine-tune: the checkpoint with the best `final_val` on ImageNet-21k, which
-# is what the authors recommend.
+# To fine-tune, take the checkpoint with the best `final_val` on ImageNet-21k,
+# as the authors recommend.
 
 # %%
 recommended = {
@@ -156,8 +171,9 @@ for name, file in recommended.items():
   print(f"{name:10} {file}")
 
 # %% [markdown]
-# To classify at once: one of those that were fine-tuned on ImageNet-1k, here
-# from the recommended checkpoint, and for the smallest images.
+# To classify without fine-tuning, take a checkpoint that was fine-tuned on
+# ImageNet-1k: here the one from the recommended checkpoint, for the smallest
+# images.
 
 # %%
 finetuned = sorted(
@@ -184,7 +200,8 @@ print(model.preprocess)
 photographs = datasets.load_sample_images().images
 batch = np.stack([model.prepare(x) for x in photographs])
 logits = model.predict(batch)
-_, axes = plt.subplots(1, 2, figsize=(10, 4))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+figure.suptitle(NOTE)
 for ax, photograph, p in zip(axes, photographs, model.probabilities(logits)):
   best = np.argsort(-p)[:5]
   ax.imshow(photograph)
@@ -199,9 +216,9 @@ plt.show()
 # %% [markdown]
 # ## The same weights in timm
 #
-# The JSON file beside an exported file says what to create their model with,
-# the GELU among it: Google's weights have the tanh form, timm's own models of
-# this name the exact one. Needs `pip install timm`.
+# The JSON file beside an exported file has the arguments for timm. One of them
+# is the GELU: Google's weights have the tanh form, timm's own models of this
+# name the exact one. Needs `pip install timm`.
 
 # %%
 import importlib.util
@@ -218,7 +235,7 @@ np.savez(exported / "example.npz", image=batch, logits=logits)
 print(json.loads((exported / "model.json").read_text())["timm"])
 
 # %% [markdown]
-# PyTorch gets a process of its own, as not every release of it loads beside
+# PyTorch runs in its own process, because some releases do not load beside
 # TensorFlow.
 
 # %%
@@ -229,7 +246,7 @@ import numpy as np, safetensors.torch, timm, torch
 example = np.load("example.npz")
 image = torch.tensor(example["image"].transpose(0, 3, 1, 2))
 arguments = json.load(open("model.json"))["timm"]
-# Any ViT of timm: the arguments make it that of the file.
+# Any ViT of timm will do: the arguments make it the model of the file.
 model = timm.create_model(
   "vit_tiny_patch16_224", img_size=tuple(image.shape[2:]), **arguments
 )
@@ -255,15 +272,15 @@ else:
 # %% [markdown]
 # ## Fine-tune
 #
-# `configs/augreg.py` is the recipe of the publication: SGD, 512 images a step
-# (`accumulate` computes them in parts, with the same result), the recommended
-# checkpoint of `FINETUNE`. On the command line:
+# `configs/augreg.py` is the recipe of the paper: SGD, 512 images a step
+# (`accumulate` computes them in parts, with the same result), from the
+# recommended checkpoint of `FINETUNE`. On the command line:
 #
 # ```sh
 # python -m vitjax.main --config=configs/augreg.py:FINETUNE,DATA,OPTIONS
 # ```
 #
-# Interrupt the cell and run it again: it goes on where it was.
+# If you interrupt the training cell, run it again: training resumes.
 
 # %%
 from configs import augreg as recipe
@@ -272,7 +289,7 @@ config = recipe.get_config(f"{FINETUNE},{DATA},{OPTIONS}")
 config.pretrained_dir = PRETRAINED_DIR
 config.export_npz = True
 config.report = {"every_percent": 4}
-if smoke.wanted():
+if NOTE:
   config.input.batch_size, config.schedule.warmup_steps = 4, 1
 print(config)
 
@@ -288,7 +305,7 @@ import logging
 from vitjax import checks, train
 from vitjax.config.schema import resolve
 
-log = logging.getLogger("absl")  # of vitjax; other packages when they warn
+log = logging.getLogger("absl")  # vitjax's lines, and warnings of others
 handler = logging.StreamHandler()
 handler.addFilter(
   lambda x: x.levelno > logging.INFO or f"{os.sep}vitjax{os.sep}" in x.pathname
@@ -300,16 +317,18 @@ run = resolve(config, checks.problems)
 result = train.train_and_evaluate(run, WORKDIR.absolute())
 for name, value in result.items():
   print(f"{name:20} {value:.4g}")
+print(NOTE)
 
 # %% [markdown]
-# ## What came out
+# ## Look at the result
 
 # %%
 from vitjax.run_folder import reader
 
 rows = reader.read_metrics(WORKDIR)
 names = ["train/loss", *sorted(x for x in result if x.endswith("/acc@1"))]
-_, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
+figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 3))
+figure.suptitle(NOTE)
 for ax, name in zip(axes, names):
   points = [(row["step"], row[name]) for row in rows if name in row]
   ax.plot(*zip(*points), marker=".")

@@ -1,13 +1,16 @@
-"""The notebooks: both of their forms agree, they run, and so will a user's."""
+"""The notebooks: both forms agree, cells run, and settings are valid."""
 
 import ast
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jupytext
 import pytest
 
+from colabs import smoke
 from configs import augreg, transfer
 from vitjax import checks
 from vitjax.config import schema
@@ -28,10 +31,8 @@ def cells(notebook):
 
 
 def settings(name):
-  """What the cell of the settings assigns outside of the smoke mode."""
-  (cell,) = [x for _, x in cells(read(f"{name}.py")) if "if smoke.wanted" in x][
-    :1
-  ]
+  """Values that the settings cell assigns outside of the smoke mode."""
+  (cell,) = [x for _, x in cells(read(f"{name}.py")) if "smoke.NOTE" in x]
   values = {}
   for node in ast.parse(cell).body:
     if isinstance(node, ast.Assign):
@@ -69,7 +70,7 @@ def test_outputs_are_stripped(name):
 
 def test_all_install_alike():
   first = [cells(read(f"{name}.py"))[1:4] for name in NAMES]
-  assert "REPOSITORY" in first[0][1][1] and "jax.devices()" in first[0][2][1]
+  assert "SOURCE = None" in first[0][1][1] and "jax.devices()" in first[0][2][1]
   assert first[0] == first[1] == first[2]
 
 
@@ -89,14 +90,18 @@ def test_what_a_user_gets_exists():
     schema.resolve(run, checks.problems)
 
 
-# What the cells have to say or show in the smoke mode.
+# Text that the cells print in the smoke mode.
 SHOWN = {
   "lit": [
     "vectors: (2, 32) (5, 32)",
     "of 12 images",
     "2 classes: flower, temp",
   ],
-  "vitjax": ["5,717,416  in all", "val/n_seen           12", "('flower', 'tem"],
+  "vitjax": [
+    "5,717,416  in total",
+    "val/n_seen           12",
+    "('flower', 'tem",
+  ],
   "vitjax_augreg": [
     "32 rows.",
     "Chosen: Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
@@ -106,6 +111,38 @@ SHOWN = {
   ],
 }
 PICTURES = {"lit": 2, "vitjax": 4, "vitjax_augreg": 3}
+
+
+def first_cell():
+  """The code that makes vitjax importable."""
+  return next(x for kind, x in cells(read("lit.py")) if kind == "code")
+
+
+def run_elsewhere(tmp_path, **environment):
+  """Runs the first cell away from the checkout, then imports vitjax."""
+  code = f"{first_cell()}\nimport vitjax\nprint(vitjax.__file__)"
+  return subprocess.run(
+    [sys.executable, "-S", "-c", code],  # without site-packages
+    cwd=tmp_path,
+    env={"PATH": os.environ["PATH"], **environment},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_the_first_cell_uses_the_vitjax_that_is_installed(tmp_path):
+  package = tmp_path / "site" / "vitjax"
+  package.mkdir(parents=True)
+  (package / "__init__.py").touch()
+  there = os.fspath(package.parent)
+  done = run_elsewhere(tmp_path, PYTHONPATH=there)
+  assert done.stdout.strip() == os.fspath(package / "__init__.py"), done.stderr
+
+
+def test_the_first_cell_says_what_to_set_without_a_vitjax(tmp_path):
+  done = run_elsewhere(tmp_path)
+  assert "set SOURCE in this cell" in done.stderr
 
 
 @pytest.mark.slow
@@ -137,4 +174,5 @@ def test_it_runs(name, tmp_path):
   for shown in SHOWN[name]:
     assert shown in text
   assert "x cpu (cpu)" in text
+  assert smoke.NOTE in text
   assert pictures == PICTURES[name]
