@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import pkgutil
 import re
 import tomllib
 
@@ -55,6 +56,18 @@ def test_every_page_says_its_kind_and_is_listed_under_it():
     kind = re.match(r"\*([\w-]+)\.\*", first)
     assert kind and kind[1] in KINDS, f"{page.name}: {first}"
     assert page.relative_to(DOCS).as_posix() in listed[kind[1]], page.name
+
+
+@pytest.mark.parametrize("page", OURS, ids=lambda x: str(x.relative_to(ROOT)))
+def test_modules_and_files_exist(page):
+  text = page.read_text()
+  for path in re.findall(r"\bvitjax/[\w/]*\w(?:\.py)?", text):
+    assert (ROOT / path).exists(), path
+  for name in re.findall(r"\bvitjax(?:\.\w+)+", text):
+    if name in ("vitjax.main", "vitjax.export"):  # they define flags
+      assert importlib.util.find_spec(name)
+    elif not name.endswith((".ipynb", ".py")):
+      pkgutil.resolve_name(name)
 
 
 def test_the_commands_and_extras_exist():
