@@ -94,6 +94,16 @@ def test_configs_can_be_read(page):
       module.get_config(options or None)
 
 
+def test_the_tests_of_failures_exist():
+  text = (DOCS / "failures.md").read_text()
+  tests = re.findall(r"`(\w+/\w+\.py)(?:::(\w+)(\.\.\.)?)?`", text)
+  assert len(tests) > 20
+  for path, name, cut in tests:
+    code = (ROOT / "tests" / path).read_text()
+    end = "" if cut or not name else r"\("
+    assert re.search(rf"^def {name}{end}", code, re.MULTILINE), (path, name)
+
+
 def test_the_recipes_to_reproduce_can_be_read():
   text = (ROOT / "docs" / "reproduce.md").read_text()
   table = text.partition("| paper |")[2].partition("\n## ")[0]
