@@ -137,6 +137,43 @@ def test_siglip_pads_with_1_whatever_the_id_of_eos(tmp_path):
   assert set(ids[end:]) == {3}
 
 
+def test_gemma_pads_with_its_own_token(tmp_path):
+  """SigLIP 2 was trained with `<pad>`, 0; 1, the first SigLIP's, is `<eos>`."""
+  spm.SentencePieceTrainer.train(
+    sentence_iterator=iter(["a photo of a cat"] * 20),
+    model_prefix=str(tmp_path / "gemma"),
+    vocab_size=30,
+    pad_id=0,
+    eos_id=1,
+    bos_id=2,
+    unk_id=3,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  model = tmp_path / "gemma.model"
+  ids = tokenizers.gemma(model, max_len=64)("A CAT")[0].tolist()
+  end = ids.index(1)
+  assert set(ids[end + 1 :]) == {0} and 2 not in ids
+  assert (
+    ids[:end] == tokenizers.siglip(model, max_len=64)("a cat")[0][:end].tolist()
+  )
+  short = tokenizers.gemma(model, max_len=3)("a photo of a cat")[0]
+  assert short[-1] == 1 and 0 not in short
+
+
+def test_gemma_needs_a_token_for_padding(tmp_path):
+  spm.SentencePieceTrainer.train(
+    sentence_iterator=iter(["a photo of a cat"] * 20),
+    model_prefix=str(tmp_path / "no_pad"),
+    vocab_size=30,
+    pad_id=-1,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  with pytest.raises(ValueError, match="no token for padding"):
+    tokenizers.gemma(tmp_path / "no_pad.model")
+
+
 def test_a_model_without_eos_is_an_error(tmp_path):
   spm.SentencePieceTrainer.train(
     sentence_iterator=iter(["a photo of a cat"] * 20),

@@ -104,22 +104,51 @@ def siglip(model: Path, *, max_len: int = 64) -> Tokenizer:
   is Unicode's. Punctuation stays.
 
   Args:
-    model: a SentencePiece `.model` file: c4_en, mc4 or Gemma's.
+    model: a SentencePiece `.model` file: c4_en or mc4.
     max_len: number of ids, `</s>` included.
   """
   processor, eos = _processor(model)
+  return _lower_cased(processor, eos, pad=1, max_len=max_len)
 
+
+def gemma(model: Path, *, max_len: int = 64) -> Tokenizer:
+  """SentencePiece of SigLIP 2: as `siglip`, but padded with `<pad>`.
+
+  Args:
+    model: Gemma's SentencePiece `.model` file.
+    max_len: number of ids, `<eos>` included.
+
+  Raises:
+    ValueError: if the file has no token for padding.
+  """
+  processor, eos = _processor(model)
+  pad = processor.pad_id()
+  if pad < 0:
+    raise ValueError(
+      f"{os.fspath(model)!r} has no token for padding, and Gemma's has: use "
+      "gs://big_vision/gemma_tokenizer.model, or the tokenizer 'siglip' for "
+      "the vocabularies of the first SigLIP."
+    )
+  return _lower_cased(processor, eos, pad=pad, max_len=max_len)
+
+
+def _lower_cased(processor, eos: int, *, pad: int, max_len: int) -> Tokenizer:
   def encode(texts):
     return processor.encode([x.lower() for x in texts])
 
   def fit(ids):
     ids = ids[: max_len - 1] + [eos]
-    return ids + [1] * (max_len - len(ids))
+    return ids + [pad] * (max_len - len(ids))
 
   return Tokenizer(encode, fit, len(processor), max_len)
 
 
-TOKENIZERS = {"bert": bert, "sentencepiece": sentencepiece, "siglip": siglip}
+TOKENIZERS = {
+  "bert": bert,
+  "gemma": gemma,
+  "sentencepiece": sentencepiece,
+  "siglip": siglip,
+}
 
 
 def create(name: str, vocab: Path, *, max_len: int) -> Tokenizer:
