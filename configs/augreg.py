@@ -30,14 +30,14 @@ folder:/path), steps=500, lr=0.03, res=384, accumulate=1 (512 images of 384
 pixels do not fit on one GPU), smoke. `--config.pretrained_dir` is where the
 files are; by default they are fetched.
 
-Published top-1 on ImageNet-1k of the recommended checkpoints, fine-tuned at
-384 pixels: L/16 85.59, B/16 85.49, S/16 83.73, R50+L/32 85.99, R26+S/32 83.85,
-Ti/16 78.22, B/32 83.59, S/32 79.58, R+Ti/16 75.40 %.
+`vitjax.weights.zoo` has the published top-1 on ImageNet-1k of the recommended
+checkpoints, fine-tuned at 384 pixels.
 """
 
 import ml_collections
 
 from configs import common
+from vitjax.weights import augreg
 
 # Layers and magnitude of RandAugment, and mixup.
 AUGMENTATIONS = {
@@ -141,7 +141,7 @@ def finetune(arg: str | None) -> ml_collections.ConfigDict:
   key, is_full_name, _ = arg.checkpoint.partition("-")
   config = common.vision_transformer_finetuning(
     model={
-      "name": common.pick(common.AUGREG_MODELS, key, "checkpoint"),
+      "name": common.pick(augreg.MODELS, key, "checkpoint"),
       "dropout_rate": 0.0,
     },
     weights=arg.checkpoint if is_full_name else f"augreg:{arg.checkpoint}",
@@ -153,5 +153,5 @@ def finetune(arg: str | None) -> ml_collections.ConfigDict:
     accumulate=arg.accumulate,
   )
   if arg.smoke:
-    common.make_smoke(config)
+    common.make_smoke(config, "vit")
   return config

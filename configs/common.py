@@ -14,26 +14,7 @@ import ml_collections
 # RandAugment of DeiT and ConvNeXt.
 TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
 
-NORMALIZE_CLIP = (
-  "normalize((0.48145466, 0.4578275, 0.40821073), "
-  "(0.26862954, 0.26130258, 0.27577711))"
-)
-
 VARIANT = re.compile(r"([A-Za-z]+[\w-]*?)/?(\d+)")
-
-# AugReg's name of a model in file names -> its published name.
-AUGREG_MODELS = {
-  "Ti_16": "ViT-Ti_16",
-  "S_16": "ViT-S_16",
-  "S_32": "ViT-S_32",
-  "B_8": "ViT-B_8",
-  "B_16": "ViT-B_16",
-  "B_32": "ViT-B_32",
-  "L_16": "ViT-L_16",
-  "R_Ti_16": "R+ViT-Ti_16",
-  "R26_S_32": "R26+ViT-S_32",
-  "R50_L_32": "R50+ViT-L_32",
-}
 
 
 def parse_arg(
@@ -300,15 +281,6 @@ def set_steps(section: ml_collections.ConfigDict, name: str, steps: int):
   section[f"{name}_steps"] = steps
 
 
-# Beginnings of the published names of a family.
-FAMILIES = {
-  "convnext": ("convnext",),
-  "mixer": ("mixer", "Mixer"),
-  "nfnet": ("nfnet", "NFNet", "dm_nfnet"),
-  "resnet": ("resnet", "BiT"),
-  "vit": ("vit", "ViT", "R+", "R26+", "R50+", "deit"),
-}
-
 # The smallest model of a family that still has all of its parts.
 TINY = {
   "convnext": {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32)},
@@ -319,22 +291,17 @@ TINY = {
 }
 
 
-def family(name: str) -> str:
-  """The family that a published name of a model belongs to."""
-  for key, beginnings in FAMILIES.items():
-    if name.startswith(beginnings):
-      return key
-  raise ValueError(
-    f"model {name!r} is of no known family. Their names begin with "
-    f"{', '.join(x for names in FAMILIES.values() for x in names)}."
-  )
-
-
-def make_smoke(config: ml_collections.ConfigDict) -> None:
+def make_smoke(
+  config: ml_collections.ConfigDict, family: str | None = None
+) -> None:
   """Shrinks a recipe to a few steps of a tiny model on made-up images.
 
   All that the recipe does to images, labels, gradients and parameters stays;
   only weights to start from are left out, as they would not fit.
+
+  Args:
+    config: the recipe.
+    family: of its model, a key of `TINY`; None if the model is called so.
   """
 
   def smaller(pp):
@@ -354,7 +321,7 @@ def make_smoke(config: ml_collections.ConfigDict) -> None:
 
   model = config.model
   name = f"{model.name} {model.get('variant')}"
-  fields = TINY[family(model.name)]
+  fields = pick(TINY, family or model.name, "family")
   if " iso-" in name:
     fields = {"depths": (2,), "widths": (8,)}
   if re.search(r"R\d+\+|_r\d+_", name):  # a hybrid with stages

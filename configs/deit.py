@@ -67,5 +67,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   split = common.splits(arg.data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:
-    common.make_smoke(config)
+    common.make_smoke(config, "vit")
   return config

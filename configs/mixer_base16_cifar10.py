@@ -34,5 +34,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     accumulate=arg.accumulate,
   )
   if arg.smoke:
-    common.make_smoke(config)
+    common.make_smoke(config, "mixer")
   return config

@@ -33,6 +33,7 @@ ImageNet-21k: folder:/path), smoke.
 import ml_collections
 
 from configs import common
+from vitjax.weights import zoo
 
 RANDAUG = 'timm_randaug("rand-m7-mstd1.0-inc1-n3")'
 COLOUR = (
@@ -61,11 +62,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   size, _, registers = arg.model.partition("_")
   name = f"vit_{size}_patch16_{registers}_gap_256"
   data = arg.data or ("imagenet12k" if arg.stage == "in12k" else "imagenet2012")
-  normalize = (
-    common.NORMALIZE_CLIP
-    if arg.model == "betwixt_rope_reg4"
-    else "value_range(-1, 1)"
-  )
+  published = zoo.of_model(name)
+  normalize = published.normalise if published else "value_range(-1, 1)"
   colour = COLOUR if arg.stage == "in12k" else ""
 
   config = ml_collections.ConfigDict()
@@ -115,5 +113,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   split = common.splits(data)[1]
   config.evals = {"val": {"split": split, "pp": pp_eval, "every_epochs": 5}}
   if arg.smoke:
-    common.make_smoke(config)
+    common.make_smoke(config, "vit")
   return config

@@ -35,12 +35,12 @@ smoke.
 
 import json
 import os
-import re
 from typing import Any
 
 import ml_collections
 
 from configs import common
+from vitjax.weights import augreg, zoo
 
 # Steps and those of the warm-up, size of the image, learning rate of SGD and
 # of AdamW.
@@ -53,14 +53,6 @@ DATASETS = {
   "food101": (5_000, 500, 384, 0.03, 1e-4),
 }
 OTHER_DATA = (500, 100, 224, 0.01, 1e-4)
-
-NORMALIZE = {
-  "inception": "value_range(-1, 1)",
-  "imagenet": "normalize",
-  "clip": common.NORMALIZE_CLIP,
-}
-GOOGLE = ("ViT-", "R+", "R26+", "R50+", "Mixer-", "BiT-")
-IMAGENET = ("convnext", "deit", "NFNet", "dm_nfnet")
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -87,8 +79,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   )
   steps, warmup_steps, res, *rates = DATASETS.get(arg.dataset, OTHER_DATA)
   about = read_about(arg.weights)
-  model = about.get("model") or {"name": arg.model or model_of(arg.weights)}
-  is_google = bool(about) or model["name"].startswith(GOOGLE)
+  entry = None if about else record_of(arg.weights, arg.model)
+  model = about.get("model") or model_of(entry, arg.model)
+  is_google = bool(about) or (
+    entry is not None and entry.conventions == "vision_transformer"
+  )
   is_adamw = common.pick(
     {"sgd": False, "adamw": True},
     arg.optim or ("sgd" if is_google else "adamw"),
@@ -96,8 +91,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   )
   if about:
     res = about["image_size"][0]
-  elif model["name"].lower().startswith("mixer"):
-    res = 224  # fits no other
+  elif entry and entry.family == "mixer":
+    res = entry.image_size  # fits no other
   res = arg.res or res
 
   config = common.vision_transformer_finetuning(
@@ -121,12 +116,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.evals.val.split = arg.val
 
   if arg.norm:
-    normalize = common.pick(NORMALIZE, arg.norm, "norm")
+    normalize = common.pick(zoo.NORMALISATIONS, arg.norm, "norm")
   elif about:
     normalize = about["preprocess"].rpartition("|")[2]
   else:
-    imagenet = model["name"].startswith(IMAGENET)
-    normalize = NORMALIZE["imagenet" if imagenet else "inception"]
+    normalize = entry.normalise if entry else zoo.NORMALISATIONS["inception"]
   if about.get("channels") == 1:
     config.input.pp = f"decode(channels=1)|inception_crop({res})|flip_lr"
     config.evals.val.pp = f"decode(channels=1)|resize({res})"
@@ -151,7 +145,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg.probe:
     config.optim.freeze = ("(?!head/).*",)
   if arg.smoke:
-    common.make_smoke(config)
+    known = entry or zoo.of_model(model["name"])
+    common.make_smoke(config, known and known.family)
   return config
 
 
@@ -169,17 +164,45 @@ def read_about(weights: str) -> dict[str, Any]:
   return {}
 
 
-def model_of(weights: str) -> str:
-  """The model of a published name: "ViT-B_16" of "imagenet21k/ViT-B_16"."""
-  key = re.match(r"(?:augreg:)?(\w*)", weights)[1]
-  if key in common.AUGREG_MODELS:
-    return common.AUGREG_MODELS[key]
-  if "/" in weights.removeprefix("timm/") and not re.match(
-    r"(imagenet|sam/|gsam/)", weights
-  ):
+def record_of(weights: str, model: str | None) -> zoo.Entry | None:
+  """The record of weights by their published name, or of a file's model.
+
+  Args:
+    weights: the option.
+    model: the option; a model without published weights has no record.
+
+  Raises:
+    ValueError: if neither says what the weights are of, or they have no
+      classes.
+  """
+  prefix, _, key = weights.partition(":")
+  try:
+    entry = zoo.find(weights)
+  except KeyError:
+    if not model and prefix == "augreg":
+      model = common.pick(augreg.MODELS, key, "checkpoint")
+    elif not model:
+      raise ValueError(
+        f"{weights!r} is neither a run folder nor a published name of "
+        "`vitjax.weights.zoo`, and does not say what it has the weights of: "
+        "add model=, such as model=ViT-B_16."
+      ) from None
+    entry = None
+  if model:
+    return zoo.of_model(model) or entry
+  if entry.family == "two_tower":
     raise ValueError(
-      f"{weights!r} is no run folder, and does not say what it has the weights "
-      "of: add model=, such as model=ViT-B_16."
+      f"{weights!r} compares images with texts and has no classes. Fine-tune a "
+      "classifier of `vitjax.weights.zoo`."
     )
-  name = weights.rpartition("/")[2].partition(".")[0]
-  return re.sub("-(224|ILSVRC2012)$", "", name)
+  return entry
+
+
+def model_of(entry: zoo.Entry | None, name: str | None) -> dict[str, Any]:
+  """The model to fine-tune: without the head and the layer before it."""
+  if name or not entry:
+    return {"name": name}
+  options = dict(entry.options)
+  for key in ("num_classes", "rep_size"):
+    options.pop(key, None)
+  return {"name": entry.model, **options}

@@ -58,5 +58,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     accumulate=arg.accumulate,
   )
   if arg.smoke:
-    common.make_smoke(config)
+    common.make_smoke(config, "vit")
   return config

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common, transfer
+from configs import common
 from tests.e2e import launch
 from vitjax import checks, models, optim, trees
 from vitjax.config import schema
@@ -581,35 +581,39 @@ class TestTransfer:
   @pytest.mark.parametrize(
     "weights, model",
     [
-      ("imagenet21k+imagenet2012/ViT-L_16-224", "ViT-L_16"),
-      ("BiT-M-R50x1-ILSVRC2012", "BiT-M-R50x1"),
-      ("gsam/ViT-S_32-gap-norep", "ViT-S_32-gap-norep"),
-      ("timm/mixer_b16_224.goog_in21k", "mixer_b16_224"),
-      ("convnext_large_22k_224", "convnext_large_22k_224"),
-      ("augreg:R50_L_32", "R50+ViT-L_32"),
-      (AUGREG, "ViT-B_16"),
+      ("imagenet21k/ViT-B_16", {"name": "ViT-B_16"}),  # no tanh layer
+      ("imagenet21k+imagenet2012/ViT-L_16-224", {"name": "ViT-L_16"}),
+      ("BiT-M-R50x1-ILSVRC2012", {"name": "BiT-M-R50x1"}),
+      ("gsam/ViT-S_32-gap-norep", {"name": "ViT-S_32-gap-norep"}),
+      ("timm/mixer_b16_224.goog_in21k", {"name": "mixer_b16_224"}),
+      ("convnext_large_22k_224", {"name": "convnext_large_22k_224"}),
+      ("augreg:R50_L_32", {"name": "R50+ViT-L_32"}),
+      (AUGREG, {"name": "ViT-B_16"}),
+      ("deit_3_small_224_1k", {"name": "deit3_small_patch16_224"}),
+      (
+        "i1k-s16-90ep",
+        {"name": "vit", "variant": "S/16", "posemb": "sincos2d"},
+      ),
     ],
   )
   def test_model_of_a_published_name(self, weights, model):
-    assert transfer.model_of(weights) == model
+    assert resolve("transfer", f"{weights},cifar10").model == model
 
   @pytest.mark.parametrize(
-    "weights, ending",
+    "weights, ending, optimizer",
     [
-      ("imagenet21k/ViT-B_16", "|value_range(-1, 1)"),
-      ("vit_small_patch16_224.augreg_in21k", "|value_range(-1, 1)"),
-      ("convnext_tiny_22k_224", "|normalize"),
-      ("deit_tiny_patch16_224", "|normalize"),
-      ("NFNet-F0", "|normalize"),
-      ("BiT-M-R50x1", "|value_range(-1, 1)"),
+      ("/a/b.npz,cifar10,model=NFNet-F0", "|normalize", "adam"),
+      ("/a/b.npz,cifar10,model=convnext_tiny", "|normalize", "adam"),
+      ("/a/b.npz,cifar10,model=ViT-B_16", "|value_range(-1, 1)", "sgd"),
+      ("/a/b.npz,cifar10,model=mixer", "|value_range(-1, 1)", "adam"),
     ],
   )
-  def test_images_are_normalised_as_for_the_weights(self, weights, ending):
-    run = resolve("transfer", f"{weights},cifar10")
-    published = models.list()[run.model["name"]]["normalisation"]
-    assert ending[1:] == transfer.NORMALIZE[published]
+  def test_a_file_has_the_settings_of_its_model(
+    self, weights, ending, optimizer
+  ):
+    run = resolve("transfer", weights)
     assert run.input.pp.endswith(ending)
-    assert run.evals["val"].pp.endswith(ending)
+    assert run.optim["name"] == optimizer
 
   def test_a_run_folder_says_what_it_has(self, tmp_path):
     about = {

@@ -10,7 +10,6 @@ import pytest
 
 from vitjax import models, optim
 from vitjax.config import schema
-from vitjax.weights import zoo
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -113,18 +112,6 @@ def test_the_recipes_to_reproduce_can_be_read():
     if "..." not in options:
       module = importlib.import_module(f"configs.{name}")
       module.get_config(options or None)
-
-
-def test_the_models_to_choose_from_are_what_the_table_says():
-  text = (ROOT / "docs" / "choose.md").read_text()
-  rows = re.findall(r"^\| `(.+?)` \| ([\d.]+) \| (\d+ \|)?", text, re.MULTILINE)
-  assert len(rows) > 30
-  for name, millions, pixels in rows:
-    entry = zoo.find(name)
-    assert float(millions) == round(
-      models.list()[entry.model]["params"] / 1e6, 1
-    ), name
-    assert not pixels or int(pixels.rstrip(" |")) == entry.image_size, name
 
 
 def test_the_keys_to_migrate_to_exist():

@@ -163,6 +163,31 @@ def test_a_right_checksum_and_size(server, tmp_path, publish):
   assert fetch("small", tmp_path).read_bytes() == CONTENT
 
 
+def test_the_start_of_a_checksum(server, tmp_path, publish):
+  start = hashlib.sha256(CONTENT).hexdigest()[:8]
+  publish(zoo.File(server.url, sha256=start))
+  assert fetch("small", tmp_path).read_bytes() == CONTENT
+  server.files["/weights/B_16.npz"] = CONTENT[:-1] + b"x"
+  with pytest.raises(download.DownloadError, match=f"and should have {start}"):
+    fetch("small", tmp_path / "other")
+
+
+def test_a_closed_bucket_is_explained(server, tmp_path, monkeypatch):
+  """And a model is named that can be had, unless the user has a folder."""
+  server.errors["/weights/B_16.npz"] = 403, 9
+  monkeypatch.setattr(zoo.entry, "_CLOSED", server.root)
+  entry = zoo.Entry("small", (zoo.File(server.url),), "vit", {}, instead="that")
+  monkeypatch.setattr(zoo, "entries", lambda: {"small": entry})
+  with pytest.raises(download.DownloadError) as e:
+    fetch("small", tmp_path)
+  assert "HTTP 403, access is denied" in str(e.value)
+  assert "refused anonymous readers (HTTP 403) since February" in str(e.value)
+  assert "nearest published model with an open home is 'that'" in str(e.value)
+  with pytest.raises(download.DownloadError) as e:
+    fetch("small", tmp_path, pretrained_dir=str(tmp_path))
+  assert "anonymous" not in str(e.value) and "'that'" not in str(e.value)
+
+
 def test_a_wrong_size_is_refused_before_the_transfer(server, tmp_path, publish):
   publish(zoo.File(server.url, size=17))
   with pytest.raises(download.DownloadError, match="has 3000000 bytes and sho"):

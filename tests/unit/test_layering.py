@@ -211,8 +211,34 @@ def test_configs_load_in_no_time():
   for path in (p for p in SOURCES if p.parent == ROOT / "configs"):
     for line, name in imports(path):
       assert name.split(".")[0] in allowed or is_below(
-        name, "configs.common"
+        name, "configs.common", "vitjax.weights.zoo", "vitjax.weights.augreg"
       ), f"{path}:{line}: {name}"
+
+
+def test_the_records_of_published_files_are_light():
+  # Configs read them.
+  owners = ("vitjax.weights.zoo", "vitjax.weights.augreg")
+  allowed = sys.stdlib_module_names
+
+  def is_wrong(module, name):
+    is_light = module == "vitjax.weights" or is_below(module, *owners)
+    return is_light and not (
+      name.split(".")[0] in allowed or is_below(name, *owners)
+    )
+
+  assert not violations(is_wrong)
+  code = (
+    "import sys; from configs import transfer; transfer.get_config();"
+    "print({'jax', 'numpy', 'tensorflow', 'flax'} & {*sys.modules})"
+  )
+  out = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert out.stdout == "set()\n"
 
 
 def test_every_module_imports_and_the_light_ones_stay_light():

@@ -78,6 +78,14 @@ def test_recommended_checkpoint_of_a_folder(file, name):
   assert published.find(name, str(file.parent)) == str(file)
 
 
+@pytest.mark.parametrize("name", ["augreg:B_16", "augreg:ViT-B_16"])
+def test_recommended_checkpoint_without_its_index(name):
+  # Which lies in a bucket that is closed.
+  assert published.resolve(name) == (
+    "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
+  )
+
+
 def test_published_name_in_a_folder(file):
   assert published.find(file.stem, str(file.parent)) == str(file)
 

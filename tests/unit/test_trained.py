@@ -302,6 +302,49 @@ def test_a_published_name(monkeypatch, tmp_path, file):
       "|normalize",
       "softmax_xent",
     ),
+    (  # timm squeezes, and keeps 0.9
+      "dm_nfnet_f0.dm_in1k",
+      'decode|resize(284, "bicubic", antialias=True)|central_crop(256)'
+      "|normalize",
+      "softmax_xent",
+    ),
+    (
+      "convnext_atto.d2_in1k",
+      'decode|resize_small(256, "bicubic", antialias=True)|central_crop(224)'
+      "|normalize",
+      "softmax_xent",
+    ),
+    (
+      "deit3_small_patch16_224.fb_in22k_ft_in1k",
+      'decode|resize_small(224, "bicubic", antialias=True)|central_crop(224)'
+      "|normalize",
+      "softmax_xent",
+    ),
+    (  # the authors keep 0.875, timm 0.9
+      "deit_tiny_patch16_224",
+      'decode|resize_small(256, "bicubic", antialias=True)|central_crop(224)'
+      "|normalize",
+      "softmax_xent",
+    ),
+    (
+      "resnetv2_50x1_bit.goog_in21k",
+      "decode|resize_small(256, antialias=True)|central_crop(224)"
+      "|value_range(-1, 1)",
+      "sigmoid_xent",
+    ),
+    (
+      "vit_medium_patch16_gap_384.sw_in12k_ft_in1k",
+      'decode|resize(404, "bicubic", antialias=True)|central_crop(384)'
+      "|value_range(-1, 1)",
+      "softmax_xent",
+    ),
+    (
+      "vit_betwixt_patch16_rope_reg4_gap_256.sbb_in1k",
+      'decode|resize_small(269, "bicubic", antialias=True)|central_crop(256)'
+      "|normalize((0.48145466, 0.4578275, 0.40821073), "
+      "(0.26862954, 0.26130258, 0.27577711))",
+      "softmax_xent",
+    ),
   ],
 )
 def test_how_published_models_see_images(name, preprocess, loss):

@@ -114,12 +114,8 @@ def test_the_hub_comes_before_the_bucket():
 
 
 def test_every_entry_is_a_model_and_has_a_place():
-  published = models.list()
   for name, entry in zoo.entries().items():
-    assert entry.name == name
     models.create(entry.model, **entry.options)
-    facts = published.get(entry.model, {"normalisation": "inception"})
-    assert entry.normalisation == facts["normalisation"], name
     urls = [file.url for file in (*entry.files, *entry.vocab)]
     assert urls and len(set(urls)) == len(urls), name
     for url in urls:
@@ -165,6 +161,11 @@ def test_every_published_two_tower_model_has_a_file():
       "https://dl.fbaipublicfiles.com/deit/deit_3_huge_224_21k_v1.pth",
     ),
     (
+      "deit_3_huge_224_1k",
+      "deit3_huge_patch14_224",
+      "https://dl.fbaipublicfiles.com/deit/deit_3_huge_224_1k.pth",
+    ),
+    (
       "convnext_tiny_1k_224",
       "convnext_tiny_1k_224",
       "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth",
@@ -199,12 +200,12 @@ def test_a_near_name_is_offered():
   assert "did you mean 'LiT-B16B'" in e.value.args[0]
 
 
-def test_reading_the_registry_needs_no_tensorflow():
+def test_reading_the_records_needs_the_standard_library_alone():
   code = (
     "import sys; from vitjax.weights import augreg, download, zoo;"
-    "zoo.entries(); print('tensorflow' in sys.modules)"
+    "zoo.entries(); print({'jax', 'numpy', 'tensorflow'} & {*sys.modules})"
   )
   out = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
-  assert out.stdout == "False\n"
+  assert out.stdout == "set()\n"

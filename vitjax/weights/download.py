@@ -92,13 +92,15 @@ def fetch(
     OSError: if the disk is full.
   """
   source = os.fspath(source)
+  instead = None
   if "://" in source:
     files = (zoo.File(source),)
   elif pathlib.Path(source).expanduser().is_file():
     return pathlib.Path(source).expanduser()
   else:
     try:
-      files = zoo.find(source).files
+      entry = zoo.find(source)
+      files, instead = entry.files, entry.instead
     except KeyError as e:
       raise FileNotFoundError(
         f"{source!r} is not a file here, and not a published name: {e.args[0]}"
@@ -106,6 +108,7 @@ def fetch(
   return fetch_any(
     files,
     source,
+    instead=instead,
     cache_dir=cache_dir,
     offline=offline,
     pretrained_dir=pretrained_dir,
@@ -117,6 +120,7 @@ def fetch_any(
   files: Sequence[zoo.File],
   name: str,
   *,
+  instead: str | None = None,
   cache_dir: str | os.PathLike | None = None,
   offline: bool = False,
   pretrained_dir: str | None = None,
@@ -127,6 +131,7 @@ def fetch_any(
   Args:
     files: the mirrors, in the order in which they are tried.
     name: of what they hold, for messages.
+    instead: a published name to suggest where no mirror has the file.
     cache_dir: as for `fetch`, and so are the other arguments.
 
   Raises:
@@ -156,9 +161,13 @@ def fetch_any(
     except _Refused as e:
       missing.append(f"{_https(file.url)}: {e}")
   names = " or ".join(dict.fromkeys(repr(file.name) for file in files))
+  closed = all(file.is_closed for file in files)
+  reason = f" {zoo.WHY_CLOSED}" if closed else ""
+  if closed and instead:
+    reason += f" The nearest published model with an open home is {instead!r}."
   raise DownloadError(
-    f"{name!r} could not be fetched. {'; '.join(missing)}. Get the file "
-    "elsewhere and pass its path, or put it as "
+    f"{name!r} could not be fetched. {'; '.join(missing)}.{reason} "
+    "Get the file elsewhere and pass its path, or put it as "
     f"{names} into a folder and pass that as pretrained_dir."
   )
 
@@ -360,7 +369,7 @@ def _verify(part: pathlib.Path, digest: tuple[str, str] | None) -> None:
   algorithm, want = digest
   with open(part, "rb") as f:
     got = hashlib.file_digest(f, algorithm).hexdigest()
-  if got != want.lower():
+  if not got.startswith(want.lower()):  # only the start may be published
     part.write_bytes(b"")
     _validator(part).unlink(missing_ok=True)
     raise _Refused(f"the file has {algorithm} {got} and should have {want}")

@@ -1,0 +1,125 @@
+"""Writes the tables of docs/choose.md from the records of published files.
+
+  python -m scripts.update_docs
+
+A table is what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+Which models are worth a row is said here; what is said of them is in
+`vitjax.weights.zoo`, and their numbers of parameters in `vitjax.models`.
+"""
+
+import pathlib
+import re
+
+from vitjax import models
+from vitjax.weights import zoo
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "choose.md"
+
+CLASSIFIERS = (
+  "deit_tiny_patch16_224.fb_in1k",
+  "vit_tiny_patch16_384.augreg_in21k_ft_in1k",
+  "vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k",
+  "vit_wee_patch16_reg1_gap_256.sbb_in1k",
+  "deit_small_patch16_224.fb_in1k",
+  "deit3_small_patch16_224.fb_in22k_ft_in1k",
+  "vit_small_patch16_384.augreg_in21k_ft_in1k",
+  "vit_little_patch16_reg1_gap_256.sbb_in12k_ft_in1k",
+  "vit_small_patch32_384.augreg_in21k_ft_in1k",
+  "convnext_tiny.fb_in1k",
+  "convnext_tiny.fb_in22k_ft_in1k",
+  "vit_small_r26_s32_384.augreg_in21k_ft_in1k",
+  "vit_medium_patch16_reg4_gap_256.sbb_in12k_ft_in1k",
+  "convnext_small.fb_in22k_ft_in1k",
+  "vit_betwixt_patch16_reg4_gap_256.sbb_in12k_ft_in1k",
+  "vit_mediumd_patch16_reg4_gap_256.sbb_in12k_ft_in1k",
+  "dm_nfnet_f0.dm_in1k",
+  "deit_base_patch16_224.fb_in1k",
+  "deit3_base_patch16_224.fb_in22k_ft_in1k",
+  "vit_base_patch16_384.augreg_in21k_ft_in1k",
+  "vit_base_patch32_384.augreg_in21k_ft_in1k",
+  "convnext_base.fb_in22k_ft_in1k",
+  "convnext_large.fb_in22k_ft_in1k",
+  "dm_nfnet_f3.dm_in1k",
+  "deit3_large_patch16_224.fb_in22k_ft_in1k",
+  "vit_large_patch16_384.augreg_in21k_ft_in1k",
+  "vit_large_r50_s32_384.augreg_in21k_ft_in1k",
+  "convnext_xlarge.fb_in22k_ft_in1k",
+  "dm_nfnet_f6.dm_in1k",
+  "deit3_huge_patch14_224.fb_in22k_ft_in1k",
+)
+TWO_TOWERS = (
+  "LiT-B16B_2",
+  "LiT-L16L",
+  "SigLIP B/16 224",
+  "SigLIP So400m/14 224",
+  "SigLIP2 B/32 256",
+  "SigLIP2 B/16 224",
+  "SigLIP2 L/16 256",
+  "SigLIP2 So400m/14 224",
+  "SigLIP2 g-opt/16 256",
+)
+
+
+def _source(entry: zoo.Entry) -> str:
+  if entry.source is None:
+    return ""
+  site, _, name = entry.source.removeprefix("https://").split("/")[:3]
+  name = f"arXiv:{name}" if site == "arxiv.org" else name
+  return f"[{name}]({entry.source})"
+
+
+def cells(entry: zoo.Entry) -> dict[str, str]:
+  """Column -> cell of an entry; what is not published stays empty."""
+  params = models.list()[entry.model].get("params")
+  return {
+    "name": f"`{entry.name}`",
+    "million parameters": f"{params / 1e6:.1f}" if params else "",
+    "pixels": f"{entry.image_size}",
+    "trained on": ", ".join(entry.data),
+    "top-1, %": "" if entry.top1 is None else f"{entry.top1:.1f}",
+    "published by": _source(entry),
+  }
+
+
+def table(names: tuple[str, ...]) -> str:
+  """A table of entries, by their number of parameters."""
+  rows = [cells(zoo.find(name)) for name in names]
+  rows.sort(key=lambda row: float(row["million parameters"] or "inf"))
+  head = rows[0].keys()
+  lines = [head, ["---"] * len(head), *(row.values() for row in rows)]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables() -> dict[str, str]:
+  """Name of a part of the page -> its text."""
+  return {
+    "classifiers": table(CLASSIFIERS),
+    "two towers": table(TWO_TOWERS),
+    "count": f"`vitjax.weights.zoo.entries()` has all {len(zoo.entries())} "
+    "names.",
+  }
+
+
+def updated(text: str) -> str:
+  """`text` with its tables as the records are now.
+
+  Raises:
+    ValueError: if it has no place for one of them.
+  """
+  for name, new in tables().items():
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    if len(re.findall(pattern, text, re.DOTALL)) != 1:
+      raise ValueError(f"{PAGE} needs {begin!r} and {end!r} once.")
+    whole = f"{begin}\n{new}\n{end}"
+    text = re.sub(pattern, lambda _, x=whole: x, text, flags=re.DOTALL)
+  return text
+
+
+def main() -> None:
+  PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+  print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+  main()
