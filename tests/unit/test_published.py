@@ -63,9 +63,7 @@ def test_every_name_has_a_tree_and_its_number_of_parameters():
 def test_facts():
   for name, facts in models.list().items():
     assert facts["model"] in models._MODELS, name
-    assert facts["normalisation"] in ("inception", "imagenet", "clip"), name
     assert facts["image_size"] % 2 == 0, name
-    assert 0 < facts.get("crop_pct", 1) <= 1, name
 
 
 def test_create_by_published_name():

@@ -60,12 +60,12 @@ def _module(name: str):
 
 
 def list() -> dict[str, dict[str, Any]]:
-  """Published name -> what is known of it.
+  """Published name -> the architecture that it stands for.
 
-  Each has "model" (the family), "fields" (options of `create`), "image_size"
-  in pixels and "normalisation" ("inception", "imagenet" or "clip"); where it
-  is known "interpolation" and "crop_pct" of evaluation, "params" (how many,
-  with 1000 classes) and "weights" (where they are published).
+  Each has "model" (the family), "fields" (options of `create`) and
+  "image_size" in pixels; where it is known "params" (how many, with 1000
+  classes); and "max_len" in tokens of a model that reads texts. What is known
+  of files with weights is in `vitjax.weights.zoo`.
   """
   return {
     name: {"model": family, **facts}

@@ -56,17 +56,11 @@ def decode_variant(variant: str) -> dict:
   return fields
 
 
-def _published(
-  variant: str, image_size: int, crop_pct: float, weights: str | None
-) -> dict:
+def _published(variant: str, image_size: int) -> dict:
   return {
     "fields": {"variant": variant},
     "image_size": image_size,
-    "normalisation": "imagenet",
-    "interpolation": "bicubic",
-    "crop_pct": crop_pct,
     "params": _PARAMS[variant],
-    "weights": weights,
   }
 
 
@@ -84,8 +78,6 @@ _PARAMS = {  # with 1000 classes
   "iso-B": 87_083_752,
   "iso-L": 305_942_504,
 }
-_META = "https://dl.fbaipublicfiles.com/convnext"
-_TIMM = "https://huggingface.co/timm"
 _ORIGINAL = {
   "tiny": "T",
   "small": "S",
@@ -94,34 +86,30 @@ _ORIGINAL = {
   "xlarge": "XL",
 }
 
-# The files of the original (some end in "_ema", which changes nothing in
-# them): 224 pixels out of 256, or all of an image warped to 384. Then timm's
-# names, with the size that timm tests at.
+# The originals' names, then timm's, with the size that timm tests at.
 PUBLISHED = {
   **{
-    f"convnext_{name}_{data}_224": _published(variant, 224, 0.875, _META)
+    f"convnext_{name}_{data}_224": _published(variant, 224)
     for name, variant in _ORIGINAL.items()
     for data in ("1k", "22k", "22k_1k")
     if (name, data) != ("xlarge", "1k")
   },
   **{
-    f"convnext_{name}_{data}_384": _published(variant, 384, 1.0, _META)
+    f"convnext_{name}_{data}_384": _published(variant, 384)
     for name, variant in _ORIGINAL.items()
     for data in ("1k", "22k_1k")
     if data == "22k_1k" or name in ("base", "large")
   },
   **{
-    f"convnext_iso_{name}_1k_224": _published(
-      f"iso-{_ORIGINAL[name]}", 224, 0.875, _META
-    )
+    f"convnext_iso_{name}_1k_224": _published(f"iso-{_ORIGINAL[name]}", 224)
     for name in ("small", "base", "large")
   },
   **{
-    f"convnext_{name}": _published(variant, 288, 1.0, _TIMM)
+    f"convnext_{name}": _published(variant, 288)
     for name, variant in {**_ORIGINAL, "nano": "nano"}.items()
   },
   **{
-    f"convnext_{name}": _published(name, 288, 0.95, _TIMM)
+    f"convnext_{name}": _published(name, 288)
     for name in ("atto", "femto", "pico")
   },
 }

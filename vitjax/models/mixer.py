@@ -42,37 +42,30 @@ def decode_variant(variant: str) -> dict[str, int]:
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
-def _published(variant: str, params: int, weights: str | None, **more) -> dict:
+def _published(variant: str, params: int, **fields) -> dict:
   return {
-    "fields": {"variant": variant, **more.pop("fields", {})},
+    "fields": {"variant": variant, **fields},
     "image_size": 224,
-    "normalisation": "inception",
     "params": params,
-    "weights": weights,
-    **more,
   }
 
 
-_GOOGLE = "gs://mixer_models"
-_TIMM = "https://huggingface.co/timm"
 _TIMM_NAMES = {
-  "mixer_s32_224": ("S/32", 19_104_624, None),
-  "mixer_s16_224": ("S/16", 18_528_264, None),
-  "mixer_b32_224": ("B/32", 60_293_428, None),
-  "mixer_b16_224": ("B/16", 59_880_472, _TIMM),
-  "mixer_l32_224": ("L/32", 206_939_264, None),
-  "mixer_l16_224": ("L/16", 208_196_168, _TIMM),
+  "mixer_s32_224": ("S/32", 19_104_624),
+  "mixer_s16_224": ("S/16", 18_528_264),
+  "mixer_b32_224": ("B/32", 60_293_428),
+  "mixer_b16_224": ("B/16", 59_880_472),
+  "mixer_l32_224": ("L/32", 206_939_264),
+  "mixer_l16_224": ("L/16", 208_196_168),
 }
 
 PUBLISHED = {
-  "Mixer-B_16": _published("B/16", 59_880_472, _GOOGLE),
-  "Mixer-B_32": _published("B/32", 60_293_428, None),
-  "Mixer-L_16": _published("L/16", 208_196_168, _GOOGLE),
+  "Mixer-B_16": _published("B/16", 59_880_472),
+  "Mixer-B_32": _published("B/32", 60_293_428),
+  "Mixer-L_16": _published("L/16", 208_196_168),
   **{
-    name: _published(
-      *facts, fields={"gelu": "erf"}, interpolation="bicubic", crop_pct=0.875
-    )
-    for name, facts in _TIMM_NAMES.items()
+    name: _published(variant, params, gelu="erf")
+    for name, (variant, params) in _TIMM_NAMES.items()
   },
 }
 

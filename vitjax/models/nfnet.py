@@ -47,9 +47,6 @@ VARIANTS = {
 }
 TRAIN_IMAGE_SIZE = {name: _TABLE[int(name[1])][0] for name in VARIANTS}
 
-# timm crops what the released evaluation crops: size of size + 32.
-_TIMM_CROPS = (0.9, 0.91, 0.92, 0.94, 0.951, 0.954, 0.956)
-
 # Keeps the variance of a unit normal; the same for both forms of GELU.
 _GELU_GAIN = 1.7015043497085571
 _ALPHA = 0.2
@@ -69,15 +66,11 @@ def decode_variant(variant: str) -> dict:
   return dict(VARIANTS[variant])
 
 
-def _published(variant: str, weights: str | None, **more) -> dict:
+def _published(variant: str, **fields) -> dict:
   return {
-    "fields": {"variant": variant, **more.pop("fields", {})},
+    "fields": {"variant": variant, **fields},
     "image_size": _TABLE[int(variant[1])][1],
-    "normalisation": "imagenet",
-    "interpolation": "bicubic",
     "params": _PARAMS[variant],
-    "weights": weights,
-    **more,
   }
 
 
@@ -96,21 +89,10 @@ _PARAMS = {  # with 1000 classes
   "F4+": 524_954_484,
   "F7+": 829_551_960,
 }
-_RELEASED = ("F0", "F1", "F2", "F3", "F4", "F5", "F6")
-_DEEPMIND = "https://storage.googleapis.com/dm-nfnets"
-_TIMM = "https://huggingface.co/timm"
 
 PUBLISHED = {
-  **{
-    f"NFNet-{name}": _published(name, _DEEPMIND if name in _RELEASED else None)
-    for name in _PARAMS
-  },
-  **{
-    f"dm_nfnet_f{n}": _published(
-      f"F{n}", _TIMM, fields={"gelu": "erf"}, crop_pct=crop_pct
-    )
-    for n, crop_pct in enumerate(_TIMM_CROPS)
-  },
+  **{f"NFNet-{name}": _published(name) for name in _PARAMS},
+  **{f"dm_nfnet_f{n}": _published(f"F{n}", gelu="erf") for n in range(7)},
 }
 
 

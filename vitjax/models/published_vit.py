@@ -1,9 +1,9 @@
 """Names under which Vision Transformers have been published.
 
 `PUBLISHED` maps a name to the options of `vitjax.models.vit.Model`, the
-resolution, how images are normalised and resized, the number of parameters
-with 1000 classes, and where weights are published, if they are. GELU is what
-each name stands for: timm runs Google's weights with the exact form although
+resolution, and the number of parameters with 1000 classes. Files and how their
+images are prepared are in `vitjax.weights.zoo`. GELU is what each name stands
+for: timm runs Google's weights with the exact form although
 they were trained with the tanh form, and so do timm's names here.
 
 For weights of vision_transformer, timm and DeiT alike the position table of a
@@ -11,12 +11,6 @@ model with a class token has a row for it, except for DeiT III.
 """
 
 from typing import Any
-
-_AUGREG = "gs://vit_models/augreg"
-_GSAM = "gs://vit_models/gsam"
-_I21K = "gs://vit_models/imagenet21k"
-_TIMM = "https://huggingface.co/timm"
-_DEIT = "https://dl.fbaipublicfiles.com/deit"
 
 _TOKEN = {"pool_type": "tok", "posemb_prefix": True}
 _TESTING = {
@@ -28,44 +22,41 @@ _TESTING = {
 }
 
 # An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929; How to train
-# your ViT?, https://arxiv.org/abs/2106.10270. Images are resized without crop.
-# (variant, parameters, where, other options)
+# your ViT?, https://arxiv.org/abs/2106.10270. (variant,
+# parameters, other options)
 _GOOGLE = {
-  "ViT-Ti_16": ("Ti/16", 5_717_416, _AUGREG, _TOKEN),
-  "ViT-S_16": ("S/16", 22_050_664, _AUGREG, _TOKEN),
-  "ViT-S_32": ("S/32", 22_878_952, _AUGREG, _TOKEN),
-  "ViT-B_8": ("B/8", 86_576_872, _AUGREG, _TOKEN),
-  "ViT-B_16": ("B/16", 86_567_656, _AUGREG, _TOKEN),
-  "ViT-B_32": ("B/32", 88_224_232, _AUGREG, _TOKEN),
+  "ViT-Ti_16": ("Ti/16", 5_717_416, _TOKEN),
+  "ViT-S_16": ("S/16", 22_050_664, _TOKEN),
+  "ViT-S_32": ("S/32", 22_878_952, _TOKEN),
+  "ViT-B_8": ("B/8", 86_576_872, _TOKEN),
+  "ViT-B_16": ("B/16", 86_567_656, _TOKEN),
+  "ViT-B_32": ("B/32", 88_224_232, _TOKEN),
   "ViT-L_16": (
     "L/16",
     304_326_632,
-    _AUGREG,
     {**_TOKEN, "dropout_rate": 0.1},
   ),
-  "ViT-L_32": ("L/32", 306_535_400, _I21K, _TOKEN),
-  "ViT-H_14": ("H/14", 632_045_800, _I21K, {**_TOKEN, "dropout_rate": 0.1}),
-  "ViT-S_16-gap-norep": ("S/16", 22_049_896, _GSAM, {}),
-  "ViT-S_32-gap-norep": ("S/32", 22_878_184, _GSAM, {}),
-  "ViT-B_16-gap-norep": ("B/16", 86_566_120, _GSAM, {}),
-  "ViT-B_32-gap-norep": ("B/32", 88_222_696, _GSAM, {}),
-  "R+ViT-Ti_16": ("R+Ti/16", 6_337_704, _AUGREG, _TOKEN),
-  "R26+ViT-S_32": ("R26+S/32", 36_431_912, _AUGREG, _TOKEN),
-  "R26+ViT-B_32": ("R26+B/32", 101_383_976, None, _TOKEN),
+  "ViT-L_32": ("L/32", 306_535_400, _TOKEN),
+  "ViT-H_14": ("H/14", 632_045_800, {**_TOKEN, "dropout_rate": 0.1}),
+  "ViT-S_16-gap-norep": ("S/16", 22_049_896, {}),
+  "ViT-S_32-gap-norep": ("S/32", 22_878_184, {}),
+  "ViT-B_16-gap-norep": ("B/16", 86_566_120, {}),
+  "ViT-B_32-gap-norep": ("B/32", 88_222_696, {}),
+  "R+ViT-Ti_16": ("R+Ti/16", 6_337_704, _TOKEN),
+  "R26+ViT-S_32": ("R26+S/32", 36_431_912, _TOKEN),
+  "R26+ViT-B_32": ("R26+B/32", 101_383_976, _TOKEN),
   "R50+ViT-B_16": (
     "R50+B/16",
     98_659_112,
-    _I21K,
     {**_TOKEN, "dropout_rate": 0.1},
   ),
   "R50+ViT-L_32": (
     "R50+L/32",
     328_994_856,
-    _AUGREG,
     {**_TOKEN, "dropout_rate": 0.1},
   ),
-  "testing": (None, 21_390, None, {**_TESTING, **_TOKEN}),
-  "testing-unpooled": (None, 21_370, None, {**_TESTING, "pool_type": "none"}),
+  "testing": (None, 21_390, {**_TESTING, **_TOKEN}),
+  "testing-unpooled": (None, 21_370, {**_TESTING, "pool_type": "none"}),
 }
 
 # timm's names of the same networks, and of DeiT (https://arxiv.org/abs/
@@ -225,44 +216,21 @@ _TIMM_GAP |= {
     _ROPE,
   ),
 }
-_CLIP = {"vit_betwixt_patch16_rope_reg4_gap"}
-_NO_WEIGHTS = {
-  "vit_base_patch16_reg4_gap_256",
-  "vit_so150m_patch16_reg4_map_256",
-  "vit_betwixt_patch16_gap_256",
-}
-
-
-def _timm_crop(name: str, size: int) -> float:
-  if size >= 384 or name.startswith("vit_so150m2"):
-    return 1.0
-  return 0.9 if size == 224 else 0.95
 
 
 def _published() -> dict[str, dict[str, Any]]:
   table = {}
 
-  def add(name, fields, size, normalisation, method, crop, params, where):
-    table[name] = {
-      "fields": fields,
-      "image_size": size,
-      "normalisation": normalisation,
-      "interpolation": method,
-      "crop_pct": crop,
-      "params": params,
-      "weights": where,
-    }
+  def add(name, fields, size, params):
+    table[name] = {"fields": fields, "image_size": size, "params": params}
 
-  for name, (variant, params, where, options) in _GOOGLE.items():
+  for name, (variant, params, options) in _GOOGLE.items():
     fields = {"variant": variant, **options} if variant else options
-    add(name, fields, 224, "inception", "bilinear", 1.0, params, where)
+    add(name, fields, 224, params)
   for name, (variant, sizes) in _TIMM_VIT.items():
-    normalisation = "imagenet" if name.startswith("deit") else "inception"
     for size, params in sizes.items():
       fields = {"variant": variant, **_TOKEN, "gelu": "erf"}
-      crop = _timm_crop(name, size)
-      full = f"{name}_{size}"
-      add(full, fields, size, normalisation, "bicubic", crop, params, _TIMM)
+      add(f"{name}_{size}", fields, size, params)
   for name, (variant, sizes) in _DEIT3.items():
     for size, params in sizes.items():
       fields = {
@@ -272,18 +240,12 @@ def _published() -> dict[str, dict[str, Any]]:
         "layer_scale_init": 1e-4,
         "drop_path_schedule": "constant",
       }
-      crop = _timm_crop(name, size)
-      full = f"{name}_{size}"
-      add(full, fields, size, "imagenet", "bicubic", crop, params, _DEIT)
+      add(f"{name}_{size}", fields, size, params)
   for name, (shape, sizes, options) in _TIMM_GAP.items():
     columns = ("width", "depth", "num_heads", "mlp_dim", "num_registers")
     for size, params in sizes.items():
       fields = {**dict(zip(columns, shape)), "gelu": "erf", **options}
-      crop = _timm_crop(name, size)
-      full = f"{name}_{size}"
-      where = None if full in _NO_WEIGHTS else _TIMM
-      normalisation = "clip" if name in _CLIP else "inception"
-      add(full, fields, size, normalisation, "bicubic", crop, params, where)
+      add(f"{name}_{size}", fields, size, params)
   return table
 
 

@@ -65,14 +65,11 @@ def decode_variant(variant: str) -> dict:
   }
 
 
-def _published(name: str, image_size: int, weights: str, **more) -> dict:
+def _published(name: str, image_size: int, **fields) -> dict:
   return {
-    "fields": {"variant": f"BiT-R{name}", **more.pop("fields", {})},
+    "fields": {"variant": f"BiT-R{name}", **fields},
     "image_size": image_size,
-    "normalisation": "inception",
     "params": _PARAMS[name],
-    "weights": weights,
-    **more,
   }
 
 
@@ -84,25 +81,18 @@ _PARAMS = {  # with 1000 classes
   "152x2": 236_335_208,
   "152x4": 936_533_224,
 }
-_GOOGLE = "gs://bit_models"
-_TIMM = "https://huggingface.co/timm"
 
 # BiT-S was trained on ImageNet-1k, BiT-M on ImageNet-21k. timm's are BiT-M
 # after fine-tuning on ImageNet-1k.
 PUBLISHED = {
   **{
-    f"BiT-{data}-R{name}": _published(name, 224, _GOOGLE)
+    f"BiT-{data}-R{name}": _published(name, 224)
     for data in "SM"
     for name in _PARAMS
   },
   **{
     f"resnetv2_{name}_bit": _published(
-      name,
-      480 if name == "152x4" else 448,
-      _TIMM,
-      fields={"std_eps": 1e-8},
-      interpolation="bilinear",
-      crop_pct=1.0,
+      name, 480 if name == "152x4" else 448, std_eps=1e-8
     )
     for name in _PARAMS
   },

@@ -26,21 +26,17 @@ TEXT_MODELS = ("text", "bert")
 
 
 def _published(
-  image: dict, text: dict, image_size: int, tokenizer: str, **fields
+  image: dict, text: dict, image_size: int, **fields
 ) -> dict[str, Any]:
   return {
     "fields": {"image": image, "text": text, **fields},
     "image_size": image_size,
-    "normalisation": "inception",
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-    "tokenizer": tokenizer,
     "max_len": text.get("max_len", 16),
   }
 
 
 def _lit(
-  image: str, image_head: int | None, text: dict, tokenizer: str
+  image: str, image_head: int | None, text: dict, text_model: str
 ) -> dict[str, Any]:
   """A row of LiT's model card. Without a head, [cls] is the embedding."""
   tower = {
@@ -49,9 +45,8 @@ def _lit(
     "posemb_prefix": True,
     "num_classes": image_head,
   }
-  model = "bert" if tokenizer == "bert" else "text"
-  more = {"text_model": model, "temperature_init": 1.0}
-  return _published(tower, text, 224, tokenizer, **more)
+  more = {"text_model": text_model, "temperature_init": 1.0}
+  return _published(tower, text, 224, **more)
 
 
 def _siglip(
@@ -77,9 +72,7 @@ def _siglip(
     "max_len": max_len,
     "scan_layers": scan_layers,
   }
-  return _published(
-    image_tower, text_tower, image_size, "siglip", bias_init=-10.0
-  )
+  return _published(image_tower, text_tower, image_size, bias_init=-10.0)
 
 
 def _small_text(variant: str) -> dict[str, Any]:
@@ -112,8 +105,8 @@ _TABLE = {
   "LiT-L16L": _lit(
     "L/16", None, {"variant": "large", "num_classes": 1024}, "bert"
   ),
-  "LiT-L16S": _lit("L/16", None, _small_text("S"), "sentencepiece"),
-  "LiT-L16Ti": _lit("L/16", None, _small_text("Ti"), "sentencepiece"),
+  "LiT-L16S": _lit("L/16", None, _small_text("S"), "text"),
+  "LiT-L16Ti": _lit("L/16", None, _small_text("Ti"), "text"),
   **{
     f"SigLIP B/16 {size}": _siglip("B/16", size, 32_000, num_classes=768)
     for size in (224, 256, 384, 512)
