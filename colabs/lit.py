@@ -75,8 +75,10 @@ if device.platform == "cpu":
 # %% [markdown]
 # ## Settings
 #
-# `MODEL` is the name of published weights (LiT or SigLIP), a run folder of
-# `configs/lit.py`, or an exported file. `DATA` is a TFDS data set with labels.
+# `MODEL` is the name of published weights (SigLIP or LiT), a run folder of
+# `configs/lit.py`, or an exported file. LiT's own files, such as "LiT-B16B",
+# are in a bucket that has refused anonymous readers since February 2026; SigLIP
+# is a later model of the same kind. `DATA` is a TFDS data set with labels.
 #
 # With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
 # cells run: random weights replace the download, and results mean nothing.
@@ -84,7 +86,7 @@ if device.platform == "cpu":
 # %%
 import tempfile
 
-MODEL = "LiT-B16B"
+MODEL = "SigLIP B/16 224"
 PRETRAINED_DIR = None  # or the folder that has the weights and the vocabulary
 DATA, SPLIT = "cifar10", "test[:500]"
 
@@ -219,7 +221,8 @@ plt.show()
 # ## On the command line
 #
 # ```sh
-# python -m vitjax.predict --model=LiT-B16B photos/ --texts="a cat,a dog"
+# python -m vitjax.predict --model="SigLIP B/16 224" photos/ \
+#   --texts="a cat,a dog"
 # python -m vitjax.main --config=configs/lit.py:fashion
 # ```
 #

@@ -77,9 +77,10 @@ if device.platform == "cpu":
 # ## Settings
 #
 # `PRETRAINED_DIR` is a folder, URL or bucket that has `index.csv` and the
-# files; with None they are fetched from where they were published. `DATA` is a
-# TFDS data set, `folder:/path` with images in folders named after their
-# classes, or `labels:/path/labels.csv`.
+# files. With None they are fetched from where they were published, a bucket
+# that has refused anonymous readers since February 2026. `DATA` is a TFDS data
+# set, `folder:/path` with images in folders named after their classes, or
+# `labels:/path/labels.csv`.
 #
 # With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
 # cells run: random weights and a made-up table replace the downloads, and

@@ -77,7 +77,8 @@ def test_all_install_alike():
 def test_what_a_user_gets_exists():
   for name in ("lit", "vitjax"):
     values = settings(name)
-    assert zoo.find(values["MODEL"]) and values["PRETRAINED_DIR"] is None
+    assert zoo.find(values["MODEL"]).has_home
+    assert values["PRETRAINED_DIR"] is None
   lit = zoo.find(settings("lit")["MODEL"])
   assert lit.vocab
 
