@@ -22,6 +22,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.datasets.imagenet2012 import (
+  imagenet2012_dataset_builder,
+  imagenet_common,
+)
 
 from vitjax.data.tf import tf
 
@@ -246,8 +250,6 @@ def _members(file) -> Iterator[tarfile.TarInfo]:
 
 
 def _validation_labels(path: pathlib.Path) -> dict[str, str]:
-  from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
-
   return imagenet_common.get_validation_labels(os.fspath(path))
 
 
@@ -279,6 +281,16 @@ def _check_md5(path, md5: str, done: pathlib.Path, log) -> None:
   _write_atomically(done, md5)
 
 
+def _rgb_jpeg(file_name: str, data: bytes) -> bytes:
+  """The image as TFDS stores it: the 23 that are no RGB JPEG are converted."""
+  official = imagenet2012_dataset_builder
+  if file_name in official.CMYK_IMAGES:
+    return tfds.core.utils.jpeg_cmyk_to_rgb(data)
+  if file_name in official.PNG_IMAGES:
+    return tfds.core.utils.png_to_jpeg(data)
+  return data
+
+
 def _write(builder, serializer, archive, images, path: pathlib.Path) -> None:
   """One shard, which appears complete or not at all."""
   size = sum(image.size for image in images)
@@ -292,10 +304,10 @@ def _write(builder, serializer, archive, images, path: pathlib.Path) -> None:
   def records(file):
     for image in images:
       file.seek(image.offset)
-      data = io.BytesIO(file.read(image.size))
+      data = _rgb_jpeg(image.file_name, file.read(image.size))
       example = {
         "file_name": image.file_name,
-        "image": builder._fix_image(image.file_name, data),
+        "image": io.BytesIO(data),
         "label": image.label,
       }
       encoded = builder.info.features.encode_example(example)

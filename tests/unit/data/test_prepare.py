@@ -23,10 +23,10 @@ WNIDS = ("n01440764", "n01443537", "n02099601")
 LABELS = (0, 1, 207)
 
 
-def jpeg(rng, mode="RGB"):
+def encoded(rng, mode="RGB", form="JPEG"):
   out = io.BytesIO()
   pixels = rng.integers(0, 256, (*rng.integers(8, 40, 2), 3), np.uint8)
-  Image.fromarray(pixels).convert(mode).save(out, "JPEG")
+  Image.fromarray(pixels).convert(mode).save(out, form)
   return out.getvalue()
 
 
@@ -42,14 +42,17 @@ def tar_of(files):
 
 @pytest.fixture(scope="module")
 def images():
-  """Split -> file name -> bytes; one is in CMYK, as 22 official ones."""
+  """Split -> file name -> bytes.
+
+  One is in CMYK, as 22 official ones, and one is a PNG, as one official one.
+  """
   rng = np.random.default_rng(0)
   train = {
-    f"{wnid}_{7 * i + 1}.JPEG": jpeg(rng) for wnid in WNIDS for i in range(7)
+    f"{wnid}_{7 * i + 1}.JPEG": encoded(rng) for wnid in WNIDS for i in range(7)
   }
-  inks = official.CMYK_IMAGES[0]
-  train[inks] = jpeg(rng, "CMYK")
-  val = {f"ILSVRC2012_val_{i:08d}.JPEG": jpeg(rng) for i in range(1, 7)}
+  train[official.CMYK_IMAGES[0]] = encoded(rng, "CMYK")
+  train[official.PNG_IMAGES[0]] = encoded(rng, form="PNG")
+  val = {f"ILSVRC2012_val_{i:08d}.JPEG": encoded(rng) for i in range(1, 7)}
   return {"train": train, "validation": val}
 
 
@@ -107,8 +110,10 @@ def test_every_image_with_its_label(tars, images, tmp_path, file_format):
 
     assert list(seen) == sorted(seen, key=digest)
     for name, (data, label) in seen.items():
-      if name == official.CMYK_IMAGES[0]:
-        assert Image.open(io.BytesIO(data)).mode == "RGB"
+      image = Image.open(io.BytesIO(data))
+      assert (image.format, image.mode) == ("JPEG", "RGB"), name
+      if name in (*official.CMYK_IMAGES, *official.PNG_IMAGES):
+        assert image.size == Image.open(io.BytesIO(found[name])).size, name
         continue
       assert data == found[name], name
       if split == "train":
@@ -125,7 +130,7 @@ def test_a_run_reads_it(tars, tmp_path):
   )
   pp = builder.build("decode|resize(16)|keep('image', 'label')")
   batches = list(pipeline.eval_batches(source, pp, batch_size=8))
-  assert sum(int(batch["mask"].sum()) for batch in batches) == 11
+  assert sum(int(batch["mask"].sum()) for batch in batches) == 12
   assert batches[0]["image"].shape == (8, 16, 16, 3)
 
 
@@ -215,14 +220,14 @@ def test_killed(tars, tmp_path):
 
 
 def test_what_is_not_official_is_refused(tars, tmp_path, monkeypatch):
-  with pytest.raises(ValueError, match=r"has 22 images, and the official"):
+  with pytest.raises(ValueError, match=r"has 23 images, and the official"):
     prepare.prepare_imagenet(tars, tmp_path)
   with pytest.raises(ValueError, match=r"train\.tar is missing\. Get ILSVRC"):
     prepare.prepare_imagenet(tmp_path, tmp_path)
   assert not list(tmp_path.iterdir())  # not even an empty folder
   counts = {
     split: (name, count, md5)
-    for (split, (name, _, md5)), count in zip(prepare.ARCHIVES.items(), (22, 6))
+    for (split, (name, _, md5)), count in zip(prepare.ARCHIVES.items(), (23, 6))
   }
   monkeypatch.setattr(prepare, "ARCHIVES", counts)
   with pytest.raises(ValueError, match=r"has the MD5 .* it is damaged"):
