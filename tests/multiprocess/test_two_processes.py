@@ -13,7 +13,6 @@ from tests.e2e import launch
 from tests.multiprocess import processes
 from vitjax import trees
 from vitjax.checkpoint import checkpointer
-from vitjax.parallel import processes as distributed
 from vitjax.run_folder.reader import read_metrics
 
 pytestmark = pytest.mark.multiprocess
@@ -167,28 +166,15 @@ def test_an_error_of_one_ends_both(tmp_path, cache, one_process):
   )
 
 
-class _Store:
-  """The key-value store of a coordinator that both processes reached."""
-
-  def __init__(self, other):
-    self.values = {"vitjax/alike/training data/1": other}
-
-  def key_value_set(self, key, value):
-    self.values[key] = value
-
-  def wait_at_barrier(self, name, milliseconds):
-    assert milliseconds >= 60_000
-
-  def key_value_dir_get(self, folder):
-    return [x for x in self.values.items() if x[0].startswith(folder)]
-
-
-def test_other_files_on_one_of_the_hosts(monkeypatch):
-  monkeypatch.setattr(jax, "process_count", lambda: 2)
-  store = _Store("fingerprint")
-  monkeypatch.setattr(distributed, "_client", lambda: store)
-  distributed.check_alike("training data", "fingerprint")
-  with pytest.raises(
-    distributed.DistributedError, match="process 1 found training data that"
-  ):
-    distributed.check_alike("training data", "another")
+def test_other_files_on_one_of_the_hosts(tmp_path):
+  values = ("fingerprint", "another")
+  commands = [["tests.multiprocess.alike", value] for value in values]
+  with processes.started(*commands, cache=tmp_path) as both:
+    first, second = [process.finish(timeout=60) for process in both]
+  why = f"Does parallel.processes._jax_state fit jax {jax.__version__}?\n"
+  assert second.code == 3, why + second.text
+  assert first.code == 1, why + first.text
+  assert first.text.startswith("Equal values pass.\n"), why + first.text
+  assert (
+    "stopped, for process 1 failed: process 1 found training data that differs"
+  ) in first.text

@@ -92,7 +92,11 @@ def start(
 
 
 def _of_the_launcher() -> Sequence[Any]:
-  """(coordinator address, processes, process, local devices) or Nones."""
+  """(coordinator address, processes, process, local devices) or Nones.
+
+  Private names of JAX: it has no public function that detects the launcher
+  without joining the run. `test_what_the_launcher_says` tells when they change.
+  """
   from jax._src import cloud_tpu_init, clusters
 
   # JAX asks the metadata server or the Kubernetes API, which fails in a
@@ -277,19 +281,24 @@ def _ranges(numbers) -> str:
   return f"process{plural} {', '.join(texts)}"
 
 
-def _client():
+def _jax_state():
+  """JAX's record of the run: `process_id`, and the `client` of its store.
+
+  The client is None while `jax.distributed` is not running. A private name:
+  JAX has no public way to the key-value store that the processes share.
+  `test_other_files_on_one_of_the_hosts` tells when it changes.
+  """
   from jax._src import distributed
 
-  return distributed.global_state.client
+  return distributed.global_state
 
 
 def _watch() -> None:
   """Ends this process when another one has said that it failed."""
-  from jax._src import distributed
-
   while True:
     time.sleep(_POLL_SECONDS)
-    client = distributed.global_state.client
+    state = _jax_state()
+    client = state.client
     if client is None:  # shut down
       return
     try:
@@ -297,7 +306,7 @@ def _watch() -> None:
     except Exception:  # nobody has; or the coordinator is gone, as JAX sees
       continue
     message = json.loads(text)
-    if message["process_id"] == distributed.global_state.process_id:
+    if message["process_id"] == state.process_id:
       return  # on its way out
     print(
       f"vitjax.main: stopped, for process {message['process_id']} failed: "
@@ -314,15 +323,13 @@ def end_all(error: str, code: int) -> None:
   Without waiting for them, as JAX does at the end of a process: they may be
   waiting for this one.
   """
-  from jax._src import distributed
-
-  if (client := distributed.global_state.client) is None:
+  state = _jax_state()
+  if (client := state.client) is None:
     return
   with contextlib.suppress(Exception):
-    process_id = distributed.global_state.process_id
-    message = {"process_id": process_id, "error": error}
+    message = {"process_id": state.process_id, "error": error}
     client.key_value_set(_FAILED, json.dumps(message))
-  if distributed.global_state.service is not None:
+  if state.process_id == 0:
     time.sleep(2 * _POLL_SECONDS)  # the message is served by this process
   os._exit(code)
 
@@ -336,7 +343,7 @@ def check_alike(what: str, value: str) -> None:
 
   if jax.process_count() == 1:
     return
-  client, rank = _client(), jax.process_index()
+  client, rank = _jax_state().client, jax.process_index()
   client.key_value_set(f"vitjax/alike/{what}/{rank}", value)
   ten_minutes = 600_000  # of looking through files, more or less of them
   client.wait_at_barrier(f"vitjax/alike/{what}", ten_minutes)
