@@ -1,0 +1,79 @@
+"""Private names of other packages: few, and each in one place."""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).parents[2]
+SOURCES = sorted(
+  path
+  for folder in ("vitjax", "configs", "scripts")
+  for path in ROOT.glob(f"{folder}/**/*.py")
+)
+# Imported once each. JAX has no public way to detect the launcher without
+# joining the run, nor to the key-value store that its processes share.
+IMPORTED = [
+  "jax._src.cloud_tpu_init",
+  "jax._src.clusters",
+  "jax._src.distributed",
+]
+DOCUMENTED = {"_exit"}  # of os, which has it in its reference
+
+
+def is_private(name: str) -> bool:
+  return any(
+    part.startswith("_") and not part.endswith("__") for part in name.split(".")
+  )
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_names(tree: ast.AST) -> Iterator[str]:
+  """All that a file defines or assigns, also as an attribute."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      yield node.name
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+      yield node.id
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+      yield node.attr
+
+
+def foreign_attributes(trees: dict[str, ast.AST]) -> list[str]:
+  """Private attributes that are read and that no file here defines."""
+  own = {name for tree in trees.values() for name in own_names(tree)}
+  known = own | DOCUMENTED
+  return [
+    f"{path}:{node.lineno}: {node.attr}"
+    for path, tree in trees.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Attribute)
+    and is_private(node.attr)
+    and node.attr not in known
+  ]
+
+
+def test_private_names_of_others_are_imported_in_one_place():
+  names = [
+    name
+    for path in SOURCES
+    for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+    if is_private(name) and not name.startswith("vitjax")
+  ]
+  assert sorted(names) == IMPORTED
+
+
+def test_no_private_attribute_of_others():
+  bad = ast.parse("class A:\n  def _f(self): return self._f, tfds.x()._g")
+  assert foreign_attributes({"a.py": bad}) == ["a.py:2: _g"]
+  trees = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    for path in SOURCES
+  }
+  assert not foreign_attributes(trees)
