@@ -16,7 +16,7 @@ from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
-from vitjax.data import pipeline
+from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
 from vitjax.optim import schedules
@@ -97,7 +97,7 @@ def assemble(
   num_classes = number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
   batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
-  spec = jax.eval_shape(preprocess.on_device, batch)
+  spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
 
   total_steps = to_steps(run, source, run.total)
   steps = functools.partial(to_steps, run, source, total_steps=total_steps)

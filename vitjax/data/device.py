@@ -7,7 +7,7 @@ their transfer; the loop gets arrays whose transfer is under way or done.
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -110,3 +110,16 @@ def to_device(
     from it.
   """
   return DeviceFeed(batches, sharding, prefetch)
+
+
+def on_arrival(
+  spec: Mapping[str, jax.ShapeDtypeStruct],
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of a host's batch once it is on the devices.
+
+  JAX keeps 64-bit numbers in 32 bits there, unless jax_enable_x64 is set.
+  """
+  return {
+    name: jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype))
+    for name, x in spec.items()
+  }

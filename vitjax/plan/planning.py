@@ -18,7 +18,7 @@ import numpy as np
 from vitjax import models, program
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError, RunConfig
-from vitjax.data import pipeline, sources
+from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.arrays import AbsentSource
 from vitjax.data.sources.source import (
   DatasetNotPreparedError,
@@ -341,14 +341,16 @@ def count_flops(run: RunConfig, source: Source) -> int:
   parts = make_program(
     with_overrides(run, plain), source, jax.local_devices()[:1]
   )
-  lowered = jax.jit(parts.train_step).lower(parts.abstract, parts.batch)
+  batch = device.on_arrival(parts.batch)
+  lowered = jax.jit(parts.train_step).lower(parts.abstract, batch)
   return int(lowered.cost_analysis()["flops"])
 
 
 def compile_step(parts: program.Program) -> Compiled:
   """Compiles the train step for the devices of its mesh."""
   start = time.monotonic()
-  lowered = parts.train_step.lower(parts.abstract, parts.batch)
+  batch = device.on_arrival(parts.batch)
+  lowered = parts.train_step.lower(parts.abstract, batch)
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as e:

@@ -37,6 +37,18 @@ def test_batches_arrive_in_order_and_sharded(sharding):
   assert list(feed) == []
 
 
+def test_types_on_arrival_are_those_of_the_arrays(sharding):
+  (host,) = batches(1)
+  host |= {"mask": np.ones(16, bool), "weight": np.ones(16, np.float64)}
+  spec = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in host.items()}
+  expected = device.on_arrival(spec)
+  (batch,) = device.to_device([host], sharding)
+  assert {k: (x.shape, x.dtype) for k, x in batch.items()} == {
+    k: (x.shape, x.dtype) for k, x in expected.items()
+  }
+  assert expected["index"].dtype == np.int32
+
+
 def test_errors_of_the_input_reach_the_loop(sharding):
   def failing():
     yield from batches(1)
