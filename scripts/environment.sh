@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by quickstart.sh and test.sh: makes the virtual environment if there
-# is none, installs this checkout into it, and activates it.
+# is none, installs this checkout into it, and activates it. REQUIREMENTS names
+# another set of packages: docs/versions.md.
 VENV="${VENV:-.venv}"
 PYTHON="${PYTHON:-python3}"
 if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -16,4 +17,4 @@ fi
 # shellcheck disable=SC1091
 source "$VENV/bin/activate"
 python -m pip install --quiet --disable-pip-version-check \
-  --requirement requirements.txt --editable ".${EXTRAS:-}"
+  --requirement "${REQUIREMENTS:-requirements.txt}" --editable ".${EXTRAS:-}"

@@ -77,7 +77,11 @@ def cloud(tmp_path):
     subprocess.run([*git, *command], check=True)
   env = {
     # What chooses the environment of this run is not for the other machine.
-    **{k: v for k, v in os.environ.items() if k not in ("VENV", "PYTHON")},
+    **{
+      key: value
+      for key, value in os.environ.items()
+      if key not in ("VENV", "PYTHON", "REQUIREMENTS")
+    },
     "PATH": f"{fakes}:{os.environ['PATH']}",
     "FAKES": str(fakes),
     "HOST": str(host),
