@@ -36,7 +36,7 @@ checkpoints, fine-tuned at 384 pixels.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 from vitjax.weights import augreg
 
 # Layers and magnitude of RandAugment, and mixup.

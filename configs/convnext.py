@@ -31,7 +31,7 @@ drop_path, weights, epochs, data, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 # Rates of stochastic depth.
 DROP_PATHS = {

@@ -17,7 +17,7 @@ Options: variant (Ti, S, B), epochs=300, data=imagenet2012, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 NAMES = {"Ti": "tiny", "S": "small", "B": "base"}
 

@@ -35,7 +35,7 @@ weights, epochs, data, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 PATCH_SIZES = {"S": 16, "B": 16, "L": 16, "H": 14}
 # Learning rate, size of the image and stochastic depth of a variant.

@@ -25,7 +25,7 @@ Measured results, their spread over seeds and the cost: docs/fashion_mnist.md.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 # What each row takes back.
 ROWS = {

@@ -11,7 +11,7 @@ record.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 # Mean and standard deviation of the training pixels, in 0..1.
 NORMALIZE = "normalize((0.286,), (0.353,))"

@@ -39,7 +39,7 @@ batch=, smoke (a few steps on made-up data).
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 TEMPLATES = (
   "{}",
@@ -50,7 +50,7 @@ TEMPLATES = (
   "one {} on a plain background.",
 )
 # Of the words above and of Fashion-MNIST, with all letters for other words.
-VOCAB = "configs/lit_vocab.txt"
+VOCAB = "configs/lit_vocab.txt"  # the shipped file, wherever the run starts
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

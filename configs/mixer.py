@@ -13,7 +13,7 @@ epochs=300, batch=4096, data=imagenet2012, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ accumulate=1, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

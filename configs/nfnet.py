@@ -30,7 +30,7 @@ follows), epochs, data=imagenet2012, smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 # Sizes in training and evaluation, and the magnitude of RandAugment.
 SETTINGS = {

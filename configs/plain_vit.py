@@ -16,7 +16,7 @@ a batch that does not fit), smoke (a few steps on made-up data).
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

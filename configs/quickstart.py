@@ -7,7 +7,7 @@ r"""A small ViT on scikit-learn's digits: the whole program in a minute.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

@@ -32,7 +32,7 @@ ImageNet-21k: folder:/path), smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 from vitjax.weights import zoo
 
 RANDAUG = 'timm_randaug("rand-m7-mstd1.0-inc1-n3")'

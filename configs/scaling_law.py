@@ -16,7 +16,7 @@ docs/fashion_mnist.md has the result.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 # Widths and depths. The width of a head is 16.
 VIT = {"1": (32, 2), "2": (32, 4), "3": (48, 4), "4": (64, 4)}

@@ -39,7 +39,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 from vitjax.weights import augreg, zoo
 
 # Steps and those of the warm-up, size of the image, learning rate of SGD and

@@ -21,7 +21,7 @@ res=384, accumulate=1 (512 images of 384 pixels do not fit on one GPU), smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 MODELS = {
   "b16": "ViT-B_16",

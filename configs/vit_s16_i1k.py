@@ -30,7 +30,7 @@ smoke.
 
 import ml_collections
 
-from configs import common
+from vitjax.config import common
 
 OURS = {
   "posemb": "sincos2d",

@@ -27,8 +27,9 @@ import numpy as np
 from PIL import Image
 from sklearn import datasets
 
-from configs import common, vit_s16_i1k
+from configs import vit_s16_i1k
 from scripts.bench import turns
+from vitjax.config import common
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 

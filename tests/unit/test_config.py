@@ -7,9 +7,8 @@ import inspect
 import ml_collections
 import pytest
 
-from configs import common
 from vitjax import checks, mixing
-from vitjax.config import flag, schema
+from vitjax.config import common, flag, schema
 
 
 def minimal(**changes) -> ml_collections.ConfigDict:

@@ -211,7 +211,10 @@ def test_configs_load_in_no_time():
   for path in (p for p in SOURCES if p.parent == ROOT / "configs"):
     for line, name in imports(path):
       assert name.split(".")[0] in allowed or is_below(
-        name, "configs.common", "vitjax.weights.zoo", "vitjax.weights.augreg"
+        name,
+        "vitjax.config.common",
+        "vitjax.weights.zoo",
+        "vitjax.weights.augreg",
       ), f"{path}:{line}: {name}"
 
 

@@ -4,12 +4,13 @@ A fragment is here if more than one recipe has it: the optimizer of big_vision,
 the fine-tuning of vision_transformer, how PyTorch's recipes evaluate.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+
+from vitjax.config import messages
 
 # RandAugment of DeiT and ConvNeXt.
 TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
@@ -54,8 +55,7 @@ def parse_arg(
     else:
       name, value = item, ""
     if name not in kinds or not value:
-      near = difflib.get_close_matches(name, kinds, 1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
+      hint = messages.did_you_mean(name, kinds)
       known = ", ".join(
         f"{k}={'' if v is None else v}" for k, v in options.items()
       )
@@ -87,8 +87,7 @@ def pick(table: Mapping[str, Any], key: str, what: str) -> Any:
     ValueError: if there is none; says what there is.
   """
   if key not in table:
-    near = difflib.get_close_matches(key, table, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = messages.did_you_mean(key, table)
     raise ValueError(
       f"{what} {key!r} is not in the recipe.{hint} Known: {', '.join(table)}."
     )
