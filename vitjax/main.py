@@ -84,7 +84,14 @@ def main(argv: list[str]) -> None:
     from vitjax import train
 
     train.train_and_evaluate(run, workdir)
-  except (ValueError, OSError, ArithmeticError, RuntimeError, KeyError) as e:
+  except (
+    ValueError,
+    OSError,
+    ArithmeticError,
+    RuntimeError,
+    KeyError,
+    ImportError,
+  ) as e:
     stop_with(e, workdir)
 
 

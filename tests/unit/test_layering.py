@@ -29,7 +29,7 @@ LAYERS = {
   "checkpoint": "__version__ config trees",
   "run_folder": "__version__ config data parallel",
   "weights": "config models data trees",
-  "plots": "models",
+  "plots": "config models",
   "optim": "models trees",
   "step": "objectives optim trees",
   "evaluators": "config data losses parallel",

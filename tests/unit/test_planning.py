@@ -232,7 +232,7 @@ def test_topology_errors(monkeypatch):
     with pytest.raises(schema.ConfigError, match="is not CHIP:SHAPE"):
       planning.topology_devices(name)
   monkeypatch.setitem(sys.modules, "libtpu", None)
-  with pytest.raises(schema.ConfigError, match=r'pip install "vitjax\[tpu\]"'):
+  with pytest.raises(ImportError, match=r'pip install "vitjax\[tpu\]"'):
     planning.topology_devices("v5e:4x4")
 
 

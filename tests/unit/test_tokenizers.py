@@ -208,7 +208,7 @@ def test_a_missing_package_is_named(monkeypatch, package, vocab, model):
     "tokenizers": ("bert", vocab),
     "sentencepiece": ("siglip", model),
   }[package]
-  with pytest.raises(ImportError, match=r"pip install 'vitjax\[text\]'"):
+  with pytest.raises(ImportError, match=r'pip install "vitjax\[text\]"'):
     tokenizers.create(name, file, max_len=8)
 
 

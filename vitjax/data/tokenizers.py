@@ -8,15 +8,15 @@ Not here: reading files from the web (`vitjax.weights.download.fetch`).
 """
 
 import dataclasses
-import importlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+
+from vitjax.config import extras
 
 Path = str | os.PathLike[str]
 
@@ -54,7 +54,8 @@ def bert(vocab: Path, *, max_len: int = 16) -> Tokenizer:
   Raises:
     ValueError: if the file has no [CLS] or no [UNK].
   """
-  tokenizers = _package("tokenizers")
+  with extras.needed("text", "models that read texts"):
+    import tokenizers
   lines = _file(vocab).read_text(encoding="utf-8").split("\n")
   ids = {piece: i for i, piece in enumerate(lines) if piece}
   for piece in ("[CLS]", "[UNK]"):
@@ -186,7 +187,8 @@ def copy_vocab(facts: Mapping[str, Any], target: Path) -> dict[str, Any]:
 
 
 def _processor(model: Path):
-  spm = _package("sentencepiece")
+  with extras.needed("text", "models that read texts"):
+    import sentencepiece as spm
   processor = spm.SentencePieceProcessor(model_file=os.fspath(_file(model)))
   eos = processor.eos_id()
   if eos < 0:
@@ -202,12 +204,3 @@ def _file(path: Path) -> pathlib.Path:
   if not path.is_file():
     raise FileNotFoundError(f"there is no vocabulary file {os.fspath(path)!r}.")
   return path
-
-
-def _package(name: str) -> ModuleType:
-  try:
-    return importlib.import_module(name)
-  except ImportError as e:
-    raise ImportError(
-      f"text needs the package {name!r}: pip install 'vitjax[text]'."
-    ) from e

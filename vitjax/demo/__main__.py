@@ -69,10 +69,6 @@ def main(argv: list[str]) -> None:
       threading.Event().wait()
   except KeyboardInterrupt:
     return
-  except ModuleNotFoundError as e:
-    if e.name not in ("gradio", "matplotlib", "PIL"):
-      raise
-    sys.exit(f'vitjax.demo: {e}. Install it: pip install "vitjax[demo]"')
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.demo: {e}")
 

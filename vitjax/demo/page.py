@@ -16,11 +16,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
+from vitjax.config import extras
 from vitjax.data.pp import builder
 from vitjax.plots import attention_maps, figures
 from vitjax.trained import Trained
+
+with extras.needed("demo", "demos"):
+  import PIL.Image
 
 _KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _WIDTH = 320  # pixels of a picture, at least
@@ -186,7 +189,8 @@ def serve(
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   with tempfile.TemporaryDirectory(prefix="vitjax_demo_") as folder:
     os.environ["GRADIO_TEMP_DIR"] = folder
-    import gradio
+    with extras.needed("demo", "demos"):
+      import gradio
 
     page = build(gradio, model, title, top)
     fonts = ["system-ui", "sans-serif"]

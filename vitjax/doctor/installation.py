@@ -89,12 +89,12 @@ def conflicts(
   if gpus and backend != "gpu":
     found.append(
       f"There is a GPU ({gpus[0]}) that JAX does not use: "
-      'pip install "jax[cuda13]", and see that JAX_PLATFORMS is not set.'
+      'pip install "vitjax[gpu]", and see that JAX_PLATFORMS is not set.'
     )
   if has_tpu and backend != "tpu":
     found.append(
-      "There is a TPU that JAX does not use: pip install -r "
-      "requirements-tpu.txt, and see that no other process has the chips."
+      'There is a TPU that JAX does not use: pip install "vitjax[tpu]", and '
+      "see that no other process has the chips."
     )
   if versions.get("numpy", "2").partition(".")[0] < "2":
     found.append(

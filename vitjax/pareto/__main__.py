@@ -112,10 +112,6 @@ def main(argv: list[str]) -> None:
       with npz.atomic(file) as temporary:
         pathlib.Path(temporary).write_bytes(content)
       logging.info("Wrote %s.", file)
-  except ModuleNotFoundError as e:
-    if e.name != "matplotlib":
-      raise
-    sys.exit(f'vitjax.pareto: {e}. Install it: pip install "vitjax[plots]"')
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.pareto: {e}")
   if not out:

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
       try_all=_ALL.value,
       log=lambda line: logging.info("%s ...", line),
     )
-  except (ValueError, OSError, RuntimeError) as e:
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.plan: {type(e).__name__}: {e}")
   if _JSON.value:
     print(json.dumps(planning.to_json(plan), indent=2))

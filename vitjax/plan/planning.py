@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from vitjax import models, program
-from vitjax.config import schema
+from vitjax.config import extras, schema
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.arrays import AbsentSource
@@ -223,7 +223,8 @@ def topology_devices(name: str) -> list[jax.Device]:
   """The devices of a TPU slice, such as "v5e:4x4", without having it.
 
   Raises:
-    ConfigError: if libtpu is not installed, or there is no such slice.
+    ConfigError: if there is no such slice.
+    ImportError: if libtpu is not installed.
   """
   from jax.experimental import topologies
 
@@ -233,13 +234,8 @@ def topology_devices(name: str) -> list[jax.Device]:
       f"--topology={name} is not CHIP:SHAPE, such as v5e:4x4, v4:2x2x4 or "
       f"v3:2x2, with CHIP one of {', '.join(CHIPS)}."
     )
-  try:
-    import libtpu  # noqa: F401, the compiler
-  except ImportError:
-    raise ConfigError(
-      f"--topology={name} needs the compiler for TPUs: pip install "
-      '"vitjax[tpu]". It runs without a TPU.'
-    ) from None
+  with extras.needed("tpu", "plans for TPUs"):  # the compiler; no TPU
+    import libtpu  # noqa: F401
   # As on Cloud TPU, where both cores of a chip are one device.
   options = {"chip_config_name": "megacore"} if chip == "v4" else {}
   try:

@@ -11,9 +11,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import cv2
-import matplotlib
 import numpy as np
-from matplotlib import figure, ticker
+
+from vitjax.config import extras
+
+with extras.needed("plots", "plots"):
+  import matplotlib
+  from matplotlib import figure, ticker
 
 # Told apart by most kinds of colour vision, on white and on black: Okabe and
 # Ito, https://jfly.uni-koeln.de/color/, without their black and yellow.

@@ -63,11 +63,7 @@ def main(argv: list[str]) -> None:
       num_mistakes=_MISTAKES.value,
       num_images=_IMAGES.value,
     )
-  except ModuleNotFoundError as e:
-    if e.name not in ("jinja2", "matplotlib", "markupsafe"):
-      raise
-    sys.exit(f'vitjax.report: {e}. Install it: pip install "vitjax[plots]"')
-  except (ValueError, OSError, RuntimeError) as e:
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.report: {e}")
   logging.info("Wrote %s and %d PNG files.", written[0], len(written) - 1)
 

@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jinja2
-import markupsafe
 import numpy as np
 
 import vitjax
-from vitjax.config import schema
+from vitjax.config import extras, schema
 from vitjax.plots import attention_maps, figures
 from vitjax.report import mistakes
 from vitjax.run_folder.history import Record, differences, thin
 from vitjax.run_folder.reader import TIMING_FILE
 from vitjax.trained import Trained
 from vitjax.weights import npz
+
+with extras.needed("plots", "reports"):
+  import jinja2
+  import markupsafe
 
 MOST_CLASSES = 20  # of a confusion matrix with more than twice as many
 MOST_POSITIONS = 8  # of each side of a grid of grids
