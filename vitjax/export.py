@@ -16,17 +16,22 @@ from absl import app, flags, logging
 import vitjax
 from vitjax.config import command_line
 
-_MODEL = flags.DEFINE_string(
-  "model", None, "Run folder, or an exported file.", required=True
-)
-_OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
-_FORMAT = flags.DEFINE_enum(
-  "format", None, ["npz", "safetensors"], "Kind of file; --out ends in it."
-)
-_LAYOUT = flags.DEFINE_string(
-  "layout", None, "Whose names the arrays get; a wrong one lists them all."
-)
-_STEP, _EMA = command_line.define_checkpoint()
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string(
+    "model", None, "Run folder, or an exported file.", required=True
+  )
+  flags.DEFINE_string("out", None, "File to write.", required=True)
+  flags.DEFINE_enum(
+    "format", None, ["npz", "safetensors"], "Kind of file; --out ends in it."
+  )
+  flags.DEFINE_string(
+    "layout", None, "Whose names the arrays get; a wrong one lists them all."
+  )
+  command_line.define_checkpoint()
 
 
 def export(
@@ -48,12 +53,12 @@ def main(argv: list[str]) -> None:
   """Reads the flags, and reports errors in one line."""
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
-  out = pathlib.Path(_OUT.value)
-  if _FORMAT.value and out.suffix != f".{_FORMAT.value}":
-    raise app.UsageError(f"--out={out} has to end in .{_FORMAT.value}.")
+  out = pathlib.Path(FLAGS.out)
+  if FLAGS.format and out.suffix != f".{FLAGS.format}":
+    raise app.UsageError(f"--out={out} has to end in .{FLAGS.format}.")
   try:
     export(
-      _MODEL.value, out, layout=_LAYOUT.value, step=_STEP.value, ema=_EMA.value
+      FLAGS.model, out, layout=FLAGS.layout, step=FLAGS.step, ema=FLAGS.ema
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
@@ -62,4 +67,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   command_line.set_up_logging()
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

@@ -16,33 +16,39 @@ import hashlib
 import pathlib
 import re
 import sys
+import tempfile
 import traceback
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from vitjax.config import command_line, flag, schema
 
-_CONFIG = flag.define()
-_WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "Folder of the run. The same folder goes on with the same run. Default: "
-  "runs/NAME-OF-CONFIG, with a hash of the overrides if there are any.",
-)
-_COORDINATOR = flags.DEFINE_string(
-  "coordinator_address",
-  None,
-  "host:port of process 0 of several, if no known launcher started them.",
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-  "num_processes", None, "How many processes there are.", lower_bound=1
-)
-_PROCESS_ID = flags.DEFINE_integer(
-  "process_id", None, "Which of them this one is, from 0.", lower_bound=0
-)
+FLAGS = flags.FLAGS
 
 EXIT_PREEMPTED = 75
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flag.define()
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the run. The same folder goes on with the same run. Default: "
+    "runs/NAME-OF-CONFIG, with a hash of the overrides if there are any.",
+  )
+  flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "host:port of process 0 of several, if no known launcher started them.",
+  )
+  flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
+  )
 
 
 def default_workdir(config_path: str, overrides: dict) -> pathlib.Path:
@@ -58,25 +64,27 @@ def default_workdir(config_path: str, overrides: dict) -> pathlib.Path:
   return pathlib.Path("runs") / name
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; what is wrong with it is said in one message."""
-  return flag.parse_flags(argv, "vitjax.main")
-
-
 def main(argv: list[str]) -> None:
   """Resolves the config, names the run folder, and trains."""
   del argv
   command_line.set_up_logging()
-  overrides = config_flags.get_override_values(flags.FLAGS["config"])
-  config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+  overrides = config_flags.get_override_values(FLAGS["config"])
+  config_path = config_flags.get_config_filename(FLAGS["config"])
   workdir = pathlib.Path(
-    _WORKDIR.value or default_workdir(config_path, overrides)
+    FLAGS.workdir or default_workdir(config_path, overrides)
   ).absolute()
 
   try:
+    check_writable(workdir)
+    config = flag.read()
+    schema.resolve(config)
+
     from vitjax import checks
 
-    run = schema.resolve(flag.read(_CONFIG), checks.problems)
+    run = schema.resolve(config, checks.problems)
+  except (ValueError, OSError, ImportError) as e:
+    sys.exit(f"vitjax.main: {type(e).__name__}: {e}")
+  try:
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)
@@ -95,6 +103,19 @@ def main(argv: list[str]) -> None:
     stop_with(e, workdir)
 
 
+def check_writable(workdir: pathlib.Path) -> None:
+  """Raises OSError if no run could be written to `workdir`."""
+  nearest = next(x for x in (workdir, *workdir.parents) if x.exists())
+  try:
+    with tempfile.TemporaryDirectory(prefix=".vitjax-", dir=nearest):
+      pass
+  except OSError as e:
+    raise OSError(
+      f"--workdir={workdir}: cannot write into {nearest} ({e.strerror}). Name "
+      "another folder with --workdir."
+    ) from None
+
+
 def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
   """Finds the other processes of the run; returns the number of this one."""
   from vitjax.parallel import processes
@@ -106,9 +127,9 @@ def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
       "config": schema.to_dict(run),
       "workdir": str(workdir),
     },
-    coordinator_address=_COORDINATOR.value,
-    num_processes=_NUM_PROCESSES.value,
-    process_id=_PROCESS_ID.value,
+    coordinator_address=FLAGS.coordinator_address,
+    num_processes=FLAGS.num_processes,
+    process_id=FLAGS.process_id,
   )
 
 
@@ -154,4 +175,4 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse_flags)
+  command_line.run(main, define_flags, flag.parse_flags)

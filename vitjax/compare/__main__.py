@@ -16,20 +16,25 @@ Exit codes: 0 on track, 3 off track, 1 an error.
 
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from vitjax.compare import comparison
 from vitjax.config import command_line
 
-_JSON = flags.DEFINE_bool("json", False, "Print the comparison as JSON.")
-_TOLERANCE = flags.DEFINE_float(
-  "tolerance",
-  0.1,
-  "What a run may differ from a single reference, relative to the loss or the "
-  "error rate.",
-)
+FLAGS = flags.FLAGS
 
 EXIT_OFF_TRACK = 3
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_bool("json", False, "Print the comparison as JSON.")
+  flags.DEFINE_float(
+    "tolerance",
+    0.1,
+    "What a run may differ from a single reference, relative to the loss or "
+    "the error rate.",
+  )
 
 
 def main(argv: list[str]) -> int:
@@ -37,12 +42,12 @@ def main(argv: list[str]) -> int:
   if len(argv) < 3:
     sys.exit("vitjax.compare: give RUN and at least one REFERENCE.")
   try:
-    result = comparison.compare(argv[1], argv[2:], tolerance=_TOLERANCE.value)
+    result = comparison.compare(argv[1], argv[2:], tolerance=FLAGS.tolerance)
   except (ValueError, OSError) as e:
     sys.exit(f"vitjax.compare: {e}")
-  print(comparison.to_json(result) if _JSON.value else result)
+  print(comparison.to_json(result) if FLAGS.json else result)
   return 0 if result.on_track else EXIT_OFF_TRACK
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

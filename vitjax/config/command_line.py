@@ -1,8 +1,12 @@
-"""What the commands have in common: their flags and what they log."""
+"""What the commands share: how they start, their flags, what they log."""
 
 import logging as std_logging
+import os
 import pathlib
+import re
 import sys
+import traceback
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
@@ -10,22 +14,72 @@ flags.disclaim_key_flags()  # they are those of the command that calls
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the flags of a command; for `app.run`.
+  """Parses the flags of a command.
 
-  Asking for help is no error, and what is wrong is said in one line; absl
-  ends both with code 1, the latter after all of the help.
+  Help is no error and ends with code 0. An error is one line; absl prints the
+  whole help before it.
 
   Returns:
     `argv` without the flags.
   """
   show_help(argv)
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(expand_home(argv))
   except flags.Error as e:
-    path = pathlib.Path(argv[0])
-    package = path.stem == "__main__"
-    name = path.parent.name if package else path.stem
-    sys.exit(f"vitjax.{name}: {e}")
+    sys.exit(f"{name_of(argv)}: {e}")
+
+
+def run(
+  main: Callable[[list[str]], int | None],
+  define_flags: Callable[[], None] = lambda: None,
+  parse: Callable[[list[str]], list[str]] = parse_flags,
+) -> None:
+  """Runs the module of a command; the last line of each.
+
+  Args:
+    main: called with what `parse` returns; returns the exit code.
+    define_flags: called first. Flags are global to a process, so a module
+      defines none when it is imported.
+    parse: returns `argv` without the flags.
+  """
+
+  def main_with_devices(argv):
+    try:
+      return main(argv)
+    except AssertionError as e:
+      # All that JAX raises where it is asked for a GPU and sees none.
+      if not _raised_in(e, "xla_bridge.py"):
+        raise
+      sys.exit(
+        f"{name_of(sys.argv)}: JAX_PLATFORMS={os.environ['JAX_PLATFORMS']!r}, "
+        "and JAX sees no such device. Run `unset JAX_PLATFORMS` to use what "
+        "there is; `vitjax doctor` lists it."
+      )
+
+  define_flags()
+  app.run(main_with_devices, flags_parser=parse)
+
+
+def name_of(argv: list[str]) -> str:
+  """The module of the command that runs, such as vitjax.predict."""
+  path = pathlib.Path(argv[0])
+  return f"vitjax.{path.parent.name if path.stem == '__main__' else path.stem}"
+
+
+def expand_home(argv: list[str]) -> list[str]:
+  """Replaces the `~` of paths that begin with it, as in `--workdir=~/runs`.
+
+  A shell does so only at the beginning of an argument. `folder:~/images` is
+  left to the data source, so that a run does not depend on the home folder.
+  """
+  begins = re.compile(r"(?:(?<![^=,])|(?<=\.py:))~(?=/|$)")
+  home = os.path.expanduser("~")
+  return [begins.sub(lambda _: home, argument) for argument in argv]
+
+
+def _raised_in(error: BaseException, file: str) -> bool:
+  last = traceback.extract_tb(error.__traceback__)[-1]
+  return pathlib.Path(last.filename).name == file
 
 
 class _StepParser(flags.ArgumentParser):
@@ -42,18 +96,17 @@ class _StepParser(flags.ArgumentParser):
     return "latest, best or a number"
 
 
-def define_checkpoint() -> tuple[flags.FlagHolder, flags.FlagHolder]:
+def define_checkpoint() -> None:
   """Defines --step and --ema: which parameters of a run folder to use."""
-  step = flags.DEFINE(
+  flags.DEFINE(
     _StepParser(),
     "step",
     "latest",
     "Checkpoint of a run folder: latest, best or a number.",
   )
-  ema = flags.DEFINE_bool(
-    "ema", False, "The averaged parameters of a run with config.ema."
+  flags.DEFINE_bool(
+    "ema", False, "Use the averaged parameters of a run with config.ema."
   )
-  return step, ema
 
 
 def show_help(argv: list[str]) -> None:

@@ -1,53 +1,69 @@
 """The flag --config of the commands that take a config file."""
 
+import contextlib
 import dataclasses
+import pathlib
+import re
 import sys
+import traceback
+from collections.abc import Iterator, Sequence
 
 import ml_collections
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
-from vitjax.config import command_line, schema
+from vitjax.config import command_line, messages, schema, shipped
 
 flags.disclaim_key_flags()  # they are those of the command that calls
 
 
-def define() -> flags.FlagHolder:
+def define() -> None:
   """Defines --config and --config.section.key."""
-  holder = config_flags.DEFINE_config_file(
+  config_flags.DEFINE_config_file(
     "config",
     None,
     "Config file and its options, such as configs/plain_vit.py:s16,res=256. "
-    "Any key can be set with --config.section.key=value.",
+    "`vitjax configs` lists the shipped files, which any folder finds by their "
+    "names: plain_vit.py:s16. Set any key with --config.section.key=value.",
     lock_config=False,  # what is not in the schema is refused by it
     accept_new_attributes=True,
   )
   flags.FLAGS["config"].parser = _WholeConfig(flags.FLAGS["config"].parser)
-  return holder
 
 
-def read(holder: flags.FlagHolder) -> ml_collections.ConfigDict:
-  """The config with its overrides, for `config.resolve`."""
-  overrides = config_flags.get_override_values(flags.FLAGS["config"])
-  replace_units(holder.value, overrides)
-  return holder.value
-
-
-def parse_flags(argv: list[str], command: str) -> list[str]:
-  """Parses the command line; what is wrong with it is said in one message."""
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line of a command that takes no other arguments."""
   command_line.show_help(argv)
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(command_line.expand_home(argv))
     if len(rest) > 1:
-      raise flags.Error(f"{rest[1]!r} is not a flag; flags begin with --.")
+      raise flags.Error(
+        f"{rest[1]!r} is not a flag; flags begin with --. Write the value of "
+        "a flag behind an equals sign: --name=value."
+      )
     if flags.FLAGS.config is None:
       raise flags.Error(
-        "--config is missing, such as --config=configs/quickstart.py."
+        "--config is missing, such as --config=quickstart.py; `vitjax configs` "
+        "lists the shipped files."
       )
-    dict(flags.FLAGS.config)  # a file that cannot be read raises on first use
     return rest
   except (flags.Error, KeyError, AttributeError, OSError, ValueError) as e:
-    sys.exit(f"{command}: {reason(e)}")
+    sys.exit(f"{command_line.name_of(argv)}: {reason(e)}")
+
+
+def read() -> ml_collections.ConfigDict:
+  """The config of the command line with its overrides.
+
+  Resolve it once without `checks.problems`: the schema's errors should not
+  wait for the imports of `checks`, which take seconds.
+  """
+  flag = flags.FLAGS["config"]
+  replace_units(flag.value, config_flags.get_override_values(flag))
+  expand_home(flag.value)
+  name = config_flags.get_config_filename(flag).partition(":")[0]
+  if (file := shipped.find(name)) != pathlib.Path(name):
+    logging.info("Config: %s", file)
+  return flag.value
 
 
 class _WholeConfig(flags.ArgumentParser):
@@ -57,13 +73,106 @@ class _WholeConfig(flags.ArgumentParser):
     self._parser = parser
 
   def parse(self, argument):
-    read = self._parser.parse(argument)
+    name, colon, options = argument.partition(":")
+    file = shipped.find(name)
+    if not file.exists():
+      hint = messages.did_you_mean(file.name, shipped.summaries())
+      raise ValueError(
+        f"there is no file {name!r} here, nor a shipped config of that name."
+        f"{hint} `vitjax configs` lists those."
+      )
+    try:
+      with _importable(file.absolute().parent, shipped.folder()):
+        config = self._parser.parse(f"{file}{colon}{options}")
+    except ImportError as e:
+      raise ValueError(_advice(file, e)) from None
+    except (LookupError, AttributeError, NameError) as e:
+      line = traceback.extract_tb(e.__traceback__)[-1]
+      raise ValueError(
+        f"{line.filename}, line {line.lineno}: {type(e).__name__}: {e}"
+      ) from None
+    if not isinstance(config, ml_collections.ConfigDict):
+      getattr(config, "any", None)  # raises why the file cannot be read
+      raise ValueError(
+        f"get_config of {file} returned {config!r} in place of a "
+        "ml_collections.ConfigDict."
+      )
     for field in dataclasses.fields(schema.RunConfig):
       is_section = dataclasses.is_dataclass(field.type)
       if is_section and field.type is not schema.Duration:
-        if field.name not in read:
-          read[field.name] = ml_collections.ConfigDict()
-    return read
+        if field.name not in config:
+          config[field.name] = ml_collections.ConfigDict()
+    forget_types(config, sys.argv)
+    return config
+
+
+@contextlib.contextmanager
+def _importable(*folders: pathlib.Path) -> Iterator[None]:
+  """Lets a config import other files in `folders`; packages come first."""
+  before = [*sys.path]
+  sys.path += map(str, folders)
+  try:
+    yield
+  finally:
+    sys.path[:] = before
+
+
+def _advice(file: pathlib.Path, error: ImportError) -> str:
+  """What to do about an import that failed in a config file."""
+  is_old = error.name in ("configs", "configs.common")
+  if is_old and "common" in file.read_text(encoding="utf-8"):
+    return (
+      f"{file} imports configs.common, which is vitjax.config.common now. "
+      "Write `from vitjax.config import common`."
+    )
+  return (
+    f"{file}: {error}. A config file can import packages that are installed, "
+    "files in its folder, and shipped configs: `import plain_vit`."
+  )
+
+
+def forget_types(
+  config: ml_collections.ConfigDict, arguments: Sequence[str]
+) -> None:
+  """Drops values whose override need not have their type.
+
+  An override is read by the type of the value in the file. So nothing could
+  replace None, None nothing, and 0.5 no whole number. The schema checks types.
+
+  Args:
+    config: of the file.
+    arguments: the command line.
+  """
+  for argument in arguments:
+    match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", argument, re.DOTALL)
+    if not match:
+      continue
+    *sections, key = match[1].split(".")
+    section = config
+    for name in sections:
+      section = (
+        section.get(name, {})
+        if isinstance(section, ml_collections.ConfigDict)
+        else {}
+      )
+    if not isinstance(section, ml_collections.ConfigDict) or key not in section:
+      continue  # ml_collections says what is wrong, if anything is
+    value = section[key]
+    if (
+      value is None
+      or match[2] == "None"
+      or (type(value) is int and not re.fullmatch(r"-?\d+", match[2]))
+    ):
+      del section[key]
+
+
+def expand_home(config: ml_collections.ConfigDict) -> None:
+  """Replaces the `~` of paths in a config."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      expand_home(value)
+    elif isinstance(value, str) and value.startswith("~/"):
+      (config[key],) = command_line.expand_home([value])
 
 
 def replace_units(read: ml_collections.ConfigDict, overrides: dict) -> None:
@@ -89,6 +198,6 @@ def reason(error: BaseException) -> str:
   if isinstance(error, KeyError):  # of an override: 'modle'\nDid you mean ...
     lacking = str(error.args[0]).replace("\n", ". ")
     return f"an override is of a key that the config lacks: {lacking}"
-  while error.__context__ is not None and "config file" in str(error):
+  while error.__context__ is not None and "whilst parsing config" in str(error):
     error = error.__context__  # the config's own error, not its traceback
   return str(error)

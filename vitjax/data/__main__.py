@@ -20,29 +20,37 @@ import json
 import os
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vitjax.config import command_line
 
-_JSON = flags.DEFINE_bool("json", False, "check: print JSON.")
-_FROM = flags.DEFINE_string(
-  "from", None, "prepare: folder with the official archives."
-)
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir",
-  None,
-  "prepare: where TFDS keeps its data sets; by default $TFDS_DATA_DIR or "
-  "~/tensorflow_datasets.",
-)
-_FORMAT = flags.DEFINE_enum(
-  "file_format", "array_record", ["array_record", "tfrecord"], "prepare: kind."
-)
-_PARTIAL = flags.DEFINE_bool(
-  "partial",
-  False,
-  "prepare: take archives that are not the official ones, such as a part of "
-  "them.",
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_bool("json", False, "check: print JSON.")
+  flags.DEFINE_string(
+    "from", None, "prepare: folder with the official archives."
+  )
+  flags.DEFINE_string(
+    "data_dir",
+    None,
+    "prepare: where TFDS keeps its data sets; by default $TFDS_DATA_DIR or "
+    "~/tensorflow_datasets.",
+  )
+  flags.DEFINE_enum(
+    "file_format",
+    "array_record",
+    ["array_record", "tfrecord"],
+    "prepare: kind.",
+  )
+  flags.DEFINE_bool(
+    "partial",
+    False,
+    "prepare: take archives that are not the official ones, such as a part of "
+    "them.",
+  )
 
 
 def run(arguments: list[str]) -> int:
@@ -62,7 +70,7 @@ def _check(data: str) -> int:
   from vitjax.data import check
 
   report = check.check(data, log=_log)
-  if _JSON.value:
+  if FLAGS.json:
     print(json.dumps(dataclasses.asdict(report), indent=2))
   else:
     print(report)
@@ -70,18 +78,18 @@ def _check(data: str) -> int:
 
 
 def _prepare() -> int:
-  if not _FROM.value:
+  if not FLAGS["from"].value:
     raise ValueError("prepare imagenet needs --from=FOLDER with the archives.")
   from vitjax.data import prepare
 
   folder = prepare.prepare_imagenet(
-    _FROM.value,
-    _DATA_DIR.value,
-    file_format=_FORMAT.value,
-    partial=_PARTIAL.value,
+    FLAGS["from"].value,
+    FLAGS.data_dir,
+    file_format=FLAGS.file_format,
+    partial=FLAGS.partial,
     log=_log,
   )
-  option = f" and input.data_dir={_DATA_DIR.value!r}" if _DATA_DIR.value else ""
+  option = f" and input.data_dir={FLAGS.data_dir!r}" if FLAGS.data_dir else ""
   print(f"{folder}: use input.data='imagenet2012'{option}.")
   return 0
 
@@ -103,4 +111,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

@@ -14,36 +14,39 @@ import logging as std_logging
 import sys
 import threading
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from vitjax.config import command_line
+from vitjax.config import command_line, extras
 
-_MODEL = flags.DEFINE_string(
-  "model", None, "Run folder, exported file or published name.", required=True
-)
-_STEP, _EMA = command_line.define_checkpoint()
-_HOST = flags.DEFINE_string(
-  "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
-)
-_PORT = flags.DEFINE_integer(
-  "port",
-  None,
-  "Port to listen at; default: the first free one from 7860.",
-  lower_bound=1,
-  upper_bound=65535,
-)
-_TOP = flags.DEFINE_integer(
-  "top", 5, "How many classes to show.", lower_bound=1
-)
-_MAX_MB = flags.DEFINE_float(
-  "max_mb", 10, "Largest file that is read, in MB.", lower_bound=0.001
-)
-_MAX_MEGAPIXELS = flags.DEFINE_float(
-  "max_megapixels",
-  50,
-  "Largest image that is decoded, in million pixels.",
-  lower_bound=0.0001,
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string(
+    "model", None, "Run folder, exported file or published name.", required=True
+  )
+  command_line.define_checkpoint()
+  flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
+  )
+  flags.DEFINE_integer(
+    "port",
+    None,
+    "Port to listen at; default: the first free one from 7860.",
+    lower_bound=1,
+    upper_bound=65535,
+  )
+  flags.DEFINE_integer("top", 5, "How many classes to show.", lower_bound=1)
+  flags.DEFINE_float(
+    "max_mb", 10, "Largest file that is read, in MB.", lower_bound=0.001
+  )
+  flags.DEFINE_float(
+    "max_megapixels",
+    50,
+    "Largest image that is decoded, in million pixels.",
+    lower_bound=0.0001,
+  )
 
 
 def main(argv: list[str]) -> None:
@@ -52,20 +55,23 @@ def main(argv: list[str]) -> None:
     sys.exit(f"vitjax.demo: {argv[1]!r} is not a flag.")
   try:
     std_logging.getLogger("httpx").setLevel(std_logging.WARNING)
+    with extras.needed("demo", "demos"):  # before a model is loaded
+      import gradio  # noqa: F401
+
     import vitjax
     from vitjax.demo import page
 
     model = page.Model(
-      vitjax.load(_MODEL.value, step=_STEP.value, ema=_EMA.value),
-      max_bytes=int(_MAX_MB.value * 1e6),
-      max_pixels=int(_MAX_MEGAPIXELS.value * 1e6),
+      vitjax.load(FLAGS.model, step=FLAGS.step, ema=FLAGS.ema),
+      max_bytes=int(FLAGS.max_mb * 1e6),
+      max_pixels=int(FLAGS.max_megapixels * 1e6),
     )
     logging.info("Compiling ...")
     model.warm_up()
     with page.serve(
-      model, _MODEL.value, host=_HOST.value, port=_PORT.value, top=_TOP.value
+      model, FLAGS.model, host=FLAGS.host, port=FLAGS.port, top=FLAGS.top
     ) as address:
-      logging.info("Serving %s at %s; Ctrl-C ends it.", _MODEL.value, address)
+      logging.info("Serving %s at %s; Ctrl-C ends it.", FLAGS.model, address)
       threading.Event().wait()
   except KeyboardInterrupt:
     return
@@ -75,4 +81,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   command_line.set_up_logging()
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

@@ -16,12 +16,12 @@ import platform
 import sys
 import time
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vitjax.config import command_line
 from vitjax.doctor import installation
 
-_SELF_TEST = flags.DEFINE_bool("self_test", True, "Run the self-test.")
+FLAGS = flags.FLAGS
 
 # Of the environment, what changes how a run behaves and is no path.
 VARIABLES = (
@@ -36,6 +36,11 @@ VARIABLES = (
   "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
 _MIN_FREE_BYTES = 5e9
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_bool("self_test", True, "Run the self-test.")
 
 
 def report() -> tuple[list[str], bool]:
@@ -124,7 +129,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   lines, ok = report()
   print("\n".join(lines), flush=True)
-  if _SELF_TEST.value:
+  if FLAGS.self_test:
     lines, passed = self_test()
     ok = ok and passed
     print("\n" + "\n".join(lines))
@@ -132,4 +137,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

@@ -177,8 +177,12 @@ def devices() -> tuple[str | None, str]:
 
   try:
     found = jax.devices()
-  except RuntimeError as e:
-    return None, f"JAX finds no device: {str(e).splitlines()[0]}"
+  except (RuntimeError, AssertionError) as e:  # the latter says nothing
+    asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')!r}"
+    reason = (str(e).splitlines() or [f"{asked} asks for one that is absent"])[
+      0
+    ]
+    return None, f"JAX finds no device: {reason}"
   kind = found[0].device_kind
   return jax.default_backend(), f"{len(found)} x {kind}"
 

@@ -21,41 +21,44 @@ was left out.
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from vitjax.config import command_line
 
-_MODEL = flags.DEFINE_string(
-  "model", None, "Run folder, exported file or published name.", required=True
-)
-_EVALS = flags.DEFINE_string(
-  "evals", None, "Names, sections, or a .yaml or .json file of sections."
-)
-_STEP, _EMA = command_line.define_checkpoint()
-_BATCH_SIZE = flags.DEFINE_integer(
-  "batch_size",
-  None,
-  "Images at a time on all devices; the metrics do not depend on it.",
-  lower_bound=1,
-)
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where TFDS looks for data sets."
-)
-_PRETRAINED_DIR = flags.DEFINE_string(
-  "pretrained_dir", None, "Where to look for published weights."
-)
-_STRICT = flags.DEFINE_bool(
-  "strict", False, "An eval whose data is not there is an error."
-)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
-_OUT = flags.DEFINE_string("out", None, "File for these JSON lines.")
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string(
+    "model", None, "Run folder, exported file or published name.", required=True
+  )
+  flags.DEFINE_string(
+    "evals", None, "Names, sections, or a .yaml or .json file of sections."
+  )
+  command_line.define_checkpoint()
+  flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Images at a time on all devices; the metrics do not depend on it.",
+    lower_bound=1,
+  )
+  flags.DEFINE_string("data_dir", None, "Where TFDS looks for data sets.")
+  flags.DEFINE_string(
+    "pretrained_dir", None, "Where to look for published weights."
+  )
+  flags.DEFINE_bool(
+    "strict", False, "An eval whose data is not there is an error."
+  )
+  flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
+  flags.DEFINE_string("out", None, "File for these JSON lines.")
 
 
 def main(argv: list[str]) -> None:
   """Evaluates, prints, and ends with a code that says how it went."""
   if len(argv) > 1:
     sys.exit(f"vitjax.evaluate: {argv[1]!r} is not a flag; use --model=...")
-  out = pathlib.Path(_OUT.value) if _OUT.value else None
+  out = pathlib.Path(FLAGS.out) if FLAGS.out else None
   if out is not None and not out.absolute().parent.is_dir():
     sys.exit(f"vitjax.evaluate: --out={out}: there is no such folder.")
   command_line.set_up_logging()
@@ -64,26 +67,26 @@ def main(argv: list[str]) -> None:
     from vitjax.evaluate import evaluation
     from vitjax.run_folder import files
 
-    evals = evaluation.parse_evals(_EVALS.value)
+    evals = evaluation.parse_evals(FLAGS.evals)
     for result in evaluation.evaluate(
-      _MODEL.value,
+      FLAGS.model,
       evals,
-      step=_STEP.value,
-      ema=_EMA.value,
-      batch_size=_BATCH_SIZE.value,
-      data_dir=_DATA_DIR.value,
-      pretrained_dir=_PRETRAINED_DIR.value,
+      step=FLAGS.step,
+      ema=FLAGS.ema,
+      batch_size=FLAGS.batch_size,
+      data_dir=FLAGS.data_dir,
+      pretrained_dir=FLAGS.pretrained_dir,
     ):
       results.append(result)
-      if _JSON.value:
+      if FLAGS.json:
         print(evaluation.to_json(result), flush=True)
     if out is not None:
       files.write_text(out, "\n".join(map(evaluation.to_json, results)))
   except (ValueError, OSError, RuntimeError, KeyError, ImportError) as e:
     sys.exit(f"vitjax.evaluate: {e}")
-  if not _JSON.value:
+  if not FLAGS.json:
     print(evaluation.to_table(results))
-  failed = [x for x in results if x.error or (x.absent and _STRICT.value)]
+  failed = [x for x in results if x.error or (x.absent and FLAGS.strict)]
   for result in failed:
     reason = result.error or result.absent
     print(f"vitjax.evaluate: {result.name}: {reason}", file=sys.stderr)
@@ -91,4 +94,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

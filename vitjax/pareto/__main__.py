@@ -16,46 +16,52 @@ both faster and better.
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vitjax.config import command_line
 
-_MODELS = flags.DEFINE_list(
-  "models", None, "Runs, files and names, with commas between.", required=True
-)
-_ACCURACY = flags.DEFINE_string(
-  "accuracy",
-  None,
-  "CSV with columns model, top1 and maybe top5, in per cent: timm's results.",
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-  "batch_size", 32, "Images at a time.", lower_bound=1
-)
-_REPEATS = flags.DEFINE_integer(
-  "repeats", 5, "Measurements of each model; the median counts.", lower_bound=1
-)
-_DTYPE = flags.DEFINE_enum(
-  "dtype",
-  None,
-  ["float32", "bfloat16"],
-  "Of the computation; default: that of training on such a device.",
-)
-_OUT = flags.DEFINE_list(
-  "out",
-  [],
-  "Files to write, with commas between: .csv, .md, .json, and .png or .svg "
-  "for a plot. Default: the table as Markdown on the screen.",
-)
+FLAGS = flags.FLAGS
 
 _PLOTS = (".png", ".svg")
 _TABLES = (".csv", ".md", ".json")
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_list(
+    "models", None, "Runs, files and names, with commas between.", required=True
+  )
+  flags.DEFINE_string(
+    "accuracy",
+    None,
+    "CSV with columns model, top1 and maybe top5, in per cent: timm's results.",
+  )
+  flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+  flags.DEFINE_integer(
+    "repeats",
+    5,
+    "Measurements of each model; the median counts.",
+    lower_bound=1,
+  )
+  flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16"],
+    "Of the computation; default: that of training on such a device.",
+  )
+  flags.DEFINE_list(
+    "out",
+    [],
+    "Files to write, with commas between: .csv, .md, .json, and .png or .svg "
+    "for a plot. Default: the table as Markdown on the screen.",
+  )
 
 
 def main(argv: list[str]) -> None:
   """Measures, and writes or prints the table."""
   if len(argv) > 1:
     sys.exit(f"vitjax.pareto: {argv[1]!r} is not a flag.")
-  out = [pathlib.Path(name) for name in _OUT.value]
+  out = [pathlib.Path(name) for name in FLAGS.out]
   for file in out:
     if file.suffix not in (*_TABLES, *_PLOTS):
       sys.exit(
@@ -73,21 +79,21 @@ def main(argv: list[str]) -> None:
     if any(file.suffix in _PLOTS for file in out):
       from vitjax.plots import figures
     device = jax.devices()[0]
-    dtype = _DTYPE.value or models.default_dtype(device.platform)
+    dtype = FLAGS.dtype or models.default_dtype(device.platform)
     known = {}
-    if _ACCURACY.value:
-      known = benchmark.read_accuracies(_ACCURACY.value)
-    candidates = [benchmark.find(name, known, dtype) for name in _MODELS.value]
+    if FLAGS.accuracy:
+      known = benchmark.read_accuracies(FLAGS.accuracy)
+    candidates = [benchmark.find(name, known, dtype) for name in FLAGS.models]
     rows = benchmark.measure(
       candidates,
-      batch_size=_BATCH_SIZE.value,
-      repeats=_REPEATS.value,
+      batch_size=FLAGS.batch_size,
+      repeats=FLAGS.repeats,
       log=lambda line: logging.info("%s ...", line),
     )
     facts = {
       "device": device.device_kind,
       "dtype": dtype,
-      "repeats": _REPEATS.value,
+      "repeats": FLAGS.repeats,
       "software": files.software(),
     }
     logging.info("On one %s, in %s.", device.device_kind, dtype)
@@ -98,7 +104,7 @@ def main(argv: list[str]) -> None:
           logging.warning("No accuracy is known: %s is not drawn.", file)
           continue
         plot = figures.trade_off(
-          f"batches of {_BATCH_SIZE.value}, {device.device_kind}, {dtype}",
+          f"batches of {FLAGS.batch_size}, {device.device_kind}, {dtype}",
           groups,
           ("images per second", "parameters in millions", "top-1 in %"),
         )
@@ -120,4 +126,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   command_line.set_up_logging()
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

@@ -19,27 +19,11 @@ import os
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from vitjax.config import flag, schema
+from vitjax.config import command_line, flag, schema
 
-_CONFIG = flag.define()
-_TOPOLOGY = flags.DEFINE_string(
-  "topology",
-  None,
-  "TPU slice to compile for, in chips: v2:2x2, v3:2x2, v4:2x2x4, v5e:4x4, "
-  "v5p:2x2x4, v6e:8x8, ...",
-)
-_EXAMPLES = flags.DEFINE_integer(
-  "examples",
-  None,
-  "Examples of an epoch, where the data are not here to be asked.",
-  lower_bound=1,
-)
-_ALL = flags.DEFINE_bool(
-  "all", False, "Try every change, also after one that fits."
-)
-_JSON = flags.DEFINE_bool("json", False, "Print the plan as JSON.")
+FLAGS = flags.FLAGS
 
 EXIT_DOES_NOT_FIT = 3
 
@@ -51,15 +35,29 @@ WITHOUT_TPU = {
 }
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; what is wrong with it is said in one message."""
-  return flag.parse_flags(argv, "vitjax.plan")
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flag.define()
+  flags.DEFINE_string(
+    "topology",
+    None,
+    "TPU slice to compile for, in chips: v2:2x2, v3:2x2, v4:2x2x4, v5e:4x4, "
+    "v5p:2x2x4, v6e:8x8, ...",
+  )
+  flags.DEFINE_integer(
+    "examples",
+    None,
+    "Examples of an epoch, where the data are not here to be asked.",
+    lower_bound=1,
+  )
+  flags.DEFINE_bool("all", False, "Try every change, also after one that fits.")
+  flags.DEFINE_bool("json", False, "Print the plan as JSON.")
 
 
 def main(argv: list[str]) -> None:
   """Prints the plan of the config."""
   del argv
-  if _TOPOLOGY.value is not None:
+  if FLAGS.topology is not None:
     os.environ.update(WITHOUT_TPU)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   logging.set_verbosity(logging.INFO)
@@ -70,20 +68,23 @@ def main(argv: list[str]) -> None:
   )  # not those of JAX's backends
   handler.addFilter(lambda record: record.pathname.startswith(package))
   try:
+    config = flag.read()
+    schema.resolve(config)
+
     from vitjax import checks
     from vitjax.plan import planning
 
-    run = schema.resolve(flag.read(_CONFIG), checks.problems)
+    run = schema.resolve(config, checks.problems)
     plan = planning.make_plan(
       run,
-      topology=_TOPOLOGY.value,
-      num_examples=_EXAMPLES.value,
-      try_all=_ALL.value,
+      topology=FLAGS.topology,
+      num_examples=FLAGS.examples,
+      try_all=FLAGS.all,
       log=lambda line: logging.info("%s ...", line),
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.plan: {type(e).__name__}: {e}")
-  if _JSON.value:
+  if FLAGS.json:
     print(json.dumps(planning.to_json(plan), indent=2))
   else:
     print(planning.to_table(plan))
@@ -92,4 +93,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=parse_flags)
+  command_line.run(main, define_flags, flag.parse_flags)

@@ -24,45 +24,50 @@ import os
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vitjax.config import command_line
 
-_MODEL = flags.DEFINE_string(
-  "model",
-  None,
-  "Run folder, exported file or name of published weights.",
-  required=True,
-)
-_STEP, _EMA = command_line.define_checkpoint()
-_PRETRAINED_DIR = flags.DEFINE_string(
-  "pretrained_dir", None, "Folder or URL with the files of published names."
-)
-_TOP = flags.DEFINE_integer(
-  "top", 5, "How many classes of each image are shown.", lower_bound=1
-)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
-_FEATURES = flags.DEFINE_string(
-  "features", None, "File to write the features of the images to, .npz."
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-  "batch_size", 32, "Images that go through the model at once.", lower_bound=1
-)
-_RESIZE = flags.DEFINE_bool(
-  "resize",
-  False,
-  "Squeeze images to the size of a model that was trained on images of one "
-  "size, and does not resize by itself.",
-)
-_TEXTS = flags.DEFINE_multi_string(
-  "texts",
-  [],
-  "Captions to choose from, for a model that reads texts: once, with commas "
-  "between them, or once for each caption.",
-)
-_STRICT = flags.DEFINE_bool(
-  "strict", False, "End with code 1 if any image could not be read."
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string(
+    "model",
+    None,
+    "Run folder, exported file or name of published weights.",
+    required=True,
+  )
+  command_line.define_checkpoint()
+  flags.DEFINE_string(
+    "pretrained_dir", None, "Folder or URL with the files of published names."
+  )
+  flags.DEFINE_integer(
+    "top", 5, "How many classes of each image are shown.", lower_bound=1
+  )
+  flags.DEFINE_bool("json", False, "Print one JSON object per image.")
+  flags.DEFINE_string(
+    "features", None, "File to write the features of the images to, .npz."
+  )
+  flags.DEFINE_integer(
+    "batch_size", 32, "Images that go through the model at once.", lower_bound=1
+  )
+  flags.DEFINE_bool(
+    "resize",
+    False,
+    "Squeeze images to the size of a model that was trained on images of one "
+    "size, and does not resize by itself.",
+  )
+  flags.DEFINE_multi_string(
+    "texts",
+    [],
+    "Captions to choose from, for a model that reads texts: once, with commas "
+    "between them, or once for each caption.",
+  )
+  flags.DEFINE_bool(
+    "strict", False, "End with code 1 if any image could not be read."
+  )
 
 
 def _texts(values: Sequence[str]) -> list[str]:
@@ -88,9 +93,9 @@ def _check_out(path: str) -> None:
 
 def run(paths: Sequence[str]) -> int:
   """Does what the flags say; returns the exit code."""
-  if _FEATURES.value:
-    _check_out(_FEATURES.value)
-  texts = _texts(_TEXTS.value) if _TEXTS.value else []
+  if FLAGS.features:
+    _check_out(FLAGS.features)
+  texts = _texts(FLAGS.texts) if FLAGS.texts else []
 
   import vitjax
   from vitjax.predict import prediction
@@ -98,12 +103,12 @@ def run(paths: Sequence[str]) -> int:
   files = prediction.find_images(paths)
 
   trained = vitjax.load(
-    _MODEL.value,
-    step=_STEP.value,
-    ema=_EMA.value,
-    pretrained_dir=_PRETRAINED_DIR.value,
+    FLAGS.model,
+    step=FLAGS.step,
+    ema=FLAGS.ema,
+    pretrained_dir=FLAGS.pretrained_dir,
   )
-  if trained.has_two_towers and not (texts or _FEATURES.value):
+  if trained.has_two_towers and not (texts or FLAGS.features):
     raise ValueError(
       "this model has no classes: give captions to choose from, "
       '--texts="a cat,a dog", or --features=out.npz.'
@@ -115,20 +120,20 @@ def run(paths: Sequence[str]) -> int:
     print(f"vitjax.predict: {line}", file=sys.stderr)
 
   names = prediction.names_of(trained, texts)
-  form = prediction.to_json if _JSON.value else prediction.to_table
+  form = prediction.to_json if FLAGS.json else prediction.to_table
   for found in prediction.predict(
     trained,
     files,
-    batch_size=_BATCH_SIZE.value,
+    batch_size=FLAGS.batch_size,
     texts=texts,
-    resize=_RESIZE.value,
+    resize=FLAGS.resize,
     on_failure=on_failure,
   ):
     if found.probabilities is not None:
-      shown = form(found, names, _TOP.value)
-      print(json.dumps(shown) if _JSON.value else shown, flush=True)
+      shown = form(found, names, FLAGS.top)
+      print(json.dumps(shown) if FLAGS.json else shown, flush=True)
     num_read += 1
-    if _FEATURES.value:
+    if FLAGS.features:
       kept.append(found)
   if failures:
     print(
@@ -136,12 +141,12 @@ def run(paths: Sequence[str]) -> int:
       "read.",
       file=sys.stderr,
     )
-  failed = not num_read or (_STRICT.value and bool(failures))
-  if _FEATURES.value and not failed:
-    prediction.write_features(_FEATURES.value, kept)
+  failed = not num_read or (FLAGS.strict and bool(failures))
+  if FLAGS.features and not failed:
+    prediction.write_features(FLAGS.features, kept)
     print(
       f"vitjax.predict: wrote the features of {num_read} images to "
-      f"{_FEATURES.value}.",
+      f"{FLAGS.features}.",
       file=sys.stderr,
     )
   return int(failed)
@@ -163,4 +168,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)

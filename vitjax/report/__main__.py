@@ -13,40 +13,45 @@ file and no network. What cannot be shown is said on the page.
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from vitjax.config import command_line
 
-_OUT = flags.DEFINE_string("out", "report.html", "The page to write.")
-_PNG = flags.DEFINE_string(
-  "png",
-  None,
-  "Folder for the pictures as PNG files; '' writes none. Default: beside the "
-  "page, with its name.",
-)
-_EXAMPLES = flags.DEFINE_integer(
-  "examples",
-  None,
-  "Classify only so many examples of the eval set, from the first; 0 leaves "
-  "the model out. Default: all.",
-  lower_bound=0,
-)
-_MISTAKES = flags.DEFINE_integer(
-  "mistakes", 12, "How many of the worst mistakes to show.", lower_bound=1
-)
-_IMAGES = flags.DEFINE_integer(
-  "images", 4, "How many images to show attention on.", lower_bound=1
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of the command."""
+  flags.DEFINE_string("out", "report.html", "The page to write.")
+  flags.DEFINE_string(
+    "png",
+    None,
+    "Folder for the pictures as PNG files; '' writes none. Default: beside the "
+    "page, with its name.",
+  )
+  flags.DEFINE_integer(
+    "examples",
+    None,
+    "Classify only so many examples of the eval set, from the first; 0 leaves "
+    "the model out. Default: all.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "mistakes", 12, "How many of the worst mistakes to show.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "images", 4, "How many images to show attention on.", lower_bound=1
+  )
 
 
 def main(argv: list[str]) -> None:
   """Writes the report."""
   if len(argv) < 2:
     sys.exit("vitjax.report: give at least one RUN.")
-  out = pathlib.Path(_OUT.value)
+  out = pathlib.Path(FLAGS.out)
   if out.is_dir():
     sys.exit(f"vitjax.report: --out={out} is a folder; give a file.")
-  png = out.with_suffix("") if _PNG.value is None else _PNG.value or None
+  png = out.with_suffix("") if FLAGS.png is None else FLAGS.png or None
   if png == out:
     png = out.with_name(f"{out.name}_png")
   try:
@@ -58,10 +63,10 @@ def main(argv: list[str]) -> None:
       out,
       png,
       log=lambda line: logging.info("%s ...", line),
-      with_models=_EXAMPLES.value != 0,
-      num_examples=_EXAMPLES.value,
-      num_mistakes=_MISTAKES.value,
-      num_images=_IMAGES.value,
+      with_models=FLAGS.examples != 0,
+      num_examples=FLAGS.examples,
+      num_mistakes=FLAGS.mistakes,
+      num_images=FLAGS.images,
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.report: {e}")
@@ -70,4 +75,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   command_line.set_up_logging()
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, define_flags)
