@@ -357,3 +357,9 @@ def format_metrics(results: dict[str, float]) -> str:
     f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4f}"
     for name, value in results.items()
   )
+
+
+if __name__ == "__main__":
+  raise SystemExit(
+    "vitjax.train is a library. To train: python -m vitjax.main --config=FILE"
+  )

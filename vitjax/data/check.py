@@ -324,3 +324,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
     for row in rows
   ]
+
+
+if __name__ == "__main__":
+  raise SystemExit(
+    "vitjax.data.check is a library. To check: python -m vitjax.data check DATA"
+  )

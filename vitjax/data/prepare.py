@@ -350,3 +350,10 @@ def _locked(file: pathlib.Path) -> Iterator[None]:
       yield
     finally:
       file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+  raise SystemExit(
+    "vitjax.data.prepare is a library. To prepare ImageNet-1k: "
+    "python -m vitjax.data prepare imagenet --from=FOLDER"
+  )
