@@ -52,6 +52,7 @@ LAYERS = {
   "report": """__version__ config data evaluators parallel plots
     run_folder step trained weights""",
   "main": "checks config parallel run_folder train",
+  "__main__": "__version__ config",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.config import extras
+from vitjax.config import extras, shipped
 
 Path = str | os.PathLike[str]
 
@@ -200,7 +200,7 @@ def _processor(model: Path):
 
 
 def _file(path: Path) -> pathlib.Path:
-  path = pathlib.Path(path)
-  if not path.is_file():
+  file = shipped.find(os.fspath(path))  # one of a shipped config, perhaps
+  if not file.is_file():
     raise FileNotFoundError(f"there is no vocabulary file {os.fspath(path)!r}.")
-  return path
+  return file
