@@ -2,11 +2,15 @@ r"""Looks at a data set, or prepares one.
 
   python -m vitjax.data check folder:/my/images
   python -m vitjax.data check labels:/my/labels.csv --json
+  python -m vitjax.data sample images
   python -m vitjax.data prepare imagenet --from=/archives --data_dir=/tfds
 
 `check` reads and decodes all images of folder:, labels: or captions: data:
 images per split and class, sizes and colours, unreadable files, exact copies
 (also across splits), images that are tiny or narrow.
+
+`sample` writes a folder of 1,797 small images in ten classes, to try commands
+on.
 
 `prepare imagenet` makes TFDS's imagenet2012 from ILSVRC2012_img_train.tar and
 ILSVRC2012_img_val.tar, after checking their MD5 and number of images. After an
@@ -58,11 +62,13 @@ def run(arguments: list[str]) -> int:
   match arguments:
     case ["check", data]:
       return _check(data)
+    case ["sample", folder]:
+      return _sample(folder)
     case ["prepare", "imagenet"]:
       return _prepare()
   raise ValueError(
-    f"{' '.join(arguments) or 'nothing'!r} is no command. Write check DATA, or "
-    "prepare imagenet --from=FOLDER; see --help."
+    f"{' '.join(arguments) or 'nothing'!r} is no command. Write check DATA, "
+    "sample FOLDER, or prepare imagenet --from=FOLDER; see --help."
   )
 
 
@@ -75,6 +81,14 @@ def _check(data: str) -> int:
   else:
     print(report)
   return int(bool(report.problems))
+
+
+def _sample(folder: str) -> int:
+  from vitjax.data import sample
+
+  count = sample.write_digits(folder)
+  print(f"Wrote {count:,} images to {folder}: use input.data='folder:{folder}'.")
+  return 0
 
 
 def _prepare() -> int:
