@@ -52,7 +52,7 @@ QUICKSTART = "--config=configs/quickstart.py"
     ),
     (
       ["--config=configs/plain_vit.py:s16,res=big"],
-      ["option res='big' of the config has to be of type int, such as 224"],
+      ["option res='big' of the config must be of type int, such as 224"],
     ),
     ([QUICKSTART, "--wordkir=x"], ["Unknown command line flag 'wordkir'"]),
     ([QUICKSTART, "word"], ["'word' is not a flag"]),

@@ -127,6 +127,16 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
   assert shipped.find(other) == pathlib.Path(other)  # a slip, and no wish
 
 
+def test_the_config_that_the_docs_show(tmp_path):
+  text = (ROOT / "docs/extend.md").read_text()
+  (tmp_path / "small.py").write_text(
+    text.partition("# my_configs/small.py")[2].partition("```")[0]
+  )
+  got = resolve(tmp_path, "--config=small.py:data=folder:images")
+  assert got["input"]["data"] == "folder:images"
+  assert got["optim"]["learning_rate"] == 1e-3
+
+
 def test_a_config_of_ones_own(tmp_path):
   folder = tmp_path / "mine"
   folder.mkdir()

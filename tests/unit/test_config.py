@@ -266,15 +266,20 @@ class TestParseArg:
   def test_an_option_that_is_none_if_not_set(self):
     assert common.parse_arg("", lr=float).lr is None
     assert common.parse_arg("lr=1e-3", lr=float).lr == 1e-3
-    with pytest.raises(ValueError, match="has to be of type float"):
+    with pytest.raises(ValueError, match="must be of type float"):
       common.parse_arg("lr=high", lr=float)
+
+  def test_a_part_of_an_epoch(self):
+    assert common.parse_arg("epochs=0.5", epochs=90).epochs == 0.5
+    whole = common.parse_arg("epochs=3", epochs=90).epochs
+    assert whole == 3 and isinstance(whole, int)
 
   @pytest.mark.parametrize(
     "text, part",
     [
       ("s16,rez=256", "Did you mean 'res'?"),
-      ("s16,res=big", "has to be of type int"),
-      ("s16,smoke=perhaps", "has to be of type bool"),
+      ("s16,res=big", "must be of type int"),
+      ("s16,smoke=perhaps", "must be of type bool"),
       ("s16,b16", "option 'b16' of the config is not known"),
     ],
   )

@@ -17,7 +17,7 @@ OURS = sorted([DOCS / "curves" / "README.md", *DOCS.glob("*.md")])
 PAGES = [ROOT / "README.md", ROOT / "colabs" / "README.md", *OURS]
 KINDS = ("Tutorial", "How-to", "Reference", "Explanation")
 # A config file with its options, in any text; placeholders are in capitals.
-CONFIG = re.compile(r"configs/(\w+)\.py(?::([^\s`\"]+))?")
+CONFIG = re.compile(r"(?:\bconfigs/|--config=)(\w+)\.py(?::([^\s`\"]+))?")
 
 
 def anchors(page):

@@ -21,18 +21,19 @@ VARIANT = re.compile(r"([A-Za-z]+[\w-]*?)/?(\d+)")
 def parse_arg(
   arg: str | None, *, positional: int = 1, **defaults
 ) -> ml_collections.ConfigDict:
-  """Reads the options behind the colon of `--config=file.py:OPTIONS`.
+  """Reads the options after the colon of `--config=file.py:OPTIONS`.
 
-  Options are separated by commas and written `name=value`. The leading ones
-  may leave out their names, and a switch is set by its name alone:
+  Options are separated by commas and written `name=value`. The first ones may
+  omit their names, and the name of a switch alone turns it on:
 
     parse_arg("s16,res=256,smoke", variant="B/16", res=224, smoke=False)
 
   Args:
     arg: the options, or None.
-    positional: how many of the first options may leave out their names.
-    **defaults: name and default of each option; its type is the default's. A
-      type in place of a default is that of an option that is None if not set.
+    positional: how many of the first options may omit their names.
+    **defaults: name and default of each option. A value has the type of the
+      default, but `epochs` may be a fraction. A type in place of a default
+      means that the option is None unless it is set.
 
   Raises:
     ValueError: if an option is not known or its value has another type.
@@ -65,18 +66,21 @@ def parse_arg(
       )
     kind = kinds[name]
     try:
-      options[name] = (
-        {"true": True, "false": False}[value.lower()]
-        if kind is bool
-        else kind(value)
-      )
+      if kind is bool:
+        read = {"true": True, "false": False}[value.lower()]
+      elif name == "epochs" and "." in value:
+        read = float(value)  # half of one
+      else:
+        read = kind(value)
     except (ValueError, KeyError):
       default = defaults[name]
       example = "" if default is kind else f", such as {default!r}"
       raise ValueError(
-        f"option {name}={value!r} of the config has to be of type "
+        f"option {name}={value!r} of the config must be of type "
         f"{kind.__name__}{example}."
       ) from None
+    with options.ignore_type():
+      options[name] = read
   return options
 
 
