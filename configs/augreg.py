@@ -1,4 +1,4 @@
-r"""AugReg: ViTs for any budget of data and compute, and how to use them.
+r"""AugReg: pre-train a ViT on ImageNet-21k or -1k, or fine-tune theirs.
 
 How to train your ViT? Data, Augmentation, and Regularization in Vision
 Transformers, https://arxiv.org/abs/2106.10270. Not trained here.
@@ -15,8 +15,8 @@ is 3e-5), dropout=0 and drop_path=0 (both 0.1 in the other half of the grid),
 data (the TFDS name, or folder:/path), smoke. TFDS does not prepare
 ImageNet-21k; a folder of its 21,843 classes will do.
 
-Not known: which images were held out (51,200 are here), and the code of
-dropout and stochastic depth (here the model's own, with a linear ramp).
+Not known: which images were held out (here: 51,200), and the code of dropout
+and stochastic depth (here: the model's own, with a linear ramp).
 
 Fine-tuning of the checkpoint that the authors recommend, by their table of
 all checkpoints, or of any one of them by its full name:

@@ -1,4 +1,4 @@
-r"""ConvNeXt from scratch, on ImageNet-21k, and fine-tuned.
+r"""ConvNeXt from scratch on ImageNet-1k or -21k, and fine-tuned.
 
 A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545, with the settings of
 the authors' `TRAINING.md`. Not trained here. Published top-1 on ImageNet-1k:
@@ -14,12 +14,12 @@ the authors' `TRAINING.md`. Not trained here. Published top-1 on ImageNet-1k:
   python -m vitjax.main --config=configs/convnext.py:T
   python -m vitjax.main --config=configs/convnext.py:B,22k_1k
 
-The stages that fine-tune begin with the published weights of the stage before,
-or with `weights=` (a file or a run folder). The hardware is not known here.
+The stages that fine-tune start from the published weights of the stage before,
+or from `weights=` (a file or a run folder). The hardware is not known here.
 
 Not known: stochastic depth of T and S on ImageNet-21k and after it, and T's
 groups of layer-wise decay; those of this project are used, and `drop_path=`
-has to be given. TFDS does not prepare ImageNet-21k: `data=folder:/path`, of
+must be given. TFDS does not prepare ImageNet-21k: `data=folder:/path`, of
 21,841 classes.
 
 With an average of the weights (1k; XL after 22k) `val_ema/` is the published

@@ -1,4 +1,4 @@
-r"""DeiT: a ViT on ImageNet-1k alone, without distillation.
+r"""DeiT: a ViT from scratch on ImageNet-1k, without distillation.
 
 Training data-efficient image transformers & distillation through attention,
 https://arxiv.org/abs/2012.12877, with the defaults of the authors' `main.py`:
@@ -7,10 +7,10 @@ not known here.
 
   python -m vitjax.main --config=configs/deit.py:S
 
-Different here: warm-up begins at 0 and not at 1e-6, the cosine is of steps and
-not of epochs, and kernels start as in this project's other ViTs (Xavier, not a
-normal of 0.02). The code also keeps an average of the weights
-(`--config.ema.decay=0.99996`).
+Different here: the warm-up starts at 0, not 1e-6; the cosine decays per step,
+not per epoch; kernels are initialised as in this project's other ViTs (Xavier,
+not a normal distribution of 0.02). The code also keeps an average of the
+weights (`--config.ema.decay=0.99996`).
 
 Options: variant (Ti, S, B), epochs=300, data=imagenet2012, smoke.
 """

@@ -1,10 +1,10 @@
-r"""DeiT III: a ViT from scratch by simple augmentation.
+r"""DeiT III: a ViT from scratch with simple augmentation.
 
 DeiT III: Revenge of the ViT, https://arxiv.org/abs/2204.07118, with the
 settings of the authors' `README_revenge.md`. Not trained here. Published top-1
 on ImageNet-1k:
 
-  deit3.py:VARIANT,1k        S 81.4; B, L and H go on with the next stage
+  deit3.py:VARIANT,1k        S 81.4; B, L and H continue with the next stage
   deit3.py:VARIANT,1k_224    B 83.8, L 84.9, H 85.2
   deit3.py:VARIANT,1k_384    S 83.4, B 85.0, L 85.8
   deit3.py:VARIANT,21k       (to be fine-tuned)
@@ -15,7 +15,7 @@ on ImageNet-1k:
   python -m vitjax.main \
     --config=configs/deit3.py:B,1k_224,weights=runs/deit3-B_1k
 
-1k_384 begins with the published weights. What 1k_224 and 21k_1k begin with was
+1k_384 starts from the published weights. What 1k_224 and 21k_1k start from was
 not published: `weights=` is the run folder of the stage before. The hardware is
 not known here.
 
@@ -24,10 +24,10 @@ Not known: the settings of M (83.0), which classes of ImageNet-21k "21k" has
 weights or of their average, which the code also keeps
 (`--config.ema.decay=0.99996`).
 
-Different here: warm-up begins at 0 and not at 1e-6, the cosine is of steps and
-not of epochs, and kernels start as in this project's other ViTs (Xavier, not a
-normal of 0.02). A second source, deit3-jax, pre-trains H at 154 and 126 pixels
-and has a learning rate of 3e-3 for 21k.
+Different here: the warm-up starts at 0, not 1e-6; the cosine decays per step,
+not per epoch; kernels are initialised as in this project's other ViTs (Xavier,
+not a normal distribution of 0.02). A second source, deit3-jax, pre-trains H at
+154 and 126 pixels and has a learning rate of 3e-3 for 21k.
 
 Options: variant (S, B, L, H), stage (1k, 1k_224, 1k_384, 21k, 21k_1k),
 weights, epochs, data, smoke.
@@ -157,7 +157,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       weights = f"deit_3_{NAMES[arg.variant]}_224_1k"
     if not weights and not arg.smoke:
       raise ValueError(
-        f"stage {arg.stage!r} goes on from weights that were not published: "
+        f"stage {arg.stage!r} starts from weights that were not published: "
         "give weights=, such as the run folder of the stage before."
       )
     config.init = {

@@ -1,4 +1,4 @@
-r"""The table of "Better plain ViT baselines", at the size of Fashion-MNIST.
+r"""Ablations of "Better plain ViT baselines", on Fashion-MNIST.
 
 Table 1 of https://arxiv.org/abs/2205.01580 starts from a simple recipe for
 ViTs and takes its choices back one by one. Here a ViT with 118 k parameters

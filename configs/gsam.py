@@ -1,4 +1,4 @@
-r"""ViT from scratch with GSAM, without strong augmentation.
+r"""A ViT from scratch with GSAM, without strong augmentation.
 
 Surrogate Gap Minimization Improves Sharpness-Aware Training,
 https://arxiv.org/abs/2203.08065, after big_vision's `vit_i1k_gsam_no_aug.py`.
@@ -6,10 +6,10 @@ Not trained here; the published accuracies are in the paper's table 1.
 
   python -m vitjax.main --config=configs/gsam.py:b32
 
-Known: crops and flips are all of the augmentation, average pooling and no
-hidden layer in the head. Not known for certain, from memory: 300 epochs, batch
-4096, learning rate 3e-3, decay 1e-3, head bias -6.9, rho falling with the
-learning rate from 0.6 to 0.1, alpha 0.6, linear decay.
+Known: crops and flips are the only augmentation; average pooling; no hidden
+layer in the head. From memory, not certain: 300 epochs, batch 4096, learning
+rate 3e-3, decay 1e-3, head bias -6.9, rho falling with the learning rate from
+0.6 to 0.1, alpha 0.6, linear decay.
 
 Options: variant=b32 (s32, s16, b32, b16 were published), rho=0.6, rho_min=0.1,
 alpha=0.6, epochs=300, batch=4096, data=imagenet2012, smoke.

@@ -1,12 +1,12 @@
-r"""Two towers, the image tower locked: zero-shot classification and retrieval.
+r"""LiT: train a text tower on a locked image tower, for zero-shot use.
 
-LiT, https://arxiv.org/abs/2111.07991: a text tower learns to agree with an
-image tower that is trained already and does not change. On captions, with the
-sigmoid loss of SigLIP, https://arxiv.org/abs/2303.15343, and the settings of
+LiT, https://arxiv.org/abs/2111.07991: a text tower learns to agree with a
+trained image tower, whose weights do not change. On captions, with the sigmoid
+loss of SigLIP, https://arxiv.org/abs/2303.15343, and the settings of
 big_vision's small example on COCO: Adam, learning rate 1e-3, weight decay
 0.01, temperature 10, bias -2.71, batch 512, 5,000 steps. Unknown, and chosen
-here: the schedule, the augmentation, which image tower and what the text
-tower begins with.
+here: the schedule, the augmentation, the image tower and the initial weights
+of the text tower.
 
   tfds build coco_captions
   python -m vitjax.main --config=configs/lit.py:vocab=/path/to/vocab.txt
@@ -25,9 +25,8 @@ on top of the model of configs/fashion_mnist.py:
 
 Measured: 90.3 % ± 0.1 zero-shot top-1 on the 10,000 test images (mean and
 standard deviation of --config.seed=0, 1, 2), in 41 seconds of CPU time. The
-image tower's own classifier has 90.5 %. This shows that the parts work
-together, and no more than that: every class that is asked for was in the
-captions, so nothing is known of classes that were not; the image tower has
+image tower's own classifier has 90.5 %. This shows only that the parts work
+together: every class of the test was in the captions, and the image tower has
 even seen their labels.
 
 Options: data=coco_captions (or captions:FILE, or fashion), weights= (of the

@@ -1,4 +1,4 @@
-r"""MLP-Mixer on ImageNet-1k.
+r"""MLP-Mixer from scratch on ImageNet-1k.
 
 MLP-Mixer: An all-MLP Architecture for Vision,
 https://arxiv.org/abs/2105.01601, with the settings of big_vision's

@@ -1,4 +1,4 @@
-r"""Fine-tunes Mixer-B/16 on CIFAR-10.
+r"""Fine-tune a Mixer-B/16 on CIFAR-10.
 
 MLP-Mixer, https://arxiv.org/abs/2105.01601, with the settings of
 vision_transformer's `mixer_base16_cifar10.py`:
@@ -7,7 +7,7 @@ vision_transformer's `mixer_base16_cifar10.py`:
     --config.pretrained_dir=gs://mixer_models/imagenet21k
 
 Not trained here; no published result of this command is known. Images have
-224 pixels, as a Mixer fits one size only.
+224 pixels, because a Mixer fits one size only.
 
 Options: dataset=cifar10 (a TFDS name, or folder:/path), steps=10000, lr=0.03,
 accumulate=1, smoke.

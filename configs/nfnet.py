@@ -1,4 +1,4 @@
-r"""NFNet: ResNets without normalisation, by adaptive gradient clipping.
+r"""NFNet: ResNets without normalisation, on ImageNet-1k or fine-tuned.
 
 High-Performance Large-Scale Image Recognition Without Normalization,
 https://arxiv.org/abs/2102.06171, with the settings of the authors'
@@ -12,12 +12,11 @@ SAM 86.5 %. The hardware is not known here.
 
 Images are trained at the variant's size and evaluated at its larger one.
 
-Not known: the settings of SAM, where only that F6 had it is said. rho=0.05 is
-from memory, and here the ascent is on the whole batch. Nothing is known of the
-fine-tuning of ConvNets Match Vision Transformers at Scale,
-https://arxiv.org/abs/2310.16764, but 50 epochs with SAM, from memory:
-`finetune` has a tenth of the learning rate, rho=0.05, no mixing and no decay,
-chosen here.
+Not known: the settings of SAM; only F6 is said to use it. rho=0.05 is from
+memory, and the ascent here is on the whole batch. Of the fine-tuning of
+ConvNets Match Vision Transformers at Scale, https://arxiv.org/abs/2310.16764,
+only the 50 epochs with SAM are known, from memory: `finetune` has a tenth of
+the learning rate, rho=0.05, no mixing and no decay, chosen here.
 
 Different here: mixup or cutmix is drawn for each image where the paper has
 half of a batch each, and mixes after RandAugment and not before it; images 8 %

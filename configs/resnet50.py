@@ -4,7 +4,7 @@ The network is big_vision's: group norm and standardised weights, Big Transfer,
 https://arxiv.org/abs/1912.11370. The settings are those that a ResNet-50 is
 usually trained with, https://arxiv.org/abs/1706.02677: batch 1024, learning
 rate 0.1 for each 256 images, decay 1e-4 as part of the gradient, warm-up of
-five epochs, 90 epochs; but a cosine in place of steps. Not trained here.
+five epochs, 90 epochs; but a cosine instead of steps. Not trained here.
 
   python -m vitjax.main --config=configs/resnet50.py
 

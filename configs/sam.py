@@ -1,4 +1,4 @@
-r"""ViT and Mixer from scratch with SAM, without strong augmentation.
+r"""A ViT or Mixer from scratch with SAM, without strong augmentation.
 
 When Vision Transformers Outperform ResNets without Pre-training or Strong Data
 Augmentations, https://arxiv.org/abs/2106.01548. Its abstract has +5.3 % (ViT-
@@ -7,7 +7,7 @@ B/16) and +11.0 % (Mixer-B/16) top-1 on ImageNet-1k by SAM. Not trained here.
   python -m vitjax.main --config=configs/sam.py:b16
   python -m vitjax.main --config=configs/sam.py:b16,family=mixer,rho=0.5
 
-Known: random crops and flips are all of the augmentation. Not known, and
+Known: random crops and flips are the only augmentation. Not known, and
 chosen here or from memory: all other settings. The optimizer, batch and length
 are those of the same authors' code for GSAM (see `gsam.py`); rho=0.2 of ViT-
 B/16 is from memory, and depends on the model. `rho=0` is the same run without

@@ -1,4 +1,4 @@
-r"""timm's searched baselines: ViTs of sizes between Google's.
+r"""timm's searched ViT baselines (SBB), of sizes between Google's.
 
 There is no paper; what is known is in excerpts of the author's hyper-parameters
 at https://gist.github.com/rwightman/fb37c339efd2334177ff99a8083ebbc4 and in
@@ -16,13 +16,13 @@ the model cards. Not trained here. Published top-1 on ImageNet-1k at 256 pixels:
   python -m vitjax.main --config=configs/sbb.py:betwixt_reg1
   python -m vitjax.main --config=configs/sbb.py:mediumd_reg4,in12k_1k
 
-Known, of betwixt_reg1 (in1k), mediumd_reg4 (in12k) and both (in12k_1k):
-epochs, learning rate, augmentation, loss, stochastic depth, clipping, layer
-decay. Not known, and chosen here: AdamW (some runs were made with NAdamW),
-weight decay 0.1, warm-up of 5 % of the run, global batch 4096, no random
-erasing, no label smoothing. Not known of any other model whether it shares
-these settings, and nothing of the runs called sbb2, e200 and e250. The ten
-epochs at the smallest rate that timm adds to the end are left out.
+Known, of betwixt_reg1 (in1k), mediumd_reg4 (in12k) and both (in12k_1k): epochs,
+learning rate, augmentation, loss, stochastic depth, clipping, layer decay. Not
+known, and chosen here: AdamW (some runs were made with NAdamW), weight decay
+0.1, warm-up of 5 % of the run, global batch 4096, no random erasing, no label
+smoothing. Whether other models share these settings is not known, nor anything
+about the runs called sbb2, e200 and e250. The ten epochs at the smallest rate
+that timm adds at the end are omitted.
 
 Options: model=betwixt_reg1 (as above, and dwee_reg1, dpwee_reg1, dlittle_reg1,
 base_reg4, so150m_reg4, so150m2_reg1), stage (in1k, in12k, in12k_1k), batch,

@@ -1,4 +1,4 @@
-r"""Loss against compute for two families of models, on Fashion-MNIST.
+r"""Loss against compute, for ViTs and ConvNeXts on Fashion-MNIST.
 
 In the form of "ConvNets Match Vision Transformers at Scale",
 https://arxiv.org/abs/2310.16764: a ladder of models in which the number of

@@ -1,4 +1,4 @@
-r"""Fine-tunes any weights on any data.
+r"""Fine-tune published weights or those of a run on any classification data.
 
   python -m vitjax.main --config=configs/transfer.py:MODEL,DATASET
 
@@ -10,11 +10,11 @@ r"""Fine-tunes any weights on any data.
   transfer.py:/my/B_16.npz,folder:/my/images,model=ViT-B_16,probe
 
 MODEL is a published name of `vitjax.weights.zoo.entries()`, the name of an
-AugReg checkpoint, a run folder, or the path or URL of a file. A run folder and
-a file exported from it say what they are the weights of, and so do most
-published names; otherwise `model=` says it (a name of `vitjax.models.list()`).
+AugReg checkpoint, a run folder, or the path or URL of a file. A run folder, a
+file exported from it and most published names say which model the weights
+belong to; otherwise name it with `model=` (one of `vitjax.models.list()`).
 DATASET is a TFDS name or folder:/path; the number of classes is that of the
-data. Where a batch does not fit, `accumulate=4` computes it in four parts with
+data. If a batch does not fit, `accumulate=4` computes it in four parts with
 the same result.
 
 There are two sets of settings. Google's weights and those of a run get

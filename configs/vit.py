@@ -1,4 +1,4 @@
-r"""Fine-tunes a ViT that was pre-trained on ImageNet-21k.
+r"""Fine-tune a ViT that was pre-trained on ImageNet-21k.
 
 An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929, with the
 settings of vision_transformer's `vit.py`:
@@ -7,8 +7,8 @@ settings of vision_transformer's `vit.py`:
     --config.pretrained_dir=gs://vit_models/imagenet21k
 
 Not trained here. Results are in table 5 of the paper, whose runs had other
-numbers of steps and learning rates for each data set; what this command gives
-was not published.
+numbers of steps and learning rates for each data set; the result of this
+command was not published.
 
 The published configs also name a resize to 448 pixels, which their input
 pipeline does not read: training images are random crops of any size and

@@ -1,4 +1,4 @@
-r"""ViT-S/16 on ImageNet-1k in 90, 150 or 300 epochs, and what makes it work.
+r"""ViT-S/16 on ImageNet-1k in 90, 150 or 300 epochs, and its ablations.
 
 Better plain ViT baselines for ImageNet-1k, https://arxiv.org/abs/2205.01580:
 published top-1 on the validation set 76.5 % after 90 epochs, in 6.5 hours on a
@@ -9,7 +9,7 @@ run was not made.
   python -m vitjax.main --config=configs/vit_s16_i1k.py
   python -m vitjax.main --config=configs/vit_s16_i1k.py:epochs=300
 
-The rows of the paper's table of ablations, for the numbers of which see there:
+The rows of the paper's table of ablations, which has their results:
 
   vit_s16_i1k.py                 ours
   vit_s16_i1k.py:aug=none        no RandAugment, no mixup

@@ -1,14 +1,17 @@
-r"""Trains what a config file describes; see `vitjax.train`.
+r"""Trains the model that a config file describes, or resumes a run.
 
+  vitjax train --config=plain_vit.py:s16 --workdir=runs/mine
   python -m vitjax.main --config=configs/plain_vit.py:s16 \
     --config.input.batch_size=512 --workdir=runs/mine
 
+`vitjax configs` lists the config files that come with vitjax.
+
 Exit codes: 0 done, 1 an error (one message on the screen, the traceback in
 WORKDIR/error.txt), 75 stopped by SIGTERM or Ctrl-C with everything saved: run
-the same command again to go on. scripts/run_until_done.sh does.
+the same command again to resume. scripts/run_until_done.sh does so.
 
-Several processes are one run: on Cloud TPU, SLURM, OpenMPI and Kubernetes
-they find each other, elsewhere by --coordinator_address, --num_processes and
+Several processes can share one run. On Cloud TPU, SLURM, OpenMPI and Kubernetes
+they find each other; elsewhere pass --coordinator_address, --num_processes and
 --process_id. See `vitjax.parallel.processes`.
 """
 
@@ -35,19 +38,19 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run. The same folder goes on with the same run. Default: "
-    "runs/NAME-OF-CONFIG, with a hash of the overrides if there are any.",
+    "Folder of the run; a run that is there already is resumed. Default: "
+    "runs/NAME-OF-CONFIG, with a hash of the overrides, if any.",
   )
   flags.DEFINE_string(
     "coordinator_address",
     None,
-    "host:port of process 0 of several, if no known launcher started them.",
+    "host:port of process 0, if no known launcher started the processes.",
   )
   flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are.", lower_bound=1
+    "num_processes", None, "Number of processes of the run.", lower_bound=1
   )
   flags.DEFINE_integer(
-    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
+    "process_id", None, "Index of this process, from 0.", lower_bound=0
   )
 
 

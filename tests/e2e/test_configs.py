@@ -15,11 +15,11 @@ import pytest
 
 from tests.e2e import launch
 from vitjax import checks, models, optim, trees
-from vitjax.config import common, schema
+from vitjax.config import common, schema, shipped
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
-FOLDER = pathlib.Path(common.__file__).parent
+FOLDER = shipped.folder()
 AUGREG = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
 
 # Options of each file, each at least once.
