@@ -44,6 +44,12 @@ OPTIONS = {
     "variant=h14,epochs=5,data=cifar10,train=train[:90%],val=train[90%:]",
     "ti16,smoke",
   ),
+  "small_vit": (
+    "",
+    "folder:/a/b,res=64,epochs=5,batch=32,flip,train=train[:90%]",
+    "data=cifar10,val=train[90%:]",
+    "smoke",
+  ),
   "vit_s16_i1k": (
     "",
     "epochs=150",
