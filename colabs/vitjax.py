@@ -248,9 +248,9 @@ plt.show()
 # interrupt the training cell, run it again: training resumes.
 
 # %%
-from configs import transfer
+from vitjax.config import shipped
 
-config = transfer.get_config(f"{MODEL},{DATA},{OPTIONS}")
+config = shipped.load(f"transfer.py:{MODEL},{DATA},{OPTIONS}")
 config.pretrained_dir = PRETRAINED_DIR
 config.export_npz = True
 config.report = {"every_percent": 4}

@@ -284,9 +284,9 @@ else:
 # If you interrupt the training cell, run it again: training resumes.
 
 # %%
-from configs import augreg as recipe
+from vitjax.config import shipped
 
-config = recipe.get_config(f"{FINETUNE},{DATA},{OPTIONS}")
+config = shipped.load(f"augreg.py:{FINETUNE},{DATA},{OPTIONS}")
 config.pretrained_dir = PRETRAINED_DIR
 config.export_npz = True
 config.report = {"every_percent": 4}

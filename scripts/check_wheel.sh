@@ -52,7 +52,9 @@ must_say() {
 
 python -c '
 import importlib.metadata, vitjax
-assert importlib.metadata.version("vitjax") == vitjax.__version__'
+assert importlib.metadata.version("vitjax") == vitjax.__version__
+from vitjax.config import shipped
+shipped.load("plain_vit.py:ti16,smoke")'
 vitjax configs | grep '^plain_vit.py '
 vitjax train --config=quickstart.py --config.total_epochs=1 --workdir=run
 python -c '

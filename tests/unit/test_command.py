@@ -113,6 +113,13 @@ def test_a_shipped_config_is_found_everywhere(tmp_path):
   assert resolve(tmp_path, "--config=configs/lit.py:smoke") == at_home
 
 
+def test_a_shipped_config_in_python(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  options = "vocab=/path/vocab.txt,batch=64"
+  got = shipped.load(f"lit.py:{options}")
+  assert got.to_dict() == lit.get_config(options).to_dict()
+
+
 def test_the_vocabulary_of_a_shipped_config(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert tokenizers.bert(lit.VOCAB)("dress")[0, 1] == 147  # its line, from 0

@@ -1,8 +1,11 @@
-"""The config files that come with vitjax: find, list and copy them."""
+"""The config files that come with vitjax: find, load, list and copy them."""
 
 import ast
+import importlib.util
 import pathlib
 import shutil
+
+import ml_collections
 
 from vitjax.config import messages
 
@@ -29,6 +32,16 @@ def find(path: str) -> pathlib.Path:
     if not given.exists() and shipped.is_file():
       return shipped
   return given
+
+
+def load(config: str) -> ml_collections.ConfigDict:
+  """The config of "FILE:OPTIONS", as in --config, for use in Python."""
+  name, _, options = config.partition(":")
+  file = find(name)
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(options or None)
 
 
 def summaries() -> dict[str, str]:
