@@ -176,7 +176,8 @@ def number_of_classes(run: RunConfig, source: Source) -> int | None:
   None if the run has no classes but texts.
 
   Raises:
-    ConfigError: if neither says, or the data has more classes than that.
+    ConfigError: if neither says, the data has more classes than that, or
+      `config.model` has another number.
   """
   if run.loss in losses.CONTRASTIVE:
     return None
@@ -185,6 +186,13 @@ def number_of_classes(run: RunConfig, source: Source) -> int | None:
     raise ConfigError(
       f"config.num_classes={run.num_classes}, but {source.data} has "
       f"{source.num_classes or 'no known number of'} classes."
+    )
+  of_model = run.model.get("num_classes", num_classes)
+  if of_model != num_classes:
+    raise ConfigError(
+      f"config.model.num_classes={of_model}, but the run has {num_classes} "
+      f"classes ({source.data} has {source.num_classes}). Remove it; "
+      "config.num_classes makes the head wider than the data need."
     )
   return num_classes
 

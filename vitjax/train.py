@@ -77,13 +77,13 @@ def train_and_evaluate(
     for name, section in run.evals.items()
   }
   metadata = program.describe_model(parts)
+  evals = make_evaluators(parts)
   if is_main:
     begin_folder(parts, metadata, workdir)
 
   with contextlib.ExitStack() as stack:
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     first_step, state = start_state(parts, checkpointer)
-    evals = make_evaluators(parts)
     feed = stack.enter_context(make_feed(parts, first_step))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
@@ -190,7 +190,7 @@ def make_checkpointer(
     keep_latest=2,  # one to fall back to if the newest is damaged
     keep_every_steps=parts.steps(config.keep_every),
     best_metric=config.best_metric,
-    best_mode=config.best_mode,
+    best_mode=config.best_mode or "max",  # None without a metric
     max_failures=config.max_failures,
   )
 
@@ -268,12 +268,20 @@ def make_reporter(
 
 
 def make_evaluators(parts: program.Program) -> dict:
-  """Name -> evaluator; without the optional ones whose data is not there."""
+  """Name -> evaluator; without the optional ones whose data are absent.
+
+  Raises:
+    ConfigError: if an eval cannot be run, or none gives the best metric.
+  """
   predict = step_lib.make_predict_fn(
     parts.model, parts.preprocess.on_device, parts.objective.inputs
   )
   model = subject.of_run(
-    parts.run, parts.source, parts.num_classes, parts.preprocess
+    parts.run,
+    parts.source,
+    parts.num_classes,
+    parts.preprocess,
+    parts.spec["image"].shape[1:],
   )
   evals = {}
   for name, section in parts.run.evals.items():
@@ -286,6 +294,9 @@ def make_evaluators(parts: program.Program) -> dict:
         raise
       reason = str(e).splitlines()[0]
       logging.warning("config.evals.%s is left out: %s", name, reason)
+    else:
+      subject.trace(name, evals[name], parts.abstract.params)
+  subject.check_metric(parts.run.checkpoint.best_metric, evals)
   return evals
 
 

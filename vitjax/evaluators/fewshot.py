@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from absl import logging
 
+from vitjax.config.ranges import Count, Positive
 from vitjax.evaluators import base
 from vitjax.evaluators.features import Split, TrainAndTest, best, num_correct
 
@@ -68,7 +69,11 @@ class Regression:
 class Evaluator:
   """`5shot`: mean accuracy over the draws, `5shot_l2`: its penalty; `n_seen`.
 
-  So for each number of shots. `n_seen` is the size of the test split.
+  The first two for each number of shots. `n_seen` is the size of the test
+  split.
+
+  Attributes:
+    metrics: names of all metrics, in the order of `run`.
   """
 
   own_classes = True
@@ -79,10 +84,10 @@ class Evaluator:
     data: base.EvalData,
     *,
     train_split: str,
-    shots: Sequence[int] = (1, 5, 10, 25),
-    num_seeds: int = 3,
-    l2: float | Sequence[float] = L2,
-    held_out: int = 10_000,
+    shots: Sequence[Count] = (1, 5, 10, 25),
+    num_seeds: Count = 3,
+    l2: Positive | Sequence[Positive] = L2,
+    held_out: Count = 10_000,
     feature: str = "pre_logits",
   ):
     """See `evaluators`; memory: `evaluators.features`.
@@ -95,25 +100,26 @@ class Evaluator:
       num_seeds: draws; the seeds are 0, 1, ...
       l2: the penalty, or several of which the best is taken: for all draws of
         a number of shots together, on training images that no draw with the
-        largest number of shots of that seed has. Of
-        equals, the middle one.
-      held_out: of these, at most so many.
+        largest number of shots of that seed has. Of equals, the middle one.
+      held_out: the largest number of these images to use.
       feature: output of the model, see `features.TrainAndTest`.
 
     Raises:
-      ValueError: if an option is out of range, or see `TrainAndTest`.
+      ValueError: if a list is empty, or see `TrainAndTest`.
     """
     self._shots = tuple(shots)
     self._l2 = sorted([l2] if isinstance(l2, int | float) else l2)
-    if not self._shots or min(self._shots) < 1 or num_seeds < 1:
-      raise ValueError(
-        f"shots={shots} and num_seeds={num_seeds} have to be at least 1."
-      )
-    if not self._l2 or self._l2[0] <= 0 or held_out < 1:
-      raise ValueError(f"l2={l2} and held_out={held_out} have to be above 0.")
+    if not self._shots or not self._l2:
+      raise ValueError(f"shots={shots} and l2={l2} must not be empty.")
+    each = [(f"{k}shot", f"{k}shot_l2") for k in self._shots]
+    self.metrics = (*sum(each, ()), "n_seen")
     self._num_seeds = num_seeds
     self._held_out = held_out
     self._splits = TrainAndTest(predict_fn, data, train_split, feature)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._splits.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
