@@ -104,6 +104,7 @@ def test_real_labels(data_dir, batch_size, num_devices):
   )
   evaluator = classification.Evaluator(predict, data, labels="real_label")
   got = dict(evaluator.run(WEIGHTS))
+  assert tuple(got) == evaluator.metrics
   guess = logits_of(data).argmax(axis=1)
   right = [
     guess[row] in REAL[i] for row, i in enumerate(order_of(data)) if REAL[i]
@@ -203,7 +204,11 @@ def test_classes_are_matched_by_name():
     (Classes(None, 9, None), {"same_classes": True}, "but the model only 9"),
     (None, {"among": ["zero"]}, "'zero' is not the name of a class"),
     (None, {"among": "/no/such/file"}, "'/no/such/file' cannot be read"),
-    (None, {"labels": "x", "calibration": True}, "labels='x' goes neither"),
+    (
+      None,
+      {"labels": "x", "calibration": True},
+      "labels='x' cannot be combined",
+    ),
     (
       None,
       {"loss": "sigmoid_xent", "calibration": True},
@@ -241,6 +246,7 @@ def test_calibration_error(scale, batch_size, num_devices):
   weights = scale * OF_DIGITS[:, :10]
   evaluator = classification.Evaluator(predict, data, calibration=True)
   got = dict(evaluator.run(weights))
+  assert tuple(got) == evaluator.metrics
   rows = data.source.fetch(np.arange(203))
   x = np.asarray(rows["image"], np.float64).reshape(203, -1) - 127.5
   logits, label = x @ weights.astype(np.float64), np.asarray(rows["label"])
