@@ -1,7 +1,7 @@
-"""What a run computes: its parts, put together before any array exists.
+"""The parts of a run, assembled before any array exists.
 
-Training runs the program and `vitjax.plan` compiles it for devices that are
-not there, so both see the same one.
+Training runs this program and `vitjax.plan` compiles it for devices that are
+absent, so both see the same one.
 """
 
 import dataclasses
@@ -25,21 +25,24 @@ from vitjax.parallel import sharding
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """See the module.
+  """All that a run computes with, see the module.
 
   Attributes:
+    run: the config.
+    mesh: the devices.
+    source: the training data.
     num_classes: width of the head; None without classes.
-    preprocess: of the training images.
+    preprocess: ops of the training images.
     batch: shapes and types of a global batch as it leaves the hosts.
-    spec: likewise, as the model gets it.
-    total_steps: of the run.
+    spec: shapes and types of a global batch as the model gets it.
+    total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
     tx: the optimizer.
     init_params: key -> parameters.
     make_state: parameters -> state before the first step.
     abstract: shapes and types of the state.
-    shardings: of the state.
+    shardings: where each array of the state lives.
     train_step: (state, batch) -> (state, metrics), not yet traced.
   """
 
@@ -83,7 +86,7 @@ def to_steps(
 def assemble(
   run: RunConfig, source: Source, mesh: jax.sharding.Mesh
 ) -> Program:
-  """Puts the parts of a run together; allocates and reads nothing.
+  """Assembles the parts of a run; allocates and reads nothing.
 
   Args:
     run: a config that passes `checks.check`.
@@ -91,7 +94,7 @@ def assemble(
     mesh: from `sharding.make_mesh`; its devices may be those of a topology.
 
   Raises:
-    ConfigError: if neither the config nor the data says how many classes.
+    ConfigError: if the number of classes is unknown or contradictory.
     ValueError: if the sharding does not fit the model or the mesh.
   """
   num_classes = number_of_classes(run, source)
@@ -171,9 +174,9 @@ def assemble(
 
 
 def number_of_classes(run: RunConfig, source: Source) -> int | None:
-  """The width of the head: the config's, or that of the training data.
+  """Width of the head: the config's, or the number of classes of the data.
 
-  None if the run has no classes but texts.
+  None for a run on images and texts, which has no classes.
 
   Raises:
     ConfigError: if neither says, the data has more classes than that, or
@@ -211,7 +214,7 @@ def _head(num_classes: int | None) -> dict[str, int]:
 
 
 def make_objective(run: RunConfig, model, num_classes: int | None):
-  """What the run makes small, see `vitjax.objectives`."""
+  """What the run minimises, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   return objectives.classification(
@@ -227,10 +230,10 @@ def make_objective(run: RunConfig, model, num_classes: int | None):
 
 
 def describe_model(parts: Program) -> dict[str, Any]:
-  """What it takes to use the parameters, as plain data for `model.json`.
+  """All that is needed to use the parameters, as plain data for `model.json`.
 
-  The preprocessing is that of the first eval on the data of training: how
-  images are meant to be seen afterwards. The tokenizer is that of training.
+  The preprocessing is that of the first eval on the training data set, the
+  tokenizer that of training.
   """
   run, source = parts.run, parts.source
   first = next(
@@ -253,6 +256,6 @@ def describe_model(parts: Program) -> dict[str, Any]:
 
 
 def _is_own(run: RunConfig, section: schema.Eval) -> bool:
-  """Whether an eval is of what is trained: its data, and its classes."""
+  """Whether an eval measures the trained task: its data and its classes."""
   own_classes = getattr(evaluators.find(section.type), "own_classes", False)
   return section.data in (None, run.input.data) and not own_classes

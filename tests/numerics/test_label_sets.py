@@ -200,7 +200,7 @@ def test_classes_are_matched_by_name():
   [
     (Classes("m", 12, tuple("abcdefghijkl")), {}, "10 of the 10 classes of 'd"),
     (Classes("m", 12, tuple("00123456789x")), {}, "'0' is several classes"),
-    (Classes("m", 12), {}, "the names of classes, the model's, are not known"),
+    (Classes("m", 12), {}, "the class names of the model are unknown"),
     (Classes(None, 9, None), {"same_classes": True}, "but the model only 9"),
     (None, {"among": ["zero"]}, "'zero' is not the name of a class"),
     (None, {"among": "/no/such/file"}, "'/no/such/file' cannot be read"),
@@ -233,7 +233,7 @@ def test_a_model_without_names():
     assert 0 < got["acc@1"] < 1 and got["n_seen"] == 300
   unnamed = dataclasses.replace(data, source=data.source)
   unnamed.source.class_names = None
-  with pytest.raises(ValueError, match="those of 'digits', are not known"):
+  with pytest.raises(ValueError, match="class names of 'digits' are unknown"):
     classification.Evaluator(
       predict, unnamed, classes=Classes("m", 12, tuple("abcdefghijkl"))
     )

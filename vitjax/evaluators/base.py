@@ -1,9 +1,8 @@
 """Sums over an eval set in which every example counts exactly once.
 
 The last batch is padded to the full size, so that one compiled program serves
-all batches, and a mask takes the padding out again. What is summed, and how
-many examples were seen, comes from the device; the division happens once, on
-the host, in float64.
+all batches, and a mask removes the padding. Sums and the number of examples
+come from the device; the host divides once, in float64.
 """
 
 import dataclasses
@@ -27,7 +26,15 @@ Params = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-  """An eval set, how to read it, and where its batches go."""
+  """An eval set, how to read it, and where its batches go.
+
+  Attributes:
+    source: the examples.
+    preprocess: their ops.
+    batch_size: images per step, over all devices.
+    mesh: the devices.
+    open_split: opens another split of the same data set, if there are any.
+  """
 
   source: Source
   preprocess: builder.Preprocess
@@ -56,7 +63,7 @@ class EvalData:
     return dataclasses.replace(self, source=source)
 
   def with_ops(self, ops: str) -> "EvalData":
-    """The same set with more ops behind those of its preprocessing."""
+    """The same set with more ops after those of its preprocessing."""
     spec = f"{self.preprocess.spec}|{ops}" if self.preprocess.spec else ops
     names = self.source.class_names
     return dataclasses.replace(
@@ -174,7 +181,7 @@ class Collected:
         if name not in total:
           shape = (self.data.source.num_examples, *x.shape[1:])
           total[name] = np.empty(shape, x.dtype)
-        # What is too much is noticed below.
+        # Rows beyond the expected number are reported below.
         total[name][start:n_seen] = x[mask][: len(total[name]) - start]
 
     for batch in self.data.batches():
@@ -226,10 +233,10 @@ def overlap(splits: Sequence[str], open_split: Callable[[str], Source]) -> int:
 
 
 def number_of_classes(source: Source) -> int:
-  """Of a labelled data set.
+  """The number of classes of a labelled data set.
 
   Raises:
-    ValueError: if it is none.
+    ValueError: if it has no labels.
   """
   if source.num_classes is None:
     raise ValueError(f"{source.data!r} has no class labels.")

@@ -4,11 +4,11 @@ As in big_vision and in the ViT paper, https://arxiv.org/abs/2010.11929, sec.
 4.1: the features of a few training images of each class are mapped to targets
 {-1, 1} by least squares with an L2 penalty, in closed form. Features are
 shifted and scaled to mean 0 and standard deviation 1 of those images, and a
-constant feature of 100 is the bias, which so is hardly penalised.
+constant feature of 100 is the bias, which is therefore hardly penalised.
 
-One thing differs. There the penalty is given, or that which is best on the
-test set is reported; here it is chosen on training images that were not drawn.
-With a single `l2`, such as the published 2**10, the two are the same.
+One thing differs. In big_vision the penalty is fixed, or the one that is best
+on the test set is reported; here it is chosen on training images that were not
+drawn. With a single `l2`, such as the published 2**10, the two are the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +22,12 @@ from vitjax.evaluators.features import Split, TrainAndTest, best, num_correct
 
 BIAS = 100.0
 L2 = tuple(2.0**i for i in range(-10, 20))
-# Numbers of float64 that are in memory at a time for a part of a split.
+# Most float64 numbers in memory at a time.
 _MOST = 2**24
 
 
 class Regression:
-  """Least squares with an L2 penalty, solved for any penalty at once.
+  """Least squares with an L2 penalty, solved once for all penalties.
 
   With z the scaled features (n, d + 1) and t the targets (n, classes), the
   weights are (z'z + l2 I)^-1 z't, which is z'(zz' + l2 I)^-1 t. The smaller of
@@ -49,7 +49,7 @@ class Regression:
       self._left, self._right = z.T @ q, q.T @ targets
 
   def num_correct(self, split: Split, l2: Sequence[float]) -> list[int]:
-    """For each penalty, how many examples get the right class."""
+    """The number of examples that get the right class, for each penalty."""
     total = np.zeros(len(l2), np.int64)
     rows = max(1, _MOST // max(self._left.shape[0], self._right.shape[1]))
     for start in range(0, len(split.x), rows):
@@ -156,8 +156,8 @@ class Evaluator:
     few = sum(len(of_class) < most for of_class in drawn)
     if few and seed == 0:
       logging.warning(
-        "fewshot: %d of %d classes have fewer than %d examples in %s; all that "
-        "they have are used.",
+        "fewshot: %d of %d classes have fewer than %d examples in %s; all of "
+        "these are used.",
         few,
         classes,
         most,

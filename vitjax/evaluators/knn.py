@@ -14,7 +14,7 @@ from vitjax.config.ranges import Count, Positive
 from vitjax.evaluators import base
 from vitjax.evaluators.features import TrainAndTest
 
-# Similarities that are in memory at a time.
+# Most similarities in memory at a time.
 _MOST = 2**24
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from vitjax.evaluators import base
 
 KS = (1, 5, 10)
-# Similarities that are in memory at a time.
+# Most similarities in memory at a time.
 _MOST = 2**24
 
 
@@ -21,10 +21,10 @@ def ranks(
   query_ids: np.ndarray,
   key_ids: np.ndarray,
 ) -> np.ndarray:
-  """How many keys of others come before the best own key of each query.
+  """Rank of the best own key of each query: the number of others before it.
 
-  Keys that tie with it count as before it, and so does NaN: a model that
-  gives everything the same embedding, or none, finds nothing.
+  Keys that tie with it count as before it, and so does NaN: a model that gives
+  everything the same embedding finds nothing.
 
   Args:
     queries: (q, d) embeddings.

@@ -1,7 +1,7 @@
 """Zero-shot classification: the class whose description is most similar.
 
-CLIP, https://arxiv.org/abs/2103.00020, sec. 3.1: each class name goes through
-every template; the embeddings are averaged and made of length 1 again.
+CLIP, https://arxiv.org/abs/2103.00020, sec. 3.1: each class name is put into
+every template; the embeddings are averaged and normalised to length 1.
 """
 
 from collections.abc import Callable, Iterator, Sequence
