@@ -63,6 +63,15 @@ class Program:
   shardings: step_lib.TrainState
   train_step: Any
 
+  @property
+  def placed(self) -> step_lib.TrainState:
+    """`abstract` with its shardings: what a step is called with."""
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      self.abstract,
+      self.shardings,
+    )
+
   def steps(self, duration: schema.Duration | None) -> int | None:
     """A duration of the config in steps."""
     return to_steps(self.run, self.source, duration, self.total_steps)

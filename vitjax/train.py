@@ -208,12 +208,7 @@ def start_state(
     CheckpointError: if there are checkpoints and none can be read.
   """
   run, shardings = parts.run, parts.shardings
-  placed = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    parts.abstract,
-    shardings,
-  )
-  restored = checkpointer.restore(items_of(placed))
+  restored = checkpointer.restore(items_of(parts.placed))
   if restored is not None:
     step, items, info = restored
     check_fingerprint(info["fingerprint"], parts.source)
@@ -295,7 +290,7 @@ def make_evaluators(parts: program.Program) -> dict:
       reason = str(e).splitlines()[0]
       logging.warning("config.evals.%s is left out: %s", name, reason)
     else:
-      subject.trace(name, evals[name], parts.abstract.params)
+      subject.trace(name, evals[name], parts.placed.params)
   subject.check_metric(parts.run.checkpoint.best_metric, evals)
   return evals
 

@@ -83,14 +83,18 @@ class EvalData:
 
   @functools.cached_property
   def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a global batch on the devices; reads no example.
+    """What `batches` gives, without reading any example.
 
     Raises:
       ValueError: if the ops do not make images of one size.
     """
     spec = pipeline.example_spec(self.source, self.preprocess, self.batch_size)
-    mask = jax.ShapeDtypeStruct((self.batch_size,), np.bool_)
-    return device.on_arrival({**spec, "mask": mask})
+    spec["mask"] = jax.ShapeDtypeStruct((self.batch_size,), np.bool_)
+    placed = sharding.over_batch(self.mesh)  # so that nothing is traced again
+    return {
+      name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed)
+      for name, x in device.on_arrival(spec).items()
+    }
 
   def batches(self) -> device.DeviceFeed:
     """Batches on the device, the last one padded; see `pipeline`."""
