@@ -204,8 +204,12 @@ ONE = functools.partial(np.tile, np.array([0.0, 3.0, 1.0]))
 @pytest.mark.parametrize(
   ("logits", "label", "part"),
   [
-    (ONE((10, 1)), [0] * 3 + [1] * 7, "only one class is predicted, 'b', for"),
-    (ONE((10, 1)), [0] * 3 + [1] * 7, "70.0% of them are of this class"),
+    (
+      ONE((10, 1)),
+      [0] * 3 + [1] * 7,
+      "all 10 images are predicted as 'b', and",
+    ),
+    (ONE((10, 1)), [0] * 3 + [1] * 7, "and 70.0% of them are of this class."),
     (np.zeros((10, 3)), [0] * 3 + [1] * 7, "no class has the largest logit"),
     (ONE((10, 1)), [1] * 10, None),  # they are all of this class
     (np.eye(3)[[1] * 9 + [0]], [0] * 3 + [1] * 7, None),

@@ -87,7 +87,9 @@ def _sample(folder: str) -> int:
   from vitjax.data import sample
 
   count = sample.write_digits(folder)
-  print(f"Wrote {count:,} images to {folder}: use input.data='folder:{folder}'.")
+  print(
+    f"Wrote {count:,} images to {folder}: use input.data='folder:{folder}'."
+  )
   return 0
 
 

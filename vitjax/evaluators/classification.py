@@ -238,22 +238,21 @@ class Evaluator:
     at = counts.only_prediction(by_class)
     if at is None or jax.process_index():
       return
-    source = self._sums.data.source
-    support = by_class["support"]
+    source, support = self._sums.data.source, by_class["support"]
+    total = int(support.sum())
     if at == len(support):
-      what = "no class has the largest logit alone for any"
-      share = ""
+      what = f"no class has the largest logit alone for any of {total} images."
     else:
-      what = f"only one class is predicted, {self._class_names[at]!r}, for all"
-      share = f" {support[at] / support.sum():.1%} of them are of this class."
+      what = (
+        f"all {total} images are predicted as {self._class_names[at]!r}, and "
+        f"{support[at] / total:.1%} of them are of this class."
+      )
     logging.warning(
-      "%s %s: %s of %d images.%s Accuracy says nothing here; look at "
-      "balanced_acc.",
+      "%s %s: %s Accuracy hides this; the eval's metrics=('balanced_acc', "
+      "'recall') show it.",
       source.data,
       source.split,
       what,
-      support.sum(),
-      share,
     )
 
 
