@@ -119,9 +119,9 @@ class Init:
     weights: a path, a URL, a published name or a run folder; for a model with
       two towers also {"img": ..., "txt": ...}, with weights of one tower each.
       None: random parameters.
-    reinit: regexes of parameters to re-initialise, such as ("head/.*",) or
-      ("head",) for the whole module.
-    ignore: regexes of arrays of the file to leave out, such as
+    reinit: parameters to re-initialise: names, names of modules or regexes,
+      such as ("head",).
+    ignore: arrays of the file to leave out, likewise, such as
       ("pre_logits",).
   """
 
