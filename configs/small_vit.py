@@ -66,6 +66,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "split": arg.val or val,
       "pp": f"decode|resize({arg.res})|value_range(-1, 1)",
       "every_percent": 20,
+      # Accuracy alone hides a model that answers the largest class.
+      "metrics": ("balanced_acc", "majority"),
     },
   }
   config.checkpoint = {"every_percent": 20, "best_metric": "val/acc@1"}

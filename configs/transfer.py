@@ -110,6 +110,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     common.set_steps(
       config.schedule, "warmup", max(1, warmup_steps * arg.steps // steps)
     )
+  # Accuracy alone hides a model that answers the largest class.
+  config.evals.val.metrics = ("balanced_acc", "majority")
   if arg.train:
     config.input.split = arg.train
   if arg.val:

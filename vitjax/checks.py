@@ -1,20 +1,49 @@
 """Everything that can be wrong with a config, as one report.
 
-The schema finds wrong keys and types; this file asks those who will read the
-open sections, and looks at what does not fit together. Nothing is allocated
-and no data is opened.
+The schema finds wrong keys, types and ranges. This file asks the readers of
+the open sections, and checks what must fit together. It allocates nothing and
+opens no data.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from vitjax import evaluators, losses, models, optim
-from vitjax.config import schema
+from vitjax.config import messages, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
+
+_MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
+# Key -> what it needs: without any one of these it has no effect. A key is
+# given if it differs from its default. What it needs is there if it is not
+# None, and not zero unless None is the default; KEY=VALUE is there with that
+# value only. The keys of weight decay are not listed: a sweep over weight_decay
+# may contain 0.
+NEEDS = {
+  "checkpoint.best_mode": ("checkpoint.best_metric",),
+  "ema.warmup": ("ema.decay",),
+  "init.ignore": ("init.weights",),
+  "init.reinit": ("init.weights",),
+  "mixing.mode": (_MIXED,),
+  "mixing.partner": (_MIXED,),
+  "mixing.prob": (_MIXED,),
+  "mixing.switch_prob": ("mixing.mixup_alpha", "mixing.cutmix_alpha"),
+  "optim.accumulator_dtype": ("optim.momentum",),
+  "optim.agc_exclude": ("optim.agc_clip",),
+  "optim.momentum_dtype": ("optim.momentum",),
+  "optim.nesterov": ("optim.momentum",),
+  "pretrained_dir": ("init.weights",),
+  "report.profile_num_steps": ("report.profile_first_step",),
+  "sam.alpha": ("sam.rho",),
+  "sam.rho_min": ("sam.rho",),
+  "schedule.end_value": ("schedule.decay=cosine or schedule.decay=linear",),
+  "schedule.timescale": ("schedule.decay=rsqrt",),
+  "target_threshold": (f"{_MIXED} or mixing.label_smoothing",),
+}
 
 
 def check(run: RunConfig) -> None:
@@ -23,14 +52,14 @@ def check(run: RunConfig) -> None:
 
 
 def problems(run: RunConfig) -> list[str]:
-  """What is wrong with the open sections, by those who will read them."""
+  """What is wrong with the open sections, and what does not fit together."""
   errors: list[str] = []
 
   def attempt(where, fn, *args):
     try:
       return fn(*args)
     except ValueError as e:
-      errors.append(f"{where}: {e}")
+      errors.append(messages.at(where, e))
 
   for path, package in (("model", models), ("optim", optim)):
     name, section = split_name(getattr(run, path))
@@ -47,6 +76,7 @@ def problems(run: RunConfig) -> list[str]:
       "config.optim",
       lambda: optim.make_optimizer(**run.optim, schedule=lambda step: 1.0),
     )
+    errors += without_effect(run)
   two_towers = run.loss in losses.CONTRASTIVE
   known = [*losses.LOSSES, *losses.CONTRASTIVE]
   if run.loss not in known:
@@ -68,23 +98,75 @@ def problems(run: RunConfig) -> list[str]:
       two_towers=two_towers,
       pixel_statistics=preprocess and preprocess.pixel_statistics,
     )
-  best = run.checkpoint.best_metric
-  known = list(run.evals)
-  if run.ema.decay is not None:
-    known += [f"{name}{EMA_SUFFIX}" for name in run.evals]
-  if best is not None and best.partition("/")[0] not in known:
-    errors.append(
-      f"config.checkpoint.best_metric={best!r} names no eval. Use EVAL/METRIC "
-      f"with EVAL one of {', '.join(known) or '(there are none)'}."
-    )
-  elif best is not None:
-    name = best.partition("/")[0]
-    section = run.evals.get(name) or run.evals[name.removesuffix(EMA_SUFFIX)]
-    if section.optional:
+  return errors + name_problems(run)
+
+
+def without_effect(run: RunConfig) -> list[str]:
+  """The keys that are given without what they need, see `NEEDS`."""
+  name = run.optim["name"]
+  optimizer = {
+    k: p.default
+    for fn in (optim.make_optimizer, optim.OPTIMIZERS[name])
+    for k, p in inspect.signature(fn).parameters.items()
+  }
+
+  def value_and_default(path):
+    section, _, key = path.rpartition(".")
+    if section == "optim":
+      default = optimizer.get(key)
+      return run.optim.get(key, default), default
+    owner = getattr(run, section) if section else run
+    return getattr(owner, key), getattr(type(owner), key)
+
+  def is_there(alternatives):
+    for path in alternatives.split(" or "):
+      path, _, wanted = path.partition("=")
+      value, default = value_and_default(path)
+      is_set = value is not None if default is None else bool(value)
+      if value == wanted if wanted else is_set:
+        return True
+    return False
+
+  errors = []
+  for path, needed in NEEDS.items():
+    value, default = value_and_default(path)
+    absent = [x for x in needed if not is_there(x)]
+    if absent and value != default:
       errors.append(
-        f"config.checkpoint.best_metric={best!r} is of an eval that is left "
-        "out if its data is not there. Set its optional=False."
+        f"config.{path}={value!r} has no effect without {' and '.join(absent)}:"
+        f" set what is missing, or remove config.{path}."
       )
+  return errors
+
+
+def name_problems(run: RunConfig) -> list[str]:
+  """What is wrong with the names of evals, and with that of a metric."""
+  averages = {}
+  if run.ema.decay is not None:
+    averages = {f"{name}{EMA_SUFFIX}": name for name in run.evals}
+  errors = [
+    f"config.evals.{name}: with config.ema.decay, eval {averages[name]!r} "
+    f"reports the averaged parameters under this name. Use another one."
+    for name in run.evals
+    if name in averages
+  ]
+  metric = run.checkpoint.best_metric
+  if metric is None:
+    return errors
+  where = f"config.checkpoint.best_metric={metric!r}"
+  name = metric.partition("/")[0]
+  known = [*run.evals, *averages]
+  section = run.evals.get(name) or run.evals.get(averages.get(name))
+  if section is None or "/" not in metric:
+    errors.append(
+      f"{where} names no eval. Use EVAL/METRIC with EVAL one of "
+      f"{', '.join(known) or '(there are none)'}."
+    )
+  elif section.optional:
+    errors.append(
+      f"{where} is a metric of an optional eval, which is skipped if its data "
+      "are absent. Set its optional=False."
+    )
   return errors
 
 
@@ -108,18 +190,18 @@ def eval_problems(
   try:
     preprocess = builder.build(section.pp)
   except ValueError as e:
-    errors.append(f"config.{path}.pp: {e}")
+    errors.append(messages.at(f"config.{path}.pp", e))
   else:
     if pixel_statistics not in (None, preprocess.pixel_statistics):
       errors.append(
-        f"config.{path}.pp={section.pp!r} normalises images otherwise than "
-        "those of training were: the model would not see what it was trained "
-        "on. End it with the value_range or normalize of training."
+        f"config.{path}.pp={section.pp!r} normalises images in another way "
+        "than training did, so the model would see values that it does not "
+        "know. End it with the value_range or normalize of training."
       )
   try:
     evaluator = evaluators.find(section.type)
   except ValueError as e:
-    return [*errors, f"config.{path}.type: {e}"]
+    return [*errors, messages.at(f"config.{path}.type", e)]
   filled = ("self", "predict_fn", "data", *evaluators.FILLED)
   errors += schema.check_call(
     evaluator.__init__, section.options, path, filled=filled
@@ -145,7 +227,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   if run.accumulation_steps > 1:
     errors.append(
       f"config.accumulation_steps={run.accumulation_steps} {where}: all images "
-      "of a batch are compared with all its texts, so it has to be whole. Use "
+      "of a batch are compared with all its texts, so it cannot be split. Use "
       "1 and a smaller config.input.batch_size."
     )
   for name in ("num_classes", "target_threshold"):
@@ -157,8 +239,8 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
     return errors
   if preprocess.tokenize is None:
     errors.append(
-      f"config.input.pp {where} has to end with texts: add an op such as "
-      "tokenize('bert', 'vocab.txt', max_len=16)."
+      f"config.input.pp={run.input.pp!r} {where} must produce texts: add an op "
+      "such as tokenize('bert', 'vocab.txt', max_len=16)."
     )
   elif model is not None and has_two_towers(model):
     have = model.text_tower().vocab_size

@@ -1,7 +1,7 @@
-"""What a run computes: its parts, put together before any array exists.
+"""The parts of a run, assembled before any array exists.
 
-Training runs the program and `vitjax.plan` compiles it for devices that are
-not there, so both see the same one.
+Training runs this program and `vitjax.plan` compiles it for devices that are
+absent, so both see the same one.
 """
 
 import dataclasses
@@ -25,21 +25,24 @@ from vitjax.parallel import sharding
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """See the module.
+  """All that a run computes with, see the module.
 
   Attributes:
+    run: the config.
+    mesh: the devices.
+    source: the training data.
     num_classes: width of the head; None without classes.
-    preprocess: of the training images.
+    preprocess: ops of the training images.
     batch: shapes and types of a global batch as it leaves the hosts.
-    spec: likewise, as the model gets it.
-    total_steps: of the run.
+    spec: shapes and types of a global batch as the model gets it.
+    total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
     tx: the optimizer.
     init_params: key -> parameters.
     make_state: parameters -> state before the first step.
     abstract: shapes and types of the state.
-    shardings: of the state.
+    shardings: where each array of the state lives.
     train_step: (state, batch) -> (state, metrics), not yet traced.
   """
 
@@ -59,6 +62,15 @@ class Program:
   abstract: step_lib.TrainState
   shardings: step_lib.TrainState
   train_step: Any
+
+  @property
+  def placed(self) -> step_lib.TrainState:
+    """`abstract` with its shardings: what a step is called with."""
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      self.abstract,
+      self.shardings,
+    )
 
   def steps(self, duration: schema.Duration | None) -> int | None:
     """A duration of the config in steps."""
@@ -83,7 +95,7 @@ def to_steps(
 def assemble(
   run: RunConfig, source: Source, mesh: jax.sharding.Mesh
 ) -> Program:
-  """Puts the parts of a run together; allocates and reads nothing.
+  """Assembles the parts of a run; allocates and reads nothing.
 
   Args:
     run: a config that passes `checks.check`.
@@ -91,7 +103,7 @@ def assemble(
     mesh: from `sharding.make_mesh`; its devices may be those of a topology.
 
   Raises:
-    ConfigError: if neither the config nor the data says how many classes.
+    ConfigError: if the number of classes is unknown or contradictory.
     ValueError: if the sharding does not fit the model or the mesh.
   """
   num_classes = number_of_classes(run, source)
@@ -171,12 +183,13 @@ def assemble(
 
 
 def number_of_classes(run: RunConfig, source: Source) -> int | None:
-  """The width of the head: the config's, or that of the training data.
+  """Width of the head: the config's, or the number of classes of the data.
 
-  None if the run has no classes but texts.
+  None for a run on images and texts, which has no classes.
 
   Raises:
-    ConfigError: if neither says, or the data has more classes than that.
+    ConfigError: if neither says, the data has more classes than that, or
+      `config.model` has another number.
   """
   if run.loss in losses.CONTRASTIVE:
     return None
@@ -185,6 +198,13 @@ def number_of_classes(run: RunConfig, source: Source) -> int | None:
     raise ConfigError(
       f"config.num_classes={run.num_classes}, but {source.data} has "
       f"{source.num_classes or 'no known number of'} classes."
+    )
+  of_model = run.model.get("num_classes", num_classes)
+  if of_model != num_classes:
+    raise ConfigError(
+      f"config.model.num_classes={of_model}, but the run has {num_classes} "
+      f"classes ({source.data} has {source.num_classes}). Remove it; "
+      "config.num_classes makes the head wider than the data need."
     )
   return num_classes
 
@@ -203,7 +223,7 @@ def _head(num_classes: int | None) -> dict[str, int]:
 
 
 def make_objective(run: RunConfig, model, num_classes: int | None):
-  """What the run makes small, see `vitjax.objectives`."""
+  """What the run minimises, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   return objectives.classification(
@@ -219,10 +239,10 @@ def make_objective(run: RunConfig, model, num_classes: int | None):
 
 
 def describe_model(parts: Program) -> dict[str, Any]:
-  """What it takes to use the parameters, as plain data for `model.json`.
+  """All that is needed to use the parameters, as plain data for `model.json`.
 
-  The preprocessing is that of the first eval on the data of training: how
-  images are meant to be seen afterwards. The tokenizer is that of training.
+  The preprocessing is that of the first eval on the training data set, the
+  tokenizer that of training.
   """
   run, source = parts.run, parts.source
   first = next(
@@ -245,6 +265,6 @@ def describe_model(parts: Program) -> dict[str, Any]:
 
 
 def _is_own(run: RunConfig, section: schema.Eval) -> bool:
-  """Whether an eval is of what is trained: its data, and its classes."""
+  """Whether an eval measures the trained task: its data and its classes."""
   own_classes = getattr(evaluators.find(section.type), "own_classes", False)
   return section.data in (None, run.input.data) and not own_classes

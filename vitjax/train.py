@@ -77,13 +77,13 @@ def train_and_evaluate(
     for name, section in run.evals.items()
   }
   metadata = program.describe_model(parts)
+  evals = make_evaluators(parts)
   if is_main:
     begin_folder(parts, metadata, workdir)
 
   with contextlib.ExitStack() as stack:
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     first_step, state = start_state(parts, checkpointer)
-    evals = make_evaluators(parts)
     feed = stack.enter_context(make_feed(parts, first_step))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
@@ -190,7 +190,7 @@ def make_checkpointer(
     keep_latest=2,  # one to fall back to if the newest is damaged
     keep_every_steps=parts.steps(config.keep_every),
     best_metric=config.best_metric,
-    best_mode=config.best_mode,
+    best_mode=config.best_mode or "max",  # None without a metric
     max_failures=config.max_failures,
   )
 
@@ -208,12 +208,7 @@ def start_state(
     CheckpointError: if there are checkpoints and none can be read.
   """
   run, shardings = parts.run, parts.shardings
-  placed = jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    parts.abstract,
-    shardings,
-  )
-  restored = checkpointer.restore(items_of(placed))
+  restored = checkpointer.restore(items_of(parts.placed))
   if restored is not None:
     step, items, info = restored
     check_fingerprint(info["fingerprint"], parts.source)
@@ -268,12 +263,20 @@ def make_reporter(
 
 
 def make_evaluators(parts: program.Program) -> dict:
-  """Name -> evaluator; without the optional ones whose data is not there."""
+  """Name -> evaluator; without the optional ones whose data are absent.
+
+  Raises:
+    ConfigError: if an eval cannot be run, or none gives the best metric.
+  """
   predict = step_lib.make_predict_fn(
     parts.model, parts.preprocess.on_device, parts.objective.inputs
   )
   model = subject.of_run(
-    parts.run, parts.source, parts.num_classes, parts.preprocess
+    parts.run,
+    parts.source,
+    parts.num_classes,
+    parts.preprocess,
+    parts.spec["image"].shape[1:],
   )
   evals = {}
   for name, section in parts.run.evals.items():
@@ -286,6 +289,9 @@ def make_evaluators(parts: program.Program) -> dict:
         raise
       reason = str(e).splitlines()[0]
       logging.warning("config.evals.%s is left out: %s", name, reason)
+    else:
+      subject.trace(name, evals[name], parts.placed.params)
+  subject.check_metric(parts.run.checkpoint.best_metric, evals)
   return evals
 
 
@@ -352,10 +358,11 @@ def check_fingerprint(saved: str, source) -> None:
 
 
 def format_metrics(results: dict[str, float]) -> str:
-  """One line of metrics for people."""
+  """One line of metrics for people, without those of single classes."""
   return " · ".join(
     f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4f}"
     for name, value in results.items()
+    if "[" not in name
   )
 
 

@@ -92,6 +92,27 @@ def resolved(**overrides) -> schema.RunConfig:
     ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),
     ({"input.split": "training"}, ["no split 'training'", "train (1437)"]),
     ({"num_classes": 7}, ["config.num_classes=7", "has 10 classes"]),
+    (
+      {"model.num_classes": 12},
+      ["config.model.num_classes=12, but the run has 10 classes"],
+    ),
+    ({"model.num_classes": None}, ["config.model.num_classes=None, but"]),
+    (
+      {"evals.test.pp": "resize(16)|value_range(-1, 1)"},
+      ["config.evals.test: images of 16x16x1 do not fit", "takes 8x8x1"],
+    ),
+    (
+      {"evals.test.pp": "keep('image')|value_range(-1, 1)"},
+      ["config.evals.test: examples have no 'label' after the ops of"],
+    ),
+    (
+      {"evals.test.split": "test[:50%]+train+test[25%:]"},
+      ["config.evals.test: split", "contains 90 of its examples more than"],
+    ),
+    (
+      {"checkpoint.best_metric": "test_ema/acc"},
+      ["eval 'test_ema' does not give 'acc'", "It gives test_ema/acc@1, "],
+    ),
   ],
   ids=lambda x: " ".join(x) if isinstance(x, dict) else "",
 )

@@ -27,7 +27,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "pp": "value_range(-1, 1)",
     }
     config.evals = {
-      "test": {**config.evals.test, "calibration": True},
+      "test": {
+        **config.evals.test,
+        "calibration": True,
+        "metrics": ("macro_f1", "recall", "confusion", "auroc", "ap"),
+      },
       "few": {**features, "type": "fewshot", "shots": (1, 5)},
       "near": {**features, "type": "knn"},
       "probe": {**features, "type": "linear_probe", "l2": (0.01, 1.0)},

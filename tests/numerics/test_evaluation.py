@@ -65,6 +65,29 @@ def test_exactly_once(n, batch_size, num_devices):
   np.testing.assert_allclose(got["loss"], want["loss"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_what_is_traced_before_a_run_is_not_traced_again(num_devices):
+  traced = []
+
+  def noted(params, batch):
+    traced.append(batch["image"].shape)
+    return predict(params, batch)
+
+  mesh = mesh_of(num_devices)
+  data = base.EvalData(
+    sources.open_source("digits", "all[:70]"), builder.build(""), 32, mesh
+  )
+  evaluator = classification.Evaluator(noted, data)
+  params = jax.device_put(WEIGHTS, sharding.replicated(mesh))
+  placed = params.sharding
+  evaluator.trace(
+    jax.ShapeDtypeStruct(params.shape, params.dtype, sharding=placed)
+  )
+  assert traced == [(32, 8, 8, 1)]
+  dict(evaluator.run(params))
+  assert len(traced) == 1
+
+
 def test_a_lost_example_is_an_error_not_a_metric():
   class Short:
     """Says that it holds one example more than it yields."""

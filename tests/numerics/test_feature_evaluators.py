@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -205,25 +206,41 @@ def test_a_probe_that_does_not_converge_says_so(caplog):
     predict, data_of(), train_split=TRAIN, l2=1e-6, max_iterations=2
   )
   assert 0 < dict(evaluator.run(WEIGHTS))["acc@1"] < 1
-  assert "max_iterations=2 are not enough for l2=1e-06" in caplog.text
+  assert "max_iterations=2 are too few for l2=1e-06" in caplog.text
 
 
-@pytest.mark.parametrize(
+EVALUATORS = pytest.mark.parametrize(
   "evaluator", [fewshot.Evaluator, knn.Evaluator, linear_probe.Evaluator]
 )
+
+
+@EVALUATORS
+def test_metrics_are_known_before_they_are_computed(evaluator):
+  evaluator = evaluator(predict, data_of(), train_split=TRAIN)
+  known = tuple(evaluator.metrics)
+  assert known == tuple(name for name, _ in evaluator.run(WEIGHTS))
+
+
+@EVALUATORS
+@pytest.mark.parametrize(
+  ("split", "shared"),
+  [(TEST, 203), ("test", 203), ("train+test[200:]", 3), ("test[-160:]", 3)],
+)
+def test_no_image_is_both_learned_from_and_evaluated(evaluator, split, shared):
+  match = re.escape(f"train_split={split!r} of 'digits' has {shared} examples")
+  with pytest.raises(ValueError, match=match):
+    evaluator(predict, data_of(), train_split=split)
+
+
+@EVALUATORS
 def test_refusals(evaluator):
-  with pytest.raises(ValueError, match="to be learned from, but it is what is"):
-    evaluator(predict, data_of(), train_split=TEST)
   for feature, message in (
-    ("tokens", r"'tokens' is of shape \(64, 1, 12\)"),
-    ("logits", "'logits' is no output of the model. .* pre_logits, twice"),
+    ("tokens", r"'tokens': this output of the model has shape \(64, 1, 12\)"),
+    ("logits", "'logits': this output .* not exist. .* pre_logits, twice"),
   ):
+    given = evaluator(predict, data_of(), train_split=TRAIN, feature=feature)
     with pytest.raises(ValueError, match=message):
-      dict(
-        evaluator(predict, data_of(), train_split=TRAIN, feature=feature).run(
-          WEIGHTS
-        )
-      )
+      given.trace(jax.ShapeDtypeStruct(WEIGHTS.shape, WEIGHTS.dtype))
   with pytest.raises(FloatingPointError, match="features of digits train"):
     dict(evaluator(predict, data_of(), train_split=TRAIN).run(WEIGHTS * np.nan))
 
@@ -234,5 +251,5 @@ def test_features_of_two_towers_are_the_embedding():
   given = functools.partial(features.features, (z, None, out))
   assert np.array_equal(given("pre_logits"), z)
   assert np.array_equal(given("img/pre_logits"), z + 1)
-  with pytest.raises(ValueError, match="an image have: img/pre_logits"):
+  with pytest.raises(ValueError, match="vector per image: img/pre_logits"):
     given("logits")

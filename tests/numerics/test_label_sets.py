@@ -104,6 +104,7 @@ def test_real_labels(data_dir, batch_size, num_devices):
   )
   evaluator = classification.Evaluator(predict, data, labels="real_label")
   got = dict(evaluator.run(WEIGHTS))
+  assert tuple(got) == evaluator.metrics
   guess = logits_of(data).argmax(axis=1)
   right = [
     guess[row] in REAL[i] for row, i in enumerate(order_of(data)) if REAL[i]
@@ -199,11 +200,15 @@ def test_classes_are_matched_by_name():
   [
     (Classes("m", 12, tuple("abcdefghijkl")), {}, "10 of the 10 classes of 'd"),
     (Classes("m", 12, tuple("00123456789x")), {}, "'0' is several classes"),
-    (Classes("m", 12), {}, "the names of classes, the model's, are not known"),
+    (Classes("m", 12), {}, "the class names of the model are unknown"),
     (Classes(None, 9, None), {"same_classes": True}, "but the model only 9"),
     (None, {"among": ["zero"]}, "'zero' is not the name of a class"),
     (None, {"among": "/no/such/file"}, "'/no/such/file' cannot be read"),
-    (None, {"labels": "x", "calibration": True}, "labels='x' goes neither"),
+    (
+      None,
+      {"labels": "x", "calibration": True},
+      "labels='x' cannot be combined",
+    ),
     (
       None,
       {"loss": "sigmoid_xent", "calibration": True},
@@ -228,7 +233,7 @@ def test_a_model_without_names():
     assert 0 < got["acc@1"] < 1 and got["n_seen"] == 300
   unnamed = dataclasses.replace(data, source=data.source)
   unnamed.source.class_names = None
-  with pytest.raises(ValueError, match="those of 'digits', are not known"):
+  with pytest.raises(ValueError, match="class names of 'digits' are unknown"):
     classification.Evaluator(
       predict, unnamed, classes=Classes("m", 12, tuple("abcdefghijkl"))
     )
@@ -241,6 +246,7 @@ def test_calibration_error(scale, batch_size, num_devices):
   weights = scale * OF_DIGITS[:, :10]
   evaluator = classification.Evaluator(predict, data, calibration=True)
   got = dict(evaluator.run(weights))
+  assert tuple(got) == evaluator.metrics
   rows = data.source.fetch(np.arange(203))
   x = np.asarray(rows["image"], np.float64).reshape(203, -1) - 127.5
   logits, label = x @ weights.astype(np.float64), np.asarray(rows["label"])

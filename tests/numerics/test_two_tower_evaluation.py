@@ -88,7 +88,9 @@ def test_zero_shot(batch_size, num_devices):
     class_names=[f"digit {i}" for i in range(10)],
     templates=TEMPLATES,
   )
+  evaluator.trace(jax.eval_shape(lambda: PARAMS))
   got = dict(evaluator.run(PARAMS))
+  assert tuple(got) == evaluator.metrics
 
   classes = []
   for i in range(10):
@@ -127,7 +129,10 @@ def test_retrieval(batch_size, num_devices):
   text[10] = text[20]
   mask = np.arange(3) < rng.integers(1, 4, n)[:, None]
   data = data_of(Captioned(n, text, mask), batch_size, num_devices)
-  got = dict(retrieval.Evaluator(predict, data).run(PARAMS))
+  evaluator = retrieval.Evaluator(predict, data)
+  evaluator.trace(jax.eval_shape(lambda: PARAMS))
+  got = dict(evaluator.run(PARAMS))
+  assert tuple(got) == evaluator.metrics
 
   image, _ = images_and_labels(n)
   texts, owner = [], []

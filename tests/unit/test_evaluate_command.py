@@ -134,9 +134,9 @@ def test_evaluators_with_classes_of_their_own(file, pictures):
     (None, "no evals of its own, for it is no run folder: say which"),
     (["test"], "'test' is not an eval of the model. It has: none"),
     ({"t": {}}, "config.evals.t.split is missing"),
-    ({"t": 1}, "config.evals.t=1 has to be a section"),
+    ({"t": 1}, "config.evals.t=1 must be a section, or None"),
     ({"t": {"split": "val", "amog": 1}}, "evals.t.amog is not a key. Did you"),
-    ({"t": {"split": "val", "pp": "decode"}}, "normalises images otherwise"),
+    ({"t": {"split": "val", "pp": "decode"}}, "normalises images in another"),
     ({"t": {"split": "val", "type": "zeroshot"}}, "with two towers, and this"),
     (
       {"t": {"data": "digits", "split": "test"}},
@@ -288,7 +288,7 @@ def test_optional_evals(caplog):
     train.make_evaluators(program.assemble(run, source, mesh))
   given["evals"]["gone"]["optional"] = True
   given["checkpoint"] = {"best_metric": "gone/acc@1"}
-  with pytest.raises(ConfigError, match="is of an eval that is left out if"):
+  with pytest.raises(ConfigError, match="a metric of an optional eval"):
     schema.resolve(given, checks.problems)
 
 

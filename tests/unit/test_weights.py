@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -330,6 +331,20 @@ def test_grids_of_other_shapes(tmp_path):
     tmp_path / "x.npz", model, image_size=(48, 80), old_grid=(2, 8)
   )
   assert_equal(told, got)
+
+
+def test_a_grid_that_is_not_known_is_asked_for(tmp_path):
+  """What the message says to write is enough."""
+  model, file = tiny(pool_type="gap"), tmp_path / "x.npz"
+  params = random_params(model, (32, 112))
+  weights.save(file, params, model, metadata={"image_size": (32, 112)})
+  want = weights.load(file, model, image_size=(48, 80))
+  (tmp_path / "x.json").unlink()
+  with pytest.raises(ValueError, match="14 patches is not a grid") as error:
+    weights.load(file, model, image_size=(48, 80))
+  (key,) = re.findall(r'"(\w+)": \[rows, columns\]', str(error.value))
+  (tmp_path / "x.json").write_text(json.dumps({key: [2, 7]}))
+  assert_equal(weights.load(file, model, image_size=(48, 80)), want)
 
 
 def test_metadata(tmp_path, caplog):

@@ -23,3 +23,9 @@ def shorten(items: Sequence[str], most: int = 10, between: str = ", ") -> str:
   """The first items, and how many more there are."""
   more = f" and {len(items) - most} more" if len(items) > most else ""
   return between.join(items[:most]) + more
+
+
+def at(path: str, error: Exception) -> str:
+  """The error with the path of its key in front, unless it begins with one."""
+  text = str(error)
+  return text if text.startswith("config.") else f"{path}: {text}"

@@ -1,24 +1,34 @@
 """The schema of a run: frozen dataclasses, and how a config file fills them.
 
-A config file says what differs from the defaults below; `resolve` turns it
-into a `RunConfig` or reports everything that is wrong with it at once. The
-open sections (`model`, `optim`, each eval) belong to the packages that read
-them: there the signature of what gets called is the schema.
+A config file gives the keys that differ from the defaults below; `resolve`
+turns it into a `RunConfig`, or reports everything that is wrong with it at
+once. An annotation is all that declares a key: its type, its range (see
+`ranges`) and its choices. The open sections (`model`, `optim`, the options of
+each eval) belong to the packages that read them: there the signature of the
+callee is the schema.
 
-Durations are written with their unit as the suffix, for example
-`total_epochs=90` or `every_steps=1000`, and `to_steps` is the only converter.
+A duration is written with its unit as the suffix, for example
+`total_epochs=90` or `every_steps=1000`; `to_steps` is the only converter.
 """
 
 import dataclasses
 import inspect
 import json
 import math
-import types
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from vitjax.config import messages
+from vitjax.config import kinds
+from vitjax.config.ranges import (
+  Count,
+  Index,
+  NonNegative,
+  Probability,
+  Range,
+  Rate,
+)
 
 UNITS = ("steps", "epochs", "examples", "percent")
 
@@ -55,7 +65,11 @@ def to_steps(
   """
   if duration.unit == "percent":
     if total_steps is None:
-      raise ConfigError(f"{duration} of the run cannot be its own length.")
+      raise ConfigError(
+        f"config.total_percent={duration.value:g}: the length of a run cannot "
+        "be a share of itself. Give total_steps, total_epochs or "
+        "total_examples."
+      )
     steps = duration.value / 100 * total_steps
   else:
     examples = {"steps": batch_size, "epochs": num_examples, "examples": 1}
@@ -65,32 +79,50 @@ def to_steps(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Input:
-  """Training data. `batch_size` is global, over all devices and hosts.
+  """Training data.
 
-  `repeats` is repeated augmentation: each image comes so many times in a
-  batch, each time with other random ops. So many batches as `prefetch` says
-  wait in the memory of each host, and as many on its devices. `cache` keeps
-  decoded images in memory, also those of evals; see
-  `vitjax.data.sources.records`.
+  Attributes:
+    data: the data set: a TFDS name, "folder:/path", "labels:/path/file.csv",
+      "captions:/path/file.jsonl" or "digits".
+    split: the part of it to train on, in TFDS notation, such as "train",
+      "train[:90%]" or "train+val".
+    data_dir: folder in which TFDS looks for prepared data sets. None: TFDS's
+      default.
+    batch_size: images per step, over all devices and processes. At least 1; a
+      multiple of the number of devices times `accumulation_steps`.
+    repeats: repeated augmentation: how often an image appears in a batch, each
+      time with other random ops. At least 1.
+    prefetch: batches buffered ahead, on each host and on its devices. At least
+      1. Changes no result.
+    cache: keep decoded images in memory, those of evals too, if all have one
+      size. Changes no result.
+    pp: preprocessing ops, separated by "|".
   """
 
   data: str
   split: str = "train"
   data_dir: str | None = None
-  batch_size: int
-  repeats: int = 1
-  prefetch: int = 2
+  batch_size: Count
+  repeats: Count = 1
+  prefetch: Count = 2
   cache: bool = False
   pp: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Init:
-  """Weights to begin with in place of random ones, see `vitjax.pretrained`.
+  """Weights to start from; a resumed run loads its own checkpoint instead.
 
-  Position tables are resized to the resolution of the run. `reinit` and
-  `ignore` name parameters that start anew and arrays that are left out. With
-  {"img": ...} or {"txt": ...} `weights` are those of a tower alone.
+  Position tables are resized to the images of the run.
+
+  Attributes:
+    weights: a path, a URL, a published name or a run folder; for a model with
+      two towers also {"img": ..., "txt": ...}, with weights of one tower each.
+      None: random parameters.
+    reinit: parameters to re-initialise: names, names of modules or regexes,
+      such as ("head",).
+    ignore: arrays of the file to leave out, likewise, such as
+      ("pre_logits",).
   """
 
   weights: str | Mapping[str, str] | None = None
@@ -100,106 +132,225 @@ class Init:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixing:
-  """Mixing of images and labels on the device, see `vitjax.mixing`."""
+  """Mixing and erasing of images on the device, over the global batch.
 
-  mixup_alpha: float = 0.0
-  cutmix_alpha: float = 0.0
-  prob: float = 1.0  # of mixing a batch, or an example, at all
-  switch_prob: float = 0.5  # of cutmix where both are on
-  mode: str = "batch"
-  partner: str = "roll"
-  erase_prob: float = 0.0
-  label_smoothing: float = 0.0
+  Attributes:
+    mixup_alpha: parameter of mixup's Beta distribution. 0 or more; 0: no
+      mixup.
+    cutmix_alpha: parameter of CutMix's Beta distribution. 0 or more; 0: no
+      CutMix.
+    prob: probability of mixing a batch, or with mode="elem" an example. 0 to 1.
+    switch_prob: probability of CutMix rather than mixup, where both are on. 0
+      to 1.
+    mode: "batch" draws once for the batch, "elem" for each example.
+    partner: an example is mixed with the one before it ("roll", as in
+      big_vision) or with the one at the other end of the batch ("flip", as in
+      timm).
+    erase_prob: probability of replacing a box of an image by noise. 0 to 1.
+    label_smoothing: share of the target that is spread over all classes. 0 or
+      more and below 1.
+  """
+
+  mixup_alpha: NonNegative = 0.0
+  cutmix_alpha: NonNegative = 0.0
+  prob: Probability = 1.0
+  switch_prob: Probability = 0.5
+  mode: Literal["batch", "elem"] = "batch"
+  partner: Literal["roll", "flip"] = "roll"
+  erase_prob: Probability = 0.0
+  label_smoothing: Rate = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ema:
-  """Exponential moving average of the parameters, see `step.update_ema`."""
+  """Exponential moving average of the parameters, updated at each step.
 
-  decay: float | None = None
+  Attributes:
+    decay: weight of the average so far. 0 or more and below 1, such as 0.9999.
+      None: no average.
+    warmup: start with a smaller weight: min(decay, (1 + step) / (10 + step)).
+  """
+
+  decay: Rate | None = None
   warmup: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sam:
-  """Sharpness-aware minimisation, off at `rho=0`; see `vitjax.optim.sam`.
+  """Sharpness-aware minimisation (SAM, GSAM): two gradients a step.
 
-  With `rho_min` the radius follows the learning rate from `rho` down to it;
-  `alpha` is GSAM's weight of the surrogate gap.
+  Attributes:
+    rho: radius of the neighbourhood in parameter space. 0 or more; 0: off.
+    rho_min: the radius then follows the learning rate, from `rho` at its peak
+      to `rho_min` at 0. 0 or more. None: the radius is constant.
+    alpha: weight of GSAM's surrogate gap. 0 or more; 0: plain SAM.
   """
 
-  rho: float = 0.0
-  rho_min: float | None = None
-  alpha: float = 0.0
+  rho: NonNegative = 0.0
+  rho_min: NonNegative | None = None
+  alpha: NonNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-  """Learning rate over time as a factor, see `vitjax.optim.schedules`."""
+  """Learning rate over time, as a factor of `optim.learning_rate`.
 
-  decay: str = "cosine"
+  Attributes:
+    decay: "constant", "cosine", "linear" or "rsqrt", after the warm-up.
+    warmup: duration of the linear rise from 0. None: no warm-up.
+    end_value: factor at the end of "cosine" and "linear". 0 to 1.
+    timescale: of "rsqrt": duration after the warm-up until the factor is
+      sqrt(1/2). None: 10,000 steps.
+    cooldown: of "constant" and "rsqrt": duration of the linear fall to 0 at
+      the end of the run. None: no fall.
+  """
+
+  decay: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
   warmup: Duration | None = None
-  end_value: float = 0.0
+  end_value: Probability = 0.0
   timescale: Duration | None = None
   cooldown: Duration | None = None
 
 
+# Devices on an axis of the mesh; -1 for all that the other axes leave.
+_Axis = Annotated[int, Range(ge=-1)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-  """Size of each mesh axis; -1 takes all devices that are left."""
+  """Devices on each axis of the mesh; their product is all devices.
 
-  data: int = -1
-  fsdp: int = 1
-  model: int = 1
+  Each axis is 1 or more; one of them may be -1, which takes all devices that
+  the others leave.
+
+  Attributes:
+    data: parts of the batch whose devices each hold all parameters.
+    fsdp: parts of the batch whose devices also share the parameters.
+    model: devices that work together on the same part of the batch.
+  """
+
+  data: _Axis = -1
+  fsdp: _Axis = 1
+  model: _Axis = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eval:
-  """One evaluation. What is left out is taken from `input`."""
+  """One evaluation, a section of `config.evals`.
+
+  Attributes:
+    type: "classification", "fewshot", "knn", "linear_probe", "retrieval",
+      "zeroshot", or the dotted path of a module with a class `Evaluator`.
+    data: the data set. None: that of training.
+    split: the part of it to evaluate, in which each image occurs once.
+    data_dir: folder in which TFDS looks for prepared data sets. None: that of
+      training.
+    batch_size: images per step, over all devices. At least 1; rounded up to a
+      multiple of the number of devices. Changes no metric. None: that of
+      training.
+    pp: preprocessing ops; they must normalise images as in training.
+    every: interval during training; the end is always evaluated. None: the
+      end only.
+    optional: skip the eval with a warning if its data are absent.
+    options: all other keys of the section: arguments of the evaluator.
+  """
 
   type: str = "classification"
   data: str | None = None
   split: str
   data_dir: str | None = None
-  batch_size: int | None = None
+  batch_size: Count | None = None
   pp: str
-  every: Duration | None = None  # and always at the end
-  optional: bool = False  # left out, with a warning, if its data is not there
+  every: Duration | None = None
+  optional: bool = False
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-  """When to save, and what is kept besides the latest checkpoint."""
+  """When to save, and what to keep besides the latest checkpoints.
+
+  Attributes:
+    every: interval between checkpoints; the end is always saved.
+    keep_every: interval of checkpoints that are never deleted. None: none are
+      kept for good.
+    best_metric: EVAL/METRIC, such as "val/acc@1", or "val_ema/acc@1" for the
+      averaged parameters: also keep the checkpoint with its best value, and
+      save at each eval. None: keep no best checkpoint.
+    best_mode: whether the best value is the largest ("max") or the smallest
+      ("min"). None: as the metric's name tells: "min" for losses and errors,
+      "max" for accuracies; required for other metrics.
+    max_failures: failed saves in a row that end the run. At least 1.
+  """
 
   every: Duration = Duration(1000, "steps")
   keep_every: Duration | None = None
   best_metric: str | None = None
-  best_mode: str = "max"
-  max_failures: int = 1  # saves in a row that fail and end the run
+  best_mode: Literal["max", "min"] | None = None
+  max_failures: Count = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """What the run says while it runs."""
+  """Metrics and profiles of the training steps.
+
+  Attributes:
+    every: interval between two records of the training loss.
+    profile_first_step: steps to take before a profile for TensorBoard starts;
+      10 leaves compilation out. 0 or more. None: no profile.
+    profile_num_steps: steps to profile. At least 1.
+  """
 
   every: Duration = Duration(50, "steps")
-  profile_first_step: int | None = None
-  profile_num_steps: int = 5
+  profile_first_step: Index | None = None
+  profile_num_steps: Count = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-  """Everything that decides what a run does."""
+  """Everything that decides what a run does.
 
-  seed: int = 0
+  Attributes:
+    seed: of every random draw: parameters, order of images, ops, dropout. 0 to
+      2**32 - 1.
+    total: length of the run.
+    num_classes: width of the head; at least the number of classes of the data.
+      None: that number.
+    loss: "softmax_xent", "sigmoid_xent" or "sigmoid_xent_mean"; for a model
+      with two towers "contrastive" or "siglip".
+    target_threshold: mixed targets above it become 1, others 0. 0 or more and
+      below 1; DeiT III uses 0. None: mixed targets stay as they are.
+    accumulation_steps: parts into which a batch is split to save memory. At
+      least 1; must divide `input.batch_size`. Changes no result but dropout.
+    input: training data.
+    pretrained_dir: folder, gs:// or https:// address to look in for published
+      names of `init.weights`. None: where they are published.
+    init: weights to start from.
+    model: `name` and the options of the model.
+    optim: `name` and the options of the optimizer.
+    schedule: learning rate over time.
+    mixing: mixing and erasing of images.
+    ema: average of the parameters.
+    sam: sharpness-aware minimisation.
+    sharding: how parameters are split over the mesh: "replicated", "fsdp" or
+      "tensor", or a list of rules (regex of parameters, mesh axis or None of
+      each dimension).
+    mesh: devices on each axis.
+    evals: sections by name; None as a section removes the eval. A name has no
+      slash.
+    checkpoint: what to save.
+    report: what to record.
+    export_npz: write params.npz into the run folder at the end.
+  """
+
+  seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
   total: Duration
-  num_classes: int | None = None  # None: as many as the data set has
+  num_classes: Count | None = None
   loss: str = "softmax_xent"
-  target_threshold: float | None = None  # mixed targets above it become 1
-  accumulation_steps: int = 1
+  target_threshold: Rate | None = None
+  accumulation_steps: Count = 1
   input: Input
-  pretrained_dir: str | None = None  # where names of `init.weights` are
+  pretrained_dir: str | None = None
   init: Init = Init()
   model: Mapping[str, Any]
   optim: Mapping[str, Any]
@@ -207,41 +358,32 @@ class RunConfig:
   mixing: Mixing = Mixing()
   ema: Ema = Ema()
   sam: Sam = Sam()
-  # A preset of vitjax.parallel.sharding, or (regex of parameters, spec) rules.
   sharding: str | Sequence[tuple[str, Any]] = "replicated"
   mesh: Mesh = Mesh()
   evals: Mapping[str, Eval] = dataclasses.field(default_factory=dict)
   checkpoint: Checkpoint = Checkpoint()
   report: Report = Report()
-  export_npz: bool = False  # write params.npz into the workdir at the end
+  export_npz: bool = False
 
 
-CHOICES = {
-  "schedule.decay": ("constant", "cosine", "linear", "rsqrt"),
-  "checkpoint.best_mode": ("max", "min"),
-  "mixing.mode": ("batch", "elem"),
-  "mixing.partner": ("roll", "flip"),
-}
-# Smallest and largest value, both allowed; None is always.
-RANGES = {
-  "input.batch_size": (1, math.inf),
-  "input.repeats": (1, math.inf),
-  "input.prefetch": (1, math.inf),
-  "accumulation_steps": (1, math.inf),
-  "checkpoint.max_failures": (1, math.inf),
-  "num_classes": (1, math.inf),
-  "mixing.mixup_alpha": (0, math.inf),
-  "mixing.cutmix_alpha": (0, math.inf),
-  "mixing.prob": (0, 1),
-  "mixing.switch_prob": (0, 1),
-  "mixing.erase_prob": (0, 1),
-  "mixing.label_smoothing": (0, 1),
-  "ema.decay": (0, 1),
-  "sam.rho": (0, math.inf),
-  "sam.rho_min": (0, math.inf),
-  "sam.alpha": (0, math.inf),
-}
 OPEN = ("model", "optim")  # sections read by their own package
+
+# Names of metrics of which the smallest value is the best, or the largest.
+_SMALLEST = re.compile(
+  r"(.*_)?(loss|nll|perplexity|error|err|mae|mse|rmse|ece)(@\d+)?"
+)
+_LARGEST = re.compile(
+  r"(.*_)?(acc|accuracy|precision|recall|f1|auroc|ap|R|iou)(@\d+)?"
+  r"|\d+(shot|nn)"
+)
+
+
+def best_mode(metric: str) -> str | None:
+  """Whether the best value of EVAL/METRIC is its "max" or "min", if known."""
+  name = metric.partition("/")[2].partition("[")[0]  # recall[cat]: recall
+  if _SMALLEST.fullmatch(name):
+    return "min"
+  return "max" if _LARGEST.fullmatch(name) else None
 
 
 def resolve(
@@ -252,8 +394,8 @@ def resolve(
 
   Args:
     config: nested dicts.
-    more: what else is wrong with a config that has all that it needs, such as
-      `checks.problems`.
+    more: what else is wrong with a config in which no required key is
+      missing, such as `checks.problems`.
 
   Raises:
     ConfigError: with one line for each unknown key, missing key, wrong type,
@@ -264,29 +406,26 @@ def resolve(
   errors: list[str] = []
   run = _section(RunConfig, config, "", errors)
   if not any(isinstance(e, _Gap) for e in errors):
-    flat = flatten(to_dict(run))
-    for path, allowed in CHOICES.items():
-      if flat[path] not in allowed:
-        errors.append(
-          f"config.{path}={flat[path]!r} is not one of {', '.join(allowed)}."
-        )
-    for path, (low, high) in RANGES.items():
-      value = flat[path]
-      if value is not None and not low <= value <= high:
-        upto = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
-        errors.append(f"config.{path}={value} has to be {upto}.")
-    unnamed = [x for x in OPEN if not _is_a(getattr(run, x).get("name"), str)]
+    unnamed = [
+      x for x in OPEN if not isinstance(getattr(run, x).get("name"), str)
+    ]
     errors += [f"config.{section}.name is missing." for section in unnamed]
-    if run.input.batch_size % max(run.accumulation_steps, 1):
+    if run.input.batch_size % run.accumulation_steps:
       errors.append(
         f"config.input.batch_size={run.input.batch_size} is not a multiple of "
         f"config.accumulation_steps={run.accumulation_steps}."
       )
-    if "train" in run.evals:
-      errors.append(
-        "config.evals.train: its metrics would be called like those of "
-        "training, train/loss. Call it train_eval, say."
-      )
+    metric = run.checkpoint.best_metric
+    if metric is not None and run.checkpoint.best_mode is None:
+      mode = best_mode(metric)
+      if mode is None:
+        errors.append(
+          "config.checkpoint.best_mode is missing: the name of "
+          f"best_metric={metric!r} does not tell whether the largest or the "
+          "smallest value is the best. Use 'max' or 'min'."
+        )
+      checkpoint = dataclasses.replace(run.checkpoint, best_mode=mode)
+      run = dataclasses.replace(run, checkpoint=checkpoint)
     if not unnamed:
       errors += more(run)
   fail_on(errors)
@@ -298,19 +437,13 @@ def resolve_evals(evals: Mapping[str, Any], **defaults: Any) -> dict[str, Eval]:
 
   Args:
     evals: the sections by name.
-    **defaults: of keys that a section leaves out.
+    **defaults: values of keys that a section leaves out.
 
   Raises:
     ConfigError: as `resolve`.
   """
   errors: list[str] = []
-  sections = {}
-  for name, given in evals.items():
-    if isinstance(given, Mapping):
-      given = {**defaults, **given}
-      sections[str(name)] = _section(Eval, given, f"evals.{name}.", errors)
-    else:
-      errors.append(f"config.evals.{name}={given!r} has to be a section.")
+  sections = _evals(evals, errors, defaults)
   fail_on(errors)
   return sections
 
@@ -351,10 +484,11 @@ def check_call(
     }
   errors = []
   for key, value in given.items():
+    where = f"config.{path}.{key}"
     if key not in allowed:
-      errors.append(_unknown(f"{path}.{key}", key, allowed))
-    elif not _is_a(value, allowed[key]):
-      errors.append(_wrong_type(f"{path}.{key}", value, allowed[key]))
+      errors.append(kinds.unknown(where, key, allowed))
+    elif found := kinds.problem(where, value, allowed[key]):
+      errors.append(found)
   missing = [k for k in required if k not in given]
   return errors + [f"config.{path}.{key} is missing." for key in missing]
 
@@ -371,6 +505,8 @@ def to_dict(run: RunConfig) -> dict[str, Any]:
           result[f"{f.name}_{value.unit}"] = value.value
         elif value is not None or not _has_duration(f.type):
           result[f.name] = plain(value)
+      if isinstance(x, Checkpoint) and x.best_metric is None:
+        del result["best_mode"]  # has no meaning, and older files differ
       options = result.pop("options", {})
       return {**result, **options}
     if isinstance(x, Mapping):
@@ -423,39 +559,36 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
       keys[name] = name
   values, options, wrong = {}, {}, {}
   for key, value in given.items():
-    where = f"{path}{key}"
+    where = f"config.{path}{key}"
     if key not in keys:
       if is_eval and key == "options" and isinstance(value, Mapping):
         options |= value  # as older files have them
       elif is_eval:
         options[key] = value
       else:
-        errors.append(_unknown(where, key, keys))
+        errors.append(kinds.unknown(where, key, keys))
       continue
     name = keys[key]
     kind = fields[name].type
     if _has_duration(kind):
+      unit = key.removeprefix(f"{name}_")
       if value is None:
         continue
       if name in values:
         errors.append(f"config.{path}{name}_* is given in two units.")
-      elif not _is_a(value, float) or value <= 0:
-        errors.append(f"config.{where}={value!r} has to be a number above 0.")
+      elif problem := _duration_problem(where, value, unit, kind):
+        wrong[name] = problem
       else:
-        values[name] = Duration(value, key.removeprefix(f"{name}_"))
+        values[name] = Duration(value, unit)
     elif name == "evals":
-      values[name] = {
-        k: _section(Eval, v, f"evals.{k}.", errors)
-        for k, v in value.items()
-        if v is not None  # an override of None switches an eval off
-      }
+      values[name] = _evals(value, errors)
     elif dataclasses.is_dataclass(kind):
       if isinstance(value, Mapping):
-        values[name] = _section(kind, value, f"{where}.", errors)
+        values[name] = _section(kind, value, f"{path}{key}.", errors)
       else:
-        wrong[name] = f"config.{where}={value!r} has to be a section."
-    elif not _is_a(value, kind):
-      wrong[name] = _wrong_type(where, value, kind)
+        wrong[name] = f"{where}={value!r} must be a section."
+    elif problem := kinds.problem(where, value, kind):
+      wrong[name] = problem
     else:
       values[name] = value
   for name, field in fields.items():
@@ -477,45 +610,54 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
   return cls(**values)
 
 
+def _evals(
+  given: Any, errors: list[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Eval]:
+  """The sections of `config.evals`, without those that are None."""
+  if not isinstance(given, Mapping):
+    errors.append(
+      f"config.evals={given!r} must be sections by name: {{NAME: {{'split': "
+      "..., 'pp': ...}}."
+    )
+    return {}
+  sections = {}
+  for name, value in given.items():
+    where = f"config.evals.{name}"
+    if not isinstance(name, str) or not name or "/" in name:
+      errors.append(
+        f"{where}: the name {name!r} must be text without a slash; its metrics "
+        "are called NAME/METRIC."
+      )
+    elif name == "train":
+      errors.append(
+        f"{where}: the metrics of training are called train/...; use another "
+        "name, such as train_eval."
+      )
+    if isinstance(value, Mapping):
+      value = {**(defaults or {}), **value}
+      sections[str(name)] = _section(Eval, value, f"evals.{name}.", errors)
+    elif value is not None:
+      errors.append(
+        f"{where}={value!r} must be a section, or None to remove the eval."
+      )
+  return sections
+
+
 def _has_duration(kind) -> bool:
   return kind is Duration or Duration in typing.get_args(kind)
 
 
-def _is_a(value, kind) -> bool:
-  """Whether `value` can be read as the annotation `kind`."""
-  if kind is Any or kind is inspect.Parameter.empty:
-    return True
-  origin, args = typing.get_origin(kind), typing.get_args(kind)
-  if origin in (typing.Union, types.UnionType):
-    return any(_is_a(value, a) for a in args)
-  if origin is typing.Literal:
-    return value in args
-  if kind is None or kind is type(None):
-    return value is None
-  if kind is bool or isinstance(value, bool):
-    return kind is bool and isinstance(value, bool)
-  if kind is float:
-    return isinstance(value, int | float)
-  if kind is int:
-    return isinstance(value, int)
-  origin = origin or kind
-  if origin in (tuple, list, Sequence):
-    return isinstance(value, tuple | list)
-  if isinstance(origin, type):
-    return isinstance(value, origin)
-  return True
-
-
-def _unknown(where: str, key: str, known: Mapping | Sequence) -> str:
-  hint = messages.did_you_mean(key, known)
-  return (
-    f"config.{where} is not a key.{hint} Known: {', '.join(sorted(known))}."
-  )
-
-
-def _wrong_type(where: str, value, kind) -> str:
-  kind = getattr(kind, "__name__", None) or str(kind)
-  return f"config.{where}={value!r} ({type(value).__name__}) has to be: {kind}."
+def _duration_problem(where: str, value, unit: str, kind) -> str | None:
+  """Why a number of `unit`s is no duration."""
+  most = 100 if unit == "percent" else math.inf
+  if kinds.is_a(value, float) and 0 < value <= most and value < math.inf:
+    return None
+  must = "a number above 0"
+  if unit == "percent":
+    must += " and at most 100"
+  if kind is not Duration:
+    must += ", or None"
+  return f"{where}={value!r} must be {must}."
 
 
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -117,9 +117,7 @@ def evaluate(
 
   mesh = sharding.make_mesh()
   inputs = ("image", "text") if loaded.has_two_towers else ("image",)
-  predict = _explaining(
-    step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs), loaded
-  )
+  predict = step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs)
   absent, evaluators = {}, {}
   for name, section in sections.items():
     try:
@@ -139,26 +137,6 @@ def evaluate(
       yield Result(name, section, error=f"{type(e).__name__}: {e}")
     else:
       yield Result(name, section, metrics=metrics)
-
-
-def _explaining(predict: Callable, loaded: trained.Trained) -> Callable:
-  """`predict`, which says so if images do not fit the model."""
-  want = (*loaded.image_size, loaded.channels)
-
-  def explained(params, batch):
-    try:
-      return predict(params, batch)
-    except Exception as e:  # of any kind: each layer has its own
-      given = batch["image"].shape[1:] if "image" in batch else want
-      if given == want:
-        raise
-      shapes = ["x".join(map(str, shape)) for shape in (given, want)]
-      raise ValueError(
-        f"images of {shapes[0]} do not fit the model, which takes {shapes[1]}: "
-        "the eval's pp has to make them so."
-      ) from e
-
-  return explained
 
 
 def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
@@ -188,6 +166,7 @@ def _subject(
     loss=loaded.metadata.get("loss", "softmax_xent"),
     pixel_statistics=preprocess.pixel_statistics,
     tokenizer=loaded.tokenizer if known_tokenizer else None,
+    image_shape=(*loaded.image_size, loaded.channels),
   )
 
 

@@ -3,18 +3,27 @@
 An evaluator is a class with
 
   Evaluator(predict_fn, eval_data, **options)
+  metrics: the names that `run` yields, in order
+  trace(params): raises what `run` would raise for these shapes
   run(params) -> iterator of (metric name, float)
 
 where `eval_data` is an `evaluators.base.EvalData` and the options are those
 that its signature names; they are written into the eval's own section of the
 config. Options called as in `FILLED` get their value from the run instead.
 
-A class attribute `two_towers` says whether `predict_fn` has to be of a model
-with two towers, or must not be; without it, either will do. `own_classes` says
-that labels are only compared with each other, never with the model's classes.
+`metrics` and `trace` are asked before step 1, when no parameters exist: the
+first so that `checkpoint.best_metric` names a metric, the second, with
+abstract parameters, so that images of a wrong size do not end a run at its
+first eval. An evaluator of your own may leave them out, and then neither is
+checked.
+
+The class attribute `two_towers` says whether `predict_fn` must be that of a
+model with two towers; without it, any model will do. `own_classes` says that
+labels are only compared with each other, never with the model's classes.
 """
 
 import importlib
+import re
 
 from vitjax.config import messages
 
@@ -27,8 +36,7 @@ _EVALUATORS = {
   "zeroshot": "vitjax.evaluators.zeroshot",
 }
 
-# The classes of the model, the loss of training by name, and the tokenizer of
-# its texts.
+# The classes of the model, the name of the training loss, and the tokenizer.
 FILLED = ("classes", "loss", "tokenizer")
 
 
@@ -38,13 +46,18 @@ def find(name: str) -> type:
   Raises:
     ValueError: if there is none.
   """
-  module = _EVALUATORS.get(name, name if "." in name else None)
+  is_dotted = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name)
+  module = _EVALUATORS.get(name, name if is_dotted else None)
   if module is None:
     hint = messages.did_you_mean(name, _EVALUATORS)
     raise ValueError(
-      f"{name!r} is not an evaluator.{hint} Known: {', '.join(_EVALUATORS)}."
+      f"{name!r} is not an evaluator.{hint} Known: {', '.join(_EVALUATORS)}, "
+      "and dotted paths of modules, such as my_package.my_evaluator."
     )
   try:
-    return importlib.import_module(module).Evaluator
+    found = importlib.import_module(module)
   except ImportError as e:
     raise ValueError(f"evaluator {name!r} cannot be imported: {e}") from e
+  if not isinstance(getattr(found, "Evaluator", None), type):
+    raise ValueError(f"module {name!r} has no class Evaluator.")
+  return found.Evaluator

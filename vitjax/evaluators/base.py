@@ -1,14 +1,14 @@
 """Sums over an eval set in which every example counts exactly once.
 
 The last batch is padded to the full size, so that one compiled program serves
-all batches, and a mask takes the padding out again. What is summed, and how
-many examples were seen, comes from the device; the division happens once, on
-the host, in float64.
+all batches, and a mask removes the padding. Sums and the number of examples
+come from the device; the host divides once, in float64.
 """
 
 import dataclasses
 import functools
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
-from vitjax.data.sources.source import Source
+from vitjax.data.sources.source import Source, split_indices
 from vitjax.parallel import sharding
 
 Params = Mapping[str, Any]
@@ -26,7 +26,15 @@ Params = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvalData:
-  """An eval set, how to read it, and where its batches go."""
+  """An eval set, how to read it, and where its batches go.
+
+  Attributes:
+    source: the examples.
+    preprocess: their ops.
+    batch_size: images per step, over all devices.
+    mesh: the devices.
+    open_split: opens another split of the same data set, if there are any.
+  """
 
   source: Source
   preprocess: builder.Preprocess
@@ -43,15 +51,19 @@ class EvalData:
     if self.open_split is None:
       raise ValueError(f"{self.source.data!r} has no other splits.")
     source = self.open_split(split)
+    shared = overlap([self.source.split, split], self.open_split)
     if source.fingerprint == self.source.fingerprint:
+      shared = source.num_examples
+    if shared:
       raise ValueError(
-        f"split {split!r} of {source.data!r} is to be learned from, but it is "
-        "what is evaluated. Give two splits that have no example in common."
+        f"train_split={split!r} of {source.data!r} has {shared} examples in "
+        f"common with the evaluated split {self.source.split!r}. Give two "
+        "splits without common examples."
       )
     return dataclasses.replace(self, source=source)
 
   def with_ops(self, ops: str) -> "EvalData":
-    """The same set with more ops behind those of its preprocessing."""
+    """The same set with more ops after those of its preprocessing."""
     spec = f"{self.preprocess.spec}|{ops}" if self.preprocess.spec else ops
     names = self.source.class_names
     return dataclasses.replace(
@@ -69,6 +81,21 @@ class EvalData:
       process_count=jax.process_count(),
     )
 
+  @functools.cached_property
+  def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `batches` gives, without reading any example.
+
+    Raises:
+      ValueError: if the ops do not make images of one size.
+    """
+    spec = pipeline.example_spec(self.source, self.preprocess, self.batch_size)
+    spec["mask"] = jax.ShapeDtypeStruct((self.batch_size,), np.bool_)
+    placed = sharding.over_batch(self.mesh)  # so that nothing is traced again
+    return {
+      name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed)
+      for name, x in device.on_arrival(spec).items()
+    }
+
   def batches(self) -> device.DeviceFeed:
     """Batches on the device, the last one padded; see `pipeline`."""
     return device.to_device(self._local, sharding.over_batch(self.mesh))
@@ -83,10 +110,13 @@ class MaskedSums:
 
   def __init__(
     self,
-    sums_fn: Callable[[Params, Mapping[str, jax.Array]], dict[str, jax.Array]],
+    sums_fn: Callable[[Params, Mapping[str, jax.Array]], dict[str, Any]],
     data: EvalData,
   ):
-    """Compiles `sums_fn(params, batch) -> {name: sum over unmasked rows}`."""
+    """Compiles `sums_fn(params, batch) -> {name: sum over unmasked rows}`.
+
+    A sum is an array of any shape, or a dict of sums.
+    """
     self.data = data
 
     def with_count(params, batch):
@@ -94,13 +124,17 @@ class MaskedSums:
 
     self._fn = jax.jit(with_count, out_shardings=sharding.replicated(data.mesh))
 
-  def __call__(self, params: Params) -> dict[str, float]:
+  def trace(self, params: Params) -> None:
+    """Raises what the computation would raise; `params` may be abstract."""
+    jax.eval_shape(self._fn, params, self.data.abstract_batch)
+
+  def __call__(self, params: Params) -> dict[str, Any]:
     """The sums, and `n_seen`, over the whole set.
 
     Raises:
       RuntimeError: if not every example was seen exactly once.
     """
-    total: dict[str, float] = {}
+    total: dict[str, Any] = {}
     pending = None
     feed = self.data.batches()
     for batch in feed:
@@ -131,6 +165,10 @@ class Collected:
     # Each process gets all rows, in the order of the set.
     self._fn = jax.jit(with_mask, out_shardings=sharding.replicated(data.mesh))
 
+  def trace(self, params: Params) -> None:
+    """Raises what the computation would raise; `params` may be abstract."""
+    jax.eval_shape(self._fn, params, self.data.abstract_batch)
+
   def __call__(self, params: Params) -> dict[str, np.ndarray]:
     """The rows of every example, in the order of the set.
 
@@ -147,7 +185,7 @@ class Collected:
         if name not in total:
           shape = (self.data.source.num_examples, *x.shape[1:])
           total[name] = np.empty(shape, x.dtype)
-        # What is too much is noticed below.
+        # Rows beyond the expected number are reported below.
         total[name][start:n_seen] = x[mask][: len(total[name]) - start]
 
     for batch in self.data.batches():
@@ -171,16 +209,38 @@ def _check_seen(source: Any, n_seen: float) -> None:
     )
 
 
-def _add(total: dict[str, float], sums: Mapping[str, jax.Array]) -> None:
+def _add(total: dict[str, Any], sums: Mapping[str, Any]) -> None:
   for name, value in jax.device_get(sums).items():
-    total[name] = total.get(name, 0.0) + np.float64(value)
+    if isinstance(value, Mapping):
+      _add(total.setdefault(name, {}), value)
+    else:
+      total[name] = total.get(name, 0.0) + np.float64(value)
+
+
+def overlap(splits: Sequence[str], open_split: Callable[[str], Source]) -> int:
+  """How many examples occur more than once in some splits of a data set.
+
+  Args:
+    splits: in the notation of `sources.open_source`.
+    open_split: opens a split of the data set.
+  """
+  parts = "+".join(splits).replace(" ", "").split("+")
+  names = Counter(part.partition("[")[0] for part in parts)
+  total = 0
+  for name in (name for name, count in names.items() if count > 1):
+    source = open_split(name)
+    own = "+".join(part for part in parts if part.partition("[")[0] == name)
+    found = split_indices(source.data, own, {name: source.num_examples})
+    times = Counter(np.concatenate([rows for _, rows in found]).tolist())
+    total += sum(count > 1 for count in times.values())
+  return total
 
 
 def number_of_classes(source: Source) -> int:
-  """Of a labelled data set.
+  """The number of classes of a labelled data set.
 
   Raises:
-    ValueError: if it is none.
+    ValueError: if it has no labels.
   """
   if source.num_classes is None:
     raise ValueError(f"{source.data!r} has no class labels.")

@@ -1,7 +1,7 @@
-"""Which class of a model is which class of a data set.
+"""The class of a model for each class of a data set.
 
-Class ids mean something only within one data set. Elsewhere classes are
-matched by their names, and where that cannot be done there is no number.
+A class id has a meaning within one data set only. Across data sets, classes
+are matched by their names; where that is impossible, the eval is refused.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Classes:
 
   Attributes:
     data: the data set that it was trained on, if known.
-    num_classes: of its head.
-    names: by class id, if known.
+    num_classes: width of its head.
+    names: class names by id, if known.
   """
 
   data: str | None
@@ -34,10 +34,10 @@ class Classes:
 
     Args:
       source: the data set.
-      same: its class ids are known to be those of the model.
+      same: the class ids are known to be those of the model.
 
     Raises:
-      ValueError: if a class is not one of the model's, or that is not known.
+      ValueError: if a class is not one of the model's, or cannot be matched.
     """
     count = source.num_classes
     if count is None:
@@ -52,12 +52,12 @@ class Classes:
       return self._by_name(source)
     if same or source.data == self.data:
       return np.arange(count)
-    who = "the model's" if not self.names else f"those of {source.data!r}"
+    who = "the model" if not self.names else repr(source.data)
     raise ValueError(
-      f"{source.data!r} is not the data that the model was trained on"
-      f"{f' ({self.data!r})' if self.data else ''}, and the names of classes, "
-      f"{who}, are not known, so labels might mean something else. If class "
-      "ids are the same, say same_classes=True."
+      f"{source.data!r} is not the data set that the model was trained on"
+      f"{f' ({self.data!r})' if self.data else ''}, and the class names of "
+      f"{who} are unknown, so labels might mean something else. If class ids "
+      "are the same, set same_classes=True."
     )
 
   def _by_name(self, source: Source) -> np.ndarray:
@@ -75,7 +75,7 @@ class Classes:
         f"{source.data!r} cannot be found among the {len(self.names)} of the "
         f"model ({', '.join(map(repr, self.names[:3]))}, ...): {first}"
         f"{', ...' if len(unknown) > 5 else ''} {reason} there. If class ids "
-        "are the same and only the names differ, say same_classes=True."
+        "are the same and only the names differ, set same_classes=True."
       )
     id_of = {name: i for i, name in enumerate(self.names)}
     return np.array([id_of[name] for name in source.class_names])

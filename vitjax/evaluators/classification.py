@@ -1,17 +1,22 @@
-"""Loss and top-k accuracy of a classifier over a labelled set."""
+"""Loss, accuracy and other metrics of a classifier over a labelled set."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from vitjax import losses
-from vitjax.evaluators import base
+from vitjax.config import messages
+from vitjax.evaluators import base, counts
 from vitjax.evaluators.classes import Classes, present
 
-# Of the calibration error, as published.
+# Bins of the calibration error, as published.
 NUM_BINS = 15
+# Metrics that need the logits of all images at once.
+_RANKINGS = ("auroc", "ap")
 
 
 def correct_at_k(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
@@ -57,6 +62,9 @@ class Evaluator:
 
   With `calibration` also `ece`; with `labels` only `acc@1`, `n_counted` and
   `n_seen`.
+
+  Attributes:
+    metrics: names of all metrics, in the order of `run`.
   """
 
   two_towers = False
@@ -72,6 +80,7 @@ class Evaluator:
     among: str | Sequence[str] = "all",
     labels: str | None = None,
     calibration: bool = False,
+    metrics: Sequence[str] = (),
   ):
     """See `evaluators`.
 
@@ -79,7 +88,7 @@ class Evaluator:
       predict_fn: from `step.make_predict_fn`.
       data: examples with an int `label`.
       loss: which of `vitjax.losses` to report, without label smoothing.
-      classes: of the model; None: those of the data set.
+      classes: classes of the model. None: those of the data set.
       same_classes: the data set's class ids are those of the model; without
         it, classes of other data are matched by their names.
       among: which of the model's classes can be predicted: "all", those that
@@ -91,11 +100,15 @@ class Evaluator:
         https://arxiv.org/abs/2006.07159.
       calibration: report the expected calibration error, see
         `calibration_sums`.
+      metrics: more of them: "acc@K" for any K, keys of `counts.METRICS`,
+        "confusion", "auroc" and "ap". The last two evaluate the set once more
+        and keep all logits in memory.
 
     Raises:
       ValueError: if classes cannot be matched, or options contradict.
     """
     source = data.source
+    metrics = tuple(dict.fromkeys(metrics))
     num_classes = base.number_of_classes(source)
     own = classes or _same(source)
     ids = own.ids_of(source, same=same_classes)
@@ -105,11 +118,13 @@ class Evaluator:
         "calibration needs probabilities of a softmax, but the model was "
         f"trained with {loss!r}."
       )
-    if labels and (calibration or len(columns) != own.num_classes):
+    if labels and (calibration or metrics or len(columns) != own.num_classes):
       raise ValueError(
-        f"labels={labels!r} goes neither with among nor with calibration."
+        f"labels={labels!r} cannot be combined with among, calibration or "
+        "metrics."
       )
     self._several = labels is not None
+    self._sigmoid = loss != "softmax_xent"
     if labels:
       data = data.with_ops(
         f"onehot({num_classes}, key={labels!r}, key_result='labels')"
@@ -119,16 +134,30 @@ class Evaluator:
     place = np.full(own.num_classes, -1, np.int32)
     place[columns] = np.arange(len(columns))
     place = place[ids]
+    self._class_names = [own.names[i] if own.names else str(i) for i in columns]
+    tops = _tops(metrics, len(columns))
+    self._counts = [m for m in metrics if m in (*counts.METRICS, "confusion")]
+    self._rankings = [m for m in metrics if m in _RANKINGS]
+    self.metrics = ("acc@1", "n_counted", "n_seen")
+    if not labels:
+      self.metrics = (
+        *sorted([f"acc@{k}" for k in tops] + ["ece"] * calibration + ["loss"]),
+        *counts.names(self._counts, self._class_names),
+        *self._rankings,
+        "n_seen",
+      )
     loss_fn = losses.LOSSES[loss]
 
-    def sums(params, batch):
+    def predict(params, batch):
       logits, _ = predict_fn(params, batch)
       if logits.shape[-1] != own.num_classes:
         raise ValueError(
           f"the model has {logits.shape[-1]} logits, not {own.num_classes}."
         )
-      if len(columns) < own.num_classes:
-        logits = logits[:, columns]
+      return logits[:, columns] if len(columns) < own.num_classes else logits
+
+    def sums(params, batch):
+      logits = predict(params, batch)
       mask = batch["mask"]
       if labels:
         of_data = batch["labels"] > 0
@@ -139,17 +168,31 @@ class Evaluator:
       label = jnp.asarray(place)[batch["label"]]
       targets = jax.nn.one_hot(label, logits.shape[-1])
       result = {"loss": jnp.where(mask, loss_fn(logits, targets), 0.0)}
-      result["acc@1"] = mask & correct_at_k(logits, label, 1)
-      if logits.shape[-1] > 5:
-        result["acc@5"] = mask & correct_at_k(logits, label, 5)
+      for k in tops:
+        result[f"acc@{k}"] = mask & correct_at_k(logits, label, k)
       result = {name: x.sum() for name, x in result.items()}
       if (place < 0).any():
         result["n_outside"] = (mask & (label < 0)).sum()
       if calibration:
         result["ece"] = calibration_sums(logits, label, mask)
+      confusion = "confusion" in self._counts
+      result["counts"] = counts.sums(logits, label, mask, confusion=confusion)
       return result
 
+    def rows(params, batch):
+      label = jnp.asarray(place)[batch["label"]]
+      return {"logits": predict(params, batch), "label": label}
+
+    if not labels and source.labels is not None and jax.process_index() == 0:
+      known = source.class_names or range(num_classes)
+      sentence = counts.majority(source.labels, [str(x) for x in known])
+      logging.info("%s %s: %s", source.data, source.split, sentence)
     self._sums = base.MaskedSums(sums, data)
+    self._rows = base.Collected(rows, data)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._sums.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name.
@@ -172,13 +215,77 @@ class Evaluator:
           f"classification: no example of {source.data} {source.split} has a "
           "label."
         )
+    by_class = sums.pop("counts", None)
     for name, value in sums.items():
       if name == "ece":
         value = np.abs(value[:, 0] - value[:, 1]).sum()
       yield name, float(value / n_counted)
+    if by_class is not None:
+      self._warn_of_one_class(by_class)
+      yield from zip(
+        counts.names(self._counts, self._class_names),
+        counts.values(self._counts, by_class),
+      )
+    if self._rankings:
+      rows = self._rows(params)
+      for metric in self._rankings:
+        yield metric, counts.ranking(metric, **rows, sigmoid=self._sigmoid)
     if self._several:
       yield "n_counted", int(n_counted)
     yield "n_seen", int(n_seen)
+
+  def _warn_of_one_class(self, by_class) -> None:
+    at = counts.only_prediction(by_class)
+    if at is None or jax.process_index():
+      return
+    source, support = self._sums.data.source, by_class["support"]
+    total = int(support.sum())
+    if at == len(support):
+      what = f"no class has the largest logit alone for any of {total} images."
+    else:
+      what = (
+        f"all {total} images are predicted as {self._class_names[at]!r}, and "
+        f"{support[at] / total:.1%} of them are of this class."
+      )
+    logging.warning(
+      "%s %s: %s Accuracy hides this; the eval's metrics=('balanced_acc', "
+      "'recall') show it.",
+      source.data,
+      source.split,
+      what,
+    )
+
+
+def _tops(metrics: Sequence[str], num_classes: int) -> list[int]:
+  """The K of each "acc@K" to report, in order.
+
+  Raises:
+    ValueError: if a metric is not known, or K classes are all there are.
+  """
+  known = ("loss", *counts.METRICS, "confusion", *_RANKINGS)
+  tops = {1, 5} if num_classes > 5 else {1}
+  for metric in metrics:
+    match = re.fullmatch(r"acc@([1-9]\d*)", str(metric))
+    if match is None and metric not in known:
+      hint = messages.did_you_mean(str(metric), known)
+      raise ValueError(
+        f"metrics has {metric!r}, which is not one of acc@K, "
+        f"{', '.join(known)}.{hint}"
+      )
+    if match:
+      k = int(match[1])
+      if k > 1 and k >= num_classes:
+        raise ValueError(
+          f"metrics has {metric!r}, but there are only {num_classes} classes: "
+          "it would always be 1."
+        )
+      tops.add(k)
+  if "confusion" in metrics and num_classes > counts.MOST_CONFUSED:
+    raise ValueError(
+      f"metrics has 'confusion', but there are {num_classes} classes, and the "
+      f"matrix is reported for at most {counts.MOST_CONFUSED}."
+    )
+  return sorted(tops)
 
 
 def _same(source) -> Classes:

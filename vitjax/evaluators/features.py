@@ -1,8 +1,8 @@
-"""Features of a train and a test split: what is learned on top of a model.
+"""Features of a train and a test split, for what is learned on top of a model.
 
 Memory on the host grows with the splits: float32 numbers, examples x width
-(768 of a ViT-B/16: 3 GB for a million images). Of a large training set take a
-part, such as `train_split="train[:65000]"`.
+(3 GB for a million images with a ViT-B/16, whose width is 768). Of a large
+training set take a part, such as `train_split="train[:65000]"`.
 """
 
 import dataclasses
@@ -60,6 +60,11 @@ class TrainAndTest:
     self._train = base.Collected(rows, data.of_split(train_split))
     self._test = base.Collected(rows, data)
 
+  def trace(self, params: base.Params) -> None:
+    """See `evaluators`."""
+    self._train.trace(params)
+    self._test.trace(params)
+
   def __call__(self, params: base.Params) -> tuple[Split, Split]:
     """The train and the test split.
 
@@ -90,10 +95,10 @@ def features(outputs: tuple, name: str) -> jax.Array:
     return results[0].astype(jnp.float32)
   known = [key for key, x in out.items() if jnp.ndim(x) == 2]
   if name not in known:
-    what = f"of shape {out[name].shape}" if name in out else "no output"
+    what = f"has shape {out[name].shape}" if name in out else "does not exist"
     raise ValueError(
-      f"feature={name!r} is {what} of the model. One vector an image have: "
-      f"{', '.join(known)}."
+      f"feature={name!r}: this output of the model {what}. Outputs with one "
+      f"vector per image: {', '.join(known) or 'none'}."
     )
   return out[name].astype(jnp.float32)
 

@@ -4,11 +4,11 @@ As in big_vision and in the ViT paper, https://arxiv.org/abs/2010.11929, sec.
 4.1: the features of a few training images of each class are mapped to targets
 {-1, 1} by least squares with an L2 penalty, in closed form. Features are
 shifted and scaled to mean 0 and standard deviation 1 of those images, and a
-constant feature of 100 is the bias, which so is hardly penalised.
+constant feature of 100 is the bias, which is therefore hardly penalised.
 
-One thing differs. There the penalty is given, or that which is best on the
-test set is reported; here it is chosen on training images that were not drawn.
-With a single `l2`, such as the published 2**10, the two are the same.
+One thing differs. In big_vision the penalty is fixed, or the one that is best
+on the test set is reported; here it is chosen on training images that were not
+drawn. With a single `l2`, such as the published 2**10, the two are the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from absl import logging
 
+from vitjax.config.ranges import Count, Positive
 from vitjax.evaluators import base
 from vitjax.evaluators.features import Split, TrainAndTest, best, num_correct
 
 BIAS = 100.0
 L2 = tuple(2.0**i for i in range(-10, 20))
-# Numbers of float64 that are in memory at a time for a part of a split.
+# Most float64 numbers in memory at a time.
 _MOST = 2**24
 
 
 class Regression:
-  """Least squares with an L2 penalty, solved for any penalty at once.
+  """Least squares with an L2 penalty, solved once for all penalties.
 
   With z the scaled features (n, d + 1) and t the targets (n, classes), the
   weights are (z'z + l2 I)^-1 z't, which is z'(zz' + l2 I)^-1 t. The smaller of
@@ -48,7 +49,7 @@ class Regression:
       self._left, self._right = z.T @ q, q.T @ targets
 
   def num_correct(self, split: Split, l2: Sequence[float]) -> list[int]:
-    """For each penalty, how many examples get the right class."""
+    """The number of examples that get the right class, for each penalty."""
     total = np.zeros(len(l2), np.int64)
     rows = max(1, _MOST // max(self._left.shape[0], self._right.shape[1]))
     for start in range(0, len(split.x), rows):
@@ -68,7 +69,11 @@ class Regression:
 class Evaluator:
   """`5shot`: mean accuracy over the draws, `5shot_l2`: its penalty; `n_seen`.
 
-  So for each number of shots. `n_seen` is the size of the test split.
+  The first two for each number of shots. `n_seen` is the size of the test
+  split.
+
+  Attributes:
+    metrics: names of all metrics, in the order of `run`.
   """
 
   own_classes = True
@@ -79,10 +84,10 @@ class Evaluator:
     data: base.EvalData,
     *,
     train_split: str,
-    shots: Sequence[int] = (1, 5, 10, 25),
-    num_seeds: int = 3,
-    l2: float | Sequence[float] = L2,
-    held_out: int = 10_000,
+    shots: Sequence[Count] = (1, 5, 10, 25),
+    num_seeds: Count = 3,
+    l2: Positive | Sequence[Positive] = L2,
+    held_out: Count = 10_000,
     feature: str = "pre_logits",
   ):
     """See `evaluators`; memory: `evaluators.features`.
@@ -95,25 +100,26 @@ class Evaluator:
       num_seeds: draws; the seeds are 0, 1, ...
       l2: the penalty, or several of which the best is taken: for all draws of
         a number of shots together, on training images that no draw with the
-        largest number of shots of that seed has. Of
-        equals, the middle one.
-      held_out: of these, at most so many.
+        largest number of shots of that seed has. Of equals, the middle one.
+      held_out: the largest number of these images to use.
       feature: output of the model, see `features.TrainAndTest`.
 
     Raises:
-      ValueError: if an option is out of range, or see `TrainAndTest`.
+      ValueError: if a list is empty, or see `TrainAndTest`.
     """
     self._shots = tuple(shots)
     self._l2 = sorted([l2] if isinstance(l2, int | float) else l2)
-    if not self._shots or min(self._shots) < 1 or num_seeds < 1:
-      raise ValueError(
-        f"shots={shots} and num_seeds={num_seeds} have to be at least 1."
-      )
-    if not self._l2 or self._l2[0] <= 0 or held_out < 1:
-      raise ValueError(f"l2={l2} and held_out={held_out} have to be above 0.")
+    if not self._shots or not self._l2:
+      raise ValueError(f"shots={shots} and l2={l2} must not be empty.")
+    each = [(f"{k}shot", f"{k}shot_l2") for k in self._shots]
+    self.metrics = (*sum(each, ()), "n_seen")
     self._num_seeds = num_seeds
     self._held_out = held_out
     self._splits = TrainAndTest(predict_fn, data, train_split, feature)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._splits.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
@@ -150,8 +156,8 @@ class Evaluator:
     few = sum(len(of_class) < most for of_class in drawn)
     if few and seed == 0:
       logging.warning(
-        "fewshot: %d of %d classes have fewer than %d examples in %s; all that "
-        "they have are used.",
+        "fewshot: %d of %d classes have fewer than %d examples in %s; all of "
+        "these are used.",
         few,
         classes,
         most,

@@ -10,15 +10,20 @@ from typing import Literal
 
 import numpy as np
 
+from vitjax.config.ranges import Count, Positive
 from vitjax.evaluators import base
 from vitjax.evaluators.features import TrainAndTest
 
-# Similarities that are in memory at a time.
+# Most similarities in memory at a time.
 _MOST = 2**24
 
 
 class Evaluator:
-  """`20nn`: accuracy with k = 20, `n_train` and `n_seen`."""
+  """`20nn`: accuracy with k = 20, `n_train` and `n_seen`.
+
+  Attributes:
+    metrics: names of all metrics, in the order of `run`.
+  """
 
   own_classes = True
 
@@ -28,8 +33,8 @@ class Evaluator:
     data: base.EvalData,
     *,
     train_split: str,
-    k: int | Sequence[int] = 20,
-    temperature: float = 0.07,
+    k: Count | Sequence[Count] = 20,
+    temperature: Positive = 0.07,
     vote: Literal["softmax", "majority"] = "softmax",
     feature: str = "pre_logits",
   ):
@@ -40,24 +45,27 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
-      train_split: the neighbours.
-      k: how many of them vote; several give a metric each.
-      temperature: of the weights of the votes.
+      train_split: the split whose images are the neighbours.
+      k: number of neighbours that vote; several values give a metric each.
+      temperature: divisor of the similarity in the weight of a vote.
       vote: "softmax" weighs votes as above, "majority" counts them; of classes
         with as many votes, the first is taken.
       feature: output of the model, see `features.TrainAndTest`.
 
     Raises:
-      ValueError: if an option is out of range, or see `TrainAndTest`.
+      ValueError: if `k` is empty, or see `TrainAndTest`.
     """
     self._ks = (k,) if isinstance(k, int) else tuple(k)
-    if not self._ks or min(self._ks) < 1 or temperature <= 0:
-      raise ValueError(
-        f"k={k} has to be at least 1, temperature={temperature} above 0."
-      )
+    if not self._ks:
+      raise ValueError(f"k={k} must not be empty.")
+    self.metrics = (*(f"{k}nn" for k in self._ks), "n_train", "n_seen")
     self._temperature = temperature
     self._weighted = vote == "softmax"
     self._splits = TrainAndTest(predict_fn, data, train_split, feature)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._splits.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""

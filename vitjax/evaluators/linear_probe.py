@@ -9,10 +9,12 @@ penalties to choose from are fewer.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 from absl import logging
 
+from vitjax.config.ranges import Count, Positive, Range
 from vitjax.evaluators import base
 from vitjax.evaluators.features import TrainAndTest, best
 
@@ -23,6 +25,7 @@ class Evaluator:
   """`acc@1`, `l2` that was chosen, `n_train` and `n_seen`."""
 
   own_classes = True
+  metrics = ("acc@1", "l2", "n_train", "n_seen")
 
   def __init__(
     self,
@@ -30,9 +33,9 @@ class Evaluator:
     data: base.EvalData,
     *,
     train_split: str,
-    l2: float | Sequence[float] = L2,
-    held_out: float = 0.2,
-    max_iterations: int = 1000,
+    l2: Positive | Sequence[Positive] = L2,
+    held_out: Annotated[float, Range(gt=0, lt=1)] = 0.2,
+    max_iterations: Count = 1000,
     feature: str = "pre_logits",
   ):
     """See `evaluators`; memory: `evaluators.features`, and twice as much.
@@ -40,25 +43,27 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
-      train_split: what is learned from.
+      train_split: the split to learn from.
       l2: the objective is the mean cross-entropy + l2 / 2 * |weights|^2, the
         bias left out. Of several, that with the best accuracy on the held-out
         part is taken; of equals, the middle one.
-      held_out: part of the training split that l2 is chosen on, drawn once.
-      max_iterations: of L-BFGS; a warning says if they are not enough.
+      held_out: share of the training split that l2 is chosen on, drawn once.
+      max_iterations: iterations of L-BFGS; a warning says if they are too few.
       feature: output of the model, see `features.TrainAndTest`.
 
     Raises:
-      ValueError: if an option is out of range, or see `TrainAndTest`.
+      ValueError: if `l2` is empty, or see `TrainAndTest`.
     """
     self._l2 = sorted([l2] if isinstance(l2, int | float) else l2)
-    if not self._l2 or self._l2[0] <= 0 or not 0 < held_out < 1:
-      raise ValueError(
-        f"l2={l2} has to be above 0, held_out={held_out} between 0 and 1."
-      )
+    if not self._l2:
+      raise ValueError(f"l2={l2} must not be empty.")
     self._held_out = held_out
     self._max_iterations = max_iterations
     self._splits = TrainAndTest(predict_fn, data, train_split, feature)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._splits.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
@@ -89,12 +94,12 @@ class Evaluator:
     probe = linear_model.LogisticRegression(
       C=1 / (l2 * len(x)), max_iter=self._max_iterations
     )
-    with warnings.catch_warnings():  # it is said below, in our words
+    with warnings.catch_warnings():  # replaced by the one below
       warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
       probe.fit(x, label)
     if max(probe.n_iter_) >= self._max_iterations:
       logging.warning(
-        "linear_probe: max_iterations=%d are not enough for l2=%g.",
+        "linear_probe: max_iterations=%d are too few for l2=%g.",
         self._max_iterations,
         l2,
       )

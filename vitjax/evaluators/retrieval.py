@@ -1,6 +1,6 @@
 """Retrieval of texts by images and of images by texts: R@1, R@5 and R@10.
 
-A query counts at K if one of its own is among the K most similar, as in LiT,
+A query counts at K if a key of its own is among the K most similar, as in LiT,
 https://arxiv.org/abs/2111.07991, table 6. An image may have several texts.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from vitjax.evaluators import base
 
 KS = (1, 5, 10)
-# Similarities that are in memory at a time.
+# Most similarities in memory at a time.
 _MOST = 2**24
 
 
@@ -21,10 +21,10 @@ def ranks(
   query_ids: np.ndarray,
   key_ids: np.ndarray,
 ) -> np.ndarray:
-  """How many keys of others come before the best own key of each query.
+  """Rank of the best own key of each query: the number of others before it.
 
-  Keys that tie with it count as before it, and so does NaN: a model that
-  gives everything the same embedding, or none, finds nothing.
+  Keys that tie with it count as before it, and so does NaN: a model that gives
+  everything the same embedding finds nothing.
 
   Args:
     queries: (q, d) embeddings.
@@ -49,6 +49,12 @@ class Evaluator:
   """`image_to_text_R@K`, `text_to_image_R@K`, `n_texts` and `n_seen`."""
 
   two_towers = True
+  metrics = (
+    *(f"image_to_text_R@{k}" for k in KS),
+    *(f"text_to_image_R@{k}" for k in KS),
+    "n_texts",
+    "n_seen",
+  )
 
   def __init__(self, predict_fn: Callable, data: base.EvalData):
     """See `evaluators`.
@@ -73,6 +79,10 @@ class Evaluator:
       return {"image": image, "text": embedding, "text_mask": mask}
 
     self._collect = base.Collected(embed, data)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    self._collect.trace(params)
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""

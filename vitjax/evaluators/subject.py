@@ -1,4 +1,4 @@
-"""What evaluators have to know of a model, and how one is made for a section.
+"""What evaluators must know of a model, and how one is made for a section.
 
 Training, `vitjax.evaluate` and the report make their evaluators here, so that
 all three see the same images in the same way.
@@ -7,17 +7,18 @@ all three see the same images in the same way.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from vitjax import evaluators
+from vitjax.config import messages
 from vitjax.config.schema import ConfigError, Eval, RunConfig
 from vitjax.data import sources, tokenizers
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError, Source
-from vitjax.evaluators.base import EvalData
+from vitjax.evaluators import base
 from vitjax.evaluators.classes import Classes
 
 # Follows the name of an eval in the metrics of the averaged parameters.
@@ -26,18 +27,19 @@ EMA_SUFFIX = "_ema"
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """What evaluators have to know of a model, and what evals leave out.
+  """What evaluators must know of a model, and the defaults of evals.
 
   Attributes:
-    data: what it was trained on, if known.
-    data_dir: where TFDS looks for it.
+    data: training data of the model, if known.
+    data_dir: folder in which TFDS looks for these data.
     cache: whether decoded images are kept, see `sources.open_source`.
-    batch_size: of evals that do not say.
-    num_classes: of its head; None without classes.
-    class_names: of the head, if known.
-    loss: of training, by name.
+    batch_size: default batch size of an eval.
+    num_classes: width of the head; None without classes.
+    class_names: classes of the head, if known.
+    loss: name of the training loss.
     pixel_statistics: how images are normalised for it, see `pp.builder`.
-    tokenizer: of its texts, if it reads texts.
+    tokenizer: tokenizer of its texts, if it reads texts.
+    image_shape: (h, w, c) of the images it was trained on, if known.
   """
 
   data: str | None
@@ -49,6 +51,7 @@ class Subject:
   loss: str
   pixel_statistics: Mapping[str, Any]
   tokenizer: tokenizers.Tokenizer | None
+  image_shape: tuple[int, int, int] | None = None
 
 
 def of_run(
@@ -56,14 +59,16 @@ def of_run(
   source: Source,
   num_classes: int | None,
   preprocess: builder.Preprocess,
+  image_shape: tuple[int, int, int] | None = None,
 ) -> Subject:
   """The model of a run.
 
   Args:
-    run: its config.
-    source: its training data.
-    num_classes: of its head; None without classes.
+    run: config of the run.
+    source: training data.
+    num_classes: width of the head; None without classes.
     preprocess: `run.input.pp`, parsed.
+    image_shape: (h, w, c) of the training images, if known.
   """
   return Subject(
     data=run.input.data,
@@ -75,6 +80,7 @@ def of_run(
     loss=run.loss,
     pixel_statistics=preprocess.pixel_statistics,
     tokenizer=preprocess.tokenize and preprocess.tokenize.tokenizer,
+    image_shape=image_shape,
   )
 
 
@@ -88,15 +94,15 @@ def make_evaluator(
   """The evaluator of one section of `config.evals`.
 
   Args:
-    name: of the section, for messages.
-    section: what it leaves out is taken from `model`.
-    model: what is evaluated.
-    predict_fn: of it, see `step.make_predict_fn`.
-    mesh: whose devices compute.
+    name: name of the section, for messages.
+    section: the section; its defaults are those of `model`.
+    model: the model to evaluate.
+    predict_fn: of this model, see `step.make_predict_fn`.
+    mesh: mesh of the devices to use.
 
   Raises:
-    ConfigError: if the options do not go with the data or the model.
-    DatasetNotPreparedError: if the data is not there.
+    ConfigError: if the options do not fit the data or the model.
+    DatasetNotPreparedError: if the data are absent.
   """
   evaluator = evaluators.find(section.type)
   data = section.data or model.data
@@ -110,7 +116,7 @@ def make_evaluator(
     class_names=model.class_names if named and not own_classes else None,
     cache=model.cache,
   )
-  # Any multiple of the number of devices will do: metrics do not depend on it.
+  # Rounded up to a multiple of the devices: metrics do not depend on it.
   batch_size = section.batch_size or model.batch_size
   batch_size += -batch_size % mesh.size
   filled = {"loss": model.loss, "tokenizer": model.tokenizer}
@@ -127,14 +133,92 @@ def make_evaluator(
   filled = {k: v for k, v in filled.items() if k in wanted}
   try:
     source = open_split(section.split)
+    if twice := base.overlap([section.split], open_split):
+      raise ValueError(
+        f"split {section.split!r} contains {twice} of its examples more than "
+        "once, and metrics count each example once. Give parts that do not "
+        "overlap."
+      )
     preprocess = builder.build(section.pp, class_names=source.class_names)
     return evaluator(
-      predict_fn,
-      EvalData(source, preprocess, batch_size, mesh, open_split),
+      _explaining(predict_fn, model.image_shape),
+      base.EvalData(source, preprocess, batch_size, mesh, open_split),
       **filled,
       **section.options,
     )
   except DatasetNotPreparedError:
     raise
   except ValueError as e:
-    raise ConfigError(f"config.evals.{name}: {e}") from e
+    raise ConfigError(messages.at(f"config.evals.{name}", e)) from e
+
+
+def trace(name: str, evaluator, params) -> None:
+  """Finds what would end the first evaluation; computes nothing.
+
+  Args:
+    name: name of the section, for messages.
+    evaluator: from `make_evaluator`.
+    params: parameters of the model; shapes will do.
+
+  Raises:
+    ConfigError: if the model cannot take what the eval gives it.
+  """
+  if not hasattr(evaluator, "trace"):
+    return
+  try:
+    evaluator.trace(params)
+  except KeyError as e:
+    raise ConfigError(
+      f"config.evals.{name}: examples have no {e} after the ops of "
+      f"config.evals.{name}.pp."
+    ) from e
+  except (TypeError, ValueError) as e:
+    raise ConfigError(messages.at(f"config.evals.{name}", e)) from e
+
+
+def check_metric(metric: str | None, evals: Mapping[str, Any]) -> None:
+  """Raises ConfigError if no evaluator gives `checkpoint.best_metric`.
+
+  Args:
+    metric: "EVAL/METRIC", or None.
+    evals: the evaluators by name.
+  """
+  if metric is None:
+    return
+  name, _, wanted = metric.partition("/")
+  evaluator = evals[name if name in evals else name.removesuffix(EMA_SUFFIX)]
+  given = getattr(evaluator, "metrics", None)
+  if given is None:
+    raise ConfigError(
+      f"config.checkpoint.best_metric={metric!r}: {type(evaluator).__module__} "
+      "does not say which metrics it gives. Add `metrics`, their names, to its "
+      "class Evaluator."
+    )
+  if wanted not in given:
+    hint = messages.did_you_mean(wanted, given)
+    known = messages.shorten([f"{name}/{x}" for x in given])
+    raise ConfigError(
+      f"config.checkpoint.best_metric={metric!r}: eval {name!r} does not give "
+      f"{wanted!r}.{hint} It gives {known}."
+    )
+
+
+def _explaining(
+  predict_fn: Callable, image_shape: tuple[int, int, int] | None
+) -> Callable:
+  """`predict_fn`, whose error says so if images do not fit the model."""
+
+  def explained(params, batch):
+    try:
+      return predict_fn(params, batch)
+    except Exception as e:  # of any kind: each layer has its own
+      given = batch["image"].shape[1:] if "image" in batch else image_shape
+      if image_shape is None or given == image_shape:
+        raise
+      shapes = ["x".join(map(str, shape)) for shape in (given, image_shape)]
+      raise ValueError(
+        f"images of {shapes[0]} do not fit the model, which takes {shapes[1]}. "
+        "Change the ops of the eval's pp."
+      ) from e
+
+  return explained

@@ -1,7 +1,7 @@
 """Zero-shot classification: the class whose description is most similar.
 
-CLIP, https://arxiv.org/abs/2103.00020, sec. 3.1: each class name goes through
-every template; the embeddings are averaged and made of length 1 again.
+CLIP, https://arxiv.org/abs/2103.00020, sec. 3.1: each class name is put into
+every template; the embeddings are averaged and normalised to length 1.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from vitjax.evaluators import base
 from vitjax.evaluators.classification import correct_at_k
 from vitjax.parallel import sharding
 
-# Ours. CLIP's published list of 80 would be too long to be a default.
+# Chosen here: CLIP's published list of 80 would be long for a default.
 TEMPLATES = (
   "{}",
   "a photo of a {}.",
@@ -28,7 +28,11 @@ TEMPLATES = (
 
 
 class Evaluator:
-  """`acc@1`, `acc@5` and `n_seen` of a labelled set, from class names."""
+  """`acc@1`, `acc@5` and `n_seen` of a labelled set, from class names.
+
+  Attributes:
+    metrics: names of all metrics, in the order of `run`.
+  """
 
   two_towers = True
 
@@ -46,10 +50,10 @@ class Evaluator:
     Args:
       predict_fn: of a model with two towers, see `step.make_predict_fn`.
       data: examples with an int `label`.
-      tokenizer: that of training.
-      class_names: by label, or a text file with one on each line; None for
-        those of the data set.
-      templates: each with one {} for the name; or a file of them.
+      tokenizer: tokenizer of training.
+      class_names: a name for each class id, or a text file with one on each
+        line. None: those of the data set.
+      templates: texts with one {} for the name each, or a text file of them.
 
     Raises:
       ValueError: if there is not one name for each class, a template has no
@@ -66,6 +70,8 @@ class Evaluator:
       )
     if bad := [t for t in templates if t.count("{}") != 1] or not templates:
       raise ValueError(f"each template needs one {{}}, not {bad}.")
+    tops = (1, 5) if len(names) > 5 else (1,)
+    self.metrics = (*(f"acc@{k}" for k in tops), "n_seen")
     texts = [t.format(name) for name in names for t in templates]
     # In chunks, so that memory does not grow with the number of classes.
     size = data.batch_size
@@ -90,15 +96,20 @@ class Evaluator:
         image, classes.T, precision=jax.lax.Precision.HIGHEST
       )
       label, mask = batch["label"], batch["mask"]
-      result = {"acc@1": mask & correct_at_k(similarity, label, 1)}
-      if len(names) > 5:
-        result["acc@5"] = mask & correct_at_k(similarity, label, 5)
-      return {name: x.sum() for name, x in result.items()}
+      return {
+        f"acc@{k}": (mask & correct_at_k(similarity, label, k)).sum()
+        for k in tops
+      }
 
     self._classes = jax.jit(
       class_embeddings, out_shardings=sharding.replicated(data.mesh)
     )
     self._sums = base.MaskedSums(sums, data)
+
+  def trace(self, params) -> None:
+    """See `evaluators`."""
+    classes = jax.eval_shape(self._classes, params)
+    self._sums.trace((params, classes))
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""

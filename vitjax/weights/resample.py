@@ -79,7 +79,9 @@ def resample_posemb(
   if old_grid[0] * old_grid[1] != len(patches):
     raise ValueError(
       f"a position table of {len(patches)} patches is not a grid of "
-      f"{old_grid[0]}x{old_grid[1]}; pass old_grid=(rows, columns)."
+      f"{old_grid[0]}x{old_grid[1]}. Write its shape into the .json file "
+      'beside the weights: {"grid": [rows, columns]}. In Python, '
+      "old_grid=(rows, columns) says the same."
     )
   patches = resample_grid(
     patches.reshape(*old_grid, -1), new_grid, legacy_scipy=legacy_scipy

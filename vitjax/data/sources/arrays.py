@@ -26,6 +26,7 @@ class ArraySource(Source):
     """Takes uint8 images [n, h, w, c] and labels [n] of the whole split."""
     self.data, self.split = data, split
     self.num_examples = len(images)
+    self.labels = labels
     self.image_shape = images.shape[1:]
     self.class_names = tuple(class_names)
     self.num_classes = len(self.class_names)

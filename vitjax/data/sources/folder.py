@@ -20,6 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from absl import logging
 
 from vitjax.config import messages
@@ -93,9 +94,8 @@ class LabelledFiles(Source):
       content.update(f"{file.path}\0{file.size}\0".encode())
     self.fingerprint = content.hexdigest()
     self._paths = tf.constant([str(root / file.path) for file in files])
-    self._labels = tf.constant(
-      [label_of[file.class_name] for file in files], tf.int32
-    )
+    self.labels = np.array([label_of[file.class_name] for file in files])
+    self._labels = tf.constant(self.labels, tf.int32)
 
   def fetch(self, indices: tf.Tensor) -> Features:
     return {

@@ -26,6 +26,7 @@ class Source:
     num_examples: length of the split.
     num_classes: if it has class labels.
     class_names: by class id, if known.
+    labels: class id of each example, if they are known without reading any.
     image_shape: if all images have one size, their (h, w, c): `fetch` then
       gives them as uint8 arrays, and `parse` has nothing left to do.
     fingerprint: changes when the content does: to notice, on resume, that the
@@ -37,6 +38,7 @@ class Source:
   num_examples: int
   num_classes: int | None = None
   class_names: tuple[str, ...] | None = None
+  labels: np.ndarray | None = None
   image_shape: tuple[int, int, int] | None = None
   fingerprint: str
 
