@@ -13,7 +13,7 @@ from vitjax.config import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OURS = sorted([DOCS / "curves" / "README.md", *DOCS.glob("*.md")])
+OURS = sorted(DOCS.rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "colabs" / "README.md", *OURS]
 KINDS = ("Tutorial", "How-to", "Reference", "Explanation")
 # A config file with its options, in any text; placeholders are in capitals.
@@ -88,7 +88,7 @@ def test_configs_can_be_read(page):
     module = importlib.import_module(f"configs.{name}")
     # Those of a placeholder, or of a run that the reader has.
     if not re.search(r"[A-Z]{3}|\.\.\.|[$]|^runs/", options):
-      module.get_config(options or None)
+      module.get_config(options.rstrip(".") or None)
 
 
 def test_the_tests_of_failures_exist():
