@@ -80,8 +80,8 @@ def evaluate(
     The result of each eval. One that fails does not stop the others.
 
   Raises:
-    ConfigError: if an eval cannot be run on this model, before any is.
-    Otherwise see `vitjax.load`.
+    ConfigError: if an eval cannot be run on this model, before any is; other
+      errors as in `vitjax.load`.
   """
   run = _run_of(model)
   loaded = trained.load(
