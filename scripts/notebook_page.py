@@ -12,6 +12,7 @@ import base64
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -25,13 +26,27 @@ PAGE = ROOT / "docs" / "notebook.md"
 NOTEBOOK = ROOT / "colabs" / "vitjax.py"
 FOLDER = pathlib.Path("runs", "notebook")  # in ROOT
 FIRST = "## Load"  # the heading with which the page begins
-# What the settings of the notebook become.
-SETTINGS = {
-  "MODEL": f'"{FOLDER}/model"',
-  "IMAGES": f'("{FOLDER}/ten/val/0/0010.png", "{FOLDER}/ten/val/3/0045.png")',
-  "DATA": f'"folder:{FOLDER}/ten"',
-  "OPTIONS": '"batch=64,steps=300,res=32"',
-  "WORKDIR": f'pathlib.Path("{FOLDER}/tuned")',
+# Lines of the notebook, and what they become.
+CHANGES = {
+  'MODEL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"': (
+    f'MODEL = "{FOLDER}/model"'
+  ),
+  "IMAGES = ()": (
+    f'IMAGES = ("{FOLDER}/ten/val/0/0010.png", "{FOLDER}/ten/val/3/0045.png")'
+  ),
+  'DATA = "cifar10"': f'DATA = "folder:{FOLDER}/ten"',
+  'OPTIONS = "batch=128,steps=500,res=224"': (
+    'OPTIONS = "batch=64,steps=300,res=32,optim=adamw,lr=1e-3"'
+  ),
+  'WORKDIR = pathlib.Path("runs/colab_vitjax")': (
+    f'WORKDIR = pathlib.Path("{FOLDER}/tuned")'
+  ),
+  'config.report = {"every_percent": 4}': (
+    'config.report = {"every_percent": 4}\n'
+    "# The recipe mirrors images and crops small parts, which changes digits.\n"
+    'pp = "decode|inception_crop(32, area_min=50)|value_range(-1, 1)"\n'
+    "config.input.pp = pp"
+  ),
 }
 
 
@@ -62,21 +77,23 @@ def train() -> None:
   subprocess.run(command, cwd=ROOT, check=True)
 
 
-def executed():
-  """The notebook with its outputs, on the settings above."""
+def changed():
+  """The notebook, for digits."""
   notebook = jupytext.read(NOTEBOOK)
-  for cell in notebook.cells:
-    if "smoke.NOTE" in cell.source:
-      for name, value in SETTINGS.items():
-        cell.source, count = re.subn(
-          rf"^{name} = .*", f"{name} = {value}", cell.source, flags=re.M
-        )
-        if count != 1:
-          raise ValueError(f"{NOTEBOOK} sets {name} {count} times.")
+  for old, new in CHANGES.items():
+    found = [cell for cell in notebook.cells if old in cell.source.splitlines()]
+    if len(found) != 1:
+      raise ValueError(f"{NOTEBOOK} has {old!r} in {len(found)} cells.")
+    found[0].source = found[0].source.replace(old, new)
+  return notebook
+
+
+def execute(notebook) -> None:
+  """Runs the cells; their outputs are in the notebook then."""
+  shutil.rmtree(ROOT / FOLDER / "tuned", ignore_errors=True)
   resources = {"metadata": {"path": os.fspath(NOTEBOOK.parent)}}
   client = nbclient.NotebookClient(notebook, timeout=900, resources=resources)
   client.execute(env={**os.environ, "JAX_PLATFORMS": "cpu"})
-  return notebook
 
 
 def shown(notebook) -> tuple[str, dict[str, bytes]]:
@@ -91,14 +108,14 @@ def shown(notebook) -> tuple[str, dict[str, bytes]]:
       text.append(cell.source)
       continue
     text.append(f"```python\n{cell.source}\n```")
+    lines = "".join(output.get("text", "") for output in cell.outputs)
+    if lines := lines.replace(f"{ROOT}{os.sep}", "").strip("\n"):
+      text.append(f"```text\n{lines}\n```")
     for output in cell.outputs:
       if picture := output.get("data", {}).get("image/png"):
         name = f"{re.sub('[^a-z]+', '_', heading.lower())}.png"
         pictures[name] = base64.b64decode(picture)
-        text.append(f"![Output: {heading}](notebook/{name})")
-      elif lines := output.get("text", "").strip():
-        lines = lines.replace(f"{ROOT}{os.sep}", "")
-        text.append(f"```text\n{lines}\n```")
+        text.append(f"![{heading}: output of the cell](notebook/{name})")
   return "\n\n".join(text), pictures
 
 
@@ -107,7 +124,9 @@ def main() -> None:
   for name, num_classes in (("five", 5), ("ten", 10)):
     write_digits(FOLDER / name, num_classes)
   train()
-  text, pictures = shown(executed())
+  notebook = changed()
+  execute(notebook)
+  text, pictures = shown(notebook)
   intro = PAGE.read_text(encoding="utf-8").partition(f"\n{FIRST}")[0].strip()
   PAGE.write_text(f"{intro}\n\n{text}\n", encoding="utf-8")
   folder = PAGE.with_suffix("")

@@ -4,7 +4,6 @@ import pathlib
 import re
 import tomllib
 
-import jupytext
 import pytest
 
 from scripts import check_site, notebook_page
@@ -78,10 +77,12 @@ def test_bad_links(body, problem, tmp_path):
 
 def test_the_page_of_the_notebook_has_its_cells():
   page = notebook_page.PAGE.read_text(encoding="utf-8")
-  cells = [x.source for x in jupytext.read(notebook_page.NOTEBOOK).cells]
+  cells = [x.source for x in notebook_page.changed().cells]
   (first,) = [
     i for i, x in enumerate(cells) if x.startswith(notebook_page.FIRST)
   ]
   assert len(cells) - first > 15
   for cell in cells[first:]:
     assert cell in page, "run python -m scripts.notebook_page"
+  for setting in notebook_page.CHANGES.values():
+    assert setting in page, "write it into the introduction of the page"
