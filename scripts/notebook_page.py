@@ -36,7 +36,7 @@ CHANGES = {
   ),
   'DATA = "cifar10"': f'DATA = "folder:{FOLDER}/ten"',
   'OPTIONS = "batch=128,steps=500,res=224"': (
-    'OPTIONS = "batch=64,steps=300,res=32,optim=adamw,lr=1e-3"'
+    'OPTIONS = "batch=64,steps=450,res=32,optim=adamw,lr=1e-3"'
   ),
   'WORKDIR = pathlib.Path("runs/colab_vitjax")': (
     f'WORKDIR = pathlib.Path("{FOLDER}/tuned")'
@@ -45,7 +45,8 @@ CHANGES = {
     'config.report = {"every_percent": 4}\n'
     "# The recipe mirrors images and crops small parts, which changes digits.\n"
     'pp = "decode|inception_crop(32, area_min=50)|value_range(-1, 1)"\n'
-    "config.input.pp = pp"
+    "config.input.pp = pp\n"
+    "config.evals.val.pp = model.preprocess"
   ),
 }
 
