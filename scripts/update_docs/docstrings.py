@@ -6,7 +6,7 @@ import re
 def summary(docs: str) -> str:
   """A docstring up to its first section, as Markdown."""
   text = re.split(r"^(?:Args|Attributes|Returns|Raises):$", docs, flags=re.M)
-  return linked(with_code(text[0].strip()))
+  return with_code(text[0].strip())
 
 
 def with_code(docs: str) -> str:
@@ -38,9 +38,4 @@ def described(docs: str) -> dict[str, str]:
 
 def cell(text: str) -> str:
   """`text` on one line of a table."""
-  return linked(" ".join(text.split())).replace("|", r"\|")
-
-
-def linked(text: str) -> str:
-  """`text` with its addresses as links."""
-  return re.sub(r"(?<![<(\"])(https://[^\s,;)>\"]*[^\s,;)>\".])", r"<\1>", text)
+  return " ".join(text.split()).replace("|", r"\|")

@@ -70,7 +70,7 @@ def test_a_row_has_range_default_and_meaning():
     "| name | meaning |\n"
     "| --- | --- |\n"
     r"| `size` | int, at least 1, required<br>pixels \| points, see "
-    "<https://example.org/a_b>. |\n"
+    "https://example.org/a_b. |\n"
     "| `names`, ... | str<br>more. |\n"
     "| `l2` | float; default `0.3333`<br>more. |"
   )
