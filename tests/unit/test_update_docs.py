@@ -1,19 +1,26 @@
 """The generated parts of the documentation follow the code."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
 import pytest
 
-from scripts.update_docs import docstrings, options, pages
+from scripts.update_docs import config, docstrings, options, pages
 
 
 @pytest.mark.parametrize("page", pages.PARTS)
 def test_it_is_current(page):
   text = (pages.DOCS / page).read_text(encoding="utf-8")
   assert text == pages.updated(page, text), "run python -m scripts.update_docs"
+
+
+def test_every_key_of_the_schema_has_a_meaning():
+  rows = re.findall(r"^\| .*`.*$", config.parts()["schema"], re.MULTILINE)
+  assert len(rows) > 50
+  assert not [row for row in rows if "<br>" not in row]
 
 
 def test_a_page_without_a_place_for_its_part_is_refused():
