@@ -26,12 +26,19 @@ _AUGMENT, _DROPOUT = range(2)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that training changes: arrays only."""
+  """All that training changes, as arrays; or a shape or sharding of each.
 
-  step: jax.Array  # int32 (), number of updates so far
-  params: Params
-  opt_state: optax.OptState
-  ema_params: Params | None = None
+  Attributes:
+    step: number of updates so far, int32 ().
+    params: the parameters.
+    opt_state: the optimizer's state.
+    ema_params: moving average of the parameters; None without one.
+  """
+
+  step: trees.PyTree
+  params: trees.PyTree
+  opt_state: trees.PyTree
+  ema_params: trees.PyTree = None
 
 
 def make_init_fn(

@@ -246,7 +246,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, text: Int[Array, "b t"], train: bool = False
+    self, text: Int[common.ArrayLike, "b t"], train: bool = False
   ) -> tuple[Float[Array, "b d"], dict[str, Array]]:
     if text.shape[1] > self.max_len:
       raise ValueError(

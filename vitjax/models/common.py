@@ -18,11 +18,14 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vitjax.models import fused_attention
 
 Dtype = jax.typing.DTypeLike
+# What models are called with.
+ArrayLike = Array | np.ndarray
 
 
 def _gelu(x: Array, approximate: bool) -> Array:

@@ -249,7 +249,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     _, h, w, _ = image.shape
     if min(h, w) < self.patch_size * 2 ** (len(self.depths) - 1):

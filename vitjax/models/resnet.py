@@ -312,7 +312,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     del train  # Neither dropout nor batch statistics.
     std_eps = self.std_eps if self.preact else None

@@ -232,8 +232,8 @@ class Model(nn.Module):
 
   def __call__(
     self,
-    image: Float[Array, "b h w c"] | None = None,
-    text: Int[Array, "n t"] | None = None,
+    image: Float[common.ArrayLike, "b h w c"] | None = None,
+    text: Int[common.ArrayLike, "n t"] | None = None,
     train: bool = False,
   ) -> tuple[
     Float[Array, "b d"] | None, Float[Array, "n d"] | None, dict[str, Array]

@@ -415,7 +415,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     out = {}
     if self.stem is not None:
@@ -512,7 +512,9 @@ class Model(nn.Module):
       )(x)
     return x, out
 
-  def _posemb(self, h: int, w: int, num_prefix: int) -> Float[Array, "1 l d"]:
+  def _posemb(
+    self, h: int, w: int, num_prefix: int
+  ) -> Float[common.ArrayLike, "1 l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
       return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))

@@ -146,7 +146,7 @@ def make_optimizer(
   grad_clip_norm: float | None = None,
   agc_clip: float | None = None,
   agc_exclude: Sequence[str] = ("(.*/)?head/kernel",),
-  learning_rate_multipliers: Sequence[tuple[str, float]] = (),
+  learning_rate_multipliers: Sequence[Sequence[str | float]] = (),
   layer_decay: float | None = None,
   freeze: Sequence[str] = (),
   **options,

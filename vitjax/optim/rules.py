@@ -50,7 +50,7 @@ class Rules:
   grad_clip_norm: float | None
   agc_clip: float | None
   agc_exclude: Sequence[str]
-  learning_rate_multipliers: Sequence[tuple[str, float]]
+  learning_rate_multipliers: Sequence[Sequence[str | float]]
   layer_decay: float | None
   freeze: Sequence[str]
 
