@@ -216,8 +216,8 @@ def eval_problems(
 
 
 def has_two_towers(model) -> bool:
-  """Whether it obeys the contract of `models.two_tower`."""
-  return hasattr(model, "text_tower")
+  """Whether the model compares images with texts and has no classes."""
+  return bool(model.towers())
 
 
 def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
@@ -243,7 +243,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
       "such as tokenize('bert', 'vocab.txt', max_len=16)."
     )
   elif model is not None and has_two_towers(model):
-    have = model.text_tower().vocab_size
+    have = model.towers()["txt"].vocab_size
     need = preprocess.tokenize.tokenizer.vocab_size
     if have < need:
       errors.append(

@@ -118,9 +118,8 @@ def find(name: str, published: Mapping[str, Accuracy], dtype: str) -> Candidate:
   else:
     model, size = _published(name)
     shape, params = (size, size, 3), None
-  if hasattr(model, "image_tower"):
-    model = model.image_tower()
-    params = params and params["img"]
+  if towers := model.towers():
+    model, params = towers["img"], params and params["img"]
   model = _in(dtype, model)
   if params is None:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
