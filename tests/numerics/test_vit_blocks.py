@@ -212,18 +212,18 @@ def test_rotated_attention(scan):
   _, out = jax.jit(model.apply)({"params": params}, image)
   flat = trees.flatten(params["Transformer"])
   block = "encoderblock" if scan else "encoderblock_0"
-  attention = f"{block}/MultiHeadDotProductAttention_0"
+  module = f"{block}/MultiHeadDotProductAttention_0"
   flat = {n: p[0] if scan and block in n else p for n, p in flat.items()}
-  assert f"{attention}/query/bias" in flat
-  assert f"{attention}/key/bias" not in flat
+  assert f"{module}/query/bias" in flat
+  assert f"{module}/key/bias" not in flat
   y = layer_norm(
     np.asarray(out["with_posemb"][0], float),
     flat[f"{block}/LayerNorm_0/scale"],
     flat[f"{block}/LayerNorm_0/bias"],
   )
-  query = np.einsum("ld,dke->lke", y, flat[f"{attention}/query/kernel"])
-  query = query + flat[f"{attention}/query/bias"]
-  key = np.einsum("ld,dke->lke", y, flat[f"{attention}/key/kernel"])
+  query = np.einsum("ld,dke->lke", y, flat[f"{module}/query/kernel"])
+  query = query + flat[f"{module}/query/bias"]
+  key = np.einsum("ld,dke->lke", y, flat[f"{module}/key/kernel"])
   angles = np.asarray(attention.rope_angles_2d(2, 2, D // H, 16))
   angles = np.concatenate([np.zeros((1, D // H)), angles])
 
