@@ -156,7 +156,7 @@ def name_problems(run: RunConfig) -> list[str]:
   where = f"config.checkpoint.best_metric={metric!r}"
   name = metric.partition("/")[0]
   known = [*run.evals, *averages]
-  section = run.evals.get(name) or run.evals.get(averages.get(name))
+  section = run.evals.get(averages.get(name, name))
   if section is None or "/" not in metric:
     errors.append(
       f"{where} names no eval. Use EVAL/METRIC with EVAL one of "
