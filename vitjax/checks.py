@@ -156,7 +156,7 @@ def name_problems(run: RunConfig) -> list[str]:
   where = f"config.checkpoint.best_metric={metric!r}"
   name = metric.partition("/")[0]
   known = [*run.evals, *averages]
-  section = run.evals.get(name) or run.evals.get(averages.get(name))
+  section = run.evals.get(averages.get(name, name))
   if section is None or "/" not in metric:
     errors.append(
       f"{where} names no eval. Use EVAL/METRIC with EVAL one of "
@@ -216,8 +216,8 @@ def eval_problems(
 
 
 def has_two_towers(model) -> bool:
-  """Whether it obeys the contract of `models.two_tower`."""
-  return hasattr(model, "text_tower")
+  """Whether the model compares images with texts and has no classes."""
+  return bool(model.towers())
 
 
 def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
@@ -243,7 +243,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
       "such as tokenize('bert', 'vocab.txt', max_len=16)."
     )
   elif model is not None and has_two_towers(model):
-    have = model.text_tower().vocab_size
+    have = model.towers()["txt"].vocab_size
     need = preprocess.tokenize.tokenizer.vocab_size
     if have < need:
       errors.append(

@@ -46,7 +46,7 @@ class Trained:
   @property
   def has_two_towers(self) -> bool:
     """Whether it compares images with texts and has no classes."""
-    return hasattr(self.model, "text_tower")
+    return bool(self.model.towers())
 
   @property
   def labels(self) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PACKAGES = (
   "jax",
@@ -41,7 +41,7 @@ SAME_MODULE = (
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
-def installed(names: Sequence[str]) -> dict[str, str]:
+def installed(names: Iterable[str]) -> dict[str, str]:
   """The versions of those packages that are installed."""
   versions = {}
   for name in names:

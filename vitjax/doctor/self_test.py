@@ -15,7 +15,7 @@ from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import schema
 from vitjax.data import pipeline, sources
-from vitjax.models import common, fused_attention
+from vitjax.models import attention, fused_attention
 from vitjax.parallel import sharding
 
 _STEPS = 16
@@ -106,7 +106,9 @@ def run() -> Result:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         items,
       )
-      _, restored, _ = checkpointer.restore(shapes)
+      found = checkpointer.restore(shapes)
+      assert found is not None  # it was saved above
+      _, restored, _ = found
   same = jax.tree.map(np.array_equal, saved, jax.device_get(restored))
   is_same = all(jax.tree.leaves(same))
   again = step_lib.TrainState(
@@ -128,12 +130,15 @@ def attention_problems() -> list[str]:
   keys = jax.random.split(jax.random.key(0), 4)
   *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
 
-  def plain(*inputs):
-    split = (x.reshape(*x.shape[:2], num_heads, -1) for x in inputs)
-    return common.dot_product_attention(*split)[0].reshape(shape)
+  def plain(query, key, value):
+    query, key, value = (
+      x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
+    )
+    x, _ = attention.dot_product_attention(query, key, value)
+    return x.reshape(shape)
 
-  def fused(*inputs):
-    return fused_attention.attention(*inputs, num_heads)
+  def fused(query, key, value):
+    return fused_attention.attention(query, key, value, num_heads)
 
   @functools.partial(jax.jit, static_argnums=0)
   def both(fn, inputs, grad):

@@ -64,7 +64,7 @@ def start(
   given = (coordinator_address, num_processes, process_id)
   if num_processes == 1 or given == (None,) * 3:
     return 0
-  if None in given:
+  if coordinator_address is None or num_processes is None or process_id is None:
     raise ValueError(
       f"coordinator_address={coordinator_address}, num_processes="
       f"{num_processes}, process_id={process_id}: give all three, or none for "
@@ -281,7 +281,7 @@ def _ranges(numbers) -> str:
   return f"process{plural} {', '.join(texts)}"
 
 
-def _jax_state():
+def _jax_state() -> Any:
   """JAX's record of the run: `process_id`, and the `client` of its store.
 
   The client is None while `jax.distributed` is not running. A private name:

@@ -118,9 +118,8 @@ def find(name: str, published: Mapping[str, Accuracy], dtype: str) -> Candidate:
   else:
     model, size = _published(name)
     shape, params = (size, size, 3), None
-  if hasattr(model, "image_tower"):
-    model = model.image_tower()
-    params = params and params["img"]
+  if towers := model.towers():
+    model, params = towers["img"], params and params["img"]
   model = _in(dtype, model)
   if params is None:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -230,8 +229,8 @@ def measure(
     Row(
       model=candidate.name,
       img_size=_size(candidate.image_shape),
-      top1=_rounded(candidate.accuracy and candidate.accuracy.top1),
-      top5=_rounded(candidate.accuracy and candidate.accuracy.top5),
+      top1=_rounded(candidate.accuracy.top1 if candidate.accuracy else None),
+      top5=_rounded(candidate.accuracy.top5 if candidate.accuracy else None),
       accuracy=candidate.accuracy.source if candidate.accuracy else "",
       param_count=round(_count(candidate.params) / 1e6, 3),
       infer_gmacs=round(gmacs(candidate), 3),
@@ -266,7 +265,8 @@ def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
 
 
 def _seconds(run: Callable[[], Any], number: int) -> float:
-  """Per call, of so many in a row."""
+  """Seconds per call, of `number` calls in a row."""
+  result = None
   start = time.perf_counter()
   for _ in itertools.repeat(None, number):
     result = run()
@@ -327,7 +327,7 @@ def _front(
 
 def groups(
   rows: Sequence[Row],
-) -> dict[str, list[tuple[str, float, float, float, bool]]]:
+) -> dict[str, list[tuple[str, float, float, float, bool | None]]]:
   """What is known to be how accurate, by source, for `drawing.trade_off`."""
   found = {}
   for row in rows:

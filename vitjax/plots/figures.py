@@ -145,7 +145,7 @@ def curves(
 
 def trade_off(
   title: str,
-  points: Mapping[str, Sequence[tuple[str, float, float, float, bool]]],
+  points: Mapping[str, Sequence[tuple[str, float, float, float, bool | None]]],
   labels: tuple[str, str, str],
 ) -> Figure:
   """A quality against two costs, side by side; the front is filled.

@@ -46,7 +46,7 @@ class Record:
 
   @property
   def batch_size(self) -> int | None:
-    return self.config and self.config["input"]["batch_size"]
+    return self.config["input"]["batch_size"] if self.config else None
 
   @property
   def model_name(self) -> str:

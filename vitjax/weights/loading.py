@@ -295,9 +295,7 @@ def _image(hw: tuple[int, int], channels: int = 3) -> jax.ShapeDtypeStruct:
 def _inputs(
   model, size: int | Sequence[int], channels: int = 3
 ) -> Sequence[jax.ShapeDtypeStruct]:
-  if hasattr(model, "example_inputs"):
-    return model.example_inputs(_hw(size), channels)
-  return [_image(_hw(size), channels)]
+  return model.example_inputs(_hw(size), channels)
 
 
 def _shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
