@@ -47,7 +47,7 @@ LAYERS = {
   "evaluate": "checks config data evaluators parallel run_folder step trained",
   "export": "__version__ config",
   "pareto": "__version__ config models plots run_folder weights",
-  "plan": "checks config data models parallel program",
+  "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
   "report": """__version__ config data evaluators parallel plots
     run_folder step trained weights""",
