@@ -19,7 +19,7 @@ import numpy as np
 
 from vitjax.config import extras
 from vitjax.data.pp import builder
-from vitjax.plots import attention_maps, figures
+from vitjax.plots import attention_maps
 from vitjax.trained import Trained
 
 with extras.needed("demo", "demos"):
@@ -146,8 +146,8 @@ class Model:
     heat, note = self._look(batch)
     return Answer(
       scores=dict(zip(names, map(float, scores))),
-      image=figures.rgb(image, _WIDTH),
-      attention=None if heat is None else figures.overlay(image, heat, _WIDTH),
+      image=pixels.rgb(image, _WIDTH),
+      attention=None if heat is None else pixels.overlay(image, heat, _WIDTH),
       note=note,
     )
 

@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     from vitjax.weights import npz
 
     if any(file.suffix in _PLOTS for file in out):
-      from vitjax.plots import figures
+      from vitjax.plots import charts
     device = jax.devices()[0]
     dtype = FLAGS.dtype or models.default_dtype(device.platform)
     known = {}
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
         if not groups:
           logging.warning("No accuracy is known: %s is not drawn.", file)
           continue
-        plot = figures.trade_off(
+        plot = charts.trade_off(
           f"batches of {FLAGS.batch_size}, {device.device_kind}, {dtype}",
           groups,
           ("images per second", "parameters in millions", "top-1 in %"),

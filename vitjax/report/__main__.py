@@ -1,13 +1,14 @@
-r"""Shows runs on one page, and as PNG files.
+r"""Writes an HTML report of runs, and its pictures as PNG files.
 
   python -m vitjax.report runs/quickstart
   python -m vitjax.report runs/a runs/b --out=a_and_b.html --png=pictures
 
-RUN is a run folder, also of a run under way, or its metrics.jsonl. The page
-has the curves of all runs, their last values, config differences and speed;
-and of each run that has a checkpoint a confusion matrix and the worst mistakes
-on its first eval set, position similarity and attention. It needs no other
-file and no network. What cannot be shown is said on the page.
+RUN is a run folder or its metrics.jsonl; the run may still be in progress. The
+page has the curves of all runs, their last values, config differences and
+speed. For each run with a checkpoint it adds precision, recall, a confusion
+matrix and the worst mistakes on the first eval set, position similarity and
+attention. The page needs no other file and no network, and names what it cannot
+show.
 """
 
 import pathlib

@@ -1,12 +1,13 @@
-"""What a classifier gets wrong: a confusion matrix and its worst mistakes.
+"""Mistakes of a classifier: its confusion matrix and the worst of them.
 
-`Evaluator` obeys the contract of `vitjax.evaluators`, so `build` makes it from
-a section of `config.evals` as it makes the others.
+`Evaluator` obeys the contract of `vitjax.evaluators`, so that it sees the same
+images as the other evaluators.
 """
 
 import copy
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -25,16 +26,16 @@ from vitjax.trained import Trained
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What a classifier said of the examples of an eval set, in their order.
+  """Answers of a classifier to the examples of an eval set, in their order.
 
   Attributes:
     label: (n,) int, the true class.
     prediction: (n,) int, the class with the largest logit.
-    confidence: (n,) float32, its probability: of a softmax, or of a sigmoid
-      where the loss of training was one.
-    names: of the classes, by id.
+    confidence: (n,) float32, its probability by a softmax, or by a sigmoid if
+      the loss of training is one.
+    names: names of the classes, by id.
     data: the eval set.
-    total: number of examples it has; n may be fewer.
+    total: number of examples in the eval set; n may be fewer.
   """
 
   label: np.ndarray
@@ -47,6 +48,25 @@ class Judged:
   @functools.cached_property
   def accuracy(self) -> float:
     return float((self.label == self.prediction).mean())
+
+  def by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of examples, precision and recall of each class.
+
+    Precision is NaN for a class that is never predicted, recall for a class
+    without examples.
+    """
+    size = len(self.names)
+    right = self.label == self.prediction
+    hits = np.bincount(self.label[right], minlength=size)
+    examples = np.bincount(self.label, minlength=size)
+    predicted = np.bincount(self.prediction, minlength=size)
+    with np.errstate(invalid="ignore"):
+      return examples, hits / predicted, hits / examples
+
+  @property
+  def balanced_accuracy(self) -> float:
+    """The mean recall of the classes that have examples."""
+    return float(np.nanmean(self.by_class()[2]))
 
   def worst(self, most: int) -> np.ndarray:
     """Numbers of the wrong examples, the most confident first."""
@@ -71,13 +91,13 @@ class Judged:
     return np.sort(np.argsort(-count, kind="stable")[:most])
 
   def confusion(self, classes: np.ndarray) -> np.ndarray:
-    """How many examples of the class of a row were taken for each class.
+    """Counts of examples by their class (row) and the prediction (column).
 
     Args:
       classes: (m,) ids.
 
     Returns:
-      (m, m + 1) counts; the last column is of all other predictions.
+      (m, m + 1) counts; the last column has all other predictions.
     """
     place = np.full(len(self.names), len(classes))
     place[classes] = np.arange(len(classes))
@@ -89,6 +109,11 @@ class Judged:
   def image(self, number: int) -> np.ndarray:
     """Example `number` as the model gets it: uint8 (h, w, c)."""
     return image_of(self.data, number)
+
+  def file(self, number: int) -> pathlib.Path | None:
+    """File of example `number`; None if it is no file of its own."""
+    path = pathlib.Path(self.data.source.describe(int(number)))
+    return path if path.is_file() else None
 
 
 def image_of(data: base.EvalData, number: int) -> np.ndarray:
@@ -115,8 +140,8 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: examples with an int `label`.
-      loss: of training; says what is a probability.
-      num_examples: only so many, from the first; None for all.
+      loss: loss of training, which decides between softmax and sigmoid.
+      num_examples: only the first N examples; None for all.
     """
     self.total = data.source.num_examples
     if num_examples is not None and num_examples < self.total:
@@ -141,8 +166,8 @@ class Evaluator:
     """Classifies every example.
 
     Args:
-      params: of the model.
-      names: of its classes, by id; None for their numbers.
+      params: parameters of the model.
+      names: names of its classes, by id; None for their numbers.
     """
     rows = self._collect(params)
     if names is None:
@@ -160,15 +185,15 @@ class Evaluator:
 def judge(
   trained: Trained, run: schema.RunConfig, num_examples: int | None = None
 ) -> tuple[str, Judged]:
-  """Classifies the first labelled eval set of a run with what it has trained.
+  """Classifies the first labelled eval set of a run with the run's model.
 
   Args:
     trained: from `vitjax.load` of the run folder.
-    run: its config.
-    num_examples: only so many, from the first; None for all.
+    run: the config of the run.
+    num_examples: only the first N examples; None for all.
 
   Returns:
-    The name of the eval, and what came of it.
+    The name of the eval, and the answers.
 
   Raises:
     ValueError: if the run is no classifier, has no eval of one, or the data
@@ -186,7 +211,7 @@ def judge(
 def eval_data(
   trained: Trained, run: schema.RunConfig
 ) -> tuple[str, base.EvalData]:
-  """The first eval set of a run by its name, whatever is evaluated on it.
+  """The first eval set of a run, of any type, and its name.
 
   Raises:
     ValueError: if there is none, or the data is not there.
