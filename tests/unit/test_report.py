@@ -20,6 +20,8 @@ import sklearn.metrics
 import vitjax
 from tests import run_folders
 from vitjax.config import schema
+from vitjax.data.sources.arrays import AbsentSource
+from vitjax.evaluate import answers
 from vitjax.plots import charts, grids, pixels
 from vitjax.report import mistakes, model, reporting
 from vitjax.run_folder import history
@@ -168,6 +170,14 @@ def test_examples_that_are_no_files_have_numbers(judged):
   source.describe = lambda i: f"example {i} of 'cifar10', split 'test'"
   data = dataclasses.replace(judged.data, source=source)
   assert dataclasses.replace(judged, data=data).file(3) is None
+
+
+def test_data_without_classes_can_be_looked_at(judged):
+  source = AbsentSource("captions.csv", "val", num_examples=3)
+  data = dataclasses.replace(judged.data, source=source)
+  assert answers.Evaluator(None, data, num_examples=2).data.batch_size
+  with pytest.raises(ValueError, match="has no class labels"):
+    answers.Evaluator(None, data).answers({})
 
 
 def test_empty_cells_of_a_confusion_matrix_say_so():

@@ -1,23 +1,17 @@
-"""Mistakes of a classifier: its confusion matrix and the worst of them.
+"""Mistakes of a classifier: its confusion matrix and the worst of them."""
 
-`Evaluator` obeys the contract of `vitjax.evaluators`, so that it sees the same
-images as the other evaluators.
-"""
-
-import copy
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
+from vitjax.evaluate.answers import Answers, Evaluator
 from vitjax.evaluators import base
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
@@ -122,66 +116,6 @@ def image_of(data: base.EvalData, number: int) -> np.ndarray:
   return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-class Evaluator:
-  """Classifies an eval set and keeps the outcome of each example."""
-
-  two_towers = False
-
-  def __init__(
-    self,
-    predict_fn,
-    data: base.EvalData,
-    *,
-    loss: str = "softmax_xent",
-    num_examples: int | None = None,
-  ):
-    """See `evaluators`.
-
-    Args:
-      predict_fn: from `step.make_predict_fn`.
-      data: examples with an int `label`.
-      loss: loss of training, which decides between softmax and sigmoid.
-      num_examples: only the first N examples; None for all.
-    """
-    self.total = data.source.num_examples
-    if num_examples is not None and num_examples < self.total:
-      source = copy.copy(data.source)
-      source.num_examples = num_examples
-      data = dataclasses.replace(data, source=source)
-    self.data = data
-    is_sigmoid = loss.startswith("sigmoid")
-
-    def rows(params, batch):
-      logits, _ = predict_fn(params, batch)
-      probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
-      return {
-        "label": batch["label"],
-        "prediction": jnp.argmax(logits, axis=-1),
-        "confidence": probabilities.max(axis=-1),
-      }
-
-    self._collect = base.Collected(rows, data)
-
-  def judge(self, params, names: Sequence[str] | None) -> Judged:
-    """Classifies every example.
-
-    Args:
-      params: parameters of the model.
-      names: names of its classes, by id; None for their numbers.
-    """
-    rows = self._collect(params)
-    if names is None:
-      most = max(rows["label"].max(), rows["prediction"].max())
-      names = tuple(map(str, range(int(most) + 1)))
-    return Judged(**rows, names=names, data=self.data, total=self.total)
-
-  def run(self, params) -> Iterator[tuple[str, float]]:
-    """Yields each metric with its name."""
-    judged = self.judge(params, None)
-    yield "acc@1", judged.accuracy
-    yield "n_seen", len(judged.label)
-
-
 def judge(
   trained: Trained, run: schema.RunConfig, num_examples: int | None = None
 ) -> tuple[str, Judged]:
@@ -205,7 +139,28 @@ def judge(
   if not names:
     raise ValueError("the run has no eval of type 'classification'.")
   evaluator = _evaluator(trained, run, names[0], {"num_examples": num_examples})
-  return names[0], evaluator.judge(trained.params, trained.labels)
+  return names[0], judged(evaluator.answers(trained.params), trained.labels)
+
+
+def judged(given: Answers, names: Sequence[str] | None) -> Judged:
+  """Judges answers.
+
+  Args:
+    given: the answers.
+    names: names of the model's classes, by id; None for their numbers.
+  """
+  prediction = given.top[:, 0]
+  if names is None:
+    most = max(given.label.max(), prediction.max())
+    names = tuple(map(str, range(int(most) + 1)))
+  return Judged(
+    label=given.label,
+    prediction=prediction,
+    confidence=given.probability[:, 0],
+    names=names,
+    data=given.data,
+    total=given.total,
+  )
 
 
 def eval_data(
@@ -238,7 +193,9 @@ def _evaluator(trained, run, name, options) -> Evaluator:
   )
   return make_evaluator(
     name,
-    dataclasses.replace(run.evals[name], type=__name__, pp=pp, options=options),
+    dataclasses.replace(
+      run.evals[name], type=Evaluator.__module__, pp=pp, options=options
+    ),
     subject,
     step_lib.make_predict_fn(trained.model, preprocess.on_device),
     sharding.make_mesh(),
