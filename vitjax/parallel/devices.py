@@ -19,18 +19,15 @@ def find() -> Sequence[jax.Device]:
   try:
     return jax.devices()
   except (RuntimeError, AssertionError) as e:  # the latter has no message
-    reason = (str(e).strip().splitlines() or ["it gives no reason"])[0]
     asked = os.environ.get("JAX_PLATFORMS")
+    reason = (str(e).strip().splitlines() or ["no reason is given"])[0]
     advice = (
-      f"JAX_PLATFORMS={asked} asks for it: unset JAX_PLATFORMS, or install "
+      f"JAX_PLATFORMS={asked!r} asks for it: unset JAX_PLATFORMS, or install "
       "JAX for that device."
       if asked
       else "Install JAX for a device of this machine."
     )
-    raise RuntimeError(
-      f"JAX finds no device ({reason}). {advice} python -m vitjax.doctor "
-      "shows what this machine has."
-    ) from e
+    raise RuntimeError(f"JAX finds no device ({reason}). {advice}") from e
 
 
 def memory_of(device: jax.Device) -> int | None:
