@@ -1,4 +1,4 @@
-r"""Check whether a run is on track, against reference curves.
+r"""Checks a run against reference curves.
 
   python -m vitjax.compare runs/mine docs/curves/fashion_mnist
   python -m vitjax.compare RUN REFERENCE [REFERENCE ...] --json
