@@ -169,7 +169,7 @@ def test_examples_that_are_no_files_have_numbers(judged):
   source = copy.copy(judged.data.source)
   source.describe = lambda i: f"example {i} of 'cifar10', split 'test'"
   data = dataclasses.replace(judged.data, source=source)
-  assert dataclasses.replace(judged, data=data).file(3) is None
+  assert mistakes.file_of(data, 3) is None
 
 
 def test_data_without_classes_can_be_looked_at(judged):
@@ -268,7 +268,8 @@ def test_what_is_on_the_page(page, judged):
     row = [judged.names[label], judged.names[prediction], str(count)]
     assert "".join(row) in reader.text
   # The worst mistakes lead to their files.
-  files = [judged.file(i) for i in judged.worst(12)]
+  files = [mistakes.file_of(judged.data, i) for i in judged.worst(12)]
+  files += [mistakes.file_of(judged.data, i) for i in range(4)]  # attention
   links = [x for x in reader.addresses if x.startswith("file:")]
   assert links == [file.as_uri() for file in files]
   assert all(file.is_file() for file in files)

@@ -104,16 +104,17 @@ class Judged:
     """Example `number` as the model gets it: uint8 (h, w, c)."""
     return image_of(self.data, number)
 
-  def file(self, number: int) -> pathlib.Path | None:
-    """File of example `number`; None if it is no file of its own."""
-    path = pathlib.Path(self.data.source.describe(int(number)))
-    return path if path.is_file() else None
-
 
 def image_of(data: base.EvalData, number: int) -> np.ndarray:
   """An example after the preprocessing on the host: uint8 (h, w, c)."""
   image = pipeline.example(data.source, data.preprocess, number)["image"]
   return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def file_of(data: base.EvalData, number: int) -> pathlib.Path | None:
+  """The file of an example; None if it is no file of its own."""
+  path = pathlib.Path(data.source.describe(int(number)))
+  return path if path.is_file() else None
 
 
 def judge(

@@ -98,29 +98,43 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
   if not len(shown):
     section.notes.append("There are no mistakes to show.")
     return
-  pictures = [pixels.rgb(judged.image(i)) for i in shown]
-  files = [judged.file(i) for i in shown]
-  captions = [
-    f"says {judged.names[judged.prediction[i]]} ({judged.confidence[i]:.1%})\n"
-    f"is {judged.names[judged.label[i]]}\n"
-    f"{file.name if file else f'#{i}'}"
-    for i, file in zip(shown, files)
-  ]
   section.pictures.append(
-    Picture(
+    _images(
       f"{key}_mistakes",
-      grids.mosaic("worst mistakes", pictures, captions),
+      "worst mistakes",
       "The wrong answers that the model is most sure of, with its "
       "probability, and the image's file or #, its number.",
+      [pixels.rgb(judged.image(i)) for i in shown],
       [
-        Image(
-          pixels.data_uri(pixels.png(picture)),
-          caption,
-          file and file.absolute().as_uri(),
-        )
-        for picture, caption, file in zip(pictures, captions, files)
+        f"says {judged.names[judged.prediction[i]]} "
+        f"({judged.confidence[i]:.1%})\nis {judged.names[judged.label[i]]}"
+        for i in shown
       ],
+      judged.data,
+      shown,
     )
+  )
+
+
+def _images(key, title, hint, images, answers, data, numbers) -> Picture:
+  """A picture of images, with links to the files of examples `numbers`."""
+  files = [mistakes.file_of(data, i) for i in numbers]
+  captions = [
+    f"{answer}\n{file.name if file else f'#{i}'}".lstrip()
+    for answer, file, i in zip(answers, files, numbers)
+  ]
+  return Picture(
+    key,
+    grids.mosaic(title, images, captions),
+    hint,
+    [
+      Image(
+        pixels.data_uri(pixels.png(image)),
+        caption,
+        file and file.absolute().as_uri(),
+      )
+      for image, caption, file in zip(images, captions, files)
+    ],
   )
 
 
@@ -181,11 +195,11 @@ def _add_attention(section, key, trained, run, judged, num_images) -> None:
   batch = data.preprocess.on_device({"image": np.stack(images)})["image"]
   show = attention_maps.maps_fn(trained.model)
   heads, rollouts = jax.tree.map(np.asarray, show(trained.params, batch))
-  captions = [
+  answers = [
     f"says {judged.names[judged.prediction[i]]}\n"
-    f"is {judged.names[judged.label[i]]}\n#{i}"
+    f"is {judged.names[judged.label[i]]}"
     if judged is not None and i < len(judged.label)
-    else f"#{i}"
+    else ""
     for i in numbers
   ]
   if rollouts is not None:
@@ -194,15 +208,15 @@ def _add_attention(section, key, trained, run, judged, num_images) -> None:
       for image, heat in zip(images, rollouts)
     ]
     section.pictures.append(
-      Picture(
+      _images(
         f"{key}_rollout",
-        grids.mosaic("attention rollout", pairs, captions),
+        "attention rollout",
         f"The first images of eval {name!r}. Bright patches reach the output "
         "through the attention of all blocks.",
-        [
-          Image(pixels.data_uri(pixels.png(pair)), caption)
-          for pair, caption in zip(pairs, captions)
-        ],
+        pairs,
+        answers,
+        data,
+        numbers,
       )
     )
   else:
