@@ -31,7 +31,7 @@ class Comparison:
     metrics: the metrics that the run and all references have.
     differences: "key: reference -> run" for each config key that changes what
       is learned, and for each eval set of another size.
-    allowed: likewise, for the keys that the caller lets differ.
+    allowed: such lines of keys that may differ.
     notes: further facts, in sentences.
   """
 

@@ -29,23 +29,21 @@ def define_flags() -> None:
   )
   command_line.define_checkpoint()
   flags.DEFINE_string(
-    "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
+    "host", "127.0.0.1", "Address to listen on; 0.0.0.0 admits other machines."
   )
   flags.DEFINE_integer(
     "port",
     None,
-    "Port to listen at; default: the first free one from 7860.",
+    "Port to listen on; default: the first free one from 7860.",
     lower_bound=1,
     upper_bound=65535,
   )
-  flags.DEFINE_integer("top", 5, "How many classes to show.", lower_bound=1)
-  flags.DEFINE_float(
-    "max_mb", 10, "Largest file that is read, in MB.", lower_bound=0.001
-  )
+  flags.DEFINE_integer("top", 5, "Number of classes to show.", lower_bound=1)
+  flags.DEFINE_float("max_mb", 10, "Largest file, in MB.", lower_bound=0.001)
   flags.DEFINE_float(
     "max_megapixels",
     50,
-    "Largest image that is decoded, in million pixels.",
+    "Largest image, in million pixels.",
     lower_bound=0.0001,
   )
 

@@ -24,7 +24,7 @@ from vitjax.doctor import installation
 
 FLAGS = flags.FLAGS
 
-# Of the environment, what changes how a run behaves and is no path.
+# Environment variables that change a run and hold no path.
 VARIABLES = (
   "CUDA_VISIBLE_DEVICES",
   "JAX_DEFAULT_MATMUL_PRECISION",

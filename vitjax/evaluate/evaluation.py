@@ -166,8 +166,8 @@ def evaluate(
 
 
 def _has_answers(section: schema.Eval) -> bool:
-  known = {"same_classes", "calibration"}
-  return section.type == "classification" and known >= {*section.options}
+  unknown = {"among", "labels"} & {*section.options}
+  return section.type == "classification" and not unknown
 
 
 def _of_answers(section: schema.Eval) -> schema.Eval:

@@ -1,4 +1,4 @@
-"""What a run needs, found out without running it; see `vitjax.plan`.
+"""Needs of a run, found without running it; see `vitjax.plan`.
 
 Shapes give the bytes of the state, XLA's cost analysis the operations, and a
 compilation tells whether the step fits the memory of its devices.

@@ -33,15 +33,15 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "examples",
     None,
-    "Classify only so many examples of the eval set, from the first; 0 leaves "
-    "the model out. Default: all.",
+    "Classify the first N examples of the eval set; 0 does not load the model. "
+    "Default: all.",
     lower_bound=0,
   )
   flags.DEFINE_integer(
-    "mistakes", 12, "How many of the worst mistakes to show.", lower_bound=1
+    "mistakes", 12, "Number of the worst mistakes to show.", lower_bound=1
   )
   flags.DEFINE_integer(
-    "images", 4, "How many images to show attention on.", lower_bound=1
+    "images", 4, "Number of images to show attention on.", lower_bound=1
   )
 
 
