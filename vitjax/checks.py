@@ -9,8 +9,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from vitjax import evaluators, losses, models, optim
 from vitjax.config import messages, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
@@ -253,9 +251,9 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   return errors
 
 
-def check_batch_size(run: RunConfig, num_devices: int) -> None:
-  """Raises ConfigError if the batch does not divide over the devices."""
-  size, parts = run.input.batch_size, run.accumulation_steps * num_devices
+def check_batch_size(run: RunConfig, mesh_parts: int) -> None:
+  """Raises ConfigError if the batch does not divide into the mesh's parts."""
+  size, parts = run.input.batch_size, run.accumulation_steps * mesh_parts
   if size % parts:
     lower = size // parts * parts
     choices = [str(n) for n in (lower, lower + parts) if n]
@@ -265,7 +263,7 @@ def check_batch_size(run: RunConfig, num_devices: int) -> None:
       else ""
     )
     raise ConfigError(
-      f"config.input.batch_size={size} does not divide over {num_devices} "
-      f"devices ({jax.process_count()} hosts x {jax.local_device_count()})"
-      f"{accumulated}. Use {' or '.join(choices)}."
+      f"config.input.batch_size={size} does not divide into the {mesh_parts} "
+      f"parts of config.mesh (data x fsdp){accumulated}. "
+      f"Use {' or '.join(choices)}."
     )

@@ -86,7 +86,10 @@ def resolved(**overrides) -> schema.RunConfig:
     ),
     ({"input.pp": "value_rnge(-1, 1)"}, ["config.input.pp", "value_range"]),
     ({"model.variant": "huge"}, ["config.model", "huge"]),
-    ({"input.batch_size": 20}, ["does not divide over 8 devices", "16 or 24"]),
+    (
+      {"input.batch_size": 20},
+      ["does not divide into the 8 parts", "16 or 24"],
+    ),
     ({"input.data": "folder:/no/such"}, ["'/no/such' does not exist"]),
     ({"input.data": "cifra10"}, ["is no TFDS data set", "'cifar10'"]),
     ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),

@@ -91,6 +91,28 @@ def test_configs_can_be_read(page):
       module.get_config(options.rstrip(".") or None)
 
 
+@pytest.mark.parametrize(
+  "page, line, files",
+  [
+    # "  resized            1 arrays  pos_embedding (1, 197, 192) -> ..."
+    ("models.md", r"^  ([a-z -]+?) +\d+ arrays", ["weights/loading.py"]),
+    # "  accumulation x4   fits, 19.840 GiB"
+    (
+      "scale.md",
+      r"^ *(memory|accumulation x|remat|advice)\S*(?: dots)? {2,}([a-z ]+)",
+      ["plan/table.py", "plan/planning.py", "plan/changes.py"],
+    ),
+  ],
+)
+def test_output_on_a_page_is_what_the_program_prints(page, line, files):
+  source = "".join((ROOT / "vitjax" / file).read_text() for file in files)
+  parts = re.findall(line, (DOCS / page).read_text(), re.M)
+  assert len(parts) > 3
+  for part in parts:
+    for text in (part,) if isinstance(part, str) else part:
+      assert text.strip() in source, text
+
+
 def test_the_tests_of_failures_exist():
   text = (DOCS / "failures.md").read_text()
   tests = re.findall(r"`(\w+/\w+\.py)(?:::(\w+)(\.\.\.)?)?`", text)

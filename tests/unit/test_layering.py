@@ -44,12 +44,13 @@ LAYERS = {
   "demo": "__version__ config data plots trained",
   "doctor": """__version__ checkpoint checks config data models parallel program
     run_folder step trees""",
-  "evaluate": "checks config data evaluators parallel run_folder step trained",
+  "evaluate": """checks config data evaluators losses parallel run_folder step
+    trained""",
   "export": "__version__ config",
   "pareto": "__version__ config models plots run_folder weights",
-  "plan": "checks config data models parallel program",
+  "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
-  "report": """__version__ config data evaluators parallel plots
+  "report": """__version__ config data evaluate evaluators parallel plots
     run_folder step trained weights""",
   "main": "checks config parallel run_folder train",
   "__main__": "__version__ config",

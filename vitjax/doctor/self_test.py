@@ -20,21 +20,21 @@ from vitjax.parallel import sharding
 
 _STEPS = 16
 _SAVED = 8
-# What a device whose sums come in another order each time may differ by.
+# Allowed for devices that sum in another order each time.
 _TOLERANCE = 1e-3
-# Of outputs and gradients in bfloat16, relative to their largest.
+# Allowed for outputs and gradients in bfloat16, relative to the largest.
 _BFLOAT16 = 3e-2
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What came out.
+  """Outcome of the self-test.
 
   Attributes:
-    losses: of the training steps.
-    restored: whether the checkpoint gave back what was saved, to the bit.
-    difference: the greatest between parameters at the end, straight and from
-      the checkpoint on.
+    losses: losses of the training steps.
+    restored: whether the restored checkpoint is bit-identical.
+    difference: the largest difference of a final parameter between training
+      straight through and from the checkpoint.
     problems: sentences; empty if all is well.
   """
 
@@ -125,7 +125,7 @@ def run() -> Result:
 
 
 def attention_problems() -> list[str]:
-  """What is wrong with fused attention here, against plain attention."""
+  """Differences of fused attention from plain attention on this device."""
   num_heads, shape = 2, (2, 197, 128)
   keys = jax.random.split(jax.random.key(0), 4)
   *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
@@ -159,7 +159,7 @@ def attention_problems() -> list[str]:
 
 
 def judge(losses, restored: bool, difference: float) -> list[str]:
-  """What is wrong with these outcomes, see `Result`."""
+  """Problems of these outcomes, see `Result`."""
   problems = []
   if not all(map(math.isfinite, losses)):
     problems.append("The loss of a training step is not finite.")

@@ -265,7 +265,7 @@ def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
 
 
 def _seconds(run: Callable[[], Any], number: int) -> float:
-  """Seconds per call, of `number` calls in a row."""
+  """Seconds per call, over `number` calls in a row."""
   result = None
   start = time.perf_counter()
   for _ in itertools.repeat(None, number):
@@ -285,7 +285,7 @@ def gmacs(candidate: Candidate) -> float:
 
 
 def _in(dtype: str, model: Any) -> Any:
-  """The model computing in `dtype`, if it leaves that to us."""
+  """The model computing in `dtype`, if it has this option."""
   return model.clone(dtype=dtype) if hasattr(model, "dtype") else model
 
 
@@ -305,7 +305,7 @@ def _rounded(value: float | None) -> float | None:
 def _front(
   candidates: Sequence[Candidate], speeds: Sequence[float]
 ) -> list[bool | None]:
-  """Who is not beaten by one at least as good at both and better at one."""
+  """Models that no other beats: at least as good at both, better at one."""
   front = []
   for candidate, speed in zip(candidates, speeds):
     if candidate.accuracy is None:
@@ -328,7 +328,7 @@ def _front(
 def groups(
   rows: Sequence[Row],
 ) -> dict[str, list[tuple[str, float, float, float, bool | None]]]:
-  """What is known to be how accurate, by source, for `drawing.trade_off`."""
+  """Points of models with a known accuracy, by its source, for a plot."""
   found = {}
   for row in rows:
     if row.top1 is not None:
@@ -357,7 +357,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-  """The table as CSV; what is not known is empty."""
+  """The table as CSV; unknown cells are empty."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(COLUMNS)

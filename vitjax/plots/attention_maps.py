@@ -1,4 +1,4 @@
-"""What a Vision Transformer looks at, from the intermediates of a forward pass.
+"""Attention maps of Vision Transformers, from intermediates of a forward pass.
 
   _, out = run.model.apply({"params": run.params}, image)
   maps = attention.rollout(run.model, out, image.shape)
