@@ -108,7 +108,7 @@ def test_reading_a_run_under_way(tmp_path):
   path.write_text('{"step": 1}\n{"st')
   assert read_metrics(path) == [{"step": 1}]
   path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not JSON"):
+  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is damaged: "):
     read_metrics(path)
 
 

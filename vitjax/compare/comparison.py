@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.config import schema
+from vitjax.run_folder import reader
 from vitjax.run_folder.reader import METRICS_FILE, read_metrics
 
 WINDOW = 20  # records of train/loss in one mean
@@ -201,7 +202,7 @@ class _Curves:
     self.config = self.batch_size = None
     file = file.with_name("config.json")  # as run_folder writes it
     if file.exists():
-      self.config = json.loads(file.read_text(encoding="utf-8"))
+      self.config = reader.read_config(file)
       self.batch_size = self.config["input"]["batch_size"]
 
   @property

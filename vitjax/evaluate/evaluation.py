@@ -23,7 +23,7 @@ from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
-from vitjax.run_folder import files
+from vitjax.run_folder import files, reader
 
 # Of evals of a file, which does not say.
 BATCH_SIZE = 64
@@ -144,7 +144,7 @@ def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   file = pathlib.Path(model) / files.CONFIG
   if not file.exists():
     return None
-  return schema.resolve(json.loads(file.read_text(encoding="utf-8")))
+  return schema.resolve(reader.read_json(file))
 
 
 def _subject(
