@@ -15,7 +15,7 @@ import pytest
 from tests.e2e import launch
 from vitjax import trained
 from vitjax.config import schema
-from vitjax.run_folder import files
+from vitjax.run_folder import identity
 from vitjax.run_folder.reader import read_metrics
 
 STORED = pathlib.Path(__file__).parents[1] / "golden" / "stored_run"
@@ -30,11 +30,11 @@ def test_its_config_is_that_of_the_same_command(workdir):
   saved = json.loads((workdir / "config.json").read_text())
   run = schema.resolve(saved)
   assert run.input.prefetch == 1
-  files.write(workdir, run, {}, "")
+  identity.check_config(workdir, run)
   # Of other parameters it is another run.
   other = schema.resolve({**saved, "seed": 4})
   with pytest.raises(schema.ConfigError, match="seed: 3 -> 4"):
-    files.write(workdir, other, {}, "")
+    identity.check_config(workdir, other)
 
 
 def test_its_parameters_load(workdir):

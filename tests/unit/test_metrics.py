@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
   with pytest.raises(MetricsError) as error:
     writer.write(2, {"a": 1})
   assert "metrics.jsonl cannot be written: No space left" in str(error.value)
-  assert "goes on from the last checkpoint" in str(error.value)
+  assert "resume from the last checkpoint" in str(error.value)
   with pytest.raises(MetricsError):
     writer.close()
 
