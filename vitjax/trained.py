@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float
 from vitjax import models, weights
 from vitjax.checkpoint import checkpointer
 from vitjax.data import tokenizers
-from vitjax.run_folder import files
+from vitjax.run_folder import files, identity, reader
 from vitjax.weights import imagenet, published, zoo
 
 
@@ -300,10 +299,11 @@ def _load_run(path: pathlib.Path, step, ema) -> tuple[dict, dict]:
   file = path / files.MODEL
   if not file.exists():
     raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
-  metadata = json.loads(file.read_text(encoding="utf-8"))
-  step, params, _ = checkpointer.load_params(
+  metadata = reader.read_json(file)
+  step, params, info = checkpointer.load_params(
     path / "checkpoints", step=step, item="ema_params" if ema else "params"
   )
+  identity.check_run(path, step, info)
   return _located(metadata, path) | {"step": step, "ema": ema}, params
 
 

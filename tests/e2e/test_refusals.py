@@ -1,7 +1,10 @@
 """What cannot be run: one message that says what to do, and nothing lost."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -65,6 +68,33 @@ def test_the_command_line(tmp_path, arguments, parts):
   )
   result.assert_refused(*parts)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_in_an_object_store(tmp_path):
+  launch.run(
+    "vitjax.main", QUICKSTART, "--workdir=gs://bucket/run", cache=tmp_path
+  ).assert_refused("--workdir=gs://bucket/run is no local or", "Mount the")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / "file").touch()
+  code = (
+    "import pathlib, jax; from vitjax import main;"
+    "main.use_compilation_cache(pathlib.Path('run'));"
+    "print('now', jax.config.jax_compilation_cache_dir)"
+  )
+  for folder, used in ((tmp_path / "file", "run/compiled"), (tmp_path, None)):
+    done = subprocess.run(
+      [sys.executable, "-c", code],
+      cwd=launch.ROOT,
+      env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)},
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    warning = f"JAX_COMPILATION_CACHE_DIR={folder} cannot be written"
+    assert (warning in done.stderr) == (used is not None), done.stderr
+    assert done.stdout == f"now {used or folder}\n"
 
 
 def resolved(**overrides) -> schema.RunConfig:

@@ -38,8 +38,8 @@ LAYERS = {
   "pretrained": "config trained trees weights",
   "program": """config data evaluators losses mixing models objectives optim
     parallel step""",
-  "train": """checkpoint checks config data evaluators optim parallel pretrained
-    program run_folder step weights""",
+  "train": """checkpoint checks config data evaluators losses optim parallel
+    pretrained program run_folder step weights""",
   "compare": "config run_folder",
   "demo": "__version__ config data plots trained",
   "doctor": """__version__ checkpoint checks config data models parallel program

@@ -24,7 +24,7 @@ from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluate.answers import Answers
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
-from vitjax.run_folder import files
+from vitjax.run_folder import files, reader
 
 # Default batch size for files.
 BATCH_SIZE = 64
@@ -180,7 +180,7 @@ def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   file = pathlib.Path(model) / files.CONFIG
   if not file.exists():
     return None
-  return schema.resolve(json.loads(file.read_text(encoding="utf-8")))
+  return schema.resolve(reader.read_json(file))
 
 
 def _subject(
