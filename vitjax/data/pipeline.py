@@ -166,7 +166,7 @@ def example(
   }
   try:
     features = _example(source, preprocess, chosen)
-  except (tf.errors.OpError, ValueError, OSError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise InputError(
       f"Cannot read {source.describe(index)}: {_first_line(error)}"
     ) from error
@@ -245,7 +245,7 @@ def run_once(
   }
   try:
     features = preprocess(features)
-  except (tf.errors.OpError, ValueError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise ValueError(_first_line(error)) from error
   return {name: value.numpy() for name, value in features.items()}
 
@@ -253,7 +253,7 @@ def run_once(
 def _first_line(error: Exception) -> str:
   """The reason of an error, without what TensorFlow says about its graph."""
   reason = getattr(error, "message", None) or str(error)
-  line = reason.strip().splitlines()[0]
+  line = (reason.strip() or type(error).__name__).splitlines()[0]
   return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", line)
 
 
@@ -417,12 +417,13 @@ def _try_example(source, preprocess, examples, step) -> None:
   index = int(examples["index"][0])
   try:
     _example(source, preprocess, examples)
-  except (tf.errors.OpError, ValueError, OSError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise InputError(
       f"Cannot read {source.describe(index)} (example {index} of "
       f"{source.data!r}, split {source.split!r}, step {step}): "
       f"{_first_line(error)}\n"
-      "Put the original back and resume. If there is none, replace or remove "
-      "this example and start a new run: with other files this one cannot go "
-      "on as if nothing had happened."
+      "Put the original back and run the same command to resume. If there is "
+      "no original, replace or remove this example and start a new run in "
+      "another --workdir: a run cannot resume on other data. `python -m "
+      "vitjax.data check` lists all such files at once."
     ) from error

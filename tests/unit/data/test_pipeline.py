@@ -3,8 +3,10 @@
 import os
 import time
 
+import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from vitjax.data import pipeline, sources
@@ -263,3 +265,28 @@ def test_a_corrupt_image_is_named(folder, pp):
 def test_wrong_arguments(kwargs, message):
   with pytest.raises(ValueError, match=message):
     train(**kwargs)
+
+
+def test_any_error_of_an_op_is_the_error_of_its_image(folder, monkeypatch):
+  """OpenCV, Pillow and NumPy have errors of their own."""
+
+  def fail(image):
+    if image.shape[1] == 33:
+      raise cv2.error("no such image")
+    return image
+
+  def op(features):
+    image = tf.numpy_function(fail, [features["image"]], tf.uint8)
+    return {"image": tf.ensure_shape(image, (20, None, 3))}
+
+  source = sources.open_source(f"folder:{folder}", "train")
+  monkeypatch.setitem(builder.OPS, "fail", lambda: op)
+  preprocess = builder.build("decode|fail|resize(8)")
+  with pytest.raises(pipeline.InputError, match=r"class_1/3\.jpg.*no such ima"):
+    train(source, preprocess, batch_size=4, total_steps=3)
+  number = next(i for i in range(99) if "3.jpg" in source.describe(i))
+  with pytest.raises(pipeline.InputError, match="no such image"):
+    pipeline.example(source, preprocess, number)
+  data = (folder / "train" / "class_1" / "3.jpg").read_bytes()
+  with pytest.raises(ValueError, match="no such image"):
+    pipeline.run_once(preprocess, data)
