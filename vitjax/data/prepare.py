@@ -48,7 +48,6 @@ ARCHIVES = {
   ),
 }
 NAME = "imagenet2012"
-FORMATS = ("array_record", "tfrecord")
 _SHARD_BYTES = 2**27
 _CHUNK_BYTES = 2**24
 _TRAIN_NAME = re.compile(r"(n\d{8})_\d+\.JPEG")

@@ -85,7 +85,7 @@ def files_of(folder):
   }
 
 
-@pytest.mark.parametrize("file_format", prepare.FORMATS)
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_every_image_with_its_label(tars, images, tmp_path, file_format):
   folder = prepare.prepare_imagenet(
     tars, tmp_path, partial=True, file_format=file_format
@@ -134,7 +134,7 @@ def test_a_run_reads_it(tars, tmp_path):
   assert batches[0]["image"].shape == (8, 16, 16, 3)
 
 
-@pytest.mark.parametrize("file_format", prepare.FORMATS)
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_interrupted_everywhere(tars, tmp_path, small_shards, file_format):
   """The files are those of a run that nothing happened to, to the bit."""
 

@@ -36,7 +36,7 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
   "HEIF",
 )
 _READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
-_ORIENTATION = 0x0112  # The tag of EXIF.
+ORIENTATION = 0x0112  # The tag of EXIF.
 # A stored image becomes upright by reversing its rows, reversing its columns
 # and transposing it, in this order, where its orientation is among these.
 _ROWS, _COLUMNS, _TRANSPOSED = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
@@ -184,8 +184,8 @@ class Decoder:
             1,
           )
         exif = image.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
-        exif[_ORIENTATION] = 1  # Else Pillow turns a TIFF, and nothing else.
+        orientation = exif.get(ORIENTATION, 1)
+        exif[ORIENTATION] = 1  # Else Pillow turns a TIFF, and nothing else.
         pixels = self._pixels(image, data)
     except ValueError:
       raise
@@ -199,7 +199,7 @@ class Decoder:
 
   def _pixels(self, image: Image.Image, data: bytes) -> np.ndarray:
     image.load()
-    deep = _deep_values(image, data, colours=self.levels is not None)
+    deep = deep_values(image, data, colours=self.levels is not None)
     if deep is None:
       pixels = np.asarray(
         image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
@@ -342,7 +342,7 @@ def orientation_of_png(data: bytes) -> int:
 def _ask_pillow(data: bytes, kind: str) -> int:
   try:
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
-      found = image.getexif().get(_ORIENTATION, 1)
+      found = image.getexif().get(ORIENTATION, 1)
   except Exception:  # Damaged metadata say nothing; pixels are for others.
     return 1
   return found if found in range(1, 9) else 1
@@ -359,7 +359,7 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
   return np.ascontiguousarray(image)
 
 
-def _deep_values(
+def deep_values(
   image: Image.Image, data: bytes, *, colours: bool
 ) -> np.ndarray | None:
   """Values of more than 8 bits, [h, w] or [h, w, 3]; else None.
@@ -372,7 +372,7 @@ def _deep_values(
     return np.asarray(image)
   if not colours or image.format not in ("PNG", "TIFF"):
     return None
-  flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+  flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNOREORIENTATION
   values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if values is None or values.dtype == np.uint8:
     return None

@@ -8,8 +8,8 @@ or `.csv` or `.tsv` with columns `file` and `caption`. Files are relative to
 the folder of the captions file. An image may have several captions, on lines
 anywhere in the file; images are numbered in the order in which they appear.
 
-With a key or column `split` each image belongs to the split that it names,
-else to `val` if a hash of its path says so (10 %) and to `train` otherwise.
+With a key or column `split` each image belongs to the split that it names;
+else a tenth of the images is `val`, see `folder.hash_split`.
 """
 
 import hashlib
@@ -28,16 +28,17 @@ class CaptionsSource(Source):
   """
 
   def __init__(self, data: str, split: str):
-    path, captions, splits = read(data)
+    path, captions, splits, missing = read(data)
+    folder.check_missing(data, missing)
     parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
     files = [splits[name][i] for name, indices in parts for i in indices]
     root = path.parent
-    sizes = tables.sizes(path, files)
+    sizes, _ = tables.sizes(path, files)
     self.data, self.split = data, split
     self.num_examples = len(files)
     content = hashlib.sha256()
-    for file, size in zip(files, sizes):
-      content.update(repr((file, size, captions[file])).encode())
+    for file in files:
+      content.update(repr((file, sizes[file], captions[file])).encode())
     self.fingerprint = content.hexdigest()
     self._paths = tf.constant([str(root / file) for file in files])
     self._captions = tf.ragged.constant([captions[file] for file in files])
@@ -57,15 +58,17 @@ class CaptionsSource(Source):
 
 def read(
   data: str,
-) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]]]:
+) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]], list[str]]:
   """The path of a table, the captions of each file, the files of each split.
+
+  The last are the files that are not there; no split has them.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
   path = tables.find(data)
   captions: dict[str, list[str]] = {}
-  split_of: dict[str, str] = {}
+  split_of: dict[str, str | None] = {}
   for number, row in tables.rows(path):
     where = f"{path}, line {number}"
     file, texts, own = _checked(row, where)
@@ -75,14 +78,22 @@ def read(
         f"{where}: {file!r} is in split {own!r}, and above in "
         f"{split_of[file]!r}."
       )
+  sizes, missing = tables.sizes(path, list(split_of))
+  unassigned = [
+    folder.File(file, 0, "")
+    for file, own in split_of.items()
+    if own is None and file in sizes
+  ]
+  for name, files in folder.hash_split(unassigned).items():
+    split_of.update(dict.fromkeys((file.path for file in files), name))
   splits: dict[str, list[str]] = {}
-  for file, own in split_of.items():
-    splits.setdefault(own, []).append(file)
-  return path, captions, splits
+  for file in sizes:
+    splits.setdefault(split_of[file], []).append(file)
+  return path, captions, splits, missing
 
 
-def _checked(row: dict, where: str) -> tuple[str, list[str], str]:
-  """File, captions and split of a row."""
+def _checked(row: dict, where: str) -> tuple[str, list[str], str | None]:
+  """File, captions and split of a row; None if a hash decides."""
   file = row.get("file") if isinstance(row, dict) else None
   texts = row.get("captions", [row.get("caption")]) if file else None
   texts = [t.strip() if isinstance(t, str) else "" for t in texts or [None]]
@@ -90,4 +101,4 @@ def _checked(row: dict, where: str) -> tuple[str, list[str], str]:
     raise ValueError(
       f"{where}: {row!r} needs 'file' and a 'caption' that is not empty."
     )
-  return file, texts, row.get("split") or folder.hash_split(file)
+  return file, texts, row.get("split") or None
