@@ -423,7 +423,9 @@ def _pad(image: tf.Tensor, height_width, value: int) -> tf.Tensor:
   none = [[0, 0]]
   paddings = [none] * (image.shape.rank - 3) + [height_width, none]
   value = tf.cast(value, image.dtype)
-  return tf.pad(image, tf.concat(paddings, axis=0), constant_values=value)
+  padded = tf.pad(image, tf.concat(paddings, axis=0), constant_values=value)
+  shape = (*image.shape[:-3], None, None, image.shape[-1])
+  return tf.ensure_shape(padded, shape)
 
 
 def _with_size(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
