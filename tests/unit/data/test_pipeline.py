@@ -131,9 +131,7 @@ def test_repeats_need_not_divide_the_batch():
 
 @pytest.mark.parametrize("repeats", [0, 25])
 def test_repeats_that_cannot_be(repeats):
-  with pytest.raises(
-    ValueError, match=f"repeats={repeats} has to be in 1..*24"
-  ):
+  with pytest.raises(ValueError, match=f"repeats={repeats} must be in 1..*24"):
     train(repeats=repeats)
 
 

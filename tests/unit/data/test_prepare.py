@@ -264,7 +264,7 @@ def test_other_archives_do_not_mix(tars, tmp_path, small_shards):
 
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare_imagenet(tars, tmp_path / "out", partial=True, log=log)
-  with pytest.raises(ValueError, match="was begun from other archives"):
+  with pytest.raises(ValueError, match="was started from other archives"):
     prepare.prepare_imagenet(
       tars, tmp_path / "out", partial=True, file_format="tfrecord"
     )

@@ -23,7 +23,7 @@ from vitjax.data.pp.kinds import (
 )
 from vitjax.data.tf import tf
 
-# Pixels at each side of a simple random crop.
+# Mirrored pixels at each side of a simple random crop.
 _MIRRORED = 4
 _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
@@ -231,11 +231,11 @@ def _resize(image, height, width, method, antialias):
 def _resize_crop(
   image: tf.Tensor, height: int, width: int, method: str
 ) -> tf.Tensor:
-  """As random crops are resized, several times as fast as by `_resize`.
+  """Resizes a random crop, several times as fast as `_resize`.
 
   OpenCV's weights are fixed-point numbers, so bilinear values may be off by one
-  level, and bicubic ones by a few from Pillow's. That is nothing to a random
-  crop; what evaluates is resized as published.
+  level, and bicubic ones by a few from Pillow's. That does not matter for a
+  random crop; images of evals are resized as published.
   """
 
   def run(pixels: np.ndarray) -> np.ndarray:
@@ -331,7 +331,7 @@ def _random_crop(image, height, width, features) -> tf.Tensor:
 
 
 def simple_random_crop(size: int, *, key: str = "image") -> Op:
-  """Cuts a square out of the whole image, which is as small as it may be.
+  """Cuts a square out of the image, after its shorter side was made `size`.
 
   Simple Random Crop of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3: the
   shorter side becomes `size` pixels, bicubic with antialiasing as by Pillow,

@@ -1,7 +1,7 @@
 """Where examples come from, as random access to numbered examples.
 
-`open_source` is the table: the form of a data set's name -> the file here that
-reads it. `source.py` has what a source is.
+`open_source` chooses the file here that reads a data set, by the form of its
+name. `source.py` defines what a source is.
 """
 
 import pathlib

@@ -23,7 +23,6 @@ from collections.abc import Collection, Mapping, Sequence, Set
 
 import numpy as np
 
-
 from vitjax.config import messages
 from vitjax.data.pp import image_files
 from vitjax.data.pp.kinds import Features

@@ -23,16 +23,16 @@ class Source:
   """A split of a data set with random access.
 
   Attributes:
-    data: what was asked for, such as "imagenet2012" or "folder:/photos".
-    split: such as "train[:99%]".
+    data: name of the data set, such as "imagenet2012" or "folder:/photos".
+    split: notation of the split, such as "train[:99%]".
     num_examples: length of the split.
-    num_classes: if it has class labels.
-    class_names: by class id, if known.
+    num_classes: number of classes, if there are class labels.
+    class_names: names of the classes by id, if known.
     labels: class id of each example, if they are known without reading any.
-    image_shape: if all images have one size, their (h, w, c): `fetch` then
-      gives them as uint8 arrays, and `parse` has nothing left to do.
-    fingerprint: changes when the content does: to notice, on resume, that the
-      data are not those that the run began with.
+    image_shape: (h, w, c) of the images if all have one size. `fetch` then
+      gives them as uint8 arrays, and `parse` changes nothing.
+    fingerprint: a hash of the content, so that a run does not resume on other
+      data.
   """
 
   data: str
