@@ -126,7 +126,7 @@ def test_a_package_that_is_missing_is_named(vocab, monkeypatch):
   ("pp", "features", "message"),
   [
     ("choice()", {"text": "a"}, "no feature 'captions'; there are"),
-    ("label_to_text()", {"label": 0}, "does not know the names of its classes"),
+    ("label_to_text()", {"label": 0}, "has no class names"),
     (
       "tokenize('bert', 'VOCAB', max_len=4, inkey='captions')",
       {"captions": ["a", "b"]},
