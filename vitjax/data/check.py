@@ -220,15 +220,11 @@ def check(
 
 def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
   """The files, remarks on what is left out, and paths that are missing."""
-  if data.startswith("captions:"):
-    path, _, splits, missing = captions.read(data)
-    files = [
-      _File(path.parent / file, split, None)
-      for split, files in splits.items()
-      for file in files
-    ]
-    return files, [], [str(path.parent / file) for file in missing]
-  kinds = {"folder": folder.read, "labels": labels.read}
+  kinds = {
+    "folder": folder.read,
+    "labels": labels.read,
+    "captions": lambda data: captions.read(data)[0],
+  }
   read = kinds.get(data.partition(":")[0])
   if read is None:
     raise ValueError(
@@ -237,7 +233,7 @@ def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
     )
   listing = read(data)
   files = [
-    _File(listing.root / file.path, split, file.class_name)
+    _File(listing.root / file.path, split, file.class_name or None)
     for split, files in listing.splits.items()
     for file in files
   ]
@@ -291,7 +287,6 @@ def _facts(data: bytes) -> dict:
   kind = image_files.kind_of(data)
   with Image.open(io.BytesIO(data), formats=[kind]) as image:
     has_frames = getattr(image, "is_animated", False)
-    is_rotated = image.getexif().get(image_files.ORIENTATION, 1) in range(2, 9)
     mode = image.mode
     is_transparent = "transparency" in image.info or (
       mode in ("LA", "PA", "RGBA")
@@ -304,11 +299,12 @@ def _facts(data: bytes) -> dict:
     if is_deep:
       values = image_files.deep_values(image, data, colours=True)
       peak = 0 if values is None else int(values.max())
+  bits = 32 if mode == "I" else 16
   colour = "grey" if mode[0] == "I" else _COLOURS.get(mode, "other")
   return {
-    "colour": f"{colour}, 16 bit" if is_deep else colour,
+    "colour": f"{colour}, {bits} bit" if is_deep else colour,
     "peak": peak,
-    "is_rotated": is_rotated,
+    "is_rotated": image_files.orientation_of(data) > 1,
     "has_frames": has_frames,
     "is_transparent": is_transparent,
   }

@@ -163,6 +163,15 @@ def test_rows_that_are_wrong(root, rows, message):
     sources.open_source(data, "train")
 
 
+def test_other_columns_are_named(root, caplog):
+  data = write(root, ".csv", [("b.png", "a", 7)], ("file", "caption", "site"))
+  assert sources.open_source(data, "train").num_examples == 1
+  assert "ignored column(s): 'site'." in caplog.text
+  data = write(root, ".csv", [("b.png", "a", 7)], ("file", "caption", "Split"))
+  with pytest.raises(ValueError, match=r"'Split'\. Did you mean 'split'"):
+    sources.open_source(data, "train")
+
+
 def test_files_that_are_wrong(root):
   (root / "bad.jsonl").write_text('{"file": "b.png", "caption": "x"}\n{')
   (root / "list.jsonl").write_text("[1]")

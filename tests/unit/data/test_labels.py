@@ -144,11 +144,16 @@ def test_splits_by_a_hash_are_those_of_folders(root):
 def test_other_columns_are_ignored_and_named(root, caplog):
   """As pandas writes them: an index without a name."""
   (root / "labels.csv").write_text(
-    ",file,label,patient,split\n0,b.png,cat,7,train\n1,c.png,dog,8,train\n"
+    ",file,label,site,split\n0,b.png,cat,7,train\n1,c.png,dog,8,train\n"
   )
   source = sources.open_source(f"labels:{root}/labels.csv", "train")
   assert source.class_names == ("cat", "dog") and source.num_examples == 2
-  assert "ignored column(s): one without a name, 'patient'." in caplog.text
+  assert "ignored column(s): one without a name, 'site'." in caplog.text
+  # Nor is it a "split" that is misspelt.
+  (root / "labels.csv").write_text(
+    "file,label,site\nb.png,cat,7\nc.png,dog,8\n"
+  )
+  assert sources.open_source(f"labels:{root}/labels.csv", "train")
 
 
 def test_a_class_that_train_does_not_have(root):

@@ -36,7 +36,7 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
   "HEIF",
 )
 _READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
-ORIENTATION = 0x0112  # The tag of EXIF.
+_ORIENTATION = 0x0112  # The tag of EXIF.
 # A stored image becomes upright by reversing its rows, reversing its columns
 # and transposing it, in this order, where its orientation is among these.
 _ROWS, _COLUMNS, _TRANSPOSED = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
@@ -145,7 +145,7 @@ class Decoder:
       data = _bytes(data)
       width, height = struct.unpack(">II", data[16:24])
       self._check(height, width)
-      return np.int32(orientation_of_png(data) if self.orient else 1)
+      return np.int32(_orientation_of_png(data) if self.orient else 1)
 
     orientation = tf.numpy_function(look, [data], tf.int32)
     orientation = tf.ensure_shape(orientation, ())
@@ -184,8 +184,8 @@ class Decoder:
             1,
           )
         exif = image.getexif()
-        orientation = exif.get(ORIENTATION, 1)
-        exif[ORIENTATION] = 1  # Else Pillow turns a TIFF, and nothing else.
+        orientation = exif.get(_ORIENTATION, 1)
+        exif[_ORIENTATION] = 1  # Else Pillow turns a TIFF, and nothing else.
         pixels = self._pixels(image, data)
     except ValueError:
       raise
@@ -229,7 +229,7 @@ class Decoder:
 
     def ask() -> tf.Tensor:
       found = tf.numpy_function(
-        lambda x: np.int32(orientation_of_jpeg(_bytes(x))), [data], tf.int32
+        lambda x: np.int32(_orientation_of_jpeg(_bytes(x))), [data], tf.int32
       )
       return tf.ensure_shape(found, ())
 
@@ -307,8 +307,15 @@ def _register_heif() -> None:
   pillow_heif.register_heif_opener()
 
 
-def orientation_of_jpeg(data: bytes) -> int:
-  """The EXIF orientation, 1 .. 8; 1 if there is none."""
+def orientation_of(data: bytes) -> int:
+  """The EXIF orientation of a file, 1 .. 8; 1 if there is none."""
+  kind = kind_of(data)
+  if kind == "JPEG":
+    return _orientation_of_jpeg(data)
+  return _orientation_of_png(data) if kind == "PNG" else _ask_pillow(data, kind)
+
+
+def _orientation_of_jpeg(data: bytes) -> int:
   at = 2
   # Segments are a marker, a length that includes itself, and content.
   while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
@@ -324,8 +331,7 @@ def orientation_of_jpeg(data: bytes) -> int:
   return 1
 
 
-def orientation_of_png(data: bytes) -> int:
-  """The EXIF orientation, 1 .. 8; 1 if there is none."""
+def _orientation_of_png(data: bytes) -> int:
   at = len(_PNG)
   # Chunks are a length, a name, content and a checksum.
   while at + 8 <= len(data):
@@ -342,7 +348,7 @@ def orientation_of_png(data: bytes) -> int:
 def _ask_pillow(data: bytes, kind: str) -> int:
   try:
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
-      found = image.getexif().get(ORIENTATION, 1)
+      found = image.getexif().get(_ORIENTATION, 1)
   except Exception:  # Damaged metadata say nothing; pixels are for others.
     return 1
   return found if found in range(1, 9) else 1

@@ -13,12 +13,13 @@ else a tenth of the images is `val`, see `folder.hash_split`.
 """
 
 import hashlib
-import pathlib
 
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import folder, tables
-from vitjax.data.sources.source import Source, split_indices
+from vitjax.data.sources.source import Source, split_indices, warn_once
 from vitjax.data.tf import tf
+
+_COLUMNS = ("file", "caption", "captions", "split")
 
 
 class CaptionsSource(Source):
@@ -28,20 +29,21 @@ class CaptionsSource(Source):
   """
 
   def __init__(self, data: str, split: str):
-    path, captions, splits, missing = read(data)
-    folder.check_missing(data, missing)
+    listing, captions = read(data)
+    for note in listing.notes:
+      warn_once(f"{data}: {note}")
+    folder.check_missing(data, listing.missing)
+    splits = listing.splits
     parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
     files = [splits[name][i] for name, indices in parts for i in indices]
-    root = path.parent
-    sizes, _ = tables.sizes(path, files)
     self.data, self.split = data, split
     self.num_examples = len(files)
     content = hashlib.sha256()
     for file in files:
-      content.update(repr((file, sizes[file], captions[file])).encode())
+      content.update(repr((file.path, file.size, captions[file.path])).encode())
     self.fingerprint = content.hexdigest()
-    self._paths = tf.constant([str(root / file) for file in files])
-    self._captions = tf.ragged.constant([captions[file] for file in files])
+    self._paths = tf.constant([str(listing.root / file.path) for file in files])
+    self._captions = tf.ragged.constant([captions[file.path] for file in files])
 
   def fetch(self, indices: tf.Tensor) -> Features:
     return {"path": tf.gather(self._paths, indices), "row": indices}
@@ -56,12 +58,8 @@ class CaptionsSource(Source):
     return self._paths[index].numpy().decode()
 
 
-def read(
-  data: str,
-) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]], list[str]]:
-  """The path of a table, the captions of each file, the files of each split.
-
-  The last are the files that are not there; no split has them.
+def read(data: str) -> tuple[folder.Listing, dict[str, list[str]]]:
+  """The files of each split, without classes, and the captions of each file.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
@@ -69,9 +67,12 @@ def read(
   path = tables.find(data)
   captions: dict[str, list[str]] = {}
   split_of: dict[str, str | None] = {}
+  columns: dict[str, None] = {}
   for number, row in tables.rows(path):
     where = f"{path}, line {number}"
     file, texts, own = _checked(row, where)
+    tables.check_columns(list(row), _COLUMNS, where)
+    columns.update(dict.fromkeys(row))
     captions.setdefault(file, []).extend(texts)
     if split_of.setdefault(file, own) != own:
       raise ValueError(
@@ -79,17 +80,15 @@ def read(
         f"{split_of[file]!r}."
       )
   sizes, missing = tables.sizes(path, list(split_of))
-  unassigned = [
-    folder.File(file, 0, "")
-    for file, own in split_of.items()
-    if own is None and file in sizes
-  ]
-  for name, files in folder.hash_split(unassigned).items():
-    split_of.update(dict.fromkeys((file.path for file in files), name))
-  splits: dict[str, list[str]] = {}
-  for file in sizes:
-    splits.setdefault(split_of[file], []).append(file)
-  return path, captions, splits, missing
+  files = [folder.File(file, size, "") for file, size in sizes.items()]
+  unassigned = [file for file in files if split_of[file.path] is None]
+  for name, members in folder.hash_split(unassigned).items():
+    split_of.update(dict.fromkeys((file.path for file in members), name))
+  splits: dict[str, list[folder.File]] = {}
+  for file in files:
+    splits.setdefault(split_of[file.path], []).append(file)
+  notes = tables.unused(columns, _COLUMNS)
+  return folder.Listing(path.parent, splits, notes, missing), captions
 
 
 def _checked(row: dict, where: str) -> tuple[str, list[str], str | None]:

@@ -10,6 +10,9 @@ from vitjax.config import messages
 from vitjax.data.sources.source import DatasetNotPreparedError
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
+# How alike the name of a column is to "split" if it is that word, misspelt:
+# "spilt" and "Split" are, "site" and "spot" are columns of their own.
+_MISSPELT = 0.8
 
 
 def find(data: str) -> pathlib.Path:
@@ -67,7 +70,8 @@ def check_columns(
     )
   absent = [name for name in known if name not in columns]
   for name in columns:
-    if name not in known and (hint := messages.did_you_mean(name, absent)):
+    hint = messages.did_you_mean(name, absent, cutoff=_MISSPELT)
+    if name not in known and hint:
       raise ValueError(f"{where}: there is a column {name!r}.{hint}")
 
 
