@@ -181,7 +181,9 @@ def check(
   }
   if unreadable:
     listed = [f"{name} ({why})" for name, why in unreadable.items()]
-    problems.append(f"{len(listed)} cannot be decoded: {_listed(listed)}")
+    problems.append(
+      f"{len(listed)} image(s) cannot be decoded: {_listed(listed)}"
+    )
   unreadable |= dict.fromkeys(missing, "is not there")
   groups = collections.defaultdict(list)
   for file, x in zip(files, found):

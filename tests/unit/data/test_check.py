@@ -62,7 +62,10 @@ def test_unreadable_files_are_a_problem(root):
     "val/cat/text.jpg",
   ]
   (problem,) = report.problems
-  assert problem.startswith("3 cannot be decoded: ") and "is empty" in problem
+  assert (
+    problem.startswith("3 image(s) cannot be decoded: ")
+    and "is empty" in problem
+  )
   # Sizes are those of the others.
   assert report.splits["train"].height == (40, 40, 42)
 
@@ -190,7 +193,7 @@ def test_a_link_that_leads_nowhere_does_not_end_the_check(root):
   report = check.check(f"folder:{root}")
   gone, broken = report.problems
   assert "2 image(s) are not there" in gone and "'train/cat/b.jpg'" in gone
-  assert broken.startswith("1 cannot be decoded")
+  assert broken.startswith("1 image(s) cannot be decoded")
   assert len(report.unreadable) == 3 and report.splits["train"].examples == 7
   (root / "labels.csv").write_text(
     "file,label\ntrain/cat/0.jpg,a\ntrain/cat/1.jpg,b\ngone.jpg,b\n"

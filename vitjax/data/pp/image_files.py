@@ -79,6 +79,13 @@ class Decoder:
         Image.MAX_IMAGE_PIXELS, -(-self.max_pixels // 2)
       )
 
+  @property
+  def _too_many(self) -> str:
+    return (
+      f"has more pixels than max_pixels={self.max_pixels} allows. If the file "
+      "is to be trusted, set this option of the op that decodes"
+    )
+
   def __call__(self, data: tf.Tensor) -> tf.Tensor:
     """The whole image, uint8 [h, w, channels]."""
     image = tf.cond(
@@ -189,6 +196,8 @@ class Decoder:
         pixels = self._pixels(image, data)
     except ValueError:
       raise
+    except Image.DecompressionBombError:
+      raise ValueError(self._too_many) from None
     except UnidentifiedImageError:
       raise ValueError(
         f"starts like {kind}, but what follows is not {kind}"
@@ -257,17 +266,14 @@ class Decoder:
     check = tf.debugging.assert_less_equal(
       tf.reduce_prod(tf.cast(shape[:2], tf.int64)),
       tf.constant(self.max_pixels, tf.int64),
-      f"has more pixels than max_pixels={self.max_pixels} allows",
+      self._too_many,
     )
     with tf.control_dependencies([check] if check is not None else []):
       return tf.identity(shape)
 
   def _check(self, height: int, width: int) -> None:
     if height * width > self.max_pixels:
-      raise ValueError(
-        f"has {height}x{width} pixels, more than max_pixels="
-        f"{self.max_pixels} allows"
-      )
+      raise ValueError(self._too_many)
 
 
 def crop_box(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:

@@ -98,7 +98,7 @@ class LabelledFiles(Source):
           f"{data!r}: split {name!r} has class folders or labels that are not "
           f"among the {self.num_classes} classes of training: "
           f"{messages.shorten(listed)}. Classes are those of the "
-          "training images; rename or remove these."
+          f"training images: add some of these, or remove them from {name!r}."
         )
     files = [splits[name][i] for name, indices in parts for i in indices]
     _check_plug_in(data, root, files)
