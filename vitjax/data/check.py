@@ -287,6 +287,9 @@ def _look(decode, path: pathlib.Path) -> _Found:
 def _facts(data: bytes) -> dict:
   """The further attributes of `_Found`, of a file that can be decoded."""
   kind = image_files.kind_of(data)
+  if kind == "NPY":
+    values = np.load(io.BytesIO(data))
+    return {"colour": f"{values.dtype}, {(*values.shape, 1)[2]} channel(s)"}
   with Image.open(io.BytesIO(data), formats=[kind]) as image:
     has_frames = getattr(image, "is_animated", False)
     mode = image.mode

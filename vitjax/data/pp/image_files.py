@@ -1,9 +1,9 @@
 """Image files to pixels: which decoder, which way up, which values.
 
 JPEG and PNG are decoded by TensorFlow, which is fast and can decode a part of a
-JPEG; all other formats by Pillow. Both are told apart by their first bytes. The
-rules are Pillow's `convert("RGB")`: transparency and colour profiles are
-dropped, and of several frames or pages the first is used.
+JPEG; all other formats by Pillow, and arrays by NumPy. The first bytes of a
+file tell its format. The rules are Pillow's `convert("RGB")`: transparency and
+colour profiles are dropped, and of several frames or pages the first is used.
 """
 
 import dataclasses
@@ -30,12 +30,13 @@ _MAGICS = {
   b"II+\0": "TIFF",
   b"MM\0+": "TIFF",
   b"RIFF": "WEBP",
+  b"\x93NUMPY": "NPY",
 }
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
   (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
   "HEIF",
 )
-_READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
+_READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and .npy"
 _ORIENTATION = 0x0112  # The tag of EXIF.
 # A stored image becomes upright by reversing its rows, reversing its columns
 # and transposing it, in this order, where its orientation is among these.
@@ -47,7 +48,7 @@ class Decoder:
   """Decodes files, in graph mode or eagerly.
 
   Attributes:
-    channels: 1 or 3.
+    channels: 1, 3, or as many as all files have.
     orient: turns images as their EXIF orientation says.
     levels: (black, white) of images with more than 8 bits. None takes the upper
       8 of 16 bits, and refuses 32 bits and floats.
@@ -60,8 +61,8 @@ class Decoder:
   max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
-    if self.channels not in (1, 3):
-      raise ValueError(f"channels must be 1 or 3, not {self.channels}")
+    if self.channels < 1:
+      raise ValueError(f"channels must be positive, not {self.channels}")
     if self.levels is not None and not (
       isinstance(self.levels, Sequence)
       and len(self.levels) == 2
@@ -88,15 +89,20 @@ class Decoder:
 
   def __call__(self, data: tf.Tensor) -> tf.Tensor:
     """The whole image, uint8 [h, w, channels]."""
-    image = tf.cond(
-      _starts(data, _JPEG),
-      lambda: self._upright(self._decode_jpeg(data), self._of_jpeg(data)),
-      lambda: tf.cond(
-        self._is_simple_png(data),
-        lambda: self._decode_png(data),
-        lambda: tf.numpy_function(self.with_pillow, [data], tf.uint8),
-      ),
-    )
+
+    def other() -> tf.Tensor:
+      return tf.numpy_function(self.without_tensorflow, [data], tf.uint8)
+
+    if self.channels in (1, 3):
+      image = tf.cond(
+        _starts(data, _JPEG),
+        lambda: self._upright(self._decode_jpeg(data), self._of_jpeg(data)),
+        lambda: tf.cond(
+          self._is_simple_png(data), lambda: self._decode_png(data), other
+        ),
+      )
+    else:
+      image = other()
     return tf.ensure_shape(image, (None, None, self.channels))
 
   def crop(
@@ -169,7 +175,7 @@ class Decoder:
       lambda: False,
     )
 
-  def with_pillow(self, data: bytes | np.ndarray) -> np.ndarray:
+  def without_tensorflow(self, data: bytes | np.ndarray) -> np.ndarray:
     """The whole image, uint8 [h, w, channels], whatever the format.
 
     Raises:
@@ -181,6 +187,8 @@ class Decoder:
       _register_heif()
     elif kind is None:
       raise ValueError(f"is no image that can be read: {_READ} can")
+    if kind == "NPY":
+      return self._from_values(self._read_array(data))
     try:
       with Image.open(io.BytesIO(data), formats=[kind]) as image:
         self._check(image.height, image.width)
@@ -208,27 +216,52 @@ class Decoder:
 
   def _pixels(self, image: Image.Image, data: bytes) -> np.ndarray:
     image.load()
-    deep = deep_values(image, data, colours=self.levels is not None)
-    if deep is None:
-      pixels = np.asarray(
-        image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    values = deep_values(image, data, colours=self.levels is not None)
+    if values is None and self.channels in (1, 3):
+      mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+      values = np.asarray(image.convert(mode))
+    return self._from_values(np.asarray(image) if values is None else values)
+
+  def _read_array(self, data: bytes) -> np.ndarray:
+    try:
+      values = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as e:
+      raise ValueError(f"is an array that cannot be read: {e}") from e
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uif":
+      raise ValueError(
+        f"is an array {values.shape} of {values.dtype}, not (h, w) or (h, w, "
+        "channels) of numbers"
       )
+    self._check(*values.shape[:2])
+    return values
+
+  def _from_values(self, values: np.ndarray) -> np.ndarray:
+    """uint8 [h, w, channels] of values of any type, [h, w] or [h, w, c]."""
+    if values.dtype == np.uint8:
+      pixels = values
     elif self.levels is not None:
       black, white = self.levels
-      scaled = (deep.astype(np.float64) - black) * (255 / (white - black))
+      scaled = (values.astype(np.float64) - black) * (255 / (white - black))
       pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-    elif deep.dtype == np.uint16:
-      pixels = (deep >> 8).astype(np.uint8)
+    elif values.dtype == np.uint16:
+      pixels = (values >> 8).astype(np.uint8)
     else:
-      low, high = deep.min(), deep.max()
       raise ValueError(
-        f"has {deep.dtype} values, here {low:g} .. {high:g}: say which are "
-        "black and white, such as decode(levels=(0, 1))"
+        f"has {values.dtype} values, here {values.min():g} .. "
+        f"{values.max():g}: say which are black and white, such as "
+        "decode(levels=(0, 1))"
       )
-    if pixels.ndim == 3 and self.channels == 1:
-      pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if pixels.ndim == 2:
-      pixels = np.repeat(pixels[..., None], self.channels, axis=2)
+      pixels = pixels[..., None]
+    if pixels.shape[2] == 3 and self.channels == 1:
+      pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    if pixels.shape[2] == 1:
+      pixels = np.repeat(pixels, self.channels, axis=2)
+    if pixels.shape[2] != self.channels:
+      raise ValueError(
+        f"has {pixels.shape[2]} channels, not {self.channels}: write "
+        f"decode(channels={pixels.shape[2]}) if all images have as many"
+      )
     return pixels
 
   def _of_jpeg(self, data: tf.Tensor) -> tf.Tensor:
@@ -384,7 +417,7 @@ def deep_values(
     return np.asarray(image)
   if not colours or image.format not in ("PNG", "TIFF"):
     return None
-  flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNOREORIENTATION
+  flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
   values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if values is None or values.dtype == np.uint8:
     return None

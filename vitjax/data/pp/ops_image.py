@@ -46,7 +46,8 @@ def decode(
   repeated for three channels, alpha is dropped.
 
   Args:
-    channels: 1 or 3.
+    channels: 1, 3, or as many as all images have: .npy files of any number, or
+      4 for colours with alpha.
     orient: turns photographs as their EXIF orientation says.
     levels: which values of images with 16 bits, 32 bits or floats are black and
       white, such as (0, 4095) for 12 bits in a file of 16. None takes the
@@ -78,6 +79,10 @@ def _with_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.repeat(image, channels, axis=-1)
   if channels == 1:
     return tf.image.rgb_to_grayscale(image[..., :3])
+  if image.shape[-1] < channels:
+    raise ValueError(
+      f"decode(channels={channels}): images have {image.shape[-1]} channels."
+    )
   return image[..., :channels]
 
 

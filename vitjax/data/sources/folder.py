@@ -38,7 +38,7 @@ from vitjax.data.tf import tf
 _HEIF_EXTENSIONS = (".heic", ".heif")
 EXTENSIONS = (
   *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
-  *(".tif", ".tiff", ".avif", *_HEIF_EXTENSIONS),
+  *(".tif", ".tiff", ".avif", *_HEIF_EXTENSIONS, ".npy"),
 )
 _VAL_PERCENT = 10
 

@@ -254,7 +254,7 @@ def test_floats_need_levels():
 @pytest.mark.parametrize(
   ("spec", "message"),
   [
-    ("decode(2)", "channels must be 1 or 3"),
+    ("decode(0)", "channels must be positive"),
     ("decode(levels=(5, 5))", r"not \(5, 5\)"),
     ("decode(levels=4095)", "not 4095|iterable"),
     ("decode(max_pixels=0)", "max_pixels must be positive"),
@@ -263,3 +263,57 @@ def test_floats_need_levels():
 def test_options_that_are_wrong(spec, message):
   with pytest.raises(ValueError, match=message):
     builder.build(spec)
+
+
+def npy(array):
+  out = io.BytesIO()
+  np.save(out, array)
+  return out.getvalue()
+
+
+def test_arrays_of_any_number_of_channels():
+  values = np.arange(12 * 9 * 5).reshape(12, 9, 5)
+  for dtype, scale in ((np.uint8, 1), (np.uint16, 256)):
+    stored = ((values % 256) * scale).astype(dtype)
+    out = decode(npy(stored), "decode(channels=5)")
+    np.testing.assert_array_equal(out, values % 256)
+  out = decode(npy(values / 539), "decode(channels=5, levels=(0.0, 1.0))")
+  np.testing.assert_array_equal(out, np.rint(values / 539 * 255))
+  colours = npy(PHOTO)
+  np.testing.assert_array_equal(decode(colours), PHOTO)
+  np.testing.assert_array_equal(
+    decode(npy(PHOTO[..., 0])), decode(npy(PHOTO[..., :1]))
+  )
+  rgba = np.dstack([PHOTO, PHOTO[..., 0]])
+  for kind in ("PNG", "TIFF"):
+    out = decode(encode(rgba, kind), "decode(channels=4)")
+    np.testing.assert_array_equal(out, rgba)
+
+
+@pytest.mark.parametrize(
+  ("array", "message"),
+  [
+    (
+      np.zeros((4, 4, 5), np.uint8),
+      r"5 channels, not 3: write decode\(channels=5",
+    ),
+    (np.zeros((4, 4)), "float64 values, here 0 .. 0"),
+    (np.zeros(4, np.uint8), r"an array \(4,\) of uint8, not"),
+    (np.array([[None]]), "cannot be read: Object arrays"),
+    (np.zeros((4, 4), "<U1"), "of <U1, not"),
+  ],
+)
+def test_arrays_that_are_no_images(array, message):
+  with pytest.raises(ValueError, match=message):
+    decode(npy(array))
+
+
+def test_five_channels_reach_the_model():
+  pp = "decode(channels=5)|inception_crop(8)|flip_lr|normalize({0}, {0})"
+  preprocess = builder.build(pp.format((0.1, 0.2, 0.3, 0.4, 0.5)))
+  values = np.broadcast_to(np.arange(0, 250, 50, dtype=np.uint8), (20, 30, 5))
+  features = pipeline.run_once(preprocess, npy(values))
+  image = preprocess.on_device(features)["image"]
+  mean = np.arange(1, 6) / 10
+  want = (np.arange(0, 250, 50) / 255 - mean) / mean
+  np.testing.assert_allclose(image, np.broadcast_to(want, (8, 8, 5)), atol=1e-5)
