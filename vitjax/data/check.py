@@ -23,7 +23,7 @@ from PIL import Image
 
 from vitjax.config import messages
 from vitjax.data import pipeline, sources
-from vitjax.data.pp import builder, image_files
+from vitjax.data.pp import builder, image_files, orientation
 from vitjax.data.sources import captions, folder, labels
 
 TINY_PIXELS = 32
@@ -309,7 +309,7 @@ def _facts(data: bytes) -> dict:
   return {
     "colour": f"{colour}, {bits} bit" if is_deep else colour,
     "peak": peak,
-    "is_rotated": image_files.orientation_of(data) > 1,
+    "is_rotated": orientation.of_file(data, kind) > 1,
     "has_frames": has_frames,
     "is_transparent": is_transparent,
   }

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
+from vitjax.data.pp import orientation
 from vitjax.data.tf import tf
 
 # Above this Pillow refuses to open a file, as a few kB may hold gigabytes.
@@ -37,10 +38,6 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
   "HEIF",
 )
 _READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and .npy"
-_ORIENTATION = 0x0112  # The tag of EXIF.
-# A stored image becomes upright by reversing its rows, reversing its columns
-# and transposing it, in this order, where its orientation is among these.
-_ROWS, _COLUMNS, _TRANSPOSED = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Decoder:
     image = tf.cond(
       _starts(data, _JPEG),
       lambda: self._crop_jpeg(data, box_of),
-      lambda: crop_box(*_with_box(self(data), box_of)),
+      lambda: self._decode_then_crop(data, box_of),
     )
     return tf.ensure_shape(image, (None, None, self.channels))
 
@@ -136,34 +133,38 @@ class Decoder:
 
   def _crop_jpeg(self, data: tf.Tensor, box_of) -> tf.Tensor:
     shape = self._checked(tf.image.extract_jpeg_shape(data))
-    orientation = self._of_jpeg(data)
+    found = self._of_jpeg(data)
 
     def decode(box: tf.Tensor) -> tf.Tensor:
       return tf.image.decode_and_crop_jpeg(data, box, channels=self.channels)
 
     def turned() -> tf.Tensor:
-      transposed = _is_in(orientation, _TRANSPOSED)
+      transposed = _is_in(found, orientation.TRANSPOSED)
       box = box_of(tf.where(transposed, tf.gather(shape, [1, 0, 2]), shape))
       y, x, height, width = tf.unstack(
         tf.where(transposed, tf.gather(box, [1, 0, 3, 2]), box)
       )
-      y = tf.where(_is_in(orientation, _ROWS), shape[0] - y - height, y)
-      x = tf.where(_is_in(orientation, _COLUMNS), shape[1] - x - width, x)
-      return self._upright(decode(tf.stack([y, x, height, width])), orientation)
+      y = tf.where(_is_in(found, orientation.ROWS), shape[0] - y - height, y)
+      x = tf.where(_is_in(found, orientation.COLUMNS), shape[1] - x - width, x)
+      return self._upright(decode(tf.stack([y, x, height, width])), found)
 
-    return tf.cond(orientation == 1, lambda: decode(box_of(shape)), turned)
+    return tf.cond(found == 1, lambda: decode(box_of(shape)), turned)
+
+  def _decode_then_crop(self, data: tf.Tensor, box_of) -> tf.Tensor:
+    image = self(data)
+    return crop_box(image, box_of(tf.shape(image)))
 
   def _decode_png(self, data: tf.Tensor) -> tf.Tensor:
     def look(data) -> np.int32:
       data = _bytes(data)
-      width, height = struct.unpack(">II", data[16:24])
+      width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
       self._check(height, width)
-      return np.int32(_orientation_of_png(data) if self.orient else 1)
+      return np.int32(orientation.of_file(data, "PNG") if self.orient else 1)
 
-    orientation = tf.numpy_function(look, [data], tf.int32)
-    orientation = tf.ensure_shape(orientation, ())
-    with tf.control_dependencies([orientation]):
-      return self._upright(_decode_image(data, self.channels), orientation)
+    found = tf.numpy_function(look, [data], tf.int32)
+    found = tf.ensure_shape(found, ())
+    with tf.control_dependencies([found]):
+      return self._upright(_decode_image(data, self.channels), found)
 
   def _is_simple_png(self, data: tf.Tensor) -> tf.Tensor:
     if self.levels is None:
@@ -198,9 +199,7 @@ class Decoder:
             "Of images with several frames or pages the first is used.",
             1,
           )
-        exif = image.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
-        exif[_ORIENTATION] = 1  # Else Pillow turns a TIFF, and nothing else.
+        found = orientation.take(image)
         pixels = self._pixels(image, data)
     except ValueError:
       raise
@@ -212,15 +211,17 @@ class Decoder:
       ) from None
     except Exception as e:  # Each decoder has errors of its own.
       raise ValueError(f"{kind} that cannot be decoded: {e}") from e
-    return turn(pixels, orientation) if self.orient else pixels
+    return orientation.turn(pixels, found) if self.orient else pixels
 
   def _pixels(self, image: Image.Image, data: bytes) -> np.ndarray:
     image.load()
     values = deep_values(image, data, colours=self.levels is not None)
-    if values is None and self.channels in (1, 3):
+    if values is None:
       mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+      if self.channels not in (1, 3) and image.mode in ("LA", "RGBA"):
+        mode = image.mode
       values = np.asarray(image.convert(mode))
-    return self._from_values(np.asarray(image) if values is None else values)
+    return self._from_values(values)
 
   def _read_array(self, data: bytes) -> np.ndarray:
     try:
@@ -237,13 +238,16 @@ class Decoder:
 
   def _from_values(self, values: np.ndarray) -> np.ndarray:
     """uint8 [h, w, channels] of values of any type, [h, w] or [h, w, c]."""
-    if values.dtype == np.uint8:
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f" and not np.isfinite(values).all():
+      raise ValueError("has values that are not finite")
+    if (kind, size) == ("u", 1):
       pixels = values
     elif self.levels is not None:
       black, white = self.levels
       scaled = (values.astype(np.float64) - black) * (255 / (white - black))
       pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-    elif values.dtype == np.uint16:
+    elif (kind, size) == ("u", 2):
       pixels = (values >> 8).astype(np.uint8)
     else:
       raise ValueError(
@@ -271,7 +275,9 @@ class Decoder:
 
     def ask() -> tf.Tensor:
       found = tf.numpy_function(
-        lambda x: np.int32(_orientation_of_jpeg(_bytes(x))), [data], tf.int32
+        lambda x: np.int32(orientation.of_file(_bytes(x), "JPEG")),
+        [data],
+        tf.int32,
       )
       return tf.ensure_shape(found, ())
 
@@ -284,14 +290,14 @@ class Decoder:
     )
     return tf.cond(plain, lambda: 1, ask)
 
-  def _upright(self, image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+  def _upright(self, image: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
     if not self.orient:
       return image
     return tf.cond(
-      orientation == 1,
+      found == 1,
       lambda: image,
       lambda: tf.numpy_function(
-        turn, [image, orientation], tf.uint8, stateful=False
+        orientation.turn, [image, found], tf.uint8, stateful=False
       ),
     )
 
@@ -313,10 +319,6 @@ def crop_box(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
   """The part [y, x, height, width] of an image."""
   y, x, height, width = tf.unstack(box)
   return image[y : y + height, x : x + width]
-
-
-def _with_box(image, box_of):
-  return image, box_of(tf.shape(image))
 
 
 def kind_of(data: bytes) -> str | None:
@@ -344,64 +346,6 @@ def _register_heif() -> None:
   import pillow_heif
 
   pillow_heif.register_heif_opener()
-
-
-def orientation_of(data: bytes) -> int:
-  """The EXIF orientation of a file, 1 .. 8; 1 if there is none."""
-  kind = kind_of(data)
-  if kind == "JPEG":
-    return _orientation_of_jpeg(data)
-  return _orientation_of_png(data) if kind == "PNG" else _ask_pillow(data, kind)
-
-
-def _orientation_of_jpeg(data: bytes) -> int:
-  at = 2
-  # Segments are a marker, a length that includes itself, and content.
-  while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-    if data[at + 1] == 0xFF:  # It may be filled up with these.
-      at += 1
-      continue
-    if data[at + 1] == 0xE1:  # EXIF or XMP
-      return _ask_pillow(data, "JPEG")
-    length = data[at + 2 : at + 4]
-    at += 2 + int.from_bytes(length, "big")
-    if len(length) < 2:
-      break
-  return 1
-
-
-def _orientation_of_png(data: bytes) -> int:
-  at = len(_PNG)
-  # Chunks are a length, a name, content and a checksum.
-  while at + 8 <= len(data):
-    length, name = struct.unpack_from(">I4s", data, at)
-    if name == b"eXIf" or (
-      name in (b"iTXt", b"zTXt", b"tEXt")
-      and data.startswith((b"XML:com.adobe.xmp", b"Raw profile"), at + 8)
-    ):
-      return _ask_pillow(data, "PNG")
-    at += 12 + length
-  return 1
-
-
-def _ask_pillow(data: bytes, kind: str) -> int:
-  try:
-    with Image.open(io.BytesIO(data), formats=[kind]) as image:
-      found = image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # Damaged metadata say nothing; pixels are for others.
-    return 1
-  return found if found in range(1, 9) else 1
-
-
-def turn(image: np.ndarray, orientation: int) -> np.ndarray:
-  """The upright image [h, w, c] of one that is stored in `orientation`."""
-  if orientation in _ROWS:
-    image = image[::-1]
-  if orientation in _COLUMNS:
-    image = image[:, ::-1]
-  if orientation in _TRANSPOSED:
-    image = image.transpose(1, 0, 2)
-  return np.ascontiguousarray(image)
 
 
 def deep_values(

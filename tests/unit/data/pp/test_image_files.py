@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from sklearn import datasets
 
 from vitjax.data import pipeline, seeds
-from vitjax.data.pp import builder, image_files
+from vitjax.data.pp import builder, image_files, orientation
 from vitjax.data.pp import ops_image as ops
 
 PHOTO = datasets.load_sample_images().images[0][:90, :140]
@@ -61,30 +61,28 @@ def with_pillow(data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_pillow_turns_them(kind, orientation):
-  data = encode(PHOTO, kind, orientation)
+@pytest.mark.parametrize("number", range(1, 9))
+def test_images_are_turned_as_pillow_turns_them(kind, number):
+  data = encode(PHOTO, kind, number)
   # TensorFlow's fast transform of JPEGs differs from Pillow's by a few levels.
   atol = 15 if kind == "JPEG" else 0
   want = with_pillow(data).astype(int)
-  assert want.shape[0] == (140 if orientation > 4 else 90)
+  assert want.shape[0] == (140 if number > 4 else 90)
   np.testing.assert_allclose(decode(data), want, atol=atol)
   # The stored pixels, on request.
   stored = decode(data, "decode(orient=False)")
   np.testing.assert_allclose(
     stored, PHOTO.astype(int), atol=max(atol, 90 * (kind == "JPEG"))
   )
-  np.testing.assert_array_equal(
-    decode(data), image_files.turn(stored, orientation)
-  )
+  np.testing.assert_array_equal(decode(data), orientation.turn(stored, number))
   grey = decode(data, "decode(channels=1)")
   assert grey.shape == (*want.shape[:2], 1)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_crops_are_of_the_upright_image(kind, orientation):
-  data = encode(cv2.GaussianBlur(PHOTO, (9, 9), 0), kind, orientation)
+@pytest.mark.parametrize("number", range(1, 9))
+def test_crops_are_of_the_upright_image(kind, number):
+  data = encode(cv2.GaussianBlur(PHOTO, (9, 9), 0), kind, number)
   whole = decode(data)
   for seed in SEED[:4]:
     fused, apart, stored = (
@@ -97,7 +95,7 @@ def test_crops_are_of_the_upright_image(kind, orientation):
     )
     # Colours at the edge of a decoded part have fewer neighbours.
     assert np.abs(fused - apart.astype(int)).mean() < 1
-    assert (orientation == 1) == np.array_equal(fused, stored)
+    assert (number == 1) == np.array_equal(fused, stored)
 
 
 def test_orientation_behind_other_metadata():
@@ -120,9 +118,13 @@ def test_orientation_behind_other_metadata():
   xmp = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="8"/>'
   data = encode(PHOTO, "JPEG", xmp=xmp)
   np.testing.assert_array_equal(
-    decode(data), image_files.turn(decode(plain), 8)
+    decode(data), orientation.turn(decode(plain), 8)
   )
   for damaged in (exif[:14] + b"\xff" * (length - 14), exif[:10] + b"??" * 9):
+    for kind in ("WEBP", "PNG"):
+      np.testing.assert_array_equal(
+        decode(encode(PHOTO, kind, exif=damaged[4:])), PHOTO
+      )
     segment = b"\xff\xe1" + struct.pack(">H", len(damaged) - 2) + damaged[4:]
     data = header + segment + plain[20:]
     np.testing.assert_array_equal(decode(data), decode(plain))
@@ -288,6 +290,8 @@ def test_arrays_of_any_number_of_channels():
   for kind in ("PNG", "TIFF"):
     out = decode(encode(rgba, kind), "decode(channels=4)")
     np.testing.assert_array_equal(out, rgba)
+  out = decode(npy((values % 256).astype(">u2") << 8), "decode(channels=5)")
+  np.testing.assert_array_equal(out, values % 256)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +302,7 @@ def test_arrays_of_any_number_of_channels():
       r"5 channels, not 3: write decode\(channels=5",
     ),
     (np.zeros((4, 4)), "float64 values, here 0 .. 0"),
+    (np.full((4, 4), np.nan), "not finite"),
     (np.zeros(4, np.uint8), r"an array \(4,\) of uint8, not"),
     (np.array([[None]]), "cannot be read: Object arrays"),
     (np.zeros((4, 4), "<U1"), "of <U1, not"),
