@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -38,6 +38,12 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
   "HEIF",
 )
 _READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and .npy"
+
+
+# How a JPEG starts: its marker, the JFIF header of 16 bytes, tables. What is
+# zero in the mask may be anything.
+_PLAIN = np.array([*b"\xff\xd8\xff\xe0\0\x10", *[0] * 14, 255, 219], np.uint8)
+_PLAIN_MASK = np.array([255] * 6 + [0] * 14 + [255] * 2, np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,120 +93,73 @@ class Decoder:
   def __call__(self, data: tf.Tensor) -> tf.Tensor:
     """The whole image, uint8 [h, w, channels]."""
 
-    def other() -> tf.Tensor:
-      return tf.numpy_function(self.without_tensorflow, [data], tf.uint8)
+    def plain() -> tf.Tensor:
+      with tf.control_dependencies([self._shape_of(data)]):
+        return _decode_image(data, 3)
 
-    if self.channels in (1, 3):
-      image = tf.cond(
-        _starts(data, _JPEG),
-        lambda: self._upright(self._decode_jpeg(data), self._of_jpeg(data)),
-        lambda: tf.cond(
-          self._is_simple_png(data), lambda: self._decode_png(data), other
-        ),
-      )
+    def other() -> tf.Tensor:
+      return tf.numpy_function(self.decode, [data], tf.uint8)
+
+    if self.channels == 3:
+      image = tf.cond(_is_plain_jpeg(data), plain, other)
     else:
       image = other()
     return tf.ensure_shape(image, (None, None, self.channels))
 
-  def crop(
-    self, data: tf.Tensor, box_of: Callable[[tf.Tensor], tf.Tensor]
-  ) -> tf.Tensor:
+  def crop(self, data: tf.Tensor, seed: tf.Tensor, box_of) -> tf.Tensor:
     """A part of the image; of a JPEG no more than this part is decoded.
 
     Args:
       data: the file.
-      box_of: maps the [h, w, c] of the upright image to the part, int32
-        [y, x, height, width].
+      seed: int32 [2].
+      box_of: maps the [h, w, c] of the upright image and the seed to the part,
+        int32 [y, x, height, width].
     """
-    image = tf.cond(
-      _starts(data, _JPEG),
-      lambda: self._crop_jpeg(data, box_of),
-      lambda: self._decode_then_crop(data, box_of),
-    )
-    return tf.ensure_shape(image, (None, None, self.channels))
 
-  def _decode_jpeg(self, data: tf.Tensor) -> tf.Tensor:
-    shape = self._checked(tf.image.extract_jpeg_shape(data))
-    with tf.control_dependencies([shape]):
-      # A JPEG with four inks can become RGB but not grey.
-      if self.channels == 3:
-        return _decode_image(data, 3)
-      return tf.cond(
-        shape[2] == 4,
-        lambda: tf.image.rgb_to_grayscale(_decode_image(data, 3)),
-        lambda: _decode_image(data, 1),
-      )
-
-  def _crop_jpeg(self, data: tf.Tensor, box_of) -> tf.Tensor:
-    shape = self._checked(tf.image.extract_jpeg_shape(data))
-    found = self._of_jpeg(data)
-
-    def decode(box: tf.Tensor) -> tf.Tensor:
+    def plain() -> tf.Tensor:
+      box = box_of(self._shape_of(data), seed)
       return tf.image.decode_and_crop_jpeg(data, box, channels=self.channels)
 
-    def turned() -> tf.Tensor:
-      transposed = _is_in(found, orientation.TRANSPOSED)
-      box = box_of(tf.where(transposed, tf.gather(shape, [1, 0, 2]), shape))
-      y, x, height, width = tf.unstack(
-        tf.where(transposed, tf.gather(box, [1, 0, 3, 2]), box)
+    def other() -> tf.Tensor:
+      return tf.numpy_function(
+        lambda data, seed: self._decode_part(_bytes(data), seed, box_of),
+        [data, seed],
+        tf.uint8,
       )
-      y = tf.where(_is_in(found, orientation.ROWS), shape[0] - y - height, y)
-      x = tf.where(_is_in(found, orientation.COLUMNS), shape[1] - x - width, x)
-      return self._upright(decode(tf.stack([y, x, height, width])), found)
 
-    return tf.cond(found == 1, lambda: decode(box_of(shape)), turned)
+    image = tf.cond(_is_plain_jpeg(data), plain, other)
+    return tf.ensure_shape(image, (None, None, self.channels))
 
-  def _decode_then_crop(self, data: tf.Tensor, box_of) -> tf.Tensor:
-    image = self(data)
-    return crop_box(image, box_of(tf.shape(image)))
+  def _shape_of(self, data: tf.Tensor) -> tf.Tensor:
+    """The [h, w, c] of a JPEG that is not too large; by few ops."""
+    shape = tf.image.extract_jpeg_shape(data)
+    height, width, _ = tf.unstack(shape)
+    most = min(self.max_pixels, 2**31 - 1) // width
+    check = tf.raw_ops.Assert(condition=height <= most, data=[self._too_many])
+    with tf.control_dependencies([check] if check is not None else []):
+      return tf.identity(shape)
 
-  def _decode_png(self, data: tf.Tensor) -> tf.Tensor:
-    def look(data) -> np.int32:
-      data = _bytes(data)
-      width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-      self._check(height, width)
-      return np.int32(orientation.of_file(data, "PNG") if self.orient else 1)
-
-    found = tf.numpy_function(look, [data], tf.int32)
-    found = tf.ensure_shape(found, ())
-    with tf.control_dependencies([found]):
-      return self._upright(_decode_image(data, self.channels), found)
-
-  def _is_simple_png(self, data: tf.Tensor) -> tf.Tensor:
-    if self.levels is None:
-      return _starts(data, _PNG)
-    # The depth is in the header.
-    return tf.cond(
-      _starts(data, _PNG),
-      lambda: tf.strings.substr(data, 24, 1) != b"\x10",
-      lambda: False,
-    )
-
-  def without_tensorflow(self, data: bytes | np.ndarray) -> np.ndarray:
+  def decode(self, data: bytes | np.ndarray) -> np.ndarray:
     """The whole image, uint8 [h, w, channels], whatever the format.
 
     Raises:
-      ValueError: for any reason.
+      ValueError: if it cannot be decoded, or is too large.
     """
     data = _bytes(data)
     kind = kind_of(data)
-    if kind == "HEIF":
-      _register_heif()
-    elif kind is None:
+    if kind is None:
       raise ValueError(f"is no image that can be read: {_READ} can")
-    if kind == "NPY":
-      return self._from_values(self._read_array(data))
     try:
-      with Image.open(io.BytesIO(data), formats=[kind]) as image:
-        self._check(image.height, image.width)
-        if getattr(image, "is_animated", False):
-          logging.log_first_n(
-            logging.WARNING,
-            "Of images with several frames or pages the first is used.",
-            1,
-          )
-        found = orientation.take(image)
-        pixels = self._pixels(image, data)
+      if kind == "NPY":
+        return self._from_values(self._read_array(data))
+      if kind == "JPEG" and self.channels in (1, 3):
+        return self._decode_jpeg(data)
+      if kind == "PNG" and self.channels in (1, 3):
+        width, height, depth = struct.unpack(">IIB", data[16:25].ljust(9))
+        if self.levels is None or depth <= 8:
+          self._check(height, width)
+          return self._upright(_decode_image(data, self.channels), data, kind)
+      return self._decode_with_pillow(data, kind)
     except ValueError:
       raise
     except Image.DecompressionBombError:
@@ -210,7 +169,53 @@ class Decoder:
         f"starts like {kind}, but what follows is not {kind}"
       ) from None
     except Exception as e:  # Each decoder has errors of its own.
-      raise ValueError(f"{kind} that cannot be decoded: {e}") from e
+      reason = getattr(e, "message", None) or e
+      raise ValueError(f"{kind} that cannot be decoded: {reason}") from e
+
+  def _decode_jpeg(self, data: bytes) -> np.ndarray:
+    height, width, channels = _jpeg_shape(data)
+    self._check(height, width)
+    if channels == 4 and self.channels == 1:
+      # Inks can become RGB but not grey.
+      image = tf.image.rgb_to_grayscale(_decode_image(data, 3))
+    else:
+      image = _decode_image(data, self.channels)
+    return self._upright(image, data, "JPEG")
+
+  def _decode_part(self, data: bytes, seed: np.ndarray, box_of) -> np.ndarray:
+    if kind_of(data) != "JPEG":
+      image = self.decode(data)
+      y, x, height, width = box_of(image.shape, seed).numpy()
+      return image[y : y + height, x : x + width]
+    height, width, channels = _jpeg_shape(data)
+    self._check(height, width)
+    found = orientation.of_file(data, "JPEG") if self.orient else 1
+    shape = orientation.turned_shape((height, width, channels), found)
+    box = box_of(tf.constant(shape), seed).numpy()
+    part = tf.image.decode_and_crop_jpeg(
+      data,
+      orientation.stored_box(box, (height, width), found),
+      channels=self.channels,
+    )
+    return orientation.turn(part.numpy(), found)
+
+  def _upright(self, image: tf.Tensor, data: bytes, kind: str) -> np.ndarray:
+    found = orientation.of_file(data, kind) if self.orient else 1
+    return orientation.turn(image.numpy(), found)
+
+  def _decode_with_pillow(self, data: bytes, kind: str) -> np.ndarray:
+    if kind == "HEIF":
+      _register_heif()
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+      self._check(image.height, image.width)
+      if getattr(image, "is_animated", False):
+        logging.log_first_n(
+          logging.WARNING,
+          "Of images with several frames or pages the first is used.",
+          1,
+        )
+      found = orientation.take(image)
+      pixels = self._pixels(image, data)
     return orientation.turn(pixels, found) if self.orient else pixels
 
   def _pixels(self, image: Image.Image, data: bytes) -> np.ndarray:
@@ -268,57 +273,9 @@ class Decoder:
       )
     return pixels
 
-  def _of_jpeg(self, data: tf.Tensor) -> tf.Tensor:
-    """The orientation; Python is asked only where there may be one."""
-    if not self.orient:
-      return tf.constant(1)
-
-    def ask() -> tf.Tensor:
-      found = tf.numpy_function(
-        lambda x: np.int32(orientation.of_file(_bytes(x), "JPEG")),
-        [data],
-        tf.int32,
-      )
-      return tf.ensure_shape(found, ())
-
-    # All metadata come before the tables, and nothing but JFIF's header is
-    # before the tables of most JPEGs.
-    tables = b"\xff\xdb"
-    plain = (tf.strings.substr(data, 2, 2) == tables) | (
-      (tf.strings.substr(data, 2, 4) == b"\xff\xe0\0\x10")
-      & (tf.strings.substr(data, 20, 2) == tables)
-    )
-    return tf.cond(plain, lambda: 1, ask)
-
-  def _upright(self, image: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    if not self.orient:
-      return image
-    return tf.cond(
-      found == 1,
-      lambda: image,
-      lambda: tf.numpy_function(
-        orientation.turn, [image, found], tf.uint8, stateful=False
-      ),
-    )
-
-  def _checked(self, shape: tf.Tensor) -> tf.Tensor:
-    check = tf.debugging.assert_less_equal(
-      tf.reduce_prod(tf.cast(shape[:2], tf.int64)),
-      tf.constant(self.max_pixels, tf.int64),
-      self._too_many,
-    )
-    with tf.control_dependencies([check] if check is not None else []):
-      return tf.identity(shape)
-
   def _check(self, height: int, width: int) -> None:
     if height * width > self.max_pixels:
       raise ValueError(self._too_many)
-
-
-def crop_box(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-  """The part [y, x, height, width] of an image."""
-  y, x, height, width = tf.unstack(box)
-  return image[y : y + height, x : x + width]
 
 
 def kind_of(data: bytes) -> str | None:
@@ -330,6 +287,10 @@ def kind_of(data: bytes) -> str | None:
   if data[4:8] == b"ftyp":
     return _BRANDS.get(data[8:12])
   return next((k for m, k in _MAGICS.items() if data.startswith(m)), None)
+
+
+def _jpeg_shape(data: bytes) -> list[int]:
+  return tf.image.extract_jpeg_shape(data).numpy().tolist()
 
 
 def can_read_heif() -> bool:
@@ -372,12 +333,15 @@ def _decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
   return tf.io.decode_image(data, channels=channels, expand_animations=False)
 
 
-def _starts(data: tf.Tensor, magic: bytes) -> tf.Tensor:
-  return tf.strings.substr(data, 0, len(magic)) == magic
+def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
+  """Whether the tables of a JPEG follow its JFIF header, as in most files.
 
-
-def _is_in(value: tf.Tensor, values: Sequence[int]) -> tf.Tensor:
-  return tf.reduce_any(value == tf.constant(values))
+  Metadata come before the tables, so there are none, and neither is an
+  orientation. Told by few ops, as Python would take a tenth of the time of
+  decoding.
+  """
+  start = tf.io.decode_raw(data, tf.uint8, fixed_length=len(_PLAIN))
+  return tf.reduce_all((start & _PLAIN_MASK) == _PLAIN)
 
 
 def _bytes(data: bytes | np.ndarray) -> bytes:

@@ -106,10 +106,10 @@ def decode_jpeg_and_inception_crop(
   def run(features: Features) -> Features:
     image, seed = features[key], features["seed"]
     if image.dtype == tf.string:
-      image = decoder.crop(image, lambda shape: box_of(shape, seed))
+      image = decoder.crop(image, seed, box_of)
     else:
       image = _with_channels(image, 3)
-      image = image_files.crop_box(image, box_of(tf.shape(image), seed))
+      image = _crop(image, box_of(tf.shape(image), seed))
     return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
@@ -144,7 +144,7 @@ def inception_crop(
   def run(features: Features) -> Features:
     image = features[key]
     box = box_of(tf.shape(image), features["seed"])
-    image = image_files.crop_box(image, box)
+    image = _crop(image, box)
     return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
@@ -170,6 +170,11 @@ def _box_sampler(area_min, area_max, aspect_ratio_range):
     return tf.concat([begin[:2], size[:2]], axis=0)
 
   return box_of
+
+
+def _crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+  y, x, height, width = tf.unstack(box)
+  return image[y : y + height, x : x + width]
 
 
 def resize(

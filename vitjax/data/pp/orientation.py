@@ -6,6 +6,7 @@ how to turn them. As in Pillow, XMP counts where EXIF says nothing.
 
 import io
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -14,28 +15,52 @@ _TAG = 0x0112
 _PNG_SIGNATURE_BYTES = 8
 # A stored image becomes upright by reversing its rows, reversing its columns
 # and transposing it, in this order, where its orientation is among these.
-ROWS, COLUMNS, TRANSPOSED = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
+_ROWS, _COLUMNS, _TRANSPOSED = (3, 4, 6, 7), (2, 3, 7, 8), (5, 6, 7, 8)
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
   """The upright image [h, w, c] of one that is stored in `orientation`."""
-  if orientation in ROWS:
+  if orientation in _ROWS:
     image = image[::-1]
-  if orientation in COLUMNS:
+  if orientation in _COLUMNS:
     image = image[:, ::-1]
-  if orientation in TRANSPOSED:
+  if orientation in _TRANSPOSED:
     image = image.transpose(1, 0, 2)
   return np.ascontiguousarray(image)
 
 
-def of_file(data: bytes, kind: str) -> int:
-  """The orientation of a file of Pillow's format `kind`; 1 if it has none.
+def turned_shape(shape: Sequence[int], orientation: int) -> list[int]:
+  """The [h, w, c] of the upright image."""
+  height, width, channels = shape
+  if orientation in _TRANSPOSED:
+    height, width = width, height
+  return [height, width, channels]
 
-  Pillow reads the metadata, but of a PNG it decodes the pixels first, and of a
-  JPEG it takes long. So these two are asked only if there are metadata.
+
+def stored_box(
+  box: Sequence[int], shape: Sequence[int], orientation: int
+) -> list[int]:
+  """Where a part of the upright image is stored.
+
+  Args:
+    box: [y, x, height, width] in the upright image.
+    shape: (h, w) as they are stored.
+    orientation: of the image.
   """
-  has_metadata = {"JPEG": _jpeg_has_metadata, "PNG": _png_has_metadata}
-  if kind in has_metadata and not has_metadata[kind](data):
+  y, x, height, width = map(int, box)
+  if orientation in _TRANSPOSED:
+    y, x, height, width = x, y, width, height
+  if orientation in _ROWS:
+    y = shape[0] - y - height
+  if orientation in _COLUMNS:
+    x = shape[1] - x - width
+  return [y, x, height, width]
+
+
+def of_file(data: bytes, kind: str) -> int:
+  """The orientation of a file of Pillow's format `kind`; 1 if it has none."""
+  # Pillow decodes the pixels of a PNG before it reads metadata.
+  if kind == "PNG" and not _png_has_metadata(data):
     return 1
   try:
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
@@ -53,21 +78,6 @@ def take(image: Image.Image) -> int:
   except Exception:  # Damaged metadata say nothing.
     return 1
   return orientation if orientation in range(1, 9) else 1
-
-
-def _jpeg_has_metadata(data: bytes) -> bool:
-  at = 2
-  # Segments are a marker, a length that includes itself, and content.
-  while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-    if (
-      data[at + 1 : at + 2] == b"\xff"
-    ):  # There may be several before a marker.
-      at += 1
-      continue
-    if data[at + 1 : at + 2] == b"\xe1":  # EXIF or XMP
-      return True
-    at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-  return False
 
 
 def _png_has_metadata(data: bytes) -> bool:
