@@ -79,8 +79,8 @@ class Trained:
   ) -> Float[np.ndarray, "h w c"]:
     """An image as the model was shown those of its first eval.
 
-    Runs all of `preprocess`, also what belongs to the device. EXIF orientation
-    is ignored, as in training.
+    Runs all of `preprocess`, also what belongs to the device. Files are turned
+    as their EXIF orientation says, as in training.
 
     Args:
       image: a path; the bytes of a file; or pixels, uint8 (h, w) or
