@@ -189,7 +189,7 @@ def to_text(answers: Mapping[str, Answers], suffix: str) -> str:
     suffix: ".jsonl" or ".csv". A table has a header and the columns eval, file,
       label, and label and probability of the most probable classes.
   """
-  rows = (
+  rows: Iterator[dict[str, Any]] = (
     {"eval": name, **row}
     for name, given in answers.items()
     for row in given.rows()

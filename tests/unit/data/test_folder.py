@@ -216,7 +216,7 @@ def test_heic_is_refused_before_a_run_without_its_plug_in(
   for name in ("6.heic", "7.heic"):
     (tmp_path / "a" / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
   with pytest.raises(
-    ValueError, match=r"2 HEIC image.*pip install pillow-heif.*'a/6\.heic'"
+    ValueError, match=r"2 HEIC image.*vitjax\[heic\].*'a/6\.heic'"
   ):
     split_of(tmp_path, "train+val")
 

@@ -301,7 +301,7 @@ def can_read_heif() -> bool:
 def _register_heif() -> None:
   if not can_read_heif():
     raise ValueError(
-      "is a HEIC image, which needs a plug-in: pip install pillow-heif. Or "
+      'is a HEIC image, which needs a plug-in: pip install "vitjax[heic]". Or '
       "convert it to JPEG"
     )
   import pillow_heif

@@ -56,7 +56,7 @@ def decode(
     key: the feature.
   """
   decoder = image_files.Decoder(
-    channels, orient, levels and tuple(levels), max_pixels
+    channels, orient, (levels[0], levels[1]) if levels else None, max_pixels
   )
 
   def run(features: Features) -> Features:

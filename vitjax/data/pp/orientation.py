@@ -63,6 +63,9 @@ def of_file(data: bytes, kind: str) -> int:
   if kind == "PNG" and not _png_has_metadata(data):
     return 1
   try:
+    # Opening a JPEG costs Pillow a third of the time of decoding a photograph.
+    if kind == "JPEG" and (found := _of_jpeg(data)):
+      return found
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
       return take(image)
   except Exception:  # The decoder of the pixels says what is wrong.
@@ -78,6 +81,32 @@ def take(image: Image.Image) -> int:
   except Exception:  # Damaged metadata say nothing.
     return 1
   return orientation if orientation in range(1, 9) else 1
+
+
+def _of_jpeg(data: bytes) -> int | None:
+  """The orientation in the EXIF block of a JPEG; None if another may have it.
+
+  1 if there is no block that may.
+  """
+  at = 2
+  blocks = []
+  # Segments are any number of 0xff, a kind, and a length that counts itself,
+  # until the tables of the image begin.
+  while data[at] == 0xFF and data[at + 1] in (*range(0xE0, 0xF0), 0xFE, 0xFF):
+    if data[at + 1] == 0xFF:
+      at += 1
+      continue
+    length = int.from_bytes(data[at + 2 : at + 4])
+    if data[at + 1] == 0xE1:
+      blocks.append(data[at + 4 : at + 2 + length])
+    at += 2 + length
+  for block in blocks:
+    if block.startswith(b"Exif\0\0"):
+      exif = Image.Exif()
+      exif.load(block)
+      found = exif.get(_TAG)
+      return found if found in range(1, 9) else None
+  return None if blocks else 1
 
 
 def _png_has_metadata(data: bytes) -> bool:

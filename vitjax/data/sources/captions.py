@@ -82,11 +82,15 @@ def read(data: str) -> tuple[folder.Listing, dict[str, list[str]]]:
   sizes, missing = tables.sizes(path, list(split_of))
   files = [folder.File(file, size, "") for file, size in sizes.items()]
   unassigned = [file for file in files if split_of[file.path] is None]
-  for name, members in folder.hash_split(unassigned).items():
-    split_of.update(dict.fromkeys((file.path for file in members), name))
+  hashed = {
+    file.path: name
+    for name, members in folder.hash_split(unassigned).items()
+    for file in members
+  }
   splits: dict[str, list[folder.File]] = {}
   for file in files:
-    splits.setdefault(split_of[file.path], []).append(file)
+    name = split_of[file.path] or hashed[file.path]
+    splits.setdefault(name, []).append(file)
   notes = tables.unused(columns, _COLUMNS)
   return folder.Listing(path.parent, splits, notes, missing), captions
 

@@ -199,7 +199,7 @@ def _check_plug_in(
   if found:
     raise ValueError(
       f"{data!r} has {len(found)} HEIC image(s), which need a plug-in: pip "
-      "install pillow-heif. Or convert them to JPEG, or remove them: "
+      'install "vitjax[heic]". Or convert them to JPEG, or remove them: '
       f"{messages.shorten(list(map(repr, found)))}."
     )
 
@@ -377,8 +377,9 @@ def _check_depth(
   Raises:
     ValueError: if they cannot be meant as classes.
   """
-  names = set().union(*below.values())
-  if None in names:
+  found = set().union(*below.values())
+  names = {x for x in found if x is not None}
+  if names != found:
     return []
   classes, listed = (
     messages.shorten([repr(x) for x in sorted(group, key=natural)], 5)

@@ -69,7 +69,7 @@ def check_columns(
       "comma into double quotes."
     )
   absent = [name for name in known if name not in columns]
-  for name in columns:
+  for name in filter(None, columns):
     hint = messages.did_you_mean(name, absent, cutoff=_MISSPELT)
     if name not in known and hint:
       raise ValueError(f"{where}: there is a column {name!r}.{hint}")
