@@ -55,9 +55,11 @@ def decode(
     max_pixels: larger images are refused.
     key: the feature.
   """
-  decoder = image_files.Decoder(
-    channels, orient, (levels[0], levels[1]) if levels else None, max_pixels
-  )
+  black_white = None
+  if levels is not None:
+    black, white = levels
+    black_white = black, white
+  decoder = image_files.Decoder(channels, orient, black_white, max_pixels)
 
   def run(features: Features) -> Features:
     return {**features, key: _decode(features[key], decoder)}
