@@ -32,6 +32,7 @@ def define_flags() -> None:
     "layout", None, "Whose names the arrays get; a wrong one lists them all."
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
 
 
 def export(
@@ -41,9 +42,10 @@ def export(
   layout: str | None = None,
   step: int | str = "latest",
   ema: bool = False,
+  allow_module: str | None = None,
 ) -> None:
   """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
-  run = vitjax.load(model, step=step, ema=ema)
+  run = vitjax.load(model, step=step, ema=ema, allow_module=allow_module)
   vitjax.weights.save(
     out, run.params, run.model, layout=layout, metadata=run.metadata
   )
@@ -58,7 +60,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"--out={out} has to end in .{FLAGS.format}.")
   try:
     export(
-      FLAGS.model, out, layout=FLAGS.layout, step=FLAGS.step, ema=FLAGS.ema
+      FLAGS.model,
+      out,
+      layout=FLAGS.layout,
+      step=FLAGS.step,
+      ema=FLAGS.ema,
+      allow_module=FLAGS.allow_module,
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None

@@ -69,12 +69,12 @@ def _load(run, source: str, model, image_shape, reinit, ignore):
   try:
     folder = pathlib.Path(source)
     if folder.is_dir():
-      other = trained.load(folder)
+      metadata, params = trained.read_run(folder)
       return weights.fit(
-        trees.flatten(other.params),
+        trees.flatten(params),
         model,
         source=repr(source),
-        metadata=other.metadata,
+        metadata=metadata,
         **options,
       )
     file = published.find(source, run.pretrained_dir)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,21 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.checkpoint import checkpointer
 from vitjax.data import tokenizers
 from vitjax.run_folder import files
-from vitjax.weights import imagenet, published, zoo
+from vitjax.weights import (
+  description,
+  fitting,
+  imagenet,
+  loading,
+  published,
+  zoo,
+)
+
+# What metadata must say for images to be prepared and classified.
+_NEEDED = ("model", "image_size", "channels", "preprocess", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Trained:
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
     class_names: by class id, or None.
     metadata: everything that `model.json` says, to be passed on.
+    source: the path or name that it was loaded from.
   """
 
   model: Any
@@ -42,6 +52,7 @@ class Trained:
   preprocess: str
   class_names: tuple[str, ...] | None
   metadata: Mapping[str, Any]
+  source: str = ""
 
   @property
   def has_two_towers(self) -> bool:
@@ -251,78 +262,102 @@ def load(
   step: int | str = "latest",
   ema: bool = False,
   pretrained_dir: str | None = None,
+  allow_module: str | None = None,
 ) -> Trained:
   """Loads a run folder, an `.npz` with its `.json` beside it, or a name.
 
     run = vitjax.load("runs/quickstart")
-    logits = run.predict(np.stack([run.prepare("seven.png")]))
+    run.classify("seven.png")
 
   Args:
-    path: of the run folder or of the exported file; or a published name, see
-      `vitjax.weights.zoo`, whose file is downloaded the first time.
-    step: of a run folder: a number, "latest" or "best".
-    ema: of a run folder: the averaged parameters in place of the last ones.
-    pretrained_dir: a folder, URL or gs://bucket/folder to look for published
-      names in; None for where they are published.
+    path: path of the run folder or of the exported file; or a published name,
+      see `vitjax.weights.zoo`, whose file is downloaded the first time.
+    step: checkpoint of a run folder: a number, "latest" or "best".
+    ema: load the averaged parameters of a run folder instead of the last ones.
+    pretrained_dir: folder, URL or gs://bucket/folder with the files of
+      published names; None for where they are published.
+    allow_module: dotted path of a model of your own. A folder or a file may
+      name it; without this, any module that is not vitjax's is refused,
+      because importing a module runs its code.
 
   Raises:
     FileNotFoundError: if there is no such run, file or name.
     DownloadError: if a published file cannot be had; says what to put where.
-    ValueError: if the file does not say which model it is of, or does not
-      fit it.
+    ValueError: if the file does not say which model it is for, does not fit
+      it, or is damaged.
     CheckpointError: if that step is absent or damaged.
   """
   name, path = os.fspath(path), pathlib.Path(path)
   if path.is_dir():
-    metadata, params = _load_run(path, step, ema)
+    metadata, params = read_run(path, step=step, ema=ema)
+    flat = trees.flatten(params)
+    model = description.create_model(metadata, flat, path, allow_module)
+    fitting.check_values(flat, repr(name))
   elif ema or step != "latest":
     option = "ema=True" if ema else f"step={step!r}"
     raise ValueError(
       f"{name} is not a run folder, and {option} is for run folders."
     )
   elif path.is_file():
-    metadata, params = _load_file(path)
+    metadata, model, params = _load_file(path, allow_module)
   else:
-    metadata, params = _load_published(name, pretrained_dir)
+    metadata, model, params = _load_published(name, pretrained_dir)
   names = metadata.get("class_names")
   return Trained(
-    model=models.create(**metadata["model"]),
+    model=model,
     params=params,
     image_size=tuple(metadata["image_size"]),
     channels=metadata["channels"],
     preprocess=metadata["preprocess"],
     class_names=names and tuple(names),
     metadata=metadata,
+    source=name,
   )
 
 
-def _load_run(path: pathlib.Path, step, ema) -> tuple[dict, dict]:
-  file = path / files.MODEL
+def read_run(
+  folder: pathlib.Path, *, step: int | str = "latest", ema: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The metadata and the parameters in a run folder; see `load` for Args.
+
+  Nothing that the folder names is imported.
+  """
+  file = folder / files.MODEL
   if not file.exists():
-    raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
-  metadata = json.loads(file.read_text(encoding="utf-8"))
+    raise FileNotFoundError(f"{folder} is not a run folder: {file} is missing.")
+  metadata = description.parse(file)
+  if missing := [key for key in _NEEDED if key not in metadata]:
+    raise ValueError(f"{file} does not say {', '.join(missing)}.")
   step, params, _ = checkpointer.load_params(
-    path / "checkpoints", step=step, item="ema_params" if ema else "params"
+    folder / "checkpoints", step=step, item="ema_params" if ema else "params"
   )
-  return _located(metadata, path) | {"step": step, "ema": ema}, params
+  return _located(metadata, folder) | {"step": step, "ema": ema}, params
 
 
-def _load_file(path: pathlib.Path) -> tuple[dict, dict]:
-  metadata = weights.read_metadata(path)
-  needed = ("model", "image_size", "channels", "preprocess")
-  if missing := [key for key in needed if key not in metadata]:
+def _load_file(path: pathlib.Path, allow_module: str | None):
+  """(metadata, model, parameters) of an exported file."""
+  flat, metadata = loading.read(path)
+  if missing := [key for key in _NEEDED if key not in metadata]:
     raise ValueError(
       f"{path} has no {path.with_suffix('.json').name} beside it that says "
       f"{', '.join(missing)}. If it is a published file, give its name (see "
       "vitjax.weights.zoo) and its folder as pretrained_dir; else use "
       "vitjax.models.create(...) and vitjax.weights.load(...)."
     )
-  model = models.create(**metadata["model"])
-  params = weights.load(path, model, channels=metadata["channels"])
-  return _located(metadata, path.parent), params
+  model = description.create_model(metadata, flat, path, allow_module)
+  params = fitting.fit(
+    flat,
+    model,
+    source=repr(path.name),
+    metadata=metadata,
+    channels=metadata["channels"],
+    resize_posemb=False,
+  )
+  return _located(metadata, path.parent), model, params
 
 
-def _load_published(name: str, pretrained_dir) -> tuple[dict, dict]:
+def _load_published(name: str, pretrained_dir: str | None):
+  """(metadata, model, parameters) of published weights."""
   try:
     name = published.resolve(name, pretrained_dir)
     entry = zoo.find(name)
@@ -336,7 +371,7 @@ def _load_published(name: str, pretrained_dir) -> tuple[dict, dict]:
   model = models.create(**metadata["model"])
   size = metadata["image_size"]
   params = weights.load(file, model, image_size=size, channels=3)
-  return metadata, params
+  return metadata, model, params
 
 
 def _located(metadata: dict, folder: pathlib.Path) -> dict:

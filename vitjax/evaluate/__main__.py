@@ -37,6 +37,7 @@ def define_flags() -> None:
     "evals", None, "Names, sections, or a .yaml or .json file of sections."
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
   flags.DEFINE_integer(
     "batch_size",
     None,
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> None:
       batch_size=FLAGS.batch_size,
       data_dir=FLAGS.data_dir,
       pretrained_dir=FLAGS.pretrained_dir,
+      allow_module=FLAGS.allow_module,
     ):
       results.append(result)
       if FLAGS.json:

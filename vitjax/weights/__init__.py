@@ -14,16 +14,18 @@ import importlib
 # Public name -> the module that has it.
 _PUBLIC = {
   "fetch": "download",
-  "fit": "loading",
-  "initial": "loading",
+  "fit": "fitting",
+  "initial": "fitting",
   "load": "loading",
-  "read_metadata": "loading",
+  "read_metadata": "description",
   "save": "loading",
 }
 _SUBMODULES = (
   "augreg",
+  "description",
   "download",
   "files",
+  "fitting",
   "imagenet",
   "layouts",
   "npz",

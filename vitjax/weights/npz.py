@@ -11,7 +11,7 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -30,20 +30,40 @@ def split_subtree(file: str | os.PathLike) -> tuple[pathlib.Path, str]:
   return pathlib.Path(text), ""
 
 
+def parameter_prefix(names: Iterable[str]) -> str:
+  """What the names of parameters begin with in a file; "" for all arrays."""
+  names = list(names)
+  return next(
+    (p for p in PREFIXES if any(name.startswith(p) for name in names)), ""
+  )
+
+
 def strip_prefix(flat: Mapping[str, Any]) -> dict[str, Any]:
   """Leaves only the parameters, without the prefix they have in the file."""
-  for prefix in PREFIXES:
-    if any(name.startswith(prefix) for name in flat):
-      return {
-        name.removeprefix(prefix): value
-        for name, value in flat.items()
-        if name.startswith(prefix)
-      }
-  return dict(flat)
+  prefix = parameter_prefix(flat)
+  return {
+    name.removeprefix(prefix): value
+    for name, value in flat.items()
+    if name.startswith(prefix)
+  }
+
+
+def subtree_of(
+  flat: Mapping[str, Any], subtree: str, between: str = "/"
+) -> dict[str, Any]:
+  """The values below `subtree`, by the rest of their names."""
+  start = subtree.replace("/", between) + between
+  return {
+    name.removeprefix(start): value
+    for name, value in flat.items()
+    if name.startswith(start)
+  }
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads the arrays of an `.npz` file by their names in the file.
+  """Reads the parameters in an `.npz` file by their names in the file.
+
+  Other arrays, such as the state of an optimizer, are not decompressed.
 
   Args:
     file: path, with ":NAME" behind it for only the sub-tree NAME, such as
@@ -63,7 +83,14 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   try:
     # NumPy leaves a path that it fails on open, hence the file.
     with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
-      flat = {name: _recover_dtype(archive[name]) for name in archive.files}
+      prefix = parameter_prefix(archive.files)
+      names = {name: name for name in archive.files if name.startswith(prefix)}
+      if subtree:
+        known = sorted({n.removeprefix(prefix).split("/")[0] for n in names})
+        names = subtree_of(strip_prefix(names), subtree)
+      flat = {
+        name: _recover_dtype(archive[member]) for name, member in names.items()
+      }
   except (
     ValueError,
     TypeError,  # a bare .npy array is no context manager
@@ -71,6 +98,8 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
     EOFError,
     OSError,
     KeyError,
+    MemoryError,  # a header of impossible size
+    OverflowError,
     NotImplementedError,
     zipfile.BadZipFile,
     zlib.error,
@@ -79,20 +108,12 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
       f"weights {str(path)!r} cannot be read: {e}. This must be a complete "
       "npz archive of plain arrays; download or export it again."
     ) from e
-  if not subtree:
-    return flat
-  found = {
-    name.removeprefix(f"{subtree}/"): value
-    for name, value in strip_prefix(flat).items()
-    if name.startswith(f"{subtree}/")
-  }
-  if not found:
-    known = sorted({name.split("/")[0] for name in strip_prefix(flat)})
+  if subtree and not flat:
     raise ValueError(
       f"weights {str(path)!r} have no sub-tree {subtree!r}. "
       f"Known: {', '.join(known[:20])}."
     )
-  return found
+  return flat
 
 
 def require_file(path: pathlib.Path) -> None:
