@@ -1,8 +1,11 @@
 """Layouts of PyTorch's Vision Transformers, and files of tensors."""
 
+import argparse
 import functools
 import importlib.util
 import json
+import logging
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -291,6 +294,55 @@ def test_without_torch(tmp_path):
   (tmp_path / "x.pth").write_bytes(b"")
   with pytest.raises(ImportError, match="need the package 'torch'"):
     files.read(tmp_path / "x.pth")
+
+
+def test_states_of_a_training_program(caplog):
+  """All that there are are listed; the user chooses, else the first known."""
+  logging.getLogger("absl").propagate = True
+  path = pathlib.Path("last.pth.tar")
+  content = {"epoch": 3, "state_dict_ema": {"a": 2}, "state_dict": {"a": 1}}
+  with caplog.at_level("INFO", logger="absl"):
+    assert files.choose_state(content, path, "") == ({"a": 1}, "")
+  assert "hold state_dict, state_dict_ema; reading state_dict." in caplog.text
+  assert "with last.pth.tar:NAME" in caplog.text
+  choose = files.choose_state
+  assert choose(content, path, "state_dict_ema") == ({"a": 2}, "")
+  assert choose(content, path, "state_dict_ema/img") == ({"a": 2}, "img")
+  assert choose(content, path, "img") == ({"a": 1}, "img")
+  assert choose({"model": {"module": {"a": 1}}}, path, "") == ({"a": 1}, "")
+  assert choose({"model_ema": {"a": 2}}, path, "") == ({"a": 2}, "")
+  assert choose([], path, "") == ({}, "")
+
+
+def test_prefixes_of_wrappers():
+  want = {"cls_token": 1, "module.weight": 2}
+  for prefix in ("", "module.", "_orig_mod.", "model.", "module._orig_mod."):
+    assert files.unwrap({prefix + name: x for name, x in want.items()}) == want
+  assert files.unwrap({}) == {}
+
+
+def test_wrappers_are_removed_from_files(tmp_path):
+  numpy_format = pytest.importorskip("safetensors.numpy")
+  file = tmp_path / "x.safetensors"
+  arrays = {"_orig_mod.img.a": np.ones(2), "_orig_mod.txt.b": np.ones(3)}
+  numpy_format.save_file(arrays, file)
+  assert files.read(file).keys() == {"img.a", "txt.b"}
+  assert files.read(f"{file}:img").keys() == {"a"}
+  assert files.read(f"{file}:_orig_mod.txt").keys() == {"b"}
+
+
+@pytest.mark.parametrize("name", ["x.pth.tar", "x.ckpt"])
+def test_checkpoints_of_torch_programs(tmp_path, name):
+  torch = pytest.importorskip("torch")
+  content = {
+    "args": argparse.Namespace(lr=0.1),
+    "state_dict": {"module.a": torch.ones(2)},
+    "state_dict_ema": {"module.a": torch.zeros(2)},
+  }
+  torch.save(content, tmp_path / name)
+  np.testing.assert_array_equal(files.read(tmp_path / name)["a"], [1, 1])
+  average = files.read(f"{tmp_path / name}:state_dict_ema")
+  np.testing.assert_array_equal(average["a"], [0, 0])
 
 
 def test_torch_pickles(tmp_path):

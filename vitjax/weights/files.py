@@ -4,6 +4,7 @@
 `.bin`, `.ckpt`, `.pth.tar`), from which only tensors are ever unpickled.
 """
 
+import argparse
 import importlib
 import json
 import os
@@ -198,11 +199,13 @@ def _read_torch(path: pathlib.Path, subtree: str) -> tuple[Flat, str]:
   """Tensors by name, and the sub-tree of them that is still to be taken."""
   torch = _import("torch", path)
   try:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    # Training programs save their options too; a Namespace only holds values.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+      content = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as e:
     raise ValueError(
-      f"weights {str(path)!r} cannot be read: {e}. This must be a complete "
-      "PyTorch file of tensors only."
+      f"weights {str(path)!r} cannot be read: {str(e).partition(chr(10))[0]} "
+      "This must be a complete PyTorch file of tensors only."
     ) from e
   state, subtree = choose_state(content, path, subtree)
   tensors = {n: x for n, x in state.items() if isinstance(x, torch.Tensor)}
