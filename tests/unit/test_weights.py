@@ -219,7 +219,6 @@ def test_mixed_bfloat16(tmp_path):
     ({"num_registers": 1}, "cannot hold registers"),
     ({"layer_scale_init": 0.1}, "LayerScale_0/gamma"),
     ({"posemb": "sincos2d"}, "needs pos_embedding"),
-    ({"qkv_bias": False}, "needs .*query/bias"),
   ],
 )
 def test_what_vision_transformer_cannot_hold(options, what, tmp_path):

@@ -17,6 +17,7 @@ from absl import logging
 
 from vitjax import trees
 from vitjax.config import messages
+from vitjax.models import common
 from vitjax.weights import layouts, resample
 
 Flat = dict[str, Any]
@@ -243,6 +244,21 @@ def grid_of(
     for s in (h, w)
   )
   return rows, columns
+
+
+def fixed_table(
+  model, size: int | Sequence[int], channels: int
+) -> dict[str, np.ndarray]:
+  """{"pos_embedding": table} of a model that computes it; {} of others."""
+  if getattr(model, "posemb", None) != "sincos2d":
+    return {}
+  learned = model.clone(posemb="learn")
+  inputs = example_inputs(learned, size, channels)
+  shape = shapes(learned, inputs)["pos_embedding"].shape
+  h, w = grid_of(learned, inputs, "pos_embedding", shape)
+  table = common.posemb_sincos_2d(h, w, model.width)
+  others = ((0, 0), (shape[1] - h * w, 0), (0, 0))
+  return {"pos_embedding": np.pad(np.asarray(table), others)}
 
 
 def family(model) -> str:

@@ -73,21 +73,30 @@ def save(
   Raises:
     ValueError: if the layout is not known or cannot hold the model.
   """
-  metadata = dict(metadata or {})
+  # What another layout needed to know is not passed on.
+  metadata = {
+    key: value
+    for key, value in (metadata or {}).items()
+    if key not in ("timm", "transformers")
+  }
   flat = {
     n: np.asarray(x, np.float32) for n, x in trees.flatten(params).items()
   }
   path, _ = npz.split_subtree(file)
   layout = layout or layouts.default(model, path.suffix)
   converter = layouts.get(layout)
+  size = metadata.get("image_size")
+  if size:
+    metadata["image_size"] = [size, size] if isinstance(size, int) else size
+    if getattr(converter, "NEEDS_TABLE", False):
+      flat |= fitting.fixed_table(model, size, metadata.get("channels", 3))
   out = converter.from_vitjax(flat, model)
   facts = {"layout": layout, "checksums": description.checksums(out)}
   if hasattr(converter, "facts"):
-    facts.update(converter.facts(model))
+    facts.update(converter.facts(model, metadata))
   for option in ("gelu", "layer_norm_eps"):
     if hasattr(model, option):
       facts[option] = getattr(model, option)
-  size = metadata.get("image_size")
   if size and "grid" not in metadata:
     for name in fitting.POSITION_TABLES:
       if name in flat:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vitjax.models import common
+
 Flat = dict[str, np.ndarray]
 
 _NUMBERED = re.compile(
@@ -22,6 +24,7 @@ _LEGACY_BLOCK = {
   "MlpBlock_0": "MlpBlock_3",
 }
 _BLOCKS = "Transformer/encoderblock"
+_QKV = re.compile(rf"{_BLOCKS}_\d+/\w+/(query|key|value)/kernel")
 TABLE = "Transformer/posembed_input/pos_embedding"
 _TABLES = (TABLE, "Transformer/pos_embedding")
 
@@ -99,6 +102,73 @@ def stack_blocks(flat: Mapping[str, np.ndarray], stacked: bool) -> Flat:
     else:
       out.update({f"{_BLOCKS}_{i}/{leaf}": x for i, x in xs.items()})
   return out
+
+
+def add_biases(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Adds zeros for the biases that query, key and value do not have."""
+  absent = {
+    name.replace("/kernel", "/bias"): x
+    for name, x in flat.items()
+    if _QKV.fullmatch(name)
+  }
+  zeros = {
+    name: np.zeros(x.shape[1:], np.float32) for name, x in absent.items()
+  }
+  return {**zeros, **flat}
+
+
+def drop_constants(flat: Mapping[str, np.ndarray], model) -> Flat:
+  """Removes what layouts write and the model has without parameters.
+
+  These are biases of zeros, see `add_biases`, and a fixed position table.
+  Arrays with other values stay, so that the comparison with the model reports
+  them.
+  """
+  if not hasattr(model, "qkv_bias"):  # not a Vision Transformer
+    return dict(flat)
+
+  def is_constant(name, x):
+    if name == "pos_embedding":
+      return model.posemb == "sincos2d" and _is_fixed_table(x, model)
+    if not _QKV.fullmatch(name.replace("/bias", "/kernel")):
+      return False
+    is_absent = not model.qkv_bias or ("/key/" in name and not model.key_bias)
+    return name.endswith("/bias") and is_absent and not np.any(x)
+
+  return {name: x for name, x in flat.items() if not is_constant(name, x)}
+
+
+def _is_fixed_table(table: np.ndarray, model) -> bool:
+  prefix = sum(num_prefix(model).values()) if model.posemb_prefix else 0
+  patches = table[:, prefix:]
+  n, width = patches.shape[1:]
+  return not np.any(table[:, :prefix]) and any(
+    np.allclose(
+      common.posemb_sincos_2d(h, n // h, width), patches, rtol=0, atol=1e-5
+    )
+    for h in range(1, n + 1)
+    if n % h == 0
+  )
+
+
+def require_table(flat: Mapping[str, np.ndarray], model, layout: str) -> None:
+  """Says what to do where there is no position table to write.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  if "pos_embedding" in flat:
+    return
+  advice = "Use layout='big_vision'."
+  if model.posemb == "sincos2d":
+    advice = "It can be written if metadata say image_size, or "
+    advice += "use layout='big_vision'."
+  elif model.posemb == "rope":
+    advice = "Use layout='timm_eva', or 'big_vision'."
+  raise ValueError(
+    f"layout {layout!r} needs a position table; this model has "
+    f"posemb={model.posemb!r}. {advice}"
+  )
 
 
 def num_prefix(model) -> dict[str, int]:
