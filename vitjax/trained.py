@@ -1,4 +1,4 @@
-"""What was trained, ready for use: a run, an exported file or a known name."""
+"""Trained models, ready for use: runs, exported files and published names."""
 
 import dataclasses
 import functools
@@ -30,18 +30,24 @@ from vitjax.weights import (
 _NEEDED = ("model", "image_size", "channels", "preprocess", "loss")
 
 
-@dataclasses.dataclass(frozen=True)
+# Images that `Trained.classify` gives to the model at once.
+_BATCH_SIZE = 32
+
+Image = Any  # a path, the bytes of a file, pixels or a PIL image
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trained:
-  """A model with its parameters and how images have to be prepared for it.
+  """A model with its parameters and the preprocessing of its images.
 
   Attributes:
-    model: obeys the contract of `vitjax.models`.
+    model: Linen module with the contract of `vitjax.models`.
     params: nested dicts of float32 arrays.
     image_size: (height, width) in pixels that the model was trained for.
-    channels: of the images.
+    channels: channels of the images.
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
-    class_names: by class id, or None.
-    metadata: everything that `model.json` says, to be passed on.
+    class_names: names by class id, or None.
+    metadata: all of `model.json`, to be passed on.
     source: the path or name that it was loaded from.
   """
 
@@ -54,6 +60,16 @@ class Trained:
   metadata: Mapping[str, Any]
   source: str = ""
 
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.params))
+    facts = [fitting.family(self.model), f"{count:,} parameters"]
+    if not self.has_two_towers:
+      facts.append(f"{self.model.num_classes or 'no'} classes")
+    facts.append(f"images {_by((*self.image_size, self.channels))}")
+    step = self.metadata.get("step")
+    at = "" if step is None else f" at step {step:,}"
+    return f"Trained({', '.join(facts)}, from {self.source!r}{at})"
+
   @property
   def has_two_towers(self) -> bool:
     """Whether it compares images with texts and has no classes."""
@@ -61,12 +77,12 @@ class Trained:
 
   @property
   def labels(self) -> tuple[str, ...] | None:
-    """What to call the classes, by id; None if they have no names."""
+    """Readable names of the classes, by id; None if they have no names."""
     return self.class_names and imagenet.readable(self.class_names)
 
   @property
   def tokenizer(self) -> tokenizers.Tokenizer:
-    """Texts to the token ids that the text tower reads.
+    """Maps texts to the token ids that the text tower reads.
 
     Raises:
       ValueError: if the model does not read texts, or its vocabulary is not
@@ -83,23 +99,58 @@ class Trained:
     facts = dict(self.metadata["tokenizer"])
     return tokenizers.create(facts.pop("name"), **facts)
 
-  def prepare(
-    self,
-    image: str | os.PathLike | bytes | np.ndarray,
-    *,
-    resize: bool = False,
-  ) -> Float[np.ndarray, "h w c"]:
-    """An image as the model was shown those of its first eval.
+  def classify(
+    self, image: Image | Sequence[Image], *, top: int = 5, resize: bool = False
+  ) -> list:
+    """The most likely classes of an image, or of each of several.
 
-    Runs all of `preprocess`, also what belongs to the device. EXIF orientation
-    is ignored, as in training.
+      run.classify("photo.jpg")
+      [("golden retriever", 0.93), ("Labrador retriever", 0.02), ...]
 
     Args:
-      image: a path; the bytes of a file; or pixels, uint8 (h, w) or
-        (h, w, c) with grey, RGB or RGBA channels.
-      resize: squeezes what `preprocess` leaves in another size than the
-        model's, as it may for data that are all of one size. The model was
-        shown nothing like it.
+      image: see `prepare`; or a list or a tuple of such.
+      top: how many classes to return.
+      resize: see `prepare`.
+
+    Returns:
+      (label, probability) of the `top` classes, the most likely first; for a
+      list of images a list of such lists. Classes without a name have their
+      number as label.
+
+    Raises:
+      ValueError: if an image cannot be read, or the model has no classes.
+    """
+    if not isinstance(image, list | tuple):
+      return self.classify([image], top=top, resize=resize)[0]
+    if self.has_two_towers or not self.model.num_classes:
+      raise ValueError(
+        "this model has no classes: use features(batch), or with texts "
+        "similarity(batch, texts)."
+      )
+    labels = self.labels or range(self.model.num_classes)
+    found = []
+    for start in range(0, len(image), _BATCH_SIZE):
+      images = image[start : start + _BATCH_SIZE]
+      batch = np.stack([self.prepare(x, resize=resize) for x in images])
+      for p in self.probabilities(self.predict(batch)):
+        best = np.argsort(-p, kind="stable")[:top]
+        found.append([(str(labels[i]), float(p[i])) for i in best])
+    return found
+
+  def prepare(
+    self, image: Image, *, resize: bool = False
+  ) -> Float[np.ndarray, "h w c"]:
+    """Prepares an image as the first eval of training prepared its images.
+
+    Runs all of `preprocess`, including what runs on the device. EXIF
+    orientation is ignored, as in training.
+
+    Args:
+      image: a path; the bytes of a file; a PIL image; or pixels, uint8 (h, w)
+        or (h, w, c) with grey, RGB or RGBA channels.
+      resize: squeeze images that `preprocess` leaves in another size than the
+        model's, which happens where all data had one size. The model was not
+        trained on such images.
 
     Raises:
       ValueError: if it cannot be read, or is not of the model's size after
@@ -113,7 +164,7 @@ class Trained:
       except OSError as e:
         raise ValueError(f"{where}: {e.strerror}.") from e
     elif not isinstance(image, bytes):
-      image = np.asarray(image)
+      image = _pixels(image)
       if image.ndim == 2:
         image = image[..., None]
       shape = image.shape
@@ -125,7 +176,7 @@ class Trained:
           "or 4 channels."
         )
     if not len(image):
-      raise ValueError(f"{where}: is empty.")
+      raise ValueError(f"{where}: it is empty.")
     want = (*self.image_size, self.channels)
     try:
       pixels = self._preprocessed(image)
@@ -135,8 +186,9 @@ class Trained:
       raise ValueError(f"{where}: {e}") from None
     if pixels.shape != want:
       raise ValueError(
-        f"{where}: is {_by(pixels.shape)}; the model takes {_by(want)}, and "
-        "its preprocessing does not resize."
+        f"{where}: it has {_by(pixels.shape)} pixels; the model takes "
+        f"{_by(want)}, and its preprocessing does not resize. Allow it with "
+        "resize=True (--resize)."
       )
     return np.asarray(pixels, np.float32)
 
@@ -149,11 +201,11 @@ class Trained:
 
   @functools.cached_property
   def _preprocesses(self):
-    """`preprocess` of one image, without and with a resize behind decoding."""
+    """`preprocess` of one image, without and with a resize after decoding."""
     from vitjax.data.pp import builder
 
     spec = builder.for_images(self.preprocess)
-    if not spec.startswith("decode"):  # as of data in arrays
+    if not spec.startswith("decode"):  # the data were arrays
       spec = f"decode(channels={self.channels})|{spec}".rstrip("|")
     first, bar, rest = spec.partition("|")
     squeezed = f"{first}|resize({self.image_size}, antialias=True){bar}{rest}"
@@ -165,7 +217,18 @@ class Trained:
     """(logits, features) of prepared images, see `predict` and `features`.
 
     Compiled once for each size of a batch. Two towers have no logits.
+
+    Raises:
+      ValueError: if these are not prepared images.
     """
+    want = (*self.image_size, self.channels)
+    shape, dtype = np.shape(batch), getattr(batch, "dtype", None)
+    if len(shape) != 4 or shape[1:] != want or dtype == np.uint8:
+      raise ValueError(
+        f"a batch is float32 (n, {', '.join(map(str, want))}), not {dtype} "
+        f"{shape}. Make one with np.stack([run.prepare(image), ...]), or use "
+        "run.classify(image)."
+      )
     logits, features = self._apply(self._device_params, batch)
     return logits if logits is None else np.asarray(logits), np.asarray(
       features
@@ -187,7 +250,7 @@ class Trained:
   def features(
     self, batch: Float[Array, "b h w c"]
   ) -> Float[np.ndarray, "b d"]:
-    """What the head sees of prepared images; of two towers the embedding."""
+    """Features of prepared images: the head's input, or the embedding."""
     return self.forward(batch)[1]
 
   def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "t d"]:
@@ -210,14 +273,14 @@ class Trained:
     features: Float[np.ndarray, "b d"],
     text_features: Float[np.ndarray, "t d"],
   ) -> Float[np.ndarray, "b t"]:
-    """`similarity` of what `features` and `text_features` gave."""
+    """`similarity` of the results of `features` and `text_features`."""
     t, b = (np.asarray(self.params.get(k, 0), np.float32) for k in "tb")
     return np.exp(t) * (features @ text_features.T) + b
 
   def probabilities(
     self, logits: Float[np.ndarray, "b n"]
   ) -> Float[np.ndarray, "b n"]:
-    """Softmax, or a sigmoid where the loss of training was one."""
+    """Softmax of logits; their sigmoid if the training loss has one."""
     if self.metadata["loss"].startswith(("sigmoid", "siglip")):
       return scipy.special.expit(logits)
     return scipy.special.softmax(logits, axis=-1)
@@ -250,6 +313,18 @@ class Trained:
       return embedding.astype(jnp.float32)
 
     return apply
+
+
+def _pixels(image: Any) -> np.ndarray:
+  """Pixels of an array or of a PIL image, which may need a conversion."""
+  mode = getattr(image, "mode", None)
+  if mode == "1":
+    image = image.convert("L")
+  elif mode in ("P", "PA", "LA"):
+    image = image.convert("RGBA")
+  elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+    image = image.convert("RGB")
+  return np.asarray(image)
 
 
 def _by(shape: tuple[int, ...]) -> str:
