@@ -51,8 +51,8 @@ def read(file: str | os.PathLike) -> Flat:
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file cannot be read, has no such sub-tree or a suffix
-      that is not known.
+    ValueError: if the file cannot be read, has no such sub-tree or an unknown
+      suffix.
     ImportError: if reading it needs a package that is not installed.
   """
   path, subtree = npz.split_subtree(file)

@@ -1,8 +1,8 @@
 """Flat dicts of arrays in `.npz` files.
 
 Names are "/"-joined parameter paths, as in every `.npz` that Google has
-published. Nothing is ever unpickled. bfloat16 has no name of its own in the
-format: NumPy stores it as two-byte void, so that is what void is read as.
+published. Nothing is ever unpickled. The format has no name for bfloat16: NumPy
+stores it as two-byte void, and two-byte void is read as bfloat16.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-# What an optimizer state wraps its parameters in: optax era, flax.optim era.
+# Prefixes of parameters in a training state: optax era, flax.optim era.
 PREFIXES = ("params/", "opt/target/")
 
 
@@ -31,7 +31,7 @@ def split_subtree(file: str | os.PathLike) -> tuple[pathlib.Path, str]:
 
 
 def parameter_prefix(names: Iterable[str]) -> str:
-  """What the names of parameters begin with in a file; "" for all arrays."""
+  """The prefix of the names of parameters in a file; "" if they have none."""
   names = list(names)
   return next(
     (p for p in PREFIXES if any(name.startswith(p) for name in names)), ""
@@ -66,7 +66,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   Other arrays, such as the state of an optimizer, are not decompressed.
 
   Args:
-    file: path, with ":NAME" behind it for only the sub-tree NAME, such as
+    file: path, followed by ":NAME" for only the sub-tree NAME, such as
       "two_towers.npz:img". A sub-tree loses its prefix, `params/` included.
 
   Returns:
@@ -130,7 +130,7 @@ def require_file(path: pathlib.Path) -> None:
 
 
 def _refuse_pickle(path: pathlib.Path) -> None:
-  """Explains what to do with a pickle that is called `.npz`, as NFNet's are.
+  """Explains how to convert a pickle that is called `.npz`, as NFNet's are.
 
   Raises:
     ValueError: if the file is one.
@@ -139,9 +139,9 @@ def _refuse_pickle(path: pathlib.Path) -> None:
     if f.read(1) != b"\x80":
       return
   raise ValueError(
-    f"weights {str(path)!r} are a pickle, whatever they are called. Reading "
-    "one runs any code that is in it, so vitjax does not. If you trust it, "
-    "convert it once, in a process of its own: p = dill.load(open(path, 'rb'))"
+    f"weights {str(path)!r} are a pickle, whatever their suffix. Reading a "
+    "pickle runs any code in it, so vitjax does not. If you trust it, convert "
+    "it once, in another process: p = dill.load(open(path, 'rb'))"
     "; numpy.savez('new.npz', **{f'{m}/{n}': x for m, d in p.items() for n, x "
     "in d.items()})."
   )

@@ -14,7 +14,7 @@ base. It consists of
   NEEDS_TABLE = True: optional, for a layout in which a fixed position table is
     an array as well; `save` computes it.
 
-`model` is the Linen module; only its fields are read.
+`model` is the Linen module, of which only the fields are read.
 """
 
 import importlib

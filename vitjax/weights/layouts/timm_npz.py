@@ -1,4 +1,4 @@
-"""What timm's `load_pretrained` reads from `.npz`, without losing anything.
+"""The `.npz` files that timm's `load_pretrained` reads without a loss.
 
 timm takes the names of vision_transformer without prefix and those of
 big_vision under `params/`. It silently leaves out what it has no place for

@@ -1,4 +1,4 @@
-"""What the layouts of Google's ViTs share: one tree under several names."""
+"""Renaming that the layouts of Vision Transformers share."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _TABLES = (TABLE, "Transformer/pos_embedding")
 
 
 def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Linen numbers in place of those before Linen; leaves Linen's alone.
+  """Replaces the numbers from before Linen by Linen's; keeps Linen's.
 
   Before Linen one counter numbered all modules of a parent (`LayerNorm_0`,
   `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`); Linen counts
@@ -58,7 +58,7 @@ def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
 
 
 def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
-  """The numbers before Linen in the encoder's blocks, and only there."""
+  """Gives only the encoder's blocks their numbers from before Linen."""
 
   def rename(name):
     parts = name.split("/")
@@ -70,10 +70,10 @@ def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
 
 
 def move(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Moves what older versions had elsewhere.
+  """Moves arrays from the places that older versions had for them.
 
-  The position table to the root, and attention pooling that is inlined at the
-  root to `MAPHead_0`.
+  The position table moves to the root, and attention pooling that is inlined
+  at the root moves to `MAPHead_0`.
   """
 
   def place(name):
@@ -172,7 +172,7 @@ def require_table(flat: Mapping[str, np.ndarray], model, layout: str) -> None:
 
 
 def num_prefix(model) -> dict[str, int]:
-  """Tokens in front of the patches, in order: parameter to how many."""
+  """Parameter -> number of its tokens, in their order before the patches."""
   tokens = {
     "cls": int(getattr(model, "has_class_token", False)),
     "registers": getattr(model, "num_registers", 0),
@@ -191,8 +191,8 @@ def set_prefix_rows(
   Args:
     flat: has `pos_embedding` and an array for each of `tokens`.
     tokens: see `num_prefix`.
-    old: whether the table has these rows now.
-    new: whether it shall have them.
+    old: whether the table has these rows.
+    new: whether the result has them.
   """
   if old == new or "pos_embedding" not in flat or not tokens:
     return flat
