@@ -78,7 +78,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     smoke=False,
   )
   steps, warmup_steps, res, *rates = DATASETS.get(arg.dataset, OTHER_DATA)
-  about = read_about(arg.weights)
+  about = read_about(arg.weights, arg.model)
   entry = None if about else record_of(arg.weights, arg.model)
   model = about.get("model") or model_of(entry, arg.model)
   is_google = bool(about) or (
@@ -90,7 +90,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "optim",
   )
   if about:
-    res = about["image_size"][0]
+    res = about["size"]
   elif entry and entry.family == "mixer":
     res = entry.image_size  # fits no other
   res = arg.res or res
@@ -120,7 +120,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg.norm:
     normalize = common.pick(zoo.NORMALISATIONS, arg.norm, "norm")
   elif about:
-    normalize = about["preprocess"].rpartition("|")[2]
+    normalize = about["normalise"]
   else:
     normalize = entry.normalise if entry else zoo.NORMALISATIONS["inception"]
   if about.get("channels") == 1:
@@ -152,18 +152,48 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   return config
 
 
-def read_about(weights: str) -> dict[str, Any]:
-  """What a run folder or an exported file says about its weights, or {}."""
+def read_about(weights: str, module: str | None) -> dict[str, Any]:
+  """What a run folder or an exported file says about its weights, or {}.
+
+  Args:
+    weights: the option.
+    module: dotted path of a model that the file may name: the option `model`.
+
+  Raises:
+    ValueError: if the file is damaged or names another module.
+  """
   for file in (
     os.path.join(weights, "model.json"),
     f"{os.path.splitext(weights)[0]}.json",
   ):
     if os.path.isfile(file):
-      with open(file, encoding="utf-8") as f:
-        about = json.load(f)
-      del about["model"]["num_classes"]
-      return about
-  return {}
+      break
+  else:
+    return {}
+  with open(file, encoding="utf-8") as f:
+    try:
+      about = json.load(f)
+      model = {k: x for k, x in about["model"].items() if k != "num_classes"}
+      found = {
+        "model": model,
+        "size": int(about["image_size"][0]),
+        "channels": int(about["channels"]),
+        "normalise": about["preprocess"].rpartition("|")[2],
+      }
+      modules = [model["name"], model.get("image_model", "")]
+      modules = [name for name in modules if "." in name and name != module]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
+      raise ValueError(
+        f"{file} does not describe weights: {type(e).__name__}: {e}."
+      ) from e
+  if modules:
+    raise ValueError(
+      f"{file} names the module {modules[0]!r}, and importing it would run its "
+      f"code. If you trust it, add model={modules[0]}."
+    )
+  if not found["normalise"].startswith(("value_range", "normalize")):
+    found["normalise"] = ""  # images stay as they are
+  return found
 
 
 def record_of(weights: str, model: str | None) -> zoo.Entry | None:

@@ -14,7 +14,7 @@ import threading
 import numpy as np
 import pytest
 
-from vitjax.weights import download, zoo
+from vitjax.weights import download, integrity, zoo
 
 
 def archive(size: int, seed: int = 0) -> bytes:
@@ -244,7 +244,7 @@ def test_a_flipped_bit_in_the_cache_is_noticed(
 
 def test_a_verified_file_is_not_read_again(server, tmp_path, monkeypatch):
   path = fetch(server.url, tmp_path)
-  monkeypatch.delattr(download, "_digest")
+  monkeypatch.delattr(integrity, "digest")
   assert fetch(server.url, tmp_path) == path
 
 

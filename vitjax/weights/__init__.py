@@ -27,6 +27,7 @@ _SUBMODULES = (
   "files",
   "fitting",
   "imagenet",
+  "integrity",
   "layouts",
   "npz",
   "published",

@@ -10,9 +10,7 @@ file has changed. Nothing is downloaded unless somebody asked for a file.
 import base64
 import contextlib
 import errno
-import hashlib
 import http.client
-import json
 import os
 import pathlib
 import re
@@ -28,8 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import logging
 
-from vitjax.weights import files as formats
-from vitjax.weights import npz, zoo
+from vitjax.weights import integrity, zoo
 
 try:
   import fcntl
@@ -193,68 +190,7 @@ def fetch_any(
 def _problem(
   path: pathlib.Path, file: zoo.File, cache: pathlib.Path
 ) -> str | None:
-  """What is wrong with the file at `path`; None if it may be used.
-
-  It is read only if its size or time differ from what was recorded when it was
-  last verified.
-  """
-  if not path.is_file():
-    return "does not exist"
-  stat = path.stat()
-  if file.size not in (None, stat.st_size):
-    return f"has {stat.st_size} bytes and should have {file.size}"
-  is_download = cache in path.parents
-  if not (file.sha256 or is_download):
-    return None
-  record = _read_record(path, cache)
-  known = record.get("sha256", "") if is_download else ""
-  want = (file.sha256 or known).lower()  # maybe only its first digits
-  state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-  if {**record, **state} == record and record["sha256"].startswith(want):
-    return None
-  got = _digest(path, "sha256")
-  if not got.startswith(want):
-    return f"has sha256 {got} and should have {want}"
-  if not want:  # downloaded before there were records
-    try:
-      formats.check(path)
-    except ValueError as e:
-      return str(e)
-  _write_record(path, cache, got)
-  return None
-
-
-def _record(path: pathlib.Path, cache: pathlib.Path) -> pathlib.Path:
-  """The JSON file that says when `path` was verified, and its sha256."""
-  key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
-  return cache / "verified" / f"{key}.json"
-
-
-def _read_record(path: pathlib.Path, cache: pathlib.Path) -> dict:
-  try:
-    record = json.loads(_record(path, cache).read_text())
-  except (OSError, ValueError):
-    return {}
-  is_one = isinstance(record, dict) and isinstance(record.get("sha256"), str)
-  return record if is_one else {}
-
-
-def _write_record(path: pathlib.Path, cache: pathlib.Path, sha256: str) -> None:
-  stat = path.stat()
-  record = {
-    "file": os.fspath(path),
-    "size": stat.st_size,
-    "mtime_ns": stat.st_mtime_ns,
-    "sha256": sha256,
-  }
-  with contextlib.suppress(OSError):  # it only saves time
-    with npz.atomic(_record(path, cache)) as temporary:
-      pathlib.Path(temporary).write_text(json.dumps(record))
-
-
-def _digest(path: pathlib.Path, algorithm: str) -> str:
-  with open(path, "rb") as f:
-    return hashlib.file_digest(f, algorithm).hexdigest()
+  return integrity.problem(path, cache, size=file.size, sha256=file.sha256)
 
 
 def _is_remote(url: str) -> bool:
@@ -325,10 +261,10 @@ def _download(
       if not part.stat().st_size:
         part.unlink()
       raise
-    sha256 = _digest(part, "sha256")
+    sha256 = integrity.digest(part, "sha256")
     os.replace(part, path)
     _validator(part).unlink(missing_ok=True)
-    _write_record(path, cache, sha256)
+    integrity.record(path, cache, sha256)
   return path
 
 
@@ -393,7 +329,7 @@ def _transfer(
     ):
       validator.unlink()
       raise _Cut("the server resumed at another place")
-    if resumed and not (digest or formats.has_checksums(part)):
+    if resumed and not (digest or integrity.has_checksums(part)):
       # Nothing would tell whether both parts are of the same file.
       validator.unlink()
       raise _Cut("the server states no checksum, so it cannot be resumed")
@@ -479,11 +415,11 @@ def _wrong(
   """
   if digest:
     algorithm, want = digest
-    got = _digest(part, algorithm)
+    got = integrity.digest(part, algorithm)
     if not got.startswith(want.lower()):  # only the start may be published
       return f"the file has {algorithm} {got} and should have {want}"
   try:
-    formats.check(part, name)
+    integrity.check(part, name)
   except ValueError as e:
     return f"the file {e}"
   return None

@@ -6,11 +6,8 @@
 
 import argparse
 import importlib
-import json
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +34,7 @@ _TYPES = {
 # DataParallel, torch.compile and Lightning put in front of all names.
 _STATES = ("model", "state_dict", "module", "model_ema", "state_dict_ema")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-_PICKLE = b"\x80"  # the first byte of one, as PyTorch once wrote them
-_TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar
+TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar
 
 
 def read(file: str | os.PathLike) -> Flat:
@@ -61,12 +57,12 @@ def read(file: str | os.PathLike) -> Flat:
     return npz.read(file)
   if path.suffix == ".safetensors":
     flat = _read_safetensors(path)
-  elif path.suffix in _TORCH:
+  elif path.suffix in TORCH:
     flat, subtree = _read_torch(path, subtree)
   else:
     raise ValueError(
       f"weights {str(path)!r} have an unknown suffix. "
-      f"Known: .npz, .safetensors, {', '.join(_TORCH)}."
+      f"Known: .npz, .safetensors, {', '.join(TORCH)}."
     )
   if not subtree:
     return unwrap(flat)
@@ -105,59 +101,6 @@ def write(
     raise ValueError(
       f"weights {str(file)!r} cannot be written: use the suffix .npz or "
       ".safetensors."
-    )
-
-
-def has_checksums(path: pathlib.Path) -> bool:
-  """Whether a file, maybe unfinished, has checksums in it: a zip archive."""
-  with open(path, "rb") as f:
-    return f.read(2) == b"PK"
-
-
-def check(path: pathlib.Path, name: str | None = None) -> None:
-  """Checks that a file is whole, as far as its format can tell.
-
-  Args:
-    path: the file.
-    name: the name whose suffix gives the format; None for that of `path`.
-
-  Raises:
-    ValueError: if it is not; the message continues a sentence about the file.
-  """
-  name = name or path.name
-  with open(path, "rb") as f:
-    start = f.read(512)
-  if not start:
-    raise ValueError("is empty")
-  if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-    raise ValueError("is a web page instead of the file")
-  suffix = pathlib.PurePath(name).suffix
-  is_archive = suffix in (".npz", *_TORCH) and start[:1] != _PICKLE
-  if is_archive or has_checksums(path):
-    try:
-      with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as e:
-      raise ValueError(f"is not a complete archive: {e}") from e
-    if damaged:
-      raise ValueError(f"is damaged in {damaged}")
-  elif suffix == ".safetensors":
-    _check_safetensors(path)
-
-
-def _check_safetensors(path: pathlib.Path) -> None:
-  """A header of JSON, after its length, says where the arrays end."""
-  with open(path, "rb") as f:
-    length = int.from_bytes(f.read(8), "little")
-    header = f.read(min(length, 100_000_000))
-  try:
-    entries = {k: v for k, v in json.loads(header).items() if k[:2] != "__"}
-    end = max((x["data_offsets"][1] for x in entries.values()), default=0)
-  except (ValueError, AttributeError, TypeError, KeyError, IndexError) as e:
-    raise ValueError("is not a complete safetensors file") from e
-  if path.stat().st_size != 8 + length + end:
-    raise ValueError(
-      f"has {path.stat().st_size} bytes; its header says {8 + length + end}"
     )
 
 
