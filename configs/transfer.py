@@ -21,14 +21,15 @@ There are two sets of settings. Google's weights and those of a run get
 vision_transformer's: SGD, crops of 5 % to 100 % of the area, evaluation without
 a crop. Weights that come from PyTorch get AdamW, crops of 8 % and more, and
 bicubic resizing. Images are normalised as they were for the weights. `probe`
-trains the head alone, on whole images as in evaluation.
+trains the head alone, on whole images as in evaluation and at ten times the
+rate.
 
 Steps, batch (512), rates and sizes of the table below are vision_transformer's
 for CIFAR and ImageNet-1k and AugReg's preset for Pets. Other data get 10 epochs
 in batches of 64, so that a few thousand images make some hundred steps; these
-settings and those of AdamW are chosen here. The best learning rate and length
-depend on the data: try a third and three times of them. No run of this file is
-published.
+settings and those of AdamW and of `probe` are chosen here. The best learning
+rate and length depend on the data: try a third and three times of them. No run
+of this file is published.
 
 Options: weights=imagenet21k/ViT-B_16, dataset=cifar10, model, probe,
 layer_decay (a factor per layer, from the head down), optim (sgd, adamw), norm
@@ -113,7 +114,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     steps=steps,
     warmup_steps=warmup_steps,
     res=res,
-    learning_rate=arg.lr or rates[is_adamw],
+    learning_rate=arg.lr or rates[is_adamw] * (10 if arg.probe else 1),
     batch=arg.batch or (512 if is_known else OTHER_BATCH),
     accumulate=arg.accumulate,
   )

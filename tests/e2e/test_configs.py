@@ -697,6 +697,7 @@ class TestTransfer:
     assert str(run.total) == "100 steps"
     assert str(run.schedule.warmup) == "5 percent"
     assert run.input.pp == "decode|resize(384)|flip_lr|value_range(-1, 1)"
+    assert run.optim["learning_rate"] == pytest.approx(0.3)
     (regex,) = run.optim["freeze"]
     names = ("head/kernel", "head/bias", "cls", "Transformer/head/kernel")
     frozen = [n for n in names if re.fullmatch(regex, n)]
