@@ -170,17 +170,24 @@ def test_changed_arrays_are_noticed(save, name):
     weights.load(file, models.create(**MODEL))
 
 
-@pytest.mark.parametrize("prefix", ["", "params/"])
-def test_checksums_of_a_sub_tree(tmp_path, prefix):
-  flat = {f"{prefix}img/a": np.ones(2), f"{prefix}txt/b": np.ones(3)}
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("names", ["{}/{}", "params/{}/{}", "{}.{}"])
+def test_checksums_of_a_sub_tree(tmp_path, names, suffix):
+  a, b = names.format("img", "a"), names.format("txt", "b")
+  flat = {a: np.ones(2), b: np.ones(3)}
   known = {"checksums": description.checksums(flat)}
-  file = tmp_path / "x.npz"
-  npz.write(file, flat)
-  description.verify(npz.read(f"{file}:img"), known, f"{file}:img")
-  npz.write(file, {**flat, f"{prefix}img/a": np.zeros(2)})
-  description.verify(npz.read(f"{file}:txt"), known, f"{file}:txt")
-  with pytest.raises(ValueError, match=r"x\.npz': a differ"):
-    description.verify(npz.read(f"{file}:img"), known, f"{file}:img")
+  file = tmp_path / f"x{suffix}"
+
+  def verify(subtree):
+    source = f"{file}:{subtree}"
+    description.verify(files.read(source), known, source)
+
+  files.write(file, flat)
+  verify("img")
+  files.write(file, {**flat, a: np.zeros(2)})
+  verify("txt")
+  with pytest.raises(ValueError, match=rf"x\{suffix}': a differ"):
+    verify("img")
 
 
 def test_numbers_that_no_training_ends_with(params, tmp_path, caplog):

@@ -66,8 +66,8 @@ def read(file: str | os.PathLike) -> Flat:
     )
   if not subtree:
     return unwrap(flat)
-  found = npz.subtree_of(flat, subtree, ".")
-  found = found or npz.subtree_of(unwrap(flat), subtree, ".")
+  found = npz.subtree_of(flat, subtree)
+  found = found or npz.subtree_of(unwrap(flat), subtree)
   if not found:
     known = sorted({name.split(".")[0] for name in unwrap(flat)})
     raise ValueError(

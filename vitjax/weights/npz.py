@@ -48,15 +48,16 @@ def strip_prefix(flat: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def subtree_of(
-  flat: Mapping[str, Any], subtree: str, between: str = "/"
-) -> dict[str, Any]:
-  """The values below `subtree`, by the rest of their names."""
-  start = subtree.replace("/", between) + between
+def subtree_of(flat: Mapping[str, Any], subtree: str) -> dict[str, Any]:
+  """The values below `subtree`, by the rest of their names.
+
+  Parts of names are separated by "/" as in JAX, or by "." as in PyTorch.
+  """
+  starts = (f"{subtree}/", f"{subtree.replace('/', '.')}.")
   return {
-    name.removeprefix(start): value
-    for name, value in flat.items()
-    if name.startswith(start)
+    name[len(starts[0]) :]: value
+    for name, value in strip_prefix(flat).items()
+    if name.startswith(starts)
   }
 
 
@@ -87,7 +88,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
       names = {name: name for name in archive.files if name.startswith(prefix)}
       if subtree:
         known = sorted({n.removeprefix(prefix).split("/")[0] for n in names})
-        names = subtree_of(strip_prefix(names), subtree)
+        names = subtree_of(names, subtree)
       flat = {
         name: _recover_dtype(archive[member]) for name, member in names.items()
       }
