@@ -6,11 +6,13 @@ import pathlib
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vitjax
 from vitjax import models, trees, weights
+from vitjax.checkpoint import checkpointer
 from vitjax.weights import description, files, npz
 
 MODEL = {
@@ -206,3 +208,30 @@ def test_numbers_that_no_training_ends_with(params, tmp_path, caplog):
     ValueError, match=r"'x\.npz' hold NaN or infinity in head/b"
   ):
     weights.load(file, model, image_size=16)
+
+
+def save_run(folder, params, **changes):
+  with checkpointer.Checkpointer(folder / "checkpoints") as saver:
+    saver.save(1, {"params": jax.tree.map(jnp.asarray, params)})
+  (folder / "model.json").write_text(json.dumps({**METADATA, **changes}))
+
+
+def test_a_run_folder_is_read_with_the_same_care(params, tmp_path, module):
+  save_run(tmp_path / "run", params, model={**MODEL, "name": module})
+  with pytest.raises(ValueError, match=r"--allow_module=their\.code"):
+    vitjax.load(tmp_path / "run")
+  assert module not in sys.modules
+  run = vitjax.load(tmp_path / "run", allow_module=module)
+  assert run.metadata["step"] == 1
+  (tmp_path / "run/model.json").write_text("[]")
+  with pytest.raises(ValueError, match=r"model\.json' is not a JSON object"):
+    vitjax.load(tmp_path / "run")
+
+
+def test_a_run_that_has_diverged(params, tmp_path):
+  broken = {**params, "head": {**params["head"], "bias": np.full(3, np.nan)}}
+  save_run(tmp_path / "run", broken)
+  with pytest.raises(
+    ValueError, match=r"NaN or infinity in head/bias: .*earlier"
+  ):
+    vitjax.load(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Weights that a run begins with, by all of their names."""
+"""Initialising runs from weights, by all of their names."""
 
 import json
 

@@ -289,6 +289,11 @@ def test_fresh_parameters_are_those_of_init(file):
   np.testing.assert_allclose(got["head"]["kernel"], want["kernel"], rtol=1e-6)
 
 
+def test_options_that_do_not_exist_are_errors(file):
+  with pytest.raises(TypeError, match="image_sise"):
+    weights.load(file, tiny(rep_size=8), image_sise=32)
+
+
 def test_reinit_must_match_something(file):
   with pytest.raises(ValueError, match="reinit='haed' matches no parameter"):
     weights.load(file, tiny(rep_size=8), reinit=["haed"])
