@@ -74,9 +74,10 @@ if device.platform == "cpu":
 # ## Settings
 #
 # `MODEL` is the name of published weights (`vitjax.weights.zoo.entries()` lists
-# them), a run folder or an exported file. `DATA` is a TFDS data set,
-# `folder:/path` with images in folders named after their classes, or
-# `labels:/path/labels.csv`.
+# them), a run folder or an exported file. `IMAGES` are files to classify; if
+# there are none, two photographs that come with scikit-learn. `DATA`, to
+# fine-tune on, is a TFDS data set, `folder:/path` with images in folders named
+# after their classes, or `labels:/path/labels.csv`.
 #
 # With `VITJAX_SMOKE=1` in the environment the notebook only tests that its
 # cells run: random weights replace the download, and results mean nothing.
@@ -86,6 +87,7 @@ import tempfile
 
 MODEL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 PRETRAINED_DIR = None  # or the folder that has the file of MODEL
+IMAGES = ()
 DATA = "cifar10"
 OPTIONS = "batch=128,steps=500,res=224"
 WORKDIR = pathlib.Path("runs/colab_vitjax")
@@ -133,18 +135,17 @@ for name, size in sizes.items():
 print(f"{sum(sizes.values()):12,}  in total, in {len(leaves)} arrays")
 
 # %% [markdown]
-# ## Photographs
+# ## Images
 #
-# Two photographs come with scikit-learn. `prepare` takes a path, the bytes of a
-# file, or pixels.
+# `prepare` takes a path, the bytes of a file, or pixels.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn import datasets
 
-photographs = datasets.load_sample_images().images
-batch = np.stack([model.prepare(x) for x in photographs])
+images = IMAGES or datasets.load_sample_images().images
+batch = np.stack([model.prepare(x) for x in images])
 print(batch.shape, batch.dtype, batch.min(), batch.max())
 
 # %% [markdown]
@@ -152,11 +153,13 @@ print(batch.shape, batch.dtype, batch.min(), batch.max())
 
 # %%
 probabilities = model.probabilities(model.predict(batch))
-figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+figure, axes = plt.subplots(
+  1, len(images), figsize=(5 * len(images), 4), squeeze=False
+)
 figure.suptitle(NOTE)
-for ax, photograph, p in zip(axes, photographs, probabilities):
+for ax, image, p in zip(axes[0], images, probabilities):
   best = np.argsort(-p)[:5]
-  ax.imshow(photograph)
+  ax.imshow(plt.imread(image) if isinstance(image, str) else image, "gray")
   ax.axis("off")
   ax.set_title(
     "\n".join(f"{p[i]:6.1%}  {model.labels[i][:40]}" for i in best),
@@ -197,8 +200,9 @@ from vitjax.plots import attention_maps
 
 heads, rollout = attention_maps.maps_fn(model.model)(model.params, batch)
 num_heads = heads.shape[2]
+columns = num_heads + 2
 figure, axes = plt.subplots(
-  2, num_heads + 2, figsize=(2.4 * (num_heads + 2), 5)
+  len(batch), columns, figsize=(2.4 * columns, 2.5 * len(batch)), squeeze=False
 )
 figure.suptitle(NOTE)
 for row, image, maps, rolled in zip(axes, batch, heads[:, -1], rollout):
@@ -306,7 +310,7 @@ plt.show()
 # %%
 tuned = vitjax.load(WORKDIR / "params.npz")
 print("classes:", tuned.labels)
-batch = np.stack([tuned.prepare(x) for x in photographs])
+batch = np.stack([tuned.prepare(x) for x in images])
 for p in tuned.probabilities(tuned.predict(batch)):
   best = np.argsort(-p)[:3]
   print(", ".join(f"{tuned.labels[i]} {p[i]:.1%}" for i in best))

@@ -97,7 +97,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     entry is not None and entry.conventions == "vision_transformer"
   )
   is_adamw = common.pick(
-    {"sgd": False, "adamw": True},
+    {"sgd": False, "momentum": False, "adam": True, "adamw": True},
     arg.optim or ("sgd" if is_google else "adamw"),
     "optim",
   )

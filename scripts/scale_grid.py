@@ -48,7 +48,8 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
   from vitjax.config import schema
   from vitjax.models import flops
   from vitjax.parallel import sharding
-  from vitjax.plan import planning
+  from vitjax.plan import compiling, planning, stand_in
+  from vitjax.plan.topology import topology_devices
 
   c = plain_vit.get_config(f"{model},batch={64 * chips}")
   c.model.scan_layers = True
@@ -60,11 +61,9 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
   if preset == "tensor":
     c.mesh = {"data": -1, "model": 4}
   run = schema.resolve(c, checks.problems)
-  source, _ = planning.find_source(run, None)
-  parts = planning.make_program(
-    run, source, planning.topology_devices(topology)
-  )
-  compiled = planning.compile_step(parts)
+  source, _ = stand_in.find_source(run, None)
+  parts = planning.make_program(run, source, topology_devices(topology))
+  compiled = compiling.compile_step(parts)
   state = [
     sharding.bytes_per_device(
       getattr(parts.abstract, x), getattr(parts.shardings, x)

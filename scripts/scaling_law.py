@@ -119,8 +119,7 @@ def read(folder: pathlib.Path, metric: str) -> Run:
 
   try:
     config, about = (
-      json.loads((folder / name).read_text(encoding="utf-8"))
-      for name in ("config.json", "model.json")
+      reader.read_json(folder / name) for name in ("config.json", "model.json")
     )
     rows = [row for row in reader.read_metrics(folder) if metric in row]
   except FileNotFoundError as e:

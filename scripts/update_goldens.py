@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from vitjax import models, trees
 from vitjax.config import schema
 from vitjax.parallel import sharding
-from vitjax.plan import planning
+from vitjax.plan import compiling, planning, stand_in
 
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ROOT / "tests" / "golden" / "trees"
@@ -114,9 +114,9 @@ def compiled(preset: str) -> dict:
       "mesh": MESHES[preset],
     }
   )
-  source, _ = planning.find_source(run, None)
+  source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
-  result = planning.compile_step(parts)
+  result = compiling.compile_step(parts)
   return {
     "collectives": result.collectives,
     "state_bytes": sharding.bytes_per_device(parts.abstract, parts.shardings),

@@ -8,6 +8,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import jaxtyping
+
+from tests import annotations  # noqa: F401, the checker is found by its name
+
+# Calls of these modules are checked against the shapes and types that they
+# declare, from here on and at no cost outside of the tests.
+jaxtyping.install_import_hook(
+  [f"vitjax.{x}" for x in ("losses", "mixing", "models", "optim", "step")],
+  "tests.annotations.check",
+)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

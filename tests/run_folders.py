@@ -89,9 +89,7 @@ def make(
 
 def random_params(model):
   """Parameters for images of 8x8 pixels; made without compiling anything."""
-  inputs = [jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)]
-  if hasattr(model, "example_inputs"):
-    inputs = model.example_inputs(8)
+  inputs = model.example_inputs(8)
   shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
   rng = np.random.default_rng(1)
   return jax.tree.map(

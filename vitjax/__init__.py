@@ -5,6 +5,7 @@ names below are imported when they are first used.
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -17,7 +18,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name in _MODULES:
     return importlib.import_module(_MODULES[name])
   if name == "load":

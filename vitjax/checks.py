@@ -9,8 +9,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from vitjax import evaluators, losses, models, optim
 from vitjax.config import messages, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
@@ -156,7 +154,7 @@ def name_problems(run: RunConfig) -> list[str]:
   where = f"config.checkpoint.best_metric={metric!r}"
   name = metric.partition("/")[0]
   known = [*run.evals, *averages]
-  section = run.evals.get(name) or run.evals.get(averages.get(name))
+  section = run.evals.get(averages.get(name, name))
   if section is None or "/" not in metric:
     errors.append(
       f"{where} names no eval. Use EVAL/METRIC with EVAL one of "
@@ -216,8 +214,8 @@ def eval_problems(
 
 
 def has_two_towers(model) -> bool:
-  """Whether it obeys the contract of `models.two_tower`."""
-  return hasattr(model, "text_tower")
+  """Whether the model compares images with texts and has no classes."""
+  return bool(model.towers())
 
 
 def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
@@ -243,7 +241,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
       "such as tokenize('bert', 'vocab.txt', max_len=16)."
     )
   elif model is not None and has_two_towers(model):
-    have = model.text_tower().vocab_size
+    have = model.towers()["txt"].vocab_size
     need = preprocess.tokenize.tokenizer.vocab_size
     if have < need:
       errors.append(
@@ -253,9 +251,9 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   return errors
 
 
-def check_batch_size(run: RunConfig, num_devices: int) -> None:
-  """Raises ConfigError if the batch does not divide over the devices."""
-  size, parts = run.input.batch_size, run.accumulation_steps * num_devices
+def check_batch_size(run: RunConfig, mesh_parts: int) -> None:
+  """Raises ConfigError if the batch does not divide into the mesh's parts."""
+  size, parts = run.input.batch_size, run.accumulation_steps * mesh_parts
   if size % parts:
     lower = size // parts * parts
     choices = [str(n) for n in (lower, lower + parts) if n]
@@ -265,7 +263,7 @@ def check_batch_size(run: RunConfig, num_devices: int) -> None:
       else ""
     )
     raise ConfigError(
-      f"config.input.batch_size={size} does not divide over {num_devices} "
-      f"devices ({jax.process_count()} hosts x {jax.local_device_count()})"
-      f"{accumulated}. Use {' or '.join(choices)}."
+      f"config.input.batch_size={size} does not divide into the {mesh_parts} "
+      f"parts of config.mesh (data x fsdp){accumulated}. "
+      f"Use {' or '.join(choices)}."
     )

@@ -1,9 +1,8 @@
-"""Losses of one example each: (b, n) float32 in, (b,) float32 out.
+"""Losses per example: (b, n) float32 in, (b,) float32 out.
 
-The caller reduces, so a padded or masked example is its business. Those in
-`LOSSES` compare logits with targets; those in `CONTRASTIVE` take the logits of
-every image with every text, where the pairs that belong together are on the
-diagonal.
+The caller reduces them and leaves out padded examples. The functions in
+`LOSSES` compare logits with targets. Those in `CONTRASTIVE` take the logits of
+every image with every text, with the matching pairs on the diagonal.
 """
 
 import jax
@@ -23,8 +22,9 @@ def sigmoid_xent(
 ) -> Float[Array, "b"]:
   """Binary cross-entropy summed over the classes.
 
-  Are we done with ImageNet?, https://arxiv.org/abs/2006.07159. Learning rates
-  are those of big_vision's recipes; `sigmoid_xent_mean` is `n` times less.
+  Are we done with ImageNet?, https://arxiv.org/abs/2006.07159. The sum fits
+  the learning rates of big_vision's recipes; `sigmoid_xent_mean` is `n` times
+  smaller.
   """
   positive = labels * jax.nn.log_sigmoid(logits)
   negative = (1.0 - labels) * jax.nn.log_sigmoid(-logits)
@@ -37,8 +37,8 @@ def sigmoid_xent_mean(
   """Binary cross-entropy averaged over the classes.
 
   PyTorch's `BCEWithLogitsLoss`, as DeiT III (https://arxiv.org/abs/2204.07118)
-  and timm use it. Gradients are `n` times less than those of `sigmoid_xent`,
-  which SGD, clipping and Adam's epsilon feel.
+  and timm use it. Gradients are `n` times smaller than those of
+  `sigmoid_xent`, which matters to SGD, clipping and Adam's epsilon.
   """
   return sigmoid_xent(logits, labels) / logits.shape[-1]
 
@@ -51,7 +51,7 @@ LOSSES = {
 
 
 def contrastive(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
-  """Cross-entropy of a softmax over the texts, and over the images, halved.
+  """Mean of the cross-entropies of a softmax over texts and one over images.
 
   LiT, https://arxiv.org/abs/2111.07991, sec. 3, with the global batch, as
   CLIP, https://arxiv.org/abs/2103.00020, figure 3.
@@ -65,8 +65,8 @@ def contrastive(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
 def siglip(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
   """Binary cross-entropy of each pair, summed over the texts.
 
-  SigLIP, https://arxiv.org/abs/2303.15343, equation 1: the mean over the
-  images is that of the paper.
+  SigLIP, https://arxiv.org/abs/2303.15343. The mean over the images is
+  equation 1.
   """
   signs = 2 * jnp.eye(len(logits)) - 1
   return -jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=1)

@@ -7,8 +7,9 @@ r"""Trains the model that a config file describes, or resumes a run.
 `vitjax configs` lists the config files that come with vitjax.
 
 Exit codes: 0 done, 1 an error (one message on the screen, the traceback in
-WORKDIR/error.txt), 75 stopped by SIGTERM or Ctrl-C with everything saved: run
-the same command again to resume. scripts/run_until_done.sh does so.
+WORKDIR/error.txt), 75 stopped by SIGTERM or Ctrl-C with everything saved (run
+the same command again to resume; scripts/run_until_done.sh does), 130 stopped
+by Ctrl-C at once.
 
 Several processes can share one run. On Cloud TPU, SLURM, OpenMPI and Kubernetes
 they find each other; elsewhere pass --coordinator_address, --num_processes and
@@ -30,6 +31,7 @@ from vitjax.config import command_line, flag, schema
 FLAGS = flags.FLAGS
 
 EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
 
 
 def define_flags() -> None:
@@ -78,6 +80,7 @@ def main(argv: list[str]) -> None:
   ).absolute()
 
   try:
+    check_local(FLAGS.workdir)
     check_writable(workdir)
     config = flag.read()
     schema.resolve(config)
@@ -95,6 +98,13 @@ def main(argv: list[str]) -> None:
     from vitjax import train
 
     train.train_and_evaluate(run, workdir)
+  except KeyboardInterrupt:
+    print(
+      "vitjax.main: stopped by Ctrl-C. Run the same command again to resume "
+      "from the last checkpoint, if any.",
+      file=sys.stderr,
+    )
+    sys.exit(EXIT_INTERRUPTED)
   except (
     ValueError,
     OSError,
@@ -104,6 +114,16 @@ def main(argv: list[str]) -> None:
     ImportError,
   ) as e:
     stop_with(e, workdir)
+
+
+def check_local(workdir: str | None) -> None:
+  """Raises ValueError for the URL of an object store, such as gs://."""
+  if workdir and "://" in workdir:
+    raise ValueError(
+      f"--workdir={workdir} is no local or mounted folder, which a run needs: "
+      "it appends to its record line by line, which object stores cannot do. "
+      "Mount the bucket (gcsfuse, for example), or copy the folder afterwards."
+    )
 
 
 def check_writable(workdir: pathlib.Path) -> None:
@@ -137,14 +157,29 @@ def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
 
 
 def use_compilation_cache(workdir: pathlib.Path) -> None:
-  """Keeps compiled programs in the run folder, if not elsewhere already.
+  """Keeps compiled programs in the run folder, or where the user says.
 
   JAX_COMPILATION_CACHE_DIR names another folder, which runs may share;
   JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
   """
   import jax
 
-  if not jax.config.jax_compilation_cache_dir:
+  folder = jax.config.jax_compilation_cache_dir
+  if folder and "://" not in folder:
+    try:
+      pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryFile(dir=folder):
+        pass
+    except OSError as e:
+      logging.warning(
+        "JAX_COMPILATION_CACHE_DIR=%s cannot be written (%s). Compiled "
+        "programs are kept in %s instead.",
+        folder,
+        e.strerror,
+        workdir / "compiled",
+      )
+      folder = None
+  if not folder:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -154,13 +189,15 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   import jax
 
   from vitjax.parallel import preemption, processes
+  from vitjax.run_folder import lock
 
   if isinstance(error, preemption.Preempted):
     logging.info("%s", error)
     sys.exit(EXIT_PREEMPTED)
   where = ""
   try:
-    if workdir.is_dir():
+    is_ours = not isinstance(error, lock.RunFolderInUseError)
+    if workdir.is_dir() and is_ours:
       process_id = jax.distributed.is_initialized() and jax.process_index()
       file = workdir / (
         f"error-{process_id}.txt" if process_id else "error.txt"

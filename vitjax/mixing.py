@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 MODES = ("batch", "elem")
 PARTNERS = ("roll", "flip")
 
-# Uses of the key of `mix`; the weight of mixup draws from the key itself, which
-# is `fold_in` of 0 and 1.
+# What `fold_in` makes of the key of `mix`. Mixup's weight is drawn from the key
+# itself, so 0 and 1 are not used.
 _CUTMIX, _SWITCH, _PROB, _ROW, _COLUMN, _ERASE = range(2, 8)
-# Of random erasing, as timm has it: shares of the image's area, the greatest
-# aspect ratio (and the inverse of the least), and how many boxes are tried.
+# Random erasing as in timm: shares of the image, the largest aspect ratio
+# (the inverse of the smallest), and the number of boxes that are tried.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = 1 / 0.3
 _ERASE_ATTEMPTS = 10
@@ -38,10 +38,10 @@ def augment(
   label_smoothing: float = 0.0,
   target_threshold: float | None = None,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
-  """All that happens to a normalised batch before the network sees it.
+  """Erases, smooths labels, mixes and thresholds a normalised batch.
 
-  Erasing, label smoothing, mixing, and the threshold of the mixed targets, in
-  this order; each is off by default. See the functions below.
+  In this order; each is off by default. See the functions below for the
+  arguments.
   """
   if erase_prob:
     erase_key = jax.random.fold_in(key, _ERASE)
@@ -78,12 +78,12 @@ def mix(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"]]:
   """Mixes each example with another one of the batch, by mixup or CutMix.
 
-  mixup: Beyond Empirical Risk Minimization, https://arxiv.org/abs/1710.09412:
-  a weighted mean, of which the example itself has the larger share.
+  mixup, https://arxiv.org/abs/1710.09412: a weighted mean, in which the
+  example itself has the larger weight.
 
   CutMix, https://arxiv.org/abs/1905.04899: a box with the pixels of the other
   example. Its sides are `sqrt(1 - weight)` of the image's, its centre is
-  uniform, and it is clipped at the border; labels are mixed by the share of
+  uniform, and it is clipped at the border. Labels are mixed by the share of
   pixels that remain, as published.
 
   Args:
@@ -91,8 +91,8 @@ def mix(
     labels: targets.
     key: PRNG key of this step.
     mixup_alpha: both parameters of the Beta distribution of mixup's weight; 0
-      switches mixup off.
-    cutmix_alpha: likewise for CutMix.
+      turns mixup off.
+    cutmix_alpha: the same for CutMix.
     prob: probability of mixing at all.
     switch_prob: probability of CutMix where both alphas are positive.
     mode: "batch" draws once for the whole batch, "elem" for each example.
@@ -107,7 +107,7 @@ def mix(
   """
   if mode not in MODES or partner not in PARTNERS:
     raise ValueError(
-      f"mode={mode!r} has to be one of {', '.join(MODES)} and "
+      f"mode={mode!r} must be one of {', '.join(MODES)} and "
       f"partner={partner!r} one of {', '.join(PARTNERS)}."
     )
   if not (mixup_alpha or cutmix_alpha):
@@ -119,6 +119,7 @@ def mix(
 
   # A weight of 1 leaves an example as it is, also with CutMix.
   mixed = jax.random.uniform(key_of(_PROB), shape) < prob
+  weight = pixel_weight = jnp.ones(shape)
   if mixup_alpha:
     weight = jax.random.beta(key, mixup_alpha, mixup_alpha, shape)
     weight = jnp.where(mixed, jnp.maximum(weight, 1.0 - weight), 1.0)
@@ -151,9 +152,9 @@ def random_erasing(
   """Replaces a box of an image by standard normal noise.
 
   Random Erasing Data Augmentation, https://arxiv.org/abs/1708.04896, with the
-  defaults of timm: the box has 2 % to a third of the pixels and an aspect ratio
-  of 0.3 to 1 / 0.3, uniform in its logarithm. Of ten boxes that are drawn, the
-  first takes effect that is smaller than the image in both directions.
+  defaults of timm: the box covers 2 % to a third of the pixels, and its aspect
+  ratio is 0.3 to 1 / 0.3, uniform in the logarithm. Ten boxes are drawn; the
+  first that is smaller than the image in both directions is used.
 
   Args:
     image: normalised images.
@@ -201,8 +202,8 @@ def smooth_labels(
 def threshold(labels: Float[Array, "b n"], t: float) -> Float[Array, "b n"]:
   """1 where a target is above `t`, else 0.
 
-  With binary cross-entropy, both classes of a mixed image are then fully
-  right: DeiT III, https://arxiv.org/abs/2204.07118, has `t = 0`.
+  With binary cross-entropy, both classes of a mixed image then count as
+  present: DeiT III, https://arxiv.org/abs/2204.07118, uses `t = 0`.
   """
   return (labels > t).astype(labels.dtype)
 
@@ -210,7 +211,7 @@ def threshold(labels: Float[Array, "b n"], t: float) -> Float[Array, "b n"]:
 def _centred(
   side: Float[Array, "m"], limit: int, key: jax.Array
 ) -> Bool[Array, "m l"]:
-  """Which of `limit` places are in a span around a uniform centre."""
+  """Mask of a span with a uniformly drawn centre among `limit` places."""
   half = jnp.floor(side * (limit / 2)).astype(jnp.int32)
   centre = jax.random.randint(key, side.shape, 0, limit)
   return _between(centre - half, centre + half, limit)

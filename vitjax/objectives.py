@@ -1,4 +1,4 @@
-"""What training makes small: a loss of the parameters and a batch.
+"""Training objectives: loss(params, batch).
 
 The train step knows nothing else about the task. `prepare` runs once on the
 whole batch, before it is split for accumulation; `loss` may run on parts.
@@ -21,9 +21,9 @@ class Objective:
 
   Attributes:
     inputs: names of the features that the model is called with, in order.
-    prepare: (batch, key) -> batch with just what `loss` reads.
+    prepare: (batch, key) -> batch with only the features that `loss` reads.
     loss: (params, batch, key) -> float32 (); the key is for dropout.
-    splits: whether the loss of a batch is the mean of those of its parts.
+    splits: whether the loss of a batch is the mean of the losses of its parts.
   """
 
   inputs: tuple[str, ...]
@@ -49,7 +49,7 @@ def classification(
   """The mean loss of a classifier.
 
   Args:
-    model: obeys the contract of `vitjax.models`.
+    model: see `vitjax.models`.
     loss_fn: one of `losses.LOSSES`.
     num_classes: width of the targets.
     augment: (image, labels, key) -> (image, labels) on the whole batch, see
@@ -74,13 +74,14 @@ def classification(
 def contrastive(
   model, *, loss_fn: Callable[[jax.Array], jax.Array]
 ) -> Objective:
-  """Image i belongs to text i and to no other of the global batch.
+  """The mean loss of pairs: image i belongs to text i alone.
 
-  The batch is one array however many devices hold it, so every image meets
-  every text. Parts of a batch would have fewer pairs: it does not split.
+  The global batch is one array, however many devices hold it, so every image
+  is compared with every text. Parts of a batch have fewer pairs, so this loss
+  does not split.
 
   Args:
-    model: has two towers, see `models.two_tower`.
+    model: a model with two towers, see `models.two_tower`.
     loss_fn: one of `losses.CONTRASTIVE`.
   """
 
@@ -104,8 +105,9 @@ def contrastive(
 def pair_logits(
   image: jax.Array, text: jax.Array, out: Mapping[str, jax.Array]
 ) -> jax.Array:
-  """(b, n) of each image with each text, from what two towers return."""
-  # In float32 also where the hardware's default is less: all is decided here.
+  """Logits (b, n) of each image with each text, from the towers' outputs."""
+  # Float32 also where the hardware's default is less precise: the loss and the
+  # ranking depend on small differences of these.
   similarity = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
   bias = jnp.squeeze(out["b"]) if "b" in out else 0.0
   return similarity * jnp.squeeze(out["t"]) + bias

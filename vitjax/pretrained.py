@@ -42,7 +42,8 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
       init.reinit,
       init.ignore,
     )
-  towers = getattr(model, "towers", dict)()
+  assert init.weights is not None  # else there is nothing to load
+  towers = model.towers()
   if unknown := init.weights.keys() - towers.keys():
     raise ConfigError(
       f"config.init.weights names {sorted(unknown)}; the towers of this model "

@@ -54,7 +54,7 @@ class Program:
   batch: dict[str, jax.ShapeDtypeStruct]
   spec: dict[str, jax.ShapeDtypeStruct]
   total_steps: int
-  model: Any
+  model: models.Model
   objective: objectives.Objective
   tx: optax.GradientTransformation
   init_params: Callable[[jax.Array], step_lib.Params]
@@ -84,7 +84,9 @@ def to_steps(
   total_steps: int | None = None,
 ) -> int | None:
   """A duration of the config in steps; None stays None."""
-  return duration and schema.to_steps(
+  if duration is None:
+    return None
+  return schema.to_steps(
     duration,
     batch_size=run.input.batch_size,
     num_examples=source.num_examples,
@@ -112,6 +114,7 @@ def assemble(
   spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
 
   total_steps = to_steps(run, source, run.total)
+  assert total_steps is not None  # a run has a length
   steps = functools.partial(to_steps, run, source, total_steps=total_steps)
   schedule = schedules.make_schedule(
     run.schedule.decay,
@@ -218,7 +221,7 @@ def create_model(section: Any, num_classes: int | None, platform: str):
   )
 
 
-def _head(num_classes: int | None) -> dict[str, int]:
+def _head(num_classes: int | None) -> dict[str, Any]:
   return {} if num_classes is None else {"num_classes": num_classes}
 
 
@@ -226,6 +229,7 @@ def make_objective(run: RunConfig, model, num_classes: int | None):
   """What the run minimises, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
+  assert num_classes is not None  # see `number_of_classes`
   return objectives.classification(
     model,
     loss_fn=losses.LOSSES[run.loss],

@@ -1,8 +1,8 @@
-"""The train state and the pure functions that make and change it.
+"""The train state, and the pure functions that make and change it.
 
-Nothing here does I/O. Keys are not state: the key of a step is
-`fold_in(key(seed), step)`, with one more `fold_in` for each use, so a resumed
-run draws what the uninterrupted one would have drawn.
+Nothing here does I/O. Keys are not part of the state: the key of a step is
+`fold_in(key(seed), step)`, with one more `fold_in` for each use. A resumed run
+therefore draws the same numbers as an uninterrupted one.
 """
 
 import dataclasses
@@ -26,12 +26,19 @@ _AUGMENT, _DROPOUT = range(2)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that training changes: arrays only."""
+  """All that training changes, as arrays; or a shape or sharding of each.
 
-  step: jax.Array  # int32 (), number of updates so far
-  params: Params
-  opt_state: optax.OptState
-  ema_params: Params | None = None
+  Attributes:
+    step: number of updates so far, int32 ().
+    params: the parameters.
+    opt_state: the optimizer's state.
+    ema_params: moving average of the parameters; None without one.
+  """
+
+  step: trees.PyTree
+  params: trees.PyTree
+  opt_state: trees.PyTree
+  ema_params: trees.PyTree = None
 
 
 def make_init_fn(
@@ -40,8 +47,8 @@ def make_init_fn(
   """Returns `init(key) -> params`.
 
   Args:
-    model: obeys the contract of `vitjax.models`.
-    *inputs: what it is called with; the batch size does not matter.
+    model: see `vitjax.models`.
+    *inputs: shapes of the inputs of the model, of any batch size.
   """
 
   def init(key):
@@ -65,8 +72,12 @@ def make_state(
 
 
 def update_ema(
-  average: Params, params: Params, step: jax.Array, decay: float, warmup: bool
-) -> Params:
+  average: trees.PyTree,
+  params: trees.PyTree,
+  step: jax.Array,
+  decay: float | jax.Array,
+  warmup: bool,
+) -> trees.PyTree:
   """One step of an exponential moving average of the parameters.
 
   Args:
@@ -74,8 +85,8 @@ def update_ema(
     params: after this update.
     step: number of updates before this one.
     decay: weight of the average.
-    warmup: while the run is short, average over a tenth of it: decay is
-      min(decay, (1 + step) / (10 + step)), as TensorFlow 1 has it.
+    warmup: use min(decay, (1 + step) / (10 + step)), as TensorFlow 1 does, so
+      that a short run averages over its last tenth.
   """
   if warmup:
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
@@ -88,7 +99,7 @@ def make_train_step(
   *,
   normalise: Callable[[Batch], Batch],
   seed: int,
-  schedule: Callable[[jax.Array], jax.Array],
+  schedule: Callable[[jax.Array], Any],
   learning_rate: float = 1.0,
   accumulation_steps: int = 1,
   frozen: Sequence[str] = (),
@@ -104,14 +115,15 @@ def make_train_step(
     objective: the loss, see `vitjax.objectives`.
     tx: the optimizer, see `vitjax.optim`.
     normalise: turns the uint8 images of a batch into the model's input.
-    seed: of every random draw of the run.
-    schedule: factor of the learning rate at a step.
+    seed: seed of every random draw of the run.
+    schedule: step -> factor of the learning rate.
     learning_rate: the peak, for the metrics; `tx` has its own.
-    accumulation_steps: computes the gradient in so many parts, one after the
-      other, to save memory. Mixing happens before and the update after, so
-      the result is that of the whole batch. Dropout draws other masks.
+    accumulation_steps: number of parts of the batch whose gradients are
+      computed one after the other, to save memory. Mixing happens before and
+      the update after, so the result is that of the whole batch, except that
+      dropout draws other masks.
     frozen: regexes of parameters that `tx` does not change: their gradients
-      are neither computed nor counted.
+      are neither computed nor part of the gradient's norm.
     ema_decay, ema_warmup: see `update_ema`; None for no average.
     sam_rho, sam_rho_min, sam_alpha: see `optim.sam`; 0 for plain gradients.
   """
@@ -196,14 +208,14 @@ def make_predict_fn(
   """Returns `predict(params, batch)`, ready for jit.
 
   Args:
-    model: obeys the contract of `vitjax.models`.
+    model: see `vitjax.models`.
     normalise: turns the uint8 images of a batch into the model's input.
-    inputs: features that the model is called with; of two towers a batch may
-      have one only, and the other is None.
+    inputs: features that the model is called with; a batch for two towers may
+      lack one, which is then None.
 
   Returns:
-    A function to what the model returns: (logits, out), or of two towers
-    (image_embedding, text_embedding, out). All but `out` is float32.
+    A function that returns what the model does: (logits, out), or for two
+    towers (image_embedding, text_embedding, out). All but `out` is float32.
   """
 
   def predict(params, batch):

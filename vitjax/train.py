@@ -8,13 +8,13 @@ happened.
 
 import contextlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 from absl import logging
 from clu import parameter_overview
 
-from vitjax import checks, optim, pretrained, program, weights
+from vitjax import checks, losses, optim, pretrained, program, weights
 from vitjax import (
   step as step_lib,
 )
@@ -23,8 +23,8 @@ from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluators import subject
-from vitjax.parallel import preemption, processes, sharding
-from vitjax.run_folder import files
+from vitjax.parallel import devices, memory, preemption, processes, sharding
+from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.reporter import Reporter
 
@@ -54,6 +54,8 @@ def train_and_evaluate(
     preemption.Preempted: on SIGTERM or Ctrl-C; the state is saved before.
     FloatingPointError: if the loss is not finite.
     CheckpointError: if checkpoints cannot be written or read.
+    RunFolderInUseError: if another run uses the folder.
+    OutOfMemoryError: if the train step or an eval does not fit the memory.
     DistributedError: if the processes of the run see different data.
   """
   checks.check(run)
@@ -78,33 +80,40 @@ def train_and_evaluate(
   }
   metadata = program.describe_model(parts)
   evals = make_evaluators(parts)
-  if is_main:
-    begin_folder(parts, metadata, workdir)
 
   with contextlib.ExitStack() as stack:
+    check_lock = stack.enter_context(lock.held(workdir, is_main))
+    if is_main:
+      identity.check_config(workdir, run)
+      log_overview(parts)
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
-    first_step, state = start_state(parts, checkpointer)
+    first_step, state, saved = start_state(parts, checkpointer, workdir)
+    info = identity.describe(workdir, run, source.fingerprint, saved)
+    if is_main:
+      write_folder(parts, metadata, info["run"], workdir)
     feed = stack.enter_context(make_feed(parts, first_step))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
+      check_lock()
       reporter.train_step(step, measured, index, checkpointer.latest_step)
 
     def save(step, results=None, *, is_last=False):
+      check_lock()
       with reporter.saving(step):
         checkpointer.save(
-          step,
-          items_of(state),
-          metrics=results,
-          info={"fingerprint": source.fingerprint},
-          is_last=is_last,
+          step, items_of(state), metrics=results, info=info, is_last=is_last
         )
 
     results = {}
+    stop = preemption.StopRequest(first_step, total_steps)
+    stack.enter_context(stop)
     if first_step == total_steps:
       logging.info("This run is finished already; evaluating it once more.")
       results = evaluate(evals, evals, state, total_steps, reporter.progress)
-    stop = stack.enter_context(preemption.StopRequest())
+    else:
+      train_step, step_memory = compile_step(parts)
+      stack.enter_context(step_memory.explained())
     pending = None  # metrics of the step before, still on the device
     for step in range(first_step + 1, total_steps + 1):
       reporter.begin_step(step, state.step)
@@ -119,14 +128,14 @@ def train_and_evaluate(
           save(step - 1, is_last=True)
         raise
       with jax.transfer_guard("disallow"):
-        state, measured = parts.train_step(state, batch)
+        state, measured = train_step(state, batch)
       reporter.progress.update(step)
       if pending:
         report(*pending)
       pending = step, measured, batch["index"]
 
       is_last = step == total_steps
-      stopping = stop.after(step)  # asked once: it may come while it saves
+      stopping = stop.after(step)  # once a step: one may come in between
       names = [n for n in evals if is_last or step % eval_every[n] == 0]
       is_save = is_last or step % save_every == 0 or bool(stopping)
       is_save |= bool(names and run.checkpoint.best_metric)
@@ -145,29 +154,24 @@ def train_and_evaluate(
           "everything is saved. Run the same command again to resume."
         )
     logging.info("Time: %s", reporter.progress.summary())
-
-  end_folder(parts, state.params, metadata, workdir)
+    end_folder(parts, state.params, metadata, workdir)
   return results
 
 
-def begin_folder(
-  parts: program.Program, metadata: dict, workdir: pathlib.Path
+def write_folder(
+  parts: program.Program, metadata: dict, run_id: str, workdir: pathlib.Path
 ) -> None:
-  """Writes what is about to run into the run folder and the log."""
-  params = parts.abstract.params
+  """Writes what is about to run into the run folder."""
   overview = parameter_overview.get_parameter_overview(
-    params, include_stats=False
+    parts.abstract.params, include_stats=False
   )
-  files.write(workdir, parts.run, metadata, overview)
-  log_overview(parts)
-  for line in optim.describe(params, **parts.run.optim, model=parts.model):
-    logging.info("%s", line)
+  files.write(workdir, parts.run, metadata, overview, run_id)
 
 
 def end_folder(
   parts: program.Program, params, metadata: dict, workdir: pathlib.Path
 ) -> None:
-  """Exports the parameters if asked for, and says what is where."""
+  """Exports the parameters if the config says so; logs where things are."""
   is_main = jax.process_index() == 0
   if parts.run.export_npz:
     params = sharding.to_host(params)
@@ -196,33 +200,67 @@ def make_checkpointer(
 
 
 def start_state(
-  parts: program.Program, checkpointer: Checkpointer
-) -> tuple[int, step_lib.TrainState]:
-  """The state to begin with, and the number of the step that it follows.
+  parts: program.Program, checkpointer: Checkpointer, workdir: pathlib.Path
+) -> tuple[int, step_lib.TrainState, dict | None]:
+  """The state before the first step of this process.
 
-  That of the newest checkpoint of the run: a run that is restarted must not
-  start over. Without one, `config.init.weights`, else random parameters.
+  The newest checkpoint of the run; without one `config.init.weights`, else
+  random parameters.
+
+  Returns:
+    The number of the last step taken, the state, and what its checkpoint
+    says about the run; None without one.
 
   Raises:
-    ConfigError: if the training data has changed since the run began.
+    ConfigError: if config or training data have changed since the run began.
+    ForeignCheckpointError: if the newest checkpoint is of another run.
     CheckpointError: if there are checkpoints and none can be read.
   """
   run, shardings = parts.run, parts.shardings
   restored = checkpointer.restore(items_of(parts.placed))
   if restored is not None:
-    step, items, info = restored
-    check_fingerprint(info["fingerprint"], parts.source)
+    step, items, saved = restored
+    identity.check_checkpoint(workdir, step, saved, run)
+    check_fingerprint(saved["fingerprint"], parts.source)
     logging.info("Resuming after step %d of %d.", step, parts.total_steps)
-    return step, step_lib.TrainState(**items)
+    return step, step_lib.TrainState(**items), saved
   if run.init.weights is not None:
     params = pretrained.load(run, parts.model, parts.spec["image"].shape)
     params = jax.device_put(params, shardings.params)
-    return 0, jax.jit(parts.make_state, out_shardings=shardings)(params)
+    make_state = jax.jit(parts.make_state, out_shardings=shardings)
+    return 0, make_state(params), None
   init = jax.jit(
     lambda key: parts.make_state(parts.init_params(key)),
     out_shardings=shardings,
   )
-  return 0, init(jax.random.key(run.seed))
+  return 0, init(jax.random.key(run.seed)), None
+
+
+def compile_step(
+  parts: program.Program,
+) -> tuple[Callable, memory.StepMemory]:
+  """The compiled train step, and the memory that it uses.
+
+  Raises:
+    OutOfMemoryError: if it cannot fit the memory that there is.
+  """
+  run, state, shardings = parts.run, parts.abstract, parts.shardings
+  compiled = memory.compile_step(
+    parts.train_step.lower(state, device.on_arrival(parts.batch))
+  )
+  grad_bytes = sharding.bytes_per_device(state.params, shardings.params)
+  step = memory.StepMemory(
+    used_bytes=memory.used_bytes(compiled),
+    limit_bytes=devices.memory_of(jax.local_devices()[0]),
+    fixed_bytes=grad_bytes + sharding.bytes_per_device(state, shardings),
+    grad_bytes=grad_bytes,
+    batch_size=run.input.batch_size,
+    batch_parts=sharding.batch_parts(parts.mesh),
+    accumulation_steps=run.accumulation_steps,
+    can_accumulate=run.loss not in losses.CONTRASTIVE,
+  )
+  step.check()
+  return compiled, step
 
 
 def make_feed(parts: program.Program, first_step: int):
@@ -306,11 +344,12 @@ def evaluate(
   results = {}
   with progress.paused("eval"):
     for name in names:
-      for metric, value in evals[name].run(state.params):
-        results[f"{name}/{metric}"] = value
-      if state.ema_params is not None:
-        for metric, value in evals[name].run(state.ema_params):
-          results[f"{name}{subject.EMA_SUFFIX}/{metric}"] = value
+      with memory.explained(f"Use a smaller --config.evals.{name}.batch_size."):
+        for metric, value in evals[name].run(state.params):
+          results[f"{name}/{metric}"] = value
+        if state.ema_params is not None:
+          for metric, value in evals[name].run(state.ema_params):
+            results[f"{name}{subject.EMA_SUFFIX}/{metric}"] = value
   if results:
     logging.info("step %d · %s", step, format_metrics(results))
   return results
@@ -322,7 +361,7 @@ def items_of(state: step_lib.TrainState) -> dict:
 
 
 def log_overview(parts: program.Program) -> None:
-  """Logs the model, the data, and the length of the run."""
+  """Logs the model, the data, the length of the run, and what decays."""
   run, source, total_steps = parts.run, parts.source, parts.total_steps
   logging.info(
     "Model: %s, %s parameters.",
@@ -344,6 +383,9 @@ def log_overview(parts: program.Program) -> None:
     jax.device_count(),
     jax.devices()[0].device_kind,
   )
+  params = parts.abstract.params
+  for line in optim.describe(params, **run.optim, model=parts.model):
+    logging.info("%s", line)
 
 
 def check_fingerprint(saved: str, source) -> None:
@@ -351,9 +393,8 @@ def check_fingerprint(saved: str, source) -> None:
   if saved != source.fingerprint:
     raise ConfigError(
       f"the training data {source.data} {source.split} has changed since this "
-      "run began (files were added, removed or rewritten), so it cannot go on "
-      "as if nothing had happened. Restore the data, or start a new run with "
-      "another --workdir."
+      "run began: files were added, removed or rewritten. Restore the data to "
+      "resume, or start a new run with another --workdir."
     )
 
 

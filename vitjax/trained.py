@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from vitjax import models, trees, weights
 from vitjax.checkpoint import checkpointer
 from vitjax.data import tokenizers
-from vitjax.run_folder import files
+from vitjax.run_folder import files, identity
 from vitjax.weights import (
   description,
   fitting,
@@ -73,7 +73,7 @@ class Trained:
   @property
   def has_two_towers(self) -> bool:
     """Whether it compares images with texts and has no classes."""
-    return hasattr(self.model, "text_tower")
+    return bool(self.model.towers())
 
   @property
   def labels(self) -> tuple[str, ...] | None:
@@ -403,9 +403,10 @@ def read_run(
   metadata = description.parse(file)
   if missing := [key for key in _NEEDED if key not in metadata]:
     raise ValueError(f"{file} does not say {', '.join(missing)}.")
-  step, params, _ = checkpointer.load_params(
+  step, params, info = checkpointer.load_params(
     folder / "checkpoints", step=step, item="ema_params" if ema else "params"
   )
+  identity.check_run(folder, step, info)
   return _located(metadata, folder) | {"step": step, "ema": ema}, params
 
 

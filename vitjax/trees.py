@@ -1,4 +1,4 @@
-"""Names of the leaves of a pytree, and what can be said with them.
+"""Names of the leaves of a pytree: flattening, rules, comparison.
 
 Owns: flattening to `{"a/b/kernel": leaf}` and back, regex masks and rules
 over those names, and the comparison of two trees. It does not own files,
@@ -87,6 +87,14 @@ def map_with_names(
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: fn(_name(path), *leaves), tree, *rest
   )
+
+
+def is_stacked(name: str) -> bool:
+  """Whether the first axis of the parameter `name` counts blocks.
+
+  Blocks that are stacked into one array are below a module "encoderblock".
+  """
+  return "encoderblock" in name.split("/")[:-1]
 
 
 def mask(tree: PyTree, regexes: str | Sequence[str]) -> PyTree:

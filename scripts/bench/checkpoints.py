@@ -18,7 +18,7 @@ def measure(repetitions: int) -> list[dict]:
   """Rows of seconds."""
   from vitjax import train
   from vitjax.checkpoint import checkpointer
-  from vitjax.plan import planning
+  from vitjax.plan import memory
 
   _, state = recipe.make(batch_size=16)
   items = jax.block_until_ready(train.items_of(state))
@@ -43,7 +43,7 @@ def measure(repetitions: int) -> list[dict]:
     {
       "benchmark": "checkpoint",
       "contestant": name,
-      "megabytes": round(planning.num_bytes(items) / 1e6, 1),
+      "megabytes": round(memory.num_bytes(items) / 1e6, 1),
       "seconds": turns.summary(seconds[1:]),
     }
     for name, seconds in found.items()

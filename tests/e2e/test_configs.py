@@ -743,7 +743,7 @@ def test_smoke_stopped_and_resumed(tmp_path, cache, name, arg):
     finished = process.finish()
   assert finished.code == launch.PREEMPTED, finished.text
   end = launch.run(*arguments, cache=cache).assert_done()
-  assert "Going on after step" in end.text
+  assert "Resuming after step" in end.text
   check_smoke(stopped)
   launch.run(*smoke(name, arg, straight), cache=cache).assert_done()
   launch.assert_same_run(stopped, straight)

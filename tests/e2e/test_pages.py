@@ -6,6 +6,7 @@ than a phone.
 
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -148,6 +149,11 @@ def test_demo_of_a_classifier(window, demo, width, tmp_path):
   bad.write_bytes(b"nothing to see")
   for file in (good, bad):
     window.open(demo, width)
+    # Before an upload the page is as wide as after it.
+    field = wait_for(
+      lambda: window.driver.find_elements("css selector", ".block button")
+    )
+    assert field[0].size["width"] > 0.35 * width
     upload(window, file)
     if file == good:
       wait_for(lambda: shows(window, run_folders.CLASSES))
@@ -179,17 +185,37 @@ def test_demo_of_two_towers(window, tmp_path):
     assert window.overflow() <= 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_demo_removes_uploads_when_it_is_ended(tmp_path, monkeypatch, number):
+  pytest.importorskip("gradio", reason="needs the package gradio")
+  model = run_folders.make_file(tmp_path / "x.npz")
+  temporary = tmp_path / "temporary"
+  temporary.mkdir()
+  monkeypatch.setenv("TMPDIR", str(temporary))
+  with serving(model) as (address, process):
+    urllib.request.urlopen(upload_request(address, bytes(1000))).close()
+    (file,) = temporary.glob("vitjax_demo_*/*/x.png")
+    process.send_signal(number)
+    assert process.wait(60) == 0
+  assert not file.exists()
+  assert not list(temporary.glob("vitjax_demo_*"))
+
+
+def upload_request(address, content):
+  return urllib.request.Request(
+    f"{address}gradio_api/upload",
+    b"--x\r\nContent-Disposition: form-data; name=files; filename=x.png\r\n"
+    b"\r\n" + content + b"\r\n--x--\r\n",
+    {"Content-Type": "multipart/form-data; boundary=x"},
+  )
+
+
 def test_demo_is_for_this_machine_and_has_limits(demo, tmp_path):
   port = demo.rstrip("/").rpartition(":")[2]
   listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True)
   (line,) = [x for x in listening.stdout.splitlines() if f":{port} " in x]
   assert f"127.0.0.1:{port}" in line
-  request = urllib.request.Request(
-    f"{demo}gradio_api/upload",
-    b"--x\r\nContent-Disposition: form-data; name=files; filename=x.png\r\n"
-    b"\r\n" + bytes(100_000) + b"\r\n--x--\r\n",
-    {"Content-Type": "multipart/form-data; boundary=x"},
-  )
+  request = upload_request(demo, bytes(100_000))
   with pytest.raises(urllib.error.HTTPError) as error:
     urllib.request.urlopen(request)
   assert error.value.code == 413

@@ -1,7 +1,10 @@
 """What cannot be run: one message that says what to do, and nothing lost."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +70,33 @@ def test_the_command_line(tmp_path, arguments, parts):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_workdir_in_an_object_store(tmp_path):
+  launch.run(
+    "vitjax.main", QUICKSTART, "--workdir=gs://bucket/run", cache=tmp_path
+  ).assert_refused("--workdir=gs://bucket/run is no local or", "Mount the")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / "file").touch()
+  code = (
+    "import pathlib, jax; from vitjax import main;"
+    "main.use_compilation_cache(pathlib.Path('run'));"
+    "print('now', jax.config.jax_compilation_cache_dir)"
+  )
+  for folder, used in ((tmp_path / "file", "run/compiled"), (tmp_path, None)):
+    done = subprocess.run(
+      [sys.executable, "-c", code],
+      cwd=launch.ROOT,
+      env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)},
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    warning = f"JAX_COMPILATION_CACHE_DIR={folder} cannot be written"
+    assert (warning in done.stderr) == (used is not None), done.stderr
+    assert done.stdout == f"now {used or folder}\n"
+
+
 def resolved(**overrides) -> schema.RunConfig:
   config = tiny.get_config()
   config.update_from_flattened_dict(overrides)
@@ -86,7 +116,10 @@ def resolved(**overrides) -> schema.RunConfig:
     ),
     ({"input.pp": "value_rnge(-1, 1)"}, ["config.input.pp", "value_range"]),
     ({"model.variant": "huge"}, ["config.model", "huge"]),
-    ({"input.batch_size": 20}, ["does not divide over 8 devices", "16 or 24"]),
+    (
+      {"input.batch_size": 20},
+      ["does not divide into the 8 parts", "16 or 24"],
+    ),
     ({"input.data": "folder:/no/such"}, ["'/no/such' does not exist"]),
     ({"input.data": "cifra10"}, ["is no TFDS data set", "'cifar10'"]),
     ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),

@@ -1,5 +1,6 @@
 """Whatever happens to a run, it ends as if nothing had happened."""
 
+import json
 import random
 import shutil
 import signal
@@ -40,8 +41,10 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     assert launch.last_step(tmp_path) < TOTAL
     assert not (tmp_path / "params.npz").exists()
   end = launch.run(*launch.tiny(tmp_path), cache=cache).assert_done()
+  assert f"Taking over {tmp_path}: process" in end.text
+  assert not (tmp_path / "lock.json").exists()
   if launch.last_step(tmp_path) > SAVE_EVERY and kills > 1:
-    assert "Going on after step" in end.text
+    assert "Resuming after step" in end.text
   launch.assert_same_run(tmp_path, straight)
 
 
@@ -54,8 +57,59 @@ def test_sigterm_saves_the_step_and_says_so(tmp_path, cache, straight, stopped):
   message = f"Stopped by SIGTERM after step {step} of {TOTAL}; everything is"
   assert message in text.splitlines()[-1] and "Traceback" not in text
   end = launch.run(*launch.tiny(workdir), cache=cache).assert_done()
-  assert f"Going on after step {step} of {TOTAL}." in end.text
+  assert f"Resuming after step {step} of {TOTAL}." in end.text
   launch.assert_same_run(workdir, straight)
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, cache):
+  workdir = tmp_path / "run"
+  with launch.Process(
+    *launch.tiny(workdir, "total_steps=100000"), cache=cache
+  ) as first:
+    first.wait_for_step(workdir, 1)
+    for override in ("total_steps=100000", "optim.learning_rate=5e-3"):
+      launch.run(*launch.tiny(workdir, override), cache=cache).assert_refused(
+        f"{workdir} is in use: process ", "another --workdir"
+      )
+    first.send(signal.SIGTERM)
+    assert first.finish().code == launch.PREEMPTED
+  # The second one has written nothing.
+  assert not (workdir / "error.txt").exists()
+  assert not (workdir / "metrics.jsonl.old").exists()
+  assert json.loads((workdir / "config.json").read_text())["total_steps"] == (
+    100000
+  )
+
+
+@pytest.mark.slow
+def test_checkpoints_of_another_run_are_refused(
+  tmp_path, cache, straight, stopped
+):
+  workdir = tmp_path / "run"
+  shutil.copytree(straight, workdir)
+  checkpoints = workdir / "checkpoints"
+  # The config is compared with the checkpoint where nothing else has it.
+  (workdir / "config.json").unlink()
+  command = launch.tiny(workdir, "seed=4")
+  launch.run(*command, cache=cache).assert_refused(
+    f"{checkpoints}/{TOTAL} was saved by a run with another", "seed: 3 -> 4"
+  )
+  assert not (workdir / "config.json").exists()
+  # Of the same config, but not of this run.
+  shutil.rmtree(checkpoints)
+  shutil.copytree(stopped[0] / "checkpoints", checkpoints)
+  step = launch.saved_steps(workdir)[-1]
+  launch.run(*launch.tiny(workdir), cache=cache).assert_refused(
+    f"{checkpoints}/{step} is a checkpoint of run ", "Move it out"
+  )
+  # Of this run, under the number of another step.
+  shutil.rmtree(checkpoints)
+  shutil.copytree(straight / "checkpoints", checkpoints)
+  (checkpoints / str(TOTAL)).rename(checkpoints / "290")
+  launch.run(*launch.tiny(workdir), cache=cache).assert_refused(
+    f"{checkpoints}/290 holds the checkpoint of step {TOTAL}", "Rename it back"
+  )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
@@ -84,7 +138,7 @@ def test_a_full_disk_during_a_save_loses_nothing(
   )
   assert launch.saved_steps(workdir) == before
   end = launch.run(*arguments, cache=cache).assert_done()
-  assert f"Going on after step {before[-1]} of {TOTAL}." in end.text
+  assert f"Resuming after step {before[-1]} of {TOTAL}." in end.text
   launch.assert_same_run(workdir, straight)
 
 

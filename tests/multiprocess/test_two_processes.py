@@ -133,7 +133,7 @@ def test_told_to_stop_both_stop_and_one_goes_on_elsewhere(
   assert f"after step {step} of 40; everything is saved" in ends[0].text
   # On another mesh, in one process; the config is that of the run.
   end = launch.run(*command, cache=cache, devices=8).assert_done()
-  assert f"Going on after step {step} of 40." in end.text
+  assert f"Resuming after step {step} of 40." in end.text
   assert_same_training(tmp_path, one_process)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitjax import models, trees, weights
-from vitjax.models import common
+from vitjax.models import attention, common
 from vitjax.weights import layouts
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
@@ -110,9 +110,9 @@ def test_the_form_of_gelu_shows(loaded, monkeypatch):
 
 
 def test_padding_without_a_mask_shows(bert, monkeypatch):
-  attend = common.dot_product_attention
+  attend = attention.dot_product_attention
   monkeypatch.setattr(
-    common, "dot_product_attention", lambda q, k, v, mask: attend(q, k, v)
+    attention, "dot_product_attention", lambda q, k, v, mask: attend(q, k, v)
   )
   assert text_gap(*bert) > 3 * TOLERANCE
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from vitjax import trees
-from vitjax.models import common, vit
+from vitjax.models import attention, vit
 from vitjax.weights.layouts import timm_vit
 
 # Two blocks in float32 against float64.
@@ -182,8 +182,8 @@ def test_rotary_angles():
             a * np.cos(angle) - b * np.sin(angle),
             b * np.cos(angle) + a * np.sin(angle),
           )
-  angles = common.rope_angles_2d(h, w, e, reference)
-  got = common.rotate(jnp.asarray(x), angles)
+  angles = attention.rope_angles_2d(h, w, e, reference)
+  got = attention.rotate(jnp.asarray(x), angles)
   np.testing.assert_allclose(got, want, atol=TOLERANCE)
 
 
@@ -212,19 +212,19 @@ def test_rotated_attention(scan):
   _, out = jax.jit(model.apply)({"params": params}, image)
   flat = trees.flatten(params["Transformer"])
   block = "encoderblock" if scan else "encoderblock_0"
-  attention = f"{block}/MultiHeadDotProductAttention_0"
+  module = f"{block}/MultiHeadDotProductAttention_0"
   flat = {n: p[0] if scan and block in n else p for n, p in flat.items()}
-  assert f"{attention}/query/bias" in flat
-  assert f"{attention}/key/bias" not in flat
+  assert f"{module}/query/bias" in flat
+  assert f"{module}/key/bias" not in flat
   y = layer_norm(
     np.asarray(out["with_posemb"][0], float),
     flat[f"{block}/LayerNorm_0/scale"],
     flat[f"{block}/LayerNorm_0/bias"],
   )
-  query = np.einsum("ld,dke->lke", y, flat[f"{attention}/query/kernel"])
-  query = query + flat[f"{attention}/query/bias"]
-  key = np.einsum("ld,dke->lke", y, flat[f"{attention}/key/kernel"])
-  angles = np.asarray(common.rope_angles_2d(2, 2, D // H, 16))
+  query = np.einsum("ld,dke->lke", y, flat[f"{module}/query/kernel"])
+  query = query + flat[f"{module}/query/bias"]
+  key = np.einsum("ld,dke->lke", y, flat[f"{module}/key/kernel"])
+  angles = np.asarray(attention.rope_angles_2d(2, 2, D // H, 16))
   angles = np.concatenate([np.zeros((1, D // H)), angles])
 
   def turn(x):
@@ -254,9 +254,9 @@ def test_attention_of_half_precision_has_the_gradients_of_the_plain_one():
     return [out, *vjp(grad.astype(dtype))]
 
   expected = both(plain, jnp.float32)
-  for got, want in zip(both(common.half_attention, jnp.float32), expected):
+  for got, want in zip(both(attention.half_attention, jnp.float32), expected):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6)
-  for got, want in zip(both(common.half_attention, jnp.bfloat16), expected):
+  for got, want in zip(both(attention.half_attention, jnp.bfloat16), expected):
     assert got.dtype == jnp.bfloat16
     error = np.abs(np.float32(got) - want).max() / np.abs(want).max()
     assert error < 2e-2  # eight bits of mantissa, a few of them lost
@@ -266,6 +266,6 @@ def test_attention_of_half_precision_takes_scores_of_any_size():
   query = jnp.full((1, 1, 1, 4), 60.0, jnp.bfloat16)
   value = jnp.arange(3, dtype=jnp.bfloat16)[None, :, None, None]
   key = jnp.broadcast_to(value, (1, 3, 1, 4))
-  out, weights = common.dot_product_attention(query, key, value)
+  out, weights = attention.dot_product_attention(query, key, value)
   assert out.dtype == jnp.bfloat16 and weights.dtype == jnp.float32
   np.testing.assert_allclose(np.float32(out), 2.0, rtol=1e-2)

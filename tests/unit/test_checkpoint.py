@@ -2,6 +2,7 @@ import json
 import logging as python_logging
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,8 +176,9 @@ def test_one_flipped_bit_falls_back_and_says_so(tmp_path, warnings_logged):
     checkpointer.wait()
     assert checkpointer.restore(_abstract(_state()))[0] == 2
   with pytest.raises(CheckpointError, match="wrong checksum of params/head"):
-    os.rename(tmp_path / "2.damaged", tmp_path / "3")
-    load_params(tmp_path, step=3)
+    shutil.rmtree(tmp_path / "2")
+    os.rename(tmp_path / "2.damaged", tmp_path / "2")
+    load_params(tmp_path, step=2)
 
 
 def _truncate(file):
@@ -211,6 +213,25 @@ def test_info_that_was_altered_is_damage(tmp_path):
   file.write_text(file.read_text().replace('"seed": 1', '"seed": 7'))
   with pytest.raises(CheckpointError, match=r"do not match their CRC-32"):
     read_record(tmp_path, 1)
+
+
+def test_a_step_folder_that_was_renamed_is_refused(tmp_path):
+  _save(tmp_path)
+  (tmp_path / "2").rename(tmp_path / "5")
+  advice = (
+    f"{tmp_path / '5'} holds the checkpoint of step 2: the folder was renamed. "
+    "Rename it back to 2, or"
+  )
+  with Checkpointer(tmp_path, keep_latest=5) as checkpointer:
+    with pytest.raises(ValueError) as error:
+      checkpointer.restore(_abstract(_state()))
+    assert checkpointer.steps == [1, 5]
+  assert advice in str(error.value)
+  with pytest.raises(CheckpointError) as error:
+    load_params(tmp_path)
+  assert advice in str(error.value)
+  (tmp_path / "5").rename(tmp_path / "2")
+  assert load_params(tmp_path)[0] == 2
 
 
 def test_all_steps_damaged_is_an_error_and_changes_nothing(tmp_path):
@@ -489,7 +510,7 @@ def test_some_failed_saves_are_tolerated(
     assert reported == [f"the checkpoint of step {i}" for i in (2, 3, 5, 6)]
     for message, count in zip(warnings_logged, (1, 2, 1, 2)):
       assert "Input/output error" in message
-      assert f"failure {count} in a row; the run goes on, and stops at 3" in (
+      assert f"failure {count} in a row; the run continues, and stops at 3" in (
         message
       )
     assert checkpointer.steps == [4]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from vitjax.compare import comparison as compare_lib
+from vitjax.compare import band
 from vitjax.compare.comparison import compare
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -219,19 +219,24 @@ def test_other_batch_sizes_are_compared_by_examples(tmp_path, seeds):
   # Evals at the ends of epochs of 990 examples: step 99 of 10, 24 of 40.
   run = make_run(tmp_path / "run", seed=9, batch_size=40, last=250)
   comparison = compare(run, seeds)
+  assert not comparison.on_track
+  assert comparison.differences == ("input.batch_size: 10 -> 40",)
+  comparison = compare(run, seeds, allow=["input.batch_size"])
   assert comparison.on_track, str(comparison)
   assert by_name(comparison)["train/loss"].step == 250
-  assert "by examples seen, since the batch sizes differ" in str(comparison)
-  assert comparison.differences == ("input.batch_size: 10 -> 40",)
-  # Without its config nobody knows: the loss is too low for these steps.
+  assert "by examples seen, because the batch sizes differ" in str(comparison)
+  assert comparison.differences == ()
+  assert comparison.allowed == ("input.batch_size: 10 -> 40",)
+  # Without a config the batch size is unknown: the loss is too low.
   (run / "config.json").unlink()
   comparison = compare(run, seeds)
-  assert not comparison.on_track
-  assert "Compared by step, since the batch size of a record" in str(comparison)
+  assert not comparison.on_track and comparison.differences == ()
+  assert "without config.json a batch size is unknown" in str(comparison)
+  assert "The recipes were not compared" in str(comparison)
 
 
 def test_steps_of_other_batch_sizes_are_paired_once():
-  pair = compare_lib._pair
+  pair = band._pair
   assert pair([5, 10], 64, [5, 10, 15], 64) == {5: 5, 10: 10}
   assert pair([5, 10], 64, [4, 11], 64) == {}
   # The ends of epochs of 60,000 examples.
@@ -241,21 +246,78 @@ def test_steps_of_other_batch_sizes_are_paired_once():
   assert pair(range(1, 3), 4, range(1, 9), 1) == {1: 4, 2: 8}
 
 
-def test_differences_of_the_configs_are_named(tmp_path, seeds):
+@pytest.mark.parametrize("one", [True, False], ids=["one", "several"])
+def test_another_recipe_is_not_comparable_even_within_the_band(
+  tmp_path, seeds, one
+):
   run = make_run(
     tmp_path / "run",
     seed=9,
-    num_seen=500,
-    change=scaled("train/loss", 3),
+    num_seen=999,
+    total_epochs=8,
     optim={"name": "adam", "learning_rate": 0.03},
-    report={"every_steps": 3},
+    report={"every_steps": 3},  # no part of the recipe
   )
-  comparison = compare(run, seeds)
+  references = seeds / "0" if one else seeds
+  comparison = compare(run, references)
+  assert all(metric.off_since is None for metric in comparison.metrics)
+  assert not comparison.on_track
   assert comparison.differences == (
     "optim.learning_rate: 0.001 -> 0.03",
-    "test/n_seen: 1000 -> 500",
+    "total_epochs: 10 -> 8",
+    "test/n_seen: 1000 -> 999",
   )
-  assert "\n  optim.learning_rate: 0.001 -> 0.03\n" in str(comparison)
+  text = str(comparison)
+  assert text.startswith("NOT COMPARABLE: ")
+  assert "\n  optim.learning_rate: 0.001 -> 0.03\n" in text
+  assert "add --allow=optim.learning_rate,total_epochs,test/n_seen\n" in text
+  partly = compare(run, references, allow=["optim.*", "total_epochs"])
+  assert not partly.on_track
+  assert partly.differences == ("test/n_seen: 1000 -> 999",)
+  assert len(partly.allowed) == 2
+  allow = ["optim.*", "total_epochs", "test/n_seen"]
+  assert compare(run, references, allow=allow).on_track
+
+
+def test_what_changes_no_result_is_no_difference(tmp_path, seeds):
+  evals = CONFIG["evals"]["test"]
+  run = make_run(
+    tmp_path / "run",
+    seed=9,
+    accumulation_steps=2,
+    mesh={"fsdp": 2},
+    model={"name": "vit", "remat": "full", "scan_layers": True},
+    evals={
+      "test": {**evals, "batch_size": 3, "every_steps": 50},
+      "more": {**evals, "split": "train"},
+    },
+  )
+  assert compare(run, seeds).on_track
+  other = make_run(
+    tmp_path / "other", seed=9, evals={"test": {**evals, "split": "train"}}
+  )
+  assert compare(other, seeds).differences == (
+    "evals.test.split: test -> train",
+  )
+
+
+@pytest.mark.parametrize("last", [40, 80, 200])
+def test_a_run_that_drifts_away_does_not_widen_its_own_band(tmp_path, last):
+  reference = make_run(tmp_path / "reference", last=600)
+
+  def drift(step, row):
+    return scaled("train/loss", 1 + 0.43 * step / last)(step, row)
+
+  run = make_run(tmp_path / "run", seed=9, last=last, change=drift)
+  metric = by_name(compare(run, reference))["train/loss"]
+  assert metric.off_since is not None, metric
+  # Nor does a noisy run.
+  noisy = make_run(tmp_path / "noisy", seed=9, last=last, noise=0.5)
+  other = make_run(tmp_path / "other", seed=9, last=last)
+  bands = [
+    by_name(compare(x, reference))["train/loss"].allowed for x in (noisy, other)
+  ]
+  assert bands[0] == bands[1]
 
 
 def test_a_reference_older_than_a_key_has_its_default(tmp_path):
@@ -267,12 +329,16 @@ def test_a_reference_older_than_a_key_has_its_default(tmp_path):
 
 def test_what_cannot_be_compared(tmp_path, seeds):
   run = seeds / "0"
-  with pytest.raises(FileNotFoundError, match=r"no/metrics.jsonl does not exi"):
+  with pytest.raises(
+    FileNotFoundError, match=r"no is not a run; give run folders"
+  ):
     (tmp_path / "no").mkdir()
     compare(tmp_path / "no", run)
   with pytest.raises(FileNotFoundError, match=r"no metrics.jsonl in .*/no or"):
     compare(run, tmp_path / "no")
-  with pytest.raises(FileNotFoundError, match=r"absent does not exist; give a"):
+  with pytest.raises(
+    FileNotFoundError, match=r"absent is not a run; give run fol"
+  ):
     compare(run, tmp_path / "absent")
   other = make_run(tmp_path / "other", total_epochs=20)
   with pytest.raises(ValueError, match="different recipes") as error:
@@ -281,7 +347,9 @@ def test_what_cannot_be_compared(tmp_path, seeds):
   odd = make_run(
     tmp_path / "odd", change=lambda step, row: row | {"step": step + 1}
   )
-  with pytest.raises(ValueError, match="no step at which") as error:
+  with pytest.raises(
+    ValueError, match="no metric in common at any step"
+  ) as error:
     compare(odd, run)
   assert "train/loss at 100 steps from 11 to 1,001" in str(error.value)
   (tmp_path / "no" / "metrics.jsonl").write_text("")
@@ -318,12 +386,18 @@ def test_the_command(tmp_path, seeds):
   assert (result.returncode, result.stderr) == (3, "")
   given = json.loads(result.stdout)
   assert given["on_track"] is False and given["run"] == str(bad)
+  assert given["verdict"] == "OFF TRACK"
   assert given["metrics"][0]["name"] == "train/loss"
   assert given["metrics"][0]["off_since"] == 10
   assert len(given["references"]) == 5
+  longer = make_run(tmp_path / "longer", seed=9, total_epochs=11)
+  result = command(longer, seeds)
+  assert result.returncode == 3
+  assert result.stdout.startswith("NOT COMPARABLE: ")
+  assert command(longer, seeds, "--allow=total_epochs").returncode == 0
   for arguments, message in [
     ((bad,), "give RUN and at least one REFERENCE."),
-    ((bad, tmp_path / "x"), f"{tmp_path / 'x'} does not exist; give a run"),
+    ((bad, tmp_path / "x"), f"{tmp_path / 'x'} is not a run; give run fol"),
     ((bad, seeds, "--jsn"), "Unknown command line flag 'jsn'"),
   ]:
     result = command(*arguments)

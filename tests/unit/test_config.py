@@ -300,7 +300,7 @@ def test_the_average_has_a_name_of_its_own():
     ({"model__widht": 3}, "config.model.widht is not a key. Did you mean"),
     ({"model__depth": "many"}, "config.model.depth='many' (str) must be int"),
     ({"model__posemb": "sine"}, "posemb='sine' is not one of"),
-    ({"optim__name": "adamw2"}, "is not an optimizer. Known: adam"),
+    ({"optim__name": "adamw2"}, "Did you mean 'adamw'? Known: adam, "),
     ({"optim__momentum": 0.9}, "config.optim.momentum is not a key"),
     ({"optim__decay_scale": "lr"}, "config.optim.decay_scale='lr'"),
     ({"loss": "hinge"}, "config.loss='hinge' is not one of"),

@@ -2,10 +2,12 @@
 
 import dataclasses
 import io
+import os
 import pathlib
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 
 import cv2
@@ -17,7 +19,7 @@ from PIL import Image
 import vitjax
 from tests import run_folders
 from vitjax import models
-from vitjax.demo import page
+from vitjax.demo import page, uploads
 from vitjax.plots import attention_maps
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -87,7 +89,7 @@ def test_uploads_have_limits(model, tmp_path):
   readable = "not an image that can be read"
   for data in (b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"<svg></svg>"):
     assert readable in refusal(data)
-  assert "at most 0.002 MB" in refusal(bytes(2001))
+  assert "larger than 0.002 MB" in refusal(bytes(2001))
   for side in (32, 20_000, 60_000):  # Pillow itself warns and refuses
     assert "more than 0.001 million pixels" in refusal(bomb(side))
   assert "cannot be read" in refusal(bomb(30))  # small enough, but cut short
@@ -136,6 +138,44 @@ def test_texts_are_compared(tmp_path):
   assert answer.attention is not None
   with pytest.raises(ValueError, match="at least one text"):
     demo.answer(file, " \n ")
+
+
+def test_uploads_of_a_killed_server_are_removed(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  code = """if True:
+    import pathlib, sys, time
+    from vitjax.demo import uploads
+    with uploads.folder() as folder:
+      (pathlib.Path(folder) / "secret.png").touch()
+      print(folder, flush=True)
+      time.sleep(600)
+  """
+  server = subprocess.Popen(
+    [sys.executable, "-c", code],
+    env={**os.environ, "TMPDIR": str(tmp_path)},
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    left = pathlib.Path(server.stdout.readline().strip())
+    for other in ("vitjax_demo_older_version", "other"):
+      (tmp_path / other).mkdir()
+    for path in tmp_path.iterdir():
+      os.utime(path, (0, 0))
+    (tmp_path / "vitjax_demo_new").mkdir()
+    with uploads.folder() as own:
+      kept = {left.name, pathlib.Path(own).name, "vitjax_demo_new", "other"}
+      assert {path.name for path in tmp_path.iterdir()} == kept
+    assert not pathlib.Path(own).exists()
+    assert (left / "secret.png").exists()  # its server runs
+  finally:
+    server.kill()
+    server.wait()
+    server.stdout.close()
+  assert left.exists()
+  uploads.remove_old()
+  assert not left.exists()
 
 
 def test_classes_of_the_same_name_stay_apart():

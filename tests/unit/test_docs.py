@@ -13,7 +13,7 @@ from vitjax.config import schema
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OURS = sorted([DOCS / "curves" / "README.md", *DOCS.glob("*.md")])
+OURS = sorted(DOCS.rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "colabs" / "README.md", *OURS]
 KINDS = ("Tutorial", "How-to", "Reference", "Explanation")
 # A config file with its options, in any text; placeholders are in capitals.
@@ -88,7 +88,29 @@ def test_configs_can_be_read(page):
     module = importlib.import_module(f"configs.{name}")
     # Those of a placeholder, or of a run that the reader has.
     if not re.search(r"[A-Z]{3}|\.\.\.|[$]|^runs/", options):
-      module.get_config(options or None)
+      module.get_config(options.rstrip(".") or None)
+
+
+@pytest.mark.parametrize(
+  "page, line, files",
+  [
+    # "  resized            1 arrays  pos_embedding (1, 197, 192) -> ..."
+    ("models.md", r"^  ([a-z -]+?) +\d+ arrays", ["weights/fitting.py"]),
+    # "  accumulation x4   fits, 19.840 GiB"
+    (
+      "scale.md",
+      r"^ *(memory|accumulation x|remat|advice)\S*(?: dots)? {2,}([a-z ]+)",
+      ["plan/table.py", "plan/planning.py", "plan/changes.py"],
+    ),
+  ],
+)
+def test_output_on_a_page_is_what_the_program_prints(page, line, files):
+  source = "".join((ROOT / "vitjax" / file).read_text() for file in files)
+  parts = re.findall(line, (DOCS / page).read_text(), re.M)
+  assert len(parts) > 3
+  for part in parts:
+    for text in (part,) if isinstance(part, str) else part:
+      assert text.strip() in source, text
 
 
 def test_the_tests_of_failures_exist():

@@ -1,12 +1,17 @@
 """Evaluating what was trained: its evals, other data, and what is refused."""
 
+import csv
+import dataclasses
+import io
 import json
+import pathlib
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 import vitjax
@@ -16,7 +21,7 @@ from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
-from vitjax.evaluate import evaluation
+from vitjax.evaluate import answers, evaluation
 from vitjax.parallel import sharding
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
@@ -131,7 +136,7 @@ def test_evaluators_with_classes_of_their_own(file, pictures):
 @pytest.mark.parametrize(
   ("evals", "message"),
   [
-    (None, "no evals of its own, for it is no run folder: say which"),
+    (None, "no evals of its own because it is no run folder: give some"),
     (["test"], "'test' is not an eval of the model. It has: none"),
     ({"t": {}}, "config.evals.t.split is missing"),
     ({"t": 1}, "config.evals.t=1 must be a section, or None"),
@@ -182,6 +187,81 @@ def test_a_failure_does_not_stop_the_others(file, pictures):
   assert "error" in rows[1] and rows[3]["metrics"]["n_seen"] == 36
 
 
+@pytest.fixture(scope="module")
+def kept(file, pictures):
+  """The result of an eval whose answers are kept."""
+  section = {"data": f"folder:{pictures}", "split": "val", "calibration": True}
+  [result] = evaluation.evaluate(
+    file, {"val": section}, keep_answers=True, bootstrap=200
+  )
+  return result
+
+
+def test_answers_are_those_of_each_file(file, kept):
+  model = vitjax.load(file)
+  rows = list(kept.answers.rows())
+  assert len(rows) == 20 == kept.answers.total
+  for row in rows:
+    path = pathlib.Path(row["file"])
+    assert row["label"] == path.parent.name
+    logits = model.predict(model.prepare(path)[None])[0]
+    p = model.probabilities(logits)
+    best = np.argsort(-p)[:5]
+    assert [x["label"] for x in row["top"]] == [NAMES[i] for i in best]
+    np.testing.assert_allclose(
+      [x["probability"] for x in row["top"]], p[best], rtol=1e-4, atol=1e-7
+    )
+  right = np.mean([row["label"] == row["top"][0]["label"] for row in rows])
+  assert right == kept.metrics["acc@1"]
+  for name in ("loss", "acc@1", "acc@5"):
+    assert kept.answers.values[name].mean() == pytest.approx(kept.metrics[name])
+
+
+def test_answers_in_files(kept):
+  given = {"val": kept.answers}
+  lines = answers.to_text(given, ".jsonl").splitlines()
+  parsed = [json.loads(line) for line in lines]
+  assert parsed == [{"eval": "val", **row} for row in kept.answers.rows()]
+  table = list(csv.DictReader(io.StringIO(answers.to_text(given, ".csv"))))
+  assert len(table) == 20
+  for cells, row in zip(table, parsed):
+    assert (cells["file"], cells["label"]) == (row["file"], row["label"])
+    assert cells["top1"] == row["top"][0]["label"]
+    assert float(cells["probability5"]) == row["top"][4]["probability"]
+
+
+def test_intervals_are_those_of_a_binomial(kept):
+  assert set(kept.intervals) == {"loss", "acc@1", "acc@5"}
+  for name, (low, high) in kept.intervals.items():
+    assert low <= kept.metrics[name] <= high
+  rng = np.random.default_rng(1)
+  right = (rng.random(400) < 0.7).astype(np.float32)
+  many = dataclasses.replace(
+    kept.answers, label=np.zeros(400, int), values={"acc@1": right}
+  )
+  found = many.intervals(4000)["acc@1"]
+  want = scipy.stats.binom.ppf((0.025, 0.975), 400, right.mean()) / 400
+  np.testing.assert_allclose(found, want, atol=0.006)
+  assert found == many.intervals(4000)["acc@1"]  # the same each time
+  text = evaluation.to_table([kept])
+  assert "95 % interval" in text and " .. " in text
+  assert "95 %" not in evaluation.to_table(
+    [dataclasses.replace(kept, intervals=None)]
+  )
+  assert json.loads(evaluation.to_json(kept))["intervals"].keys() == (
+    kept.intervals.keys()
+  )
+
+
+def test_evals_without_answers(file, pictures, tmp_path):
+  section = {"data": f"folder:{pictures}", "split": "val", "among": "present"}
+  with pytest.raises(ConfigError, match="need type=classification"):
+    list(evaluation.evaluate(file, {"val": section}, bootstrap=10))
+  for name in ("out.txt", "no/such/folder.csv"):
+    with pytest.raises(ValueError, match=r"must end in \.csv or \.jsonl"):
+      answers.check_file(tmp_path / name)
+
+
 def test_how_evals_are_written(tmp_path):
   parse = evaluation.parse_evals
   assert parse(None) is None
@@ -196,7 +276,7 @@ def test_how_evals_are_written(tmp_path):
       "{t: {split: train[:10%]}}",
       r"not YAML in line 1, column .* Quote values",
     ),
-    ("{}", "has to be sections by name"),
+    ("{}", "must be sections by name"),
     ("/no/such/file.json", "--evals=/no/such/file.json cannot be read"),
   ):
     with pytest.raises(ValueError, match=message):
@@ -228,7 +308,17 @@ def test_the_command(file, pictures, tmp_path):
   assert strict.stderr.splitlines()[-1].startswith(
     "vitjax.evaluate: gone: Data"
   )
-  for flag in ("--evals=test", f"--out={tmp_path}/no/x", "--step=best", "more"):
+  rows = tmp_path / "rows.csv"
+  done = run(evals, folder, f"--examples={rows}", "--bootstrap=50")
+  assert done.returncode == 0 and "95 % interval" in done.stdout
+  assert len(rows.read_text().splitlines()) == 21
+  for flag in (
+    "--evals=test",
+    f"--out={tmp_path}/no/x",
+    f"--examples={tmp_path}/x.txt",
+    "--step=best",
+    "more",
+  ):
     wrong = run(flag)
     assert wrong.returncode == 1 and not wrong.stdout
     assert "Traceback" not in wrong.stderr

@@ -24,13 +24,13 @@ LAYERS = {
   "mixing": "",
   "objectives": "",
   "parallel": "config trees",
-  "models": "config parallel",
+  "models": "config parallel trees",
   "data": "config",
   "checkpoint": "__version__ config trees",
   "run_folder": "__version__ config data parallel",
   "weights": "config models data trees",
   "plots": "config models",
-  "optim": "models trees",
+  "optim": "config models trees",
   "step": "objectives optim trees",
   "evaluators": "config data losses parallel",
   "checks": "config data evaluators losses models optim",
@@ -38,18 +38,19 @@ LAYERS = {
   "pretrained": "config trained trees weights",
   "program": """config data evaluators losses mixing models objectives optim
     parallel step""",
-  "train": """checkpoint checks config data evaluators optim parallel pretrained
-    program run_folder step weights""",
+  "train": """checkpoint checks config data evaluators losses optim parallel
+    pretrained program run_folder step weights""",
   "compare": "config run_folder",
   "demo": "__version__ config data plots trained",
   "doctor": """__version__ checkpoint checks config data models parallel program
     run_folder step trees""",
-  "evaluate": "checks config data evaluators parallel run_folder step trained",
+  "evaluate": """checks config data evaluators losses parallel run_folder step
+    trained""",
   "export": "__version__ config",
   "pareto": "__version__ config models plots run_folder weights",
-  "plan": "checks config data models parallel program",
+  "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
-  "report": """__version__ config data evaluators parallel plots
+  "report": """__version__ config data evaluate evaluators parallel plots
     run_folder step trained weights""",
   "main": "checks config parallel run_folder train",
   "__main__": "__version__ config",

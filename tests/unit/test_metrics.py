@@ -108,7 +108,7 @@ def test_reading_a_run_under_way(tmp_path):
   path.write_text('{"step": 1}\n{"st')
   assert read_metrics(path) == [{"step": 1}]
   path.write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is not JSON"):
+  with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is damaged: "):
     read_metrics(path)
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
   with pytest.raises(MetricsError) as error:
     writer.write(2, {"a": 1})
   assert "metrics.jsonl cannot be written: No space left" in str(error.value)
-  assert "goes on from the last checkpoint" in str(error.value)
+  assert "resume from the last checkpoint" in str(error.value)
   with pytest.raises(MetricsError):
     writer.close()
 

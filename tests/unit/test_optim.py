@@ -133,5 +133,5 @@ class TestSchedules:
         "rsqrt", total_steps=10, warmup_steps=3, cooldown_steps=8
       )
     for decay in ("cosine", "linear"):
-      with pytest.raises(ValueError, match="cooldown does not go with decay"):
+      with pytest.raises(ValueError, match="cooldown does not fit decay"):
         schedules.make_schedule(decay, total_steps=10, cooldown_steps=2)

@@ -370,11 +370,10 @@ class TestConfig:
       {"agc_clip": -0.01},
       {"layer_decay": 1.5},
       {"layer_decay": 0.0},
-      {"decay_scale": "lr"},
       {"learning_rate_multipliers": [["head/.*", 0]]},
       {"learning_rate_multipliers": ["head/.*"]},
       {"freeze": ["("]},
-      {"agc_exclude": [None]},
+      {"agc_exclude": ["["]},
     ],
     ids=str,
   )

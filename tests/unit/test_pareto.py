@@ -16,7 +16,7 @@ from tests import run_folders
 from vitjax import models
 from vitjax.models import flops
 from vitjax.pareto import benchmark
-from vitjax.plots import figures
+from vitjax.plots import charts
 from vitjax.run_folder import history
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def test_the_plot_has_every_model():
   rows = {
     "x": [("vit", 10.0, 5.0, 76.0, True), ("mixer", 8.0, 6.0, 75.0, False)]
   }
-  text = figures.trade_off("t", rows, ("speed", "size", "top-1")).svg()
+  text = charts.trade_off("t", rows, ("speed", "size", "top-1")).svg()
   assert text.count("vit<") == text.count("mixer<") == 2
   assert "mathdefault" not in text
 

@@ -10,10 +10,19 @@ import jax.numpy as jnp
 import ml_collections
 import pytest
 
-from vitjax import models
+from vitjax import losses, models
 from vitjax.config import schema
 from vitjax.models import flops
-from vitjax.plan import planning
+from vitjax.parallel import devices
+from vitjax.plan import (
+  changes,
+  compiling,
+  memory,
+  planning,
+  stand_in,
+  table,
+  topology,
+)
 
 
 def make_run(**overrides):
@@ -31,7 +40,7 @@ def make_run(**overrides):
     "ema": {"decay": 0.9},
   }
   run = schema.resolve(ml_collections.ConfigDict(values))
-  return planning.with_overrides(run, {"mesh.data": -1, **overrides})
+  return changes.with_overrides(run, {"mesh.data": -1, **overrides})
 
 
 MODELS = {
@@ -91,7 +100,7 @@ def plan():
 
 def test_bytes_are_those_of_arrays(plan):
   run = make_run()
-  source, _ = planning.find_source(run, None)
+  source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
   state = jax.jit(lambda key: parts.make_state(parts.init_params(key)))(
     jax.random.key(0)
@@ -122,7 +131,8 @@ def test_what_a_device_holds_is_less_with_fsdp(plan):
 def test_steps_and_flops(plan):
   assert (plan.examples, plan.total_steps, plan.epochs) == (64, 8, 2.0)
   assert 1 < plan.flops_xla / plan.flops_formula < 1.3
-  assert plan.compiled is None and not plan.tries
+  # By shapes alone it fits this machine.
+  assert plan.fits and plan.compiled is None and not plan.tries
 
 
 def test_activations_follow_the_batch_of_a_device(plan):
@@ -140,19 +150,19 @@ def test_activations_follow_the_batch_of_a_device(plan):
 
 
 def test_json_and_table(plan):
-  plain = json.loads(json.dumps(planning.to_json(plan)))
+  plain = json.loads(json.dumps(table.to_json(plan)))
   fields = {f.name for f in dataclasses.fields(planning.Plan)}
-  assert set(plain) == fields | {"fits", "fitting"}
-  assert plain["fits"] is None and plain["devices"]["count"] == 8
-  table = planning.to_table(plan)
-  assert f"{plan.parameters:,}" in table and "2.0" in table
+  assert set(plain) == fields | {"fits", "fitting", "batch_that_fits"}
+  assert plain["fits"] is True and plain["devices"]["count"] == 8
+  text = table.to_table(plan)
+  assert f"{plan.parameters:,}" in text and "2.0" in text
 
 
 def test_a_plan_that_does_not_fit_says_what_would(plan):
-  no = planning.Compiled(
+  no = compiling.Compiled(
     compile_seconds=1.0, fits=False, used_bytes=20 * 2**30, limit_bytes=2**34
   )
-  yes = planning.Compiled(
+  yes = compiling.Compiled(
     compile_seconds=1.0,
     fits=True,
     used_bytes=2**33,
@@ -172,20 +182,65 @@ def test_a_plan_that_does_not_fit_says_what_would(plan):
     compiled=no,
     tries=tries,
   )
-  plain = planning.to_json(full)
+  plain = table.to_json(full)
   assert plain["fits"] is False
   assert plain["fitting"] == {"model.remat": "dots"}
-  table = planning.to_table(full)
-  assert "no: 20.000 GiB of 16.000 GiB" in table
-  assert "add --config.model.remat=dots" in table
-  fits = planning.to_table(dataclasses.replace(full, compiled=yes, tries=()))
+  text = table.to_table(full)
+  assert "does not fit: 20.000 GiB of 16.000 GiB" in text
+  assert "add --config.model.remat=dots, or --config.input.batch_size=8" in text
+  fits = table.to_table(dataclasses.replace(full, compiled=yes, tries=()))
   assert "1000.0 ms by FLOPs, 1000.0 ms by bytes" in fits
-  assert "2 of 1.00 MB in all" in fits
+  assert "2 of 1.00 MB in total" in fits
+
+
+@pytest.mark.slow
+def test_this_machine_may_be_too_small(plan, monkeypatch):
+  run = make_run(**{"input.batch_size": 512})
+  # In so small a model the others cost more than they spare.
+  smaller = changes.Change("batch of 128", {"input.batch_size": 128})
+  monkeypatch.setattr(planning, "changes", lambda run, count: [smaller])
+  limit = plan.fixed_bytes + 5 * 2**18
+  monkeypatch.setattr(devices, "memory_of", lambda device: limit)
+  large = planning.make_plan(run)
+  assert large.fits is False and large.compiled.limit_bytes == limit
+  assert large.compiled.used_bytes > limit
+  assert large.fitting.overrides == {"input.batch_size": 128}
+  batch = {"input.batch_size": large.batch_that_fits}
+  assert planning.make_plan(changes.with_overrides(run, batch)).fits
+  assert 256 <= large.batch_that_fits < 512
+  assert large.batch_that_fits % 8 == 0
+  text = table.to_table(large)
+  assert "does not fit: " in text and f"of {memory.size(limit)}" in text
+  assert f"--config.input.batch_size={large.batch_that_fits}" in text
+  assert "add --config.input.batch_size=128" in text
+
+
+def test_memory_that_is_not_known(monkeypatch):
+  monkeypatch.setattr(devices, "memory_of", lambda device: None)
+  plan = planning.make_plan(make_run())
+  assert plan.fits is None and plan.compiled is None
+  assert "by shapes:" not in table.to_table(plan)
+
+
+@pytest.mark.parametrize("loss", [*losses.LOSSES, *losses.CONTRASTIVE])
+def test_batches_of_pairs_are_not_accumulated(loss):
+  run = make_run(**{"input.batch_size": 64, "loss": loss})
+  names = [c.name for c in changes.changes(run, 8)]
+  assert ("accumulation x2" in names) == (loss in losses.LOSSES)
+
+
+def test_a_batch_that_does_not_divide_names_the_mesh():
+  mesh = {"mesh.data": 2, "mesh.model": 4, "sharding": "tensor"}
+  run = make_run(**{"input.batch_size": 9, **mesh})
+  with pytest.raises(schema.ConfigError) as e:
+    planning.make_plan(run)
+  assert "does not divide into the 2 parts of config.mesh" in str(e.value)
+  assert "Use 8 or 10." in str(e.value)
 
 
 def test_changes_come_from_small_to_large_and_fit_the_run():
   run = make_run(**{"input.batch_size": 64})
-  names = [c.name for c in planning.changes(run, 8)]
+  names = [c.name for c in changes.changes(run, 8)]
   assert names == [
     "accumulation x2",
     "remat dots",
@@ -198,11 +253,12 @@ def test_changes_come_from_small_to_large_and_fit_the_run():
     "sharding tensor over 2",
     "batch of 32",
     "batch of 16",
+    "batch of 8",
   ]
-  for change in planning.changes(run, 8):
-    planning.with_overrides(run, change.overrides)
+  for change in changes.changes(run, 8):
+    changes.with_overrides(run, change.overrides)
   # 16 examples over 8 devices leave two for each.
-  few = [c.name for c in planning.changes(make_run(), 8)]
+  few = [c.name for c in changes.changes(make_run(), 8)]
   assert "accumulation x2" in few and "accumulation x4" not in few
   assert "batch of 8" in few and "batch of 4" not in few
 
@@ -215,25 +271,27 @@ def test_data_that_are_not_here():
       "input.pp": "decode_jpeg_and_inception_crop(32)|value_range(-1, 1)",
     }
   )
-  source, examples = planning.find_source(run, None)
+  source, examples = stand_in.find_source(run, None)
   assert examples == source.num_examples == 1_268_355
   assert source.num_classes == 1000
-  assert planning.find_source(run, 500)[1] == 500
-  own = planning.with_overrides(run, {"input.data": "folder:/not/here"})
-  assert planning.find_source(own, None)[1] is None
-  assert planning.find_source(own, 7)[1] == 7
+  assert stand_in.find_source(run, 500)[1] == 500
+  own = changes.with_overrides(run, {"input.data": "folder:/not/here"})
+  assert stand_in.find_source(own, None)[1] is None
+  assert stand_in.find_source(own, 7)[1] == 7
   own = dataclasses.replace(own, num_classes=None)
-  with pytest.raises(schema.ConfigError, match=r"set config\.num_classes"):
-    planning.find_source(own, None)
+  for loss in losses.LOSSES:
+    own = dataclasses.replace(own, loss=loss)
+    with pytest.raises(schema.ConfigError, match=r"set config\.num_classes"):
+      stand_in.find_source(own, None)
 
 
 def test_topology_errors(monkeypatch):
   for name in ("v9:2x2", "v5e", "h100:8"):
     with pytest.raises(schema.ConfigError, match="is not CHIP:SHAPE"):
-      planning.topology_devices(name)
+      topology.topology_devices(name)
   monkeypatch.setitem(sys.modules, "libtpu", None)
   with pytest.raises(ImportError, match=r'pip install "vitjax\[tpu\]"'):
-    planning.topology_devices("v5e:4x4")
+    topology.topology_devices("v5e:4x4")
 
 
 def test_out_of_memory():
@@ -242,22 +300,22 @@ def test_out_of_memory():
     "memory space hbm. Used 20.32G of 15.75G hbm. Exceeded hbm capacity by "
     "4.57G."
   )
-  used, limit = planning.read_out_of_memory(message)
+  used, limit = compiling.read_out_of_memory(message)
   assert used == int(20.32 * 2**30) and limit == int(15.75 * 2**30)
   message = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
     "for HLO temporaries (20.82G) exceeds available HBM (15.75G)."
   )
-  used, limit = planning.read_out_of_memory(message)
+  used, limit = compiling.read_out_of_memory(message)
   assert used == int(20.82 * 2**30) and limit == int(15.75 * 2**30)
   with pytest.raises(RuntimeError, match="does not compile: INTERNAL"):
-    planning.read_out_of_memory("INTERNAL: a bug")
+    compiling.read_out_of_memory("INTERNAL: a bug")
 
 
 def test_a_gradient_is_summed_over_the_devices():
   run = make_run()
-  source, _ = planning.find_source(run, None)
-  compiled = planning.compile_step(
+  source, _ = stand_in.find_source(run, None)
+  compiled = compiling.compile_step(
     planning.make_program(run, source, jax.devices())
   )
   assert compiled.fits

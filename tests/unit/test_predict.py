@@ -84,7 +84,7 @@ def reference(trained):
 
 
 def names(folder):
-  found = prediction.find_images([str(folder)])
+  found, _ = prediction.find_images([str(folder)])
   return [x.removeprefix(f"{folder}/") for x in found]
 
 
@@ -102,7 +102,9 @@ def test_folders_are_walked_in_order(photos):
   ]
   # What is named is taken as it is.
   text = str(photos / "notes.txt")
-  assert prediction.find_images([text, str(photos / "deep")])[0] == text
+  files, unknown = prediction.find_images([text, str(photos / "deep")])
+  assert files[0] == text and not unknown
+  assert prediction.find_images([str(photos)])[1] == [text]
   with pytest.raises(ValueError, match="no images given"):
     prediction.find_images([])
 
@@ -110,7 +112,7 @@ def test_folders_are_walked_in_order(photos):
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_equals_one_image_at_a_time(trained, photos, reference, batch_size):
   trained = dataclasses.replace(trained)  # that has compiled nothing
-  files = prediction.find_images([str(photos)])
+  files, _ = prediction.find_images([str(photos)])
   failures = []
   found = list(
     prediction.predict(
@@ -132,7 +134,7 @@ def test_equals_one_image_at_a_time(trained, photos, reference, batch_size):
 
 
 def test_failures_without_a_callback_and_texts_for_classes(trained, photos):
-  files = prediction.find_images([str(photos)])
+  files, _ = prediction.find_images([str(photos)])
   with pytest.raises(ValueError, match=r"broken\.png: "):
     list(prediction.predict(trained, files))
   with pytest.raises(ValueError, match="texts are for models that read texts"):
@@ -142,7 +144,9 @@ def test_failures_without_a_callback_and_texts_for_classes(trained, photos):
 def test_numbers_that_are_not_finite(trained, photos):
   params = jax.tree.map(lambda x: np.full_like(x, np.nan), trained.params)
   broken = dataclasses.replace(trained, params=params)
-  with pytest.raises(ValueError, match=r"b\.png: what the model says is not"):
+  with pytest.raises(
+    ValueError, match=r"b\.png: the output of the model is not"
+  ):
     list(prediction.predict(broken, [str(photos / "b.png")]))
 
 
@@ -158,6 +162,13 @@ def test_output():
   assert prediction.to_table(p, None, 9) == (
     "x.jpg\n   50.00 %  class 1\n   25.00 %  class 0\n   25.00 %  class 2"
   )
+
+
+def test_files_of_unknown_kinds_are_counted():
+  files = ["a.xyz", "b/c.xyz", "README", "notes.txt"]
+  line = prediction.describe_unknown(files)
+  assert line.startswith("4 files are skipped") and "\n" not in line
+  assert "2 x .xyz, 1 x no ending, 1 x .txt" in line
 
 
 def run(*arguments):
@@ -194,6 +205,27 @@ def test_command(file, trained, photos, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_table_is_for_the_screen(file, photos, tmp_path):
+  out = tmp_path / "out.npz"
+  image = photos / "a.JPG"
+  assert "%" in run(f"--model={file}", image).stdout
+  written = run(f"--model={file}", image, f"--features={out}")
+  assert written.stdout == "" and written.returncode == 0
+  assert "wrote the features of 1 images" in written.stderr
+
+
+@pytest.mark.slow
+def test_unknown_files_are_named_and_strict(file, photos, tmp_path):
+  (tmp_path / "a.JPG").write_bytes((photos / "a.JPG").read_bytes())
+  assert run(f"--model={file}", tmp_path, "--strict").returncode == 0
+  (tmp_path / "b.xyz").touch()
+  for flags, code in (([], 0), (["--strict"], 1)):
+    done = run(f"--model={file}", tmp_path, *flags)
+    assert done.returncode == code
+    assert "1 x .xyz" in done.stderr
+
+
+@pytest.mark.slow
 def test_exit_codes(file, photos, tmp_path):
   out = tmp_path / "out.npz"
   model = f"--model={file}"
@@ -203,7 +235,7 @@ def test_exit_codes(file, photos, tmp_path):
   for arguments, message in (
     ([model, photos / "empty.jpg"], "1 of 1 images could not be read"),
     ([model, tmp_path], "there are no images in"),
-    ([model, photos, "--features=x.txt"], "has to be a file that ends in .npz"),
+    ([model, photos, "--features=x.txt"], "must end in .npz"),
     (["--model=gone", photos], "'gone' is not a run folder, a file or the"),
     ([photos], "flag --model=None"),
     ([model, photos, "--texts=a,b"], "texts are for models that read texts"),

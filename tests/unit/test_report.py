@@ -1,5 +1,7 @@
 """The page about runs: its numbers, its escaping, and what it leaves out."""
 
+import copy
+import dataclasses
 import html.parser
 import json
 import math
@@ -18,8 +20,10 @@ import sklearn.metrics
 import vitjax
 from tests import run_folders
 from vitjax.config import schema
-from vitjax.plots import figures
-from vitjax.report import mistakes, reporting
+from vitjax.data.sources.arrays import AbsentSource
+from vitjax.evaluate import answers
+from vitjax.plots import charts, grids, pixels
+from vitjax.report import mistakes, model, reporting
 from vitjax.run_folder import history
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -129,6 +133,59 @@ def test_confusion_against_scikit_learn():
   assert last[2] == np.sort(wrong.ravel())[-10]
 
 
+def test_precision_and_recall_against_scikit_learn():
+  judged = made_up()
+  judged.prediction[judged.prediction == 3] = 4  # 3 is never predicted
+  label, prediction = judged.label, judged.prediction
+  args = {"labels": range(50), "average": None, "zero_division": np.nan}
+  counts, precision, recall = judged.by_class()
+  np.testing.assert_array_equal(counts, np.bincount(label, minlength=50))
+  np.testing.assert_allclose(
+    precision, sklearn.metrics.precision_score(label, prediction, **args)
+  )
+  np.testing.assert_allclose(
+    recall, sklearn.metrics.recall_score(label, prediction, **args)
+  )
+  assert np.isnan(precision[3]) and not np.isnan(recall).any()
+  np.testing.assert_allclose(
+    judged.balanced_accuracy,
+    sklearn.metrics.balanced_accuracy_score(label, prediction),
+  )
+
+
+def test_a_collapsed_model_is_named(run, judged):
+  one = np.zeros_like(judged.prediction)
+  collapsed = dataclasses.replace(judged, prediction=one)
+  section = model.Section("x")
+  model._add_mistakes(section, "x", "val", collapsed, 2)
+  assert f"Every example is taken for {judged.names[0]}." in section.notes
+  columns, rows = section.tables[0]
+  assert columns == ["class", "examples", "precision", "recall"]
+  assert rows[0][1:] == ["7", "33.3%", "100.0%"]
+  assert rows[1][1:] == ["7", "–", "0.0%"]
+
+
+def test_examples_that_are_no_files_have_numbers(judged):
+  source = copy.copy(judged.data.source)
+  source.describe = lambda i: f"example {i} of 'cifar10', split 'test'"
+  data = dataclasses.replace(judged.data, source=source)
+  assert mistakes.file_of(data, 3) is None
+
+
+def test_data_without_classes_can_be_looked_at(judged):
+  source = AbsentSource("captions.csv", "val", num_examples=3)
+  data = dataclasses.replace(judged.data, source=source)
+  assert answers.Evaluator(None, data, num_examples=2).data.batch_size
+  with pytest.raises(ValueError, match="has no class labels"):
+    answers.Evaluator(None, data).answers({})
+
+
+def test_empty_cells_of_a_confusion_matrix_say_so():
+  matrix = np.pad(np.diag([3, 4]), ((0, 0), (0, 1)))
+  text = grids.confusion("t", matrix, ["a", "b"], others=False).svg()
+  assert text.count(">0<") == 2
+
+
 def test_the_worst_mistakes_are_wrong_and_most_confident():
   judged = made_up()
   worst = judged.worst(20)
@@ -167,7 +224,9 @@ def test_the_page_is_whole_in_itself(page):
   reader = Reader(text)
   assert reader.addresses
   for address in reader.addresses:
-    assert address.startswith(("#", "data:")), address
+    assert address.startswith(("#", "data:", "file:///")), address
+  shown = [attrs for tag, attrs in reader.tags if tag in ("img", "image")]
+  assert not any("file:" in str(attrs) for attrs in shown)
   assert "@import" not in text
   assert all(x.startswith("(#") for x in re.findall(r"url(\([^)]*)", text))
   names = [tag for tag, _ in reader.tags]
@@ -208,8 +267,15 @@ def test_what_is_on_the_page(page, judged):
   for label, prediction, count in judged.pairs(10):
     row = [judged.names[label], judged.names[prediction], str(count)]
     assert "".join(row) in reader.text
-  shown = re.findall(r"#(\d+)\n?</figcaption>", text)
-  assert [int(x) for x in shown[: min(wrong, 12)]] == list(judged.worst(12))
+  # The worst mistakes lead to their files.
+  files = [mistakes.file_of(judged.data, i) for i in judged.worst(12)]
+  files += [mistakes.file_of(judged.data, i) for i in range(4)]  # attention
+  links = [x for x in reader.addresses if x.startswith("file:")]
+  assert links == [file.as_uri() for file in files]
+  assert all(file.is_file() for file in files)
+  names = re.findall(r"^(.*\.png)</figcaption>", text, re.MULTILINE)
+  assert names == [file.name for file in files]
+  assert "balanced accuracy (the mean recall of the classes)" in reader.text
   names = {path.name for path in written}
   assert {"curve_train_loss.png", "speed.png", "time.png"} <= names
   kinds = ("confusion", "mistakes", "positions", "rollout", "heads")
@@ -242,9 +308,9 @@ def test_runs_over_each_other(run, images, tmp_path):
 def test_models_without_attention_and_runs_without_weights(
   images, run, tmp_path
 ):
-  model = {"name": "mixer", "width": 8, "depth": 1, "patch_size": 4}
-  model |= {"tokens_mlp_dim": 4, "mlp_dim": 8}
-  mixer = run_folders.make(tmp_path / "mixer", images, model=model)
+  options = {"name": "mixer", "width": 8, "depth": 1, "patch_size": 4}
+  options |= {"tokens_mlp_dim": 4, "mlp_dim": 8}
+  mixer = run_folders.make(tmp_path / "mixer", images, model=options)
   bare = tmp_path / "bare"
   bare.mkdir()
   (bare / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
@@ -256,7 +322,7 @@ def test_models_without_attention_and_runs_without_weights(
   (moved / "config.json").write_text(plain)
 
   def notes(path):
-    return reporting.model_section(history.read([path])[0]).notes
+    return model.model_section(history.read([path])[0]).notes
 
   found = notes(mixer)
   assert "No attention: a mixer has no attention to show." in found
@@ -295,25 +361,25 @@ def test_old_configs_get_the_defaults():
 
 def test_curves_are_drawn_where_they_are_finite():
   x = np.array([1, 2, 3])
-  figure = figures.curves("t", {"a": (x, np.array([1.0, np.nan, 1e5]))}, "step")
+  figure = charts.curves("t", {"a": (x, np.array([1.0, np.nan, 1e5]))}, "step")
   assert "nan" not in figure.svg().lower()
   assert "currentColor" in figure.svg()
-  figures.curves("t", {"a": (x, np.full(3, np.nan))}, "step").png()
+  charts.curves("t", {"a": (x, np.full(3, np.nan))}, "step").png()
 
 
 def test_names_in_figures_are_no_formulas():
   names = ["$x_1$", "<b>&", "c"]
   matrix = np.pad(np.eye(3, dtype=int), ((0, 0), (0, 1)))
-  text = figures.confusion("t", matrix, names, others=False).svg()
+  text = grids.confusion("t", matrix, names, others=False).svg()
   assert text.count(">$x_1$<") == text.count(">&lt;b&gt;&amp;<") == 2
   curve = {name: (np.arange(3), np.arange(3.0)) for name in names}
-  assert ">$x_1$<" in figures.curves("t", curve, "step").svg()
+  assert ">$x_1$<" in charts.curves("t", curve, "step").svg()
 
 
 def test_overlay_is_bright_where_the_map_is():
   heat = np.zeros((2, 2))
   heat[0, 1] = 1
-  shown = figures.overlay(np.full((8, 8, 1), 128, np.uint8), heat, least=8)
+  shown = pixels.overlay(np.full((8, 8, 1), 128, np.uint8), heat, least=8)
   assert shown.shape == (8, 8, 3)
   light = shown.sum(-1, dtype=int)
   assert light[:2, 6:].min() > light[6:, :2].max()

@@ -87,10 +87,13 @@ class Diary:
     return watched
 
   def _step(self, train_step):
+    """The train step, of which the loop compiles and calls a watched one."""
+    compiled = None
+
     def watched_step(state, batch):
       sys.setprofile(None)
       self.events.append(("calls", self._calls))
-      results = train_step(state, batch)
+      results = compiled(state, batch)
       step = len(self.of("step")) + 1
       self.events.append(("step", step))
       # The arrays are kept, so that no other one gets their ids.
@@ -101,6 +104,17 @@ class Diary:
       sys.setprofile(self._count)
       return results
 
+    class Lowered:
+      def __init__(self, *args):
+        self._lowered = train_step.lower(*args)
+
+      def compile(self):
+        nonlocal compiled
+        compiled = self._lowered.compile()
+        watched_step.memory_analysis = compiled.memory_analysis
+        return watched_step
+
+    watched_step.lower = Lowered
     return watched_step
 
   @staticmethod

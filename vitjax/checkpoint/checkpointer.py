@@ -1,12 +1,11 @@
-"""Checkpoints that are whole, or a loud error.
+"""Saves, keeps and restores the checkpoints of a run, and verifies them.
 
 Owns: saving a state in the background, which steps are kept, restoring the
-newest step that is intact onto any mesh, and reading one part of a checkpoint
-(the parameters) without the rest. Orbax does the reading and writing; what is
-added here is what it leaves open: a checksum of every leaf (a flipped bit is
-otherwise restored silently), a comparison of shapes and dtypes (a dtype is
-otherwise cast silently), falling back to an older step, and errors that say
-what is lost, what is not and what to do. It does not decide when to save.
+newest intact step onto any mesh, and reading one item of a checkpoint, such as
+the parameters. Orbax reads and writes; this file adds a checksum of every leaf
+(Orbax restores a flipped bit silently), a comparison of shapes and dtypes
+(Orbax casts a dtype silently), the fall-back to an older step, and errors that
+say what is lost, what is not and what to do. It does not decide when to save.
 
 A step appears in the directory under its number only when it is complete;
 `step_files` says what is in it.
@@ -44,15 +43,16 @@ class Checkpointer:
   """Saves and restores `{item: pytree of arrays}` in a directory of steps.
 
   All processes of a run call every method, in the same order. Only one run
-  at a time may have a Checkpointer on a directory: it removes half-written
-  steps, which would be the other's. To read, use `load_params`. Usable as a
+  at a time may have a Checkpointer on a directory (see `run_folder.lock`): it
+  removes half-written steps, which may be another run's. To read, use
+  `load_params`. Usable as a
   context manager, which closes it.
 
   Args:
     directory: where the steps go; made if absent. A local path, or one that
       Orbax understands (gs://...).
-    keep_latest: how many of the newest steps to keep. While a save is under
-      way there is one more, so the disk needs room for that.
+    keep_latest: how many of the newest steps to keep. During a save there is
+      one more, so the disk needs room for that.
     keep_every_steps: also keep the steps that this number divides.
     best_metric: also keep the step whose metric of this name is best. Steps
       saved without it, or with a NaN, are never the best.
@@ -192,7 +192,7 @@ class Checkpointer:
       if self._failures >= self._max_failures:
         raise
       logging.error(
-        "%s\nThis is failure %d in a row; the run goes on, and stops at %d.",
+        "%s\nThis is failure %d in a row; the run continues, and stops at %d.",
         error,
         self._failures,
         self._max_failures,
@@ -233,7 +233,7 @@ class Checkpointer:
     """Blocks until nothing is being written.
 
     Raises:
-      SaveError: if the save under way failed. It is raised once; in a run of
+      SaveError: if the current save failed. It is raised once; in a run of
         one process the object can then be used again.
     """
     if self._pending is None:
@@ -276,7 +276,7 @@ class Checkpointer:
     if jax.process_count() > 1:
       return  # the processes fail at different moments: do not wait for all
     for _ in range(50):
-      # Orbax reports the first write that fails, and others go on: a folder
+      # Orbax reports the first write that fails; others continue: a folder
       # cannot be removed while they put files into it.
       with contextlib.suppress(OSError):
         self._remove_unfinished()
@@ -295,7 +295,7 @@ class Checkpointer:
       return ""
     return (
       f"{free / 1e6:,.1f} MB are free there; one checkpoint takes up to "
-      f"{self._size / 1e6:,.1f} MB, beside those that are kept. "
+      f"{self._size / 1e6:,.1f} MB, in addition to those that are kept. "
     )
 
   def restore(
@@ -370,7 +370,7 @@ class Checkpointer:
     self._open()
 
   def close(self) -> None:
-    """Waits for the save under way and releases the threads of Orbax."""
+    """Waits for the current save and releases the threads of Orbax."""
     if self._closed:
       return
     self._closed = True
@@ -393,7 +393,7 @@ class Checkpointer:
     except CheckpointError as failure:
       if error is None:
         raise
-      logging.error("%s", failure)  # the error under way matters more
+      logging.error("%s", failure)  # the first error matters more
 
 
 def load_params(

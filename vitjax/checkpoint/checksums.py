@@ -114,9 +114,9 @@ def _shard_sums(mesh: Mesh, spec: P) -> Any:
       starts.append(jnp.asarray(place, jnp.uint32) * jnp.uint32(size))
       sizes.append(size * math.prod(mesh.shape[name] for name in names))
     sums = _device_sums(x, starts, sizes)
-    copies = [
+    copies = tuple(
       n for n in mesh.axis_names if not any(n in names for names in axes)
-    ]
+    )
     first = jax.lax.axis_index(copies) == 0 if copies else True
     return jnp.where(first, sums, jnp.uint32(0))[None]
 
@@ -165,7 +165,7 @@ def of_tree(tree: trees.PyTree) -> dict[str, int]:
         parts.setdefault(sharding.mesh, {})[name] = part
       elif isinstance(leaf, jax.Array):
         part = _whole_sums(leaf)
-        if len(sharding.device_set) > 1:
+        if len(leaf.sharding.device_set) > 1:
           jax.block_until_ready(part)  # it communicates: one at a time
         parts.setdefault(sharding, {})[name] = part
       else:

@@ -1,4 +1,4 @@
-"""What Orbax prints and no user can act on.
+"""Hides messages of Orbax that no user can act on.
 
 Owns: filters on the loggers of absl and asyncio, and a hook for exceptions that
 nobody raises.

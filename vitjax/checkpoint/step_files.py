@@ -39,7 +39,7 @@ class CheckpointError(RuntimeError):
 
 
 class MismatchError(CheckpointError):
-  """The checkpoint is fine, but it is of something else."""
+  """The checkpoint is intact, but of another model, step or version."""
 
 
 def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
 
   Raises:
     CheckpointError: if it is missing, unreadable or altered.
+    MismatchError: if it is of another step, or of a newer vitjax.
   """
   path = absolute(directory) / str(step) / INFO / "metadata"
   try:
@@ -62,6 +63,12 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
     raise MismatchError(
       f"{path} was written by vitjax {record['vitjax']}, which this version "
       f"({vitjax.__version__}) cannot read; install that one."
+    )
+  if record["step"] != step:
+    raise MismatchError(
+      f"{path.parent.parent} holds the checkpoint of step {record['step']}: "
+      f"the folder was renamed. Rename it back to {record['step']}, or move "
+      f"it out of {absolute(directory)}."
     )
   metrics = record["metrics"].items()
   return record | {"metrics": {name: float(x) for name, x in metrics}}

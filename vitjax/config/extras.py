@@ -21,7 +21,7 @@ def needed(extra: str, purpose: str) -> Iterator[None]:
   try:
     yield
   except ModuleNotFoundError as e:
-    package = e.name.partition(".")[0]
+    package = (e.name or "").partition(".")[0]
     raise ImportError(
       f"{purpose} need the package {package!r}, which is not installed: "
       f'pip install "vitjax[{extra}]".',

@@ -498,7 +498,7 @@ def to_dict(run: RunConfig) -> dict[str, Any]:
 
   def plain(x):
     if dataclasses.is_dataclass(x):
-      result = {}
+      result: dict[str, Any] = {}
       for f in dataclasses.fields(x):
         value = getattr(x, f.name)
         if isinstance(value, Duration):

@@ -39,6 +39,7 @@ def load(config: str) -> ml_collections.ConfigDict:
   name, _, options = config.partition(":")
   file = find(name)
   spec = importlib.util.spec_from_file_location(file.stem, file)
+  assert spec and spec.loader  # the file is there
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(options or None)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ def write_digits(folder: str | os.PathLike) -> int:
     raise ValueError(
       f"{folder} is not empty. Give a folder that does not exist yet."
     )
-  digits = datasets.load_digits()
+  digits: Any = datasets.load_digits()
   for i, (image, label) in enumerate(zip(digits.images, digits.target)):
     split = "train" if i % 5 else "val"
     (folder / split / str(label)).mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,9 @@ def uniform(seed: tf.Tensor, draw: int = 0) -> tf.Tensor:
   return tf.cast(_bits(seed, draw, 24), tf.float32) * 2.0**-24
 
 
-def integers(seed: tf.Tensor, limit: tf.Tensor, draw: int = 0) -> tf.Tensor:
+def integers(
+  seed: tf.Tensor, limit: tf.Tensor | int, draw: int = 0
+) -> tf.Tensor:
   """int32 [...] in [0, limit) from seeds int32 [..., 2]."""
   bits = tf.cast(_bits(seed, draw, 32), tf.int64)
   # Lemire's multiplication in place of a division; the bias is limit / 2**32.

@@ -1,16 +1,17 @@
-r"""Serves a page to try a model with images of your own.
+r"""Serves a local page to try a model with your own images.
 
   python -m vitjax.demo --model=runs/quickstart
   python -m vitjax.demo --model=vit_small_patch16_224.augreg_in21k_ft_in1k
 
-Drop an image on the page: it shows the most probable classes and where the
-attention went. A model with two towers (LiT, SigLIP) compares it with the
-texts that you type. Only this machine reaches the page unless --host says
-otherwise; there is no password, so think before you open it to others. No
-image leaves the machine or is kept. Ctrl-C ends it.
+Drop an image on the page: it shows the most probable classes and the attention
+over the image. A model with two towers (LiT, SigLIP) compares the image with
+texts that you type. Only this machine reaches the page; --host=0.0.0.0 admits
+everyone who can reach this machine, without a password. Uploads stay on this
+machine and are deleted when the server ends. Ctrl-C ends it.
 """
 
 import logging as std_logging
+import signal
 import sys
 import threading
 
@@ -29,31 +30,43 @@ def define_flags() -> None:
   command_line.define_checkpoint()
   command_line.define_allow_module()
   flags.DEFINE_string(
-    "host", "127.0.0.1", "Address to listen at; 0.0.0.0 lets others in."
+    "host", "127.0.0.1", "Address to listen on; 0.0.0.0 admits other machines."
   )
   flags.DEFINE_integer(
     "port",
     None,
-    "Port to listen at; default: the first free one from 7860.",
+    "Port to listen on; default: the first free one from 7860.",
     lower_bound=1,
     upper_bound=65535,
   )
-  flags.DEFINE_integer("top", 5, "How many classes to show.", lower_bound=1)
-  flags.DEFINE_float(
-    "max_mb", 10, "Largest file that is read, in MB.", lower_bound=0.001
-  )
+  flags.DEFINE_integer("top", 5, "Number of classes to show.", lower_bound=1)
+  flags.DEFINE_float("max_mb", 10, "Largest file, in MB.", lower_bound=0.001)
   flags.DEFINE_float(
     "max_megapixels",
     50,
-    "Largest image that is decoded, in million pixels.",
+    "Largest image, in million pixels.",
     lower_bound=0.0001,
   )
+
+
+def end_on_signals() -> None:
+  """Makes SIGTERM and SIGHUP end the server as Ctrl-C does."""
+
+  def end(number, frame):
+    raise KeyboardInterrupt
+
+  for name in ("SIGTERM", "SIGHUP"):
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    # nohup ignores it.
+    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, end)
 
 
 def main(argv: list[str]) -> None:
   """Serves until it is interrupted."""
   if len(argv) > 1:
     sys.exit(f"vitjax.demo: {argv[1]!r} is not a flag.")
+  end_on_signals()
   try:
     std_logging.getLogger("httpx").setLevel(std_logging.WARNING)
     with extras.needed("demo", "demos"):  # before a model is loaded

@@ -1,8 +1,7 @@
-"""The page of `vitjax.demo`: what it answers, and how it is laid out.
+"""The page of `vitjax.demo`: its answers and its layout.
 
-Gradio lays it out and serves it. An upload is read only after its size in
-bytes and in pixels has been looked at, and nothing of it stays on the disk
-when the server ends.
+Gradio lays it out and serves it. An upload is decoded only after its size in
+bytes and in pixels has been checked, and is removed when the server ends.
 """
 
 import collections
@@ -10,7 +9,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +17,8 @@ import numpy as np
 
 from vitjax.config import extras
 from vitjax.data.pp import builder
-from vitjax.plots import attention_maps, figures
+from vitjax.demo import uploads
+from vitjax.plots import attention_maps, pixels
 from vitjax.trained import Trained
 
 with extras.needed("demo", "demos"):
@@ -28,20 +27,23 @@ with extras.needed("demo", "demos"):
 _KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _WIDTH = 320  # pixels of a picture, at least
 _EXAMPLE_TEXTS = "a photo of a cat\na photo of a dog"
+# Without and with texts.
+_RESULTS = ("the most probable classes", "which of the texts fit it")
 _CSS = """
 .gradio-container { max-width: 70rem !important; margin: 0 auto !important; }
+.gradio-container, .gradio-container main { width: 100%; min-width: 0; }
 footer { display: none !important; }
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What the model says about an image.
+  """Answer of the model to an image.
 
   Attributes:
-    scores: name of a class, or text -> probability, all of them.
-    image: what the model was given, uint8 (h, w, 3).
-    attention: the same with the rollout over it, or None.
+    scores: class or text -> its probability, for all of them.
+    image: the image after preprocessing, uint8 (h, w, 3).
+    attention: the image under its attention rollout, or None.
     note: why there is no rollout; empty if there is one.
   """
 
@@ -55,12 +57,12 @@ class Model:
   """A model that answers about one upload at a time."""
 
   def __init__(self, trained: Trained, *, max_bytes: int, max_pixels: int):
-    """Takes what was trained, and the limits of an upload.
+    """Makes a model that refuses uploads above these limits.
 
     Args:
       trained: from `vitjax.load`.
-      max_bytes: of the file.
-      max_pixels: of the image, once it is decoded.
+      max_bytes: largest size of the file.
+      max_pixels: largest number of pixels of the image.
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
@@ -80,22 +82,19 @@ class Model:
     self._std = np.array(statistics.get("std", 1), np.float32)
 
   def warm_up(self) -> None:
-    """Compiles, so that the first visitor need not wait."""
+    """Compiles, so that the first visitor does not wait."""
     shape = (1, *self.trained.image_size, self.trained.channels)
     self.trained.features(np.zeros(shape, np.float32))
     self._look(np.zeros(shape, np.float32))
 
   def check(self, data: bytes) -> None:
-    """Looks at the header of an upload.
+    """Checks the header of an upload.
 
     Raises:
-      ValueError: if it is too large or no image; in one line, for visitors.
+      ValueError: if it is too large or no image; one line, for visitors.
     """
     if len(data) > self.max_bytes:
-      raise ValueError(
-        f"the file has {len(data) / 1e6:.1f} MB, and at most "
-        f"{self.max_bytes / 1e6:g} MB are read."
-      )
+      raise ValueError(f"the file is larger than {self.max_bytes / 1e6:g} MB.")
     try:
       with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's own, larger limit
@@ -117,37 +116,37 @@ class Model:
 
     Args:
       file: path of the upload.
-      texts: one in a line, for a model that compares images with texts.
+      texts: one per line, for a model that compares images with texts.
 
     Raises:
-      ValueError: if the file is not read, or there is no text; in one line.
+      ValueError: if the file is refused, or there is no text; one line.
     """
-    with open(file, "rb") as stream:  # no more than tells that it is too much
+    with open(file, "rb") as stream:  # one byte more tells that it is too large
       data = stream.read(self.max_bytes + 1)
     self.check(data)
     try:
-      pixels = self.trained.prepare(data)
+      prepared = self.trained.prepare(data)
     except ValueError as e:
       raise ValueError(f"the image cannot be read: {e}") from e
-    batch = pixels[None]
+    batch = prepared[None]
     if self.takes_texts:
       names = list(
         dict.fromkeys(filter(None, map(str.strip, texts.split("\n"))))
       )
       if not names:
-        raise ValueError("type at least one text, each in a line of its own.")
+        raise ValueError("type at least one text, one per line.")
       logits = self.trained.similarity(batch, names)
     else:
       logits = self.trained.predict(batch)
       names = self._names or list(map(str, range(logits.shape[1])))
     scores = self.trained.probabilities(logits)[0]
-    image = np.rint(pixels * self._std + self._mean).clip(0, 255)
+    image = np.rint(prepared * self._std + self._mean).clip(0, 255)
     image = image.astype(np.uint8)
     heat, note = self._look(batch)
     return Answer(
       scores=dict(zip(names, map(float, scores))),
-      image=figures.rgb(image, _WIDTH),
-      attention=None if heat is None else figures.overlay(image, heat, _WIDTH),
+      image=pixels.rgb(image, _WIDTH),
+      attention=None if heat is None else pixels.overlay(image, heat, _WIDTH),
       note=note,
     )
 
@@ -162,7 +161,7 @@ class Model:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-  """Names of classes, with the id behind those that several classes have."""
+  """Names of classes; those that several classes share get their id."""
   count = collections.Counter(names)
   return [n if count[n] == 1 else f"{n} ({i})" for i, n in enumerate(names)]
 
@@ -174,11 +173,11 @@ def serve(
   """Serves the page until the context ends; yields its address.
 
   Args:
-    model: answers.
-    title: of the page.
-    host: address to listen at.
-    port: likewise; None for the first free one from 7860.
-    top: how many classes to show.
+    model: gives the answers.
+    title: title of the page.
+    host: address to listen on.
+    port: port to listen on; None for the first free one from 7860.
+    top: number of classes to show.
 
   Raises:
     OSError: if the port is taken.
@@ -187,7 +186,7 @@ def serve(
   for name in ("no_proxy", "NO_PROXY"):  # gradio asks itself whether it is up
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), local)))
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-  with tempfile.TemporaryDirectory(prefix="vitjax_demo_") as folder:
+  with uploads.folder() as folder:
     os.environ["GRADIO_TEMP_DIR"] = folder
     with extras.needed("demo", "demos"):
       import gradio
@@ -216,23 +215,30 @@ def serve(
 def build(gradio: Any, model: Model, title: str, top: int) -> Any:
   """The page as Gradio's blocks."""
 
-  def say(text):
-    return gradio.update(value=_plain(text), visible=bool(text))
+  def update(value):
+    return gradio.update(value=value, visible=value is not None)
 
   def show(file, texts=""):
-    if not file:
-      return {}, None, None, say("")
+    answer, note = None, ""
     try:
-      answer = model.answer(file, texts)
+      answer = model.answer(file, texts) if file else None
     except ValueError as e:
-      return {}, None, None, say(f"Not shown: {e}")
-    note = answer.note and f"No attention map: {answer.note}"
-    return answer.scores, answer.image, answer.attention, say(note)
+      note = f"Not shown: {e}"
+    if answer is None:
+      shown = (None, None, None)
+    else:
+      shown = (answer.scores, answer.image, answer.attention)
+      note = answer.note and f"No attention map: {answer.note}"
+    return tuple(map(update, (*shown, _plain(note) or None)))
 
   with gradio.Blocks(
     title=title, analytics_enabled=False, delete_cache=(600, 600)
   ) as page:
     gradio.Markdown(f"# {_plain(title)}")
+    gradio.Markdown(
+      f"Give an image to see {_RESULTS[model.takes_texts]}, and which parts "
+      "the model attends to."
+    )
     with gradio.Row():
       with gradio.Column():
         file = gradio.File(
@@ -247,13 +253,14 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
         inputs = [file]
         if model.takes_texts:
           texts = gradio.Textbox(
-            _EXAMPLE_TEXTS, lines=4, label="Texts, one in a line"
+            _EXAMPLE_TEXTS, lines=4, label="Texts, one per line"
           )
           inputs.append(texts)
           button = gradio.Button("Compare", variant="primary")
         message = gradio.Markdown(visible=False)
         label = "Texts" if model.takes_texts else "Classes"
-        scores = gradio.Label(num_top_classes=top, label=label)
+        # Results have no place before there are any.
+        scores = gradio.Label(num_top_classes=top, label=label, visible=False)
       with gradio.Column():
         image, heat = (
           gradio.Image(
@@ -262,6 +269,7 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
             format="png",
             height=340,
             buttons=["download", "fullscreen"],  # none that shares elsewhere
+            visible=False,
           )
           for label in ("What the model gets", "Attention rollout")
         )
@@ -275,5 +283,5 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
 
 
 def _plain(text: str) -> str:
-  """Text that Markdown shows as it is."""
+  """Text that Markdown shows unchanged."""
   return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)

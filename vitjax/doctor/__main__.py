@@ -1,14 +1,15 @@
-r"""Says what is installed and whether it works, to paste into an issue.
+r"""Checks the installation and the devices; prints a report for an issue.
 
   python -m vitjax.doctor
   python -m vitjax.doctor --noself_test
 
-Prints Markdown: versions, devices, known conflicts, memory and disk, data sets
-that are there, and a self-test of some ten seconds: a few training steps that
-must lower the loss, a checkpoint, and the same steps from it with the same
-numbers. Neither host names nor full paths are shown, and nothing stays behind.
+Prints Markdown: versions, devices, known conflicts, memory and disk, prepared
+data sets, and a self-test of some ten seconds: a few training steps, which must
+lower the loss, a checkpoint, and the same steps from it, which must give the
+same numbers. Host names and full paths are not shown, and no file is left
+behind.
 
-Exit codes: 0 fine, also with warnings; 1 the self-test fails or does not run.
+Exit codes: 0 fine, perhaps with warnings; 1 the self-test fails or cannot run.
 """
 
 import os
@@ -23,7 +24,7 @@ from vitjax.doctor import installation
 
 FLAGS = flags.FLAGS
 
-# Of the environment, what changes how a run behaves and is no path.
+# Environment variables that change a run and hold no path.
 VARIABLES = (
   "CUDA_VISIBLE_DEVICES",
   "JAX_DEFAULT_MATMUL_PRECISION",

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PACKAGES = (
   "jax",
@@ -41,7 +41,7 @@ SAME_MODULE = (
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
-def installed(names: Sequence[str]) -> dict[str, str]:
+def installed(names: Iterable[str]) -> dict[str, str]:
   """The versions of those packages that are installed."""
   versions = {}
   for name in names:
@@ -145,13 +145,14 @@ def data_sets() -> list[str]:
 
 
 def memory() -> str:
-  """Physical memory of this machine."""
-  try:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-  except (AttributeError, ValueError, OSError):
+  """Memory of this machine, or of its container."""
+  from vitjax.parallel import devices
+
+  total = devices.host_memory()
+  if total is None:
     return "unknown"
-  return f"{total / 1e9:.1f} GB, of which {free / 1e9:.1f} unused"
+  free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+  return f"{total / 1e9:.1f} GB, of which {min(free, total) / 1e9:.1f} unused"
 
 
 def disks() -> dict[str, int]:
@@ -175,14 +176,12 @@ def devices() -> tuple[str | None, str]:
   """JAX's backend, and its devices in words."""
   import jax
 
+  from vitjax.parallel import devices
+
   try:
-    found = jax.devices()
-  except (RuntimeError, AssertionError) as e:  # the latter says nothing
-    asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')!r}"
-    reason = (str(e).splitlines() or [f"{asked} asks for one that is absent"])[
-      0
-    ]
-    return None, f"JAX finds no device: {reason}"
+    found = devices.find()
+  except RuntimeError as e:
+    return None, str(e)
   kind = found[0].device_kind
   return jax.default_backend(), f"{len(found)} x {kind}"
 

@@ -15,26 +15,26 @@ from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import schema
 from vitjax.data import pipeline, sources
-from vitjax.models import common, fused_attention
+from vitjax.models import attention, fused_attention
 from vitjax.parallel import sharding
 
 _STEPS = 16
 _SAVED = 8
-# What a device whose sums come in another order each time may differ by.
+# Allowed for devices that sum in another order each time.
 _TOLERANCE = 1e-3
-# Of outputs and gradients in bfloat16, relative to their largest.
+# Allowed for outputs and gradients in bfloat16, relative to the largest.
 _BFLOAT16 = 3e-2
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What came out.
+  """Outcome of the self-test.
 
   Attributes:
-    losses: of the training steps.
-    restored: whether the checkpoint gave back what was saved, to the bit.
-    difference: the greatest between parameters at the end, straight and from
-      the checkpoint on.
+    losses: losses of the training steps.
+    restored: whether the restored checkpoint is bit-identical.
+    difference: the largest difference of a final parameter between training
+      straight through and from the checkpoint.
     problems: sentences; empty if all is well.
   """
 
@@ -106,7 +106,9 @@ def run() -> Result:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         items,
       )
-      _, restored, _ = checkpointer.restore(shapes)
+      found = checkpointer.restore(shapes)
+      assert found is not None  # it was saved above
+      _, restored, _ = found
   same = jax.tree.map(np.array_equal, saved, jax.device_get(restored))
   is_same = all(jax.tree.leaves(same))
   again = step_lib.TrainState(
@@ -123,17 +125,20 @@ def run() -> Result:
 
 
 def attention_problems() -> list[str]:
-  """What is wrong with fused attention here, against plain attention."""
+  """Differences of fused attention from plain attention on this device."""
   num_heads, shape = 2, (2, 197, 128)
   keys = jax.random.split(jax.random.key(0), 4)
   *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
 
-  def plain(*inputs):
-    split = (x.reshape(*x.shape[:2], num_heads, -1) for x in inputs)
-    return common.dot_product_attention(*split)[0].reshape(shape)
+  def plain(query, key, value):
+    query, key, value = (
+      x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
+    )
+    x, _ = attention.dot_product_attention(query, key, value)
+    return x.reshape(shape)
 
-  def fused(*inputs):
-    return fused_attention.attention(*inputs, num_heads)
+  def fused(query, key, value):
+    return fused_attention.attention(query, key, value, num_heads)
 
   @functools.partial(jax.jit, static_argnums=0)
   def both(fn, inputs, grad):
@@ -154,7 +159,7 @@ def attention_problems() -> list[str]:
 
 
 def judge(losses, restored: bool, difference: float) -> list[str]:
-  """What is wrong with these outcomes, see `Result`."""
+  """Problems of these outcomes, see `Result`."""
   problems = []
   if not all(map(math.isfinite, losses)):
     problems.append("The loss of a training step is not finite.")

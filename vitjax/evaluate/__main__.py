@@ -1,4 +1,4 @@
-r"""Evaluates a run, an exported file or published weights.
+r"""Runs evaluators on a run, an exported file or published weights.
 
   python -m vitjax.evaluate --model=runs/quickstart
   python -m vitjax.evaluate --model=runs/quickstart --step=best --evals=test
@@ -6,16 +6,19 @@ r"""Evaluates a run, an exported file or published weights.
     --evals='{knn: {type: knn, split: test, train_split: train}}'
   python -m vitjax.evaluate --model=B_16.npz --evals=evals.yaml --json
 
---evals has names of the run's own evals (all of them without it), or new ones
-as in a config's section `evals`: YAML or JSON, or a file of it. In it, quote
-what has commas or brackets: split: "train[:10%]". By default `type` is
+--evals is names of the run's own evals (by default all), or new ones as in the
+section `evals` of a config: YAML or JSON, inline or in a file. Quote values
+with commas or brackets: split: "train[:10%]". By default `type` is
 classification, `data` that of training and `pp` the model's own preprocessing.
 docs/evaluation.md has all types and options.
 
-An eval whose data is not there is left out and said in a line.
+--examples=FILE writes a row for each example of each classification: its file,
+label and five most probable classes. --bootstrap=1000 adds 95 % confidence
+intervals.
 
-Exit codes: 0 done, 1 an error, an eval that failed, or with --strict one that
-was left out.
+An eval whose data is not here is skipped with a line.
+
+Exit codes: 0 done, 1 an error, a failed eval, or with --strict a skipped one.
 """
 
 import pathlib
@@ -41,7 +44,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "batch_size",
     None,
-    "Images at a time on all devices; the metrics do not depend on it.",
+    "Images per step on all devices; it does not change the metrics.",
     lower_bound=1,
   )
   flags.DEFINE_string("data_dir", None, "Where TFDS looks for data sets.")
@@ -49,14 +52,23 @@ def define_flags() -> None:
     "pretrained_dir", None, "Where to look for published weights."
   )
   flags.DEFINE_bool(
-    "strict", False, "An eval whose data is not there is an error."
+    "strict", False, "An eval whose data is not here is an error."
   )
   flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
   flags.DEFINE_string("out", None, "File for these JSON lines.")
+  flags.DEFINE_string(
+    "examples", None, "File for a row per example, .csv or .jsonl."
+  )
+  flags.DEFINE_integer(
+    "bootstrap",
+    0,
+    "Resamples for 95 % confidence intervals, such as 1000; 0: no intervals.",
+    lower_bound=0,
+  )
 
 
 def main(argv: list[str]) -> None:
-  """Evaluates, prints, and ends with a code that says how it went."""
+  """Evaluates, prints, and exits with a code that says how it went."""
   if len(argv) > 1:
     sys.exit(f"vitjax.evaluate: {argv[1]!r} is not a flag; use --model=...")
   out = pathlib.Path(FLAGS.out) if FLAGS.out else None
@@ -65,9 +77,12 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   results = []
   try:
-    from vitjax.evaluate import evaluation
+    from vitjax.evaluate import answers, evaluation
     from vitjax.run_folder import files
 
+    examples = pathlib.Path(FLAGS.examples) if FLAGS.examples else None
+    if examples is not None:
+      answers.check_file(examples)
     evals = evaluation.parse_evals(FLAGS.evals)
     for result in evaluation.evaluate(
       FLAGS.model,
@@ -78,12 +93,17 @@ def main(argv: list[str]) -> None:
       data_dir=FLAGS.data_dir,
       pretrained_dir=FLAGS.pretrained_dir,
       allow_module=FLAGS.allow_module,
+      keep_answers=examples is not None,
+      bootstrap=FLAGS.bootstrap,
     ):
       results.append(result)
       if FLAGS.json:
         print(evaluation.to_json(result), flush=True)
     if out is not None:
       files.write_text(out, "\n".join(map(evaluation.to_json, results)))
+    if examples is not None:
+      kept = {x.name: x.answers for x in results if x.answers is not None}
+      files.write_text(examples, answers.to_text(kept, examples.suffix))
   except (ValueError, OSError, RuntimeError, KeyError, ImportError) as e:
     sys.exit(f"vitjax.evaluate: {e}")
   if not FLAGS.json:

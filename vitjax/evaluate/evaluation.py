@@ -1,4 +1,4 @@
-"""Evaluates what was trained: a run, an exported file or published weights.
+"""Runs evaluators on a run folder, an exported file or published weights.
 
 The evaluators are those of training and give the same numbers.
 """
@@ -21,25 +21,28 @@ from vitjax.config import schema
 from vitjax.config.schema import ConfigError
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.evaluate.answers import Answers
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
-from vitjax.run_folder import files
+from vitjax.run_folder import files, reader
 
-# Of evals of a file, which does not say.
+# Default batch size for files.
 BATCH_SIZE = 64
-_HEAD = ("eval", "data", "metric", "value", "n_seen")
+_HEAD = ("eval", "data", "metric", "value", "n_seen", "95 % interval")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What an eval came to.
+  """Outcome of an eval.
 
   Attributes:
-    name: of the eval.
-    section: of its data, split and options.
-    metrics: name -> value, `n_seen` among them; None if there are none.
-    absent: why it was left out, if its data is not there.
-    error: why it failed, if it did.
+    name: name of the eval.
+    section: its data, split and options.
+    metrics: name -> value, with `n_seen`; None without any.
+    absent: why the eval was skipped, if its data is not here.
+    error: why the eval failed, if it did.
+    answers: answers to its examples, if they are kept.
+    intervals: metric -> 95 % confidence interval, if asked for.
   """
 
   name: str
@@ -47,6 +50,8 @@ class Result:
   metrics: Mapping[str, float] | None = None
   absent: str | None = None
   error: str | None = None
+  answers: Answers | None = None
+  intervals: Mapping[str, tuple[float, float]] | None = None
 
 
 def evaluate(
@@ -59,8 +64,10 @@ def evaluate(
   data_dir: str | None = None,
   pretrained_dir: str | None = None,
   allow_module: str | None = None,
+  keep_answers: bool = False,
+  bootstrap: int = 0,
 ) -> Iterator[Result]:
-  """Evaluates one after the other, on all devices.
+  """Runs one eval after the other, on all devices.
 
     [result] = evaluation.evaluate(
       "runs/mine", {"knn": {"type": "knn", "split": "test",
@@ -76,15 +83,18 @@ def evaluate(
       that of training, and `pp` the model's own; or names of the evals of the
       run's config; or None for all of these. Of a run, texts are tokenized
       with the vocabulary in its folder.
-    batch_size: of all evals; any gives the same metrics.
-    data_dir: where TFDS looks for data sets, of evals that do not say.
+    batch_size: batch size of all evals; it does not change the metrics.
+    data_dir: where TFDS looks for data sets, by default.
+    keep_answers: keep the answers to the examples, of evals of the type
+      "classification" without `among` and `labels`.
+    bootstrap: resamples for confidence intervals of the same evals; 0: none.
 
   Yields:
     The result of each eval. One that fails does not stop the others.
 
   Raises:
-    ConfigError: if an eval cannot be run on this model, before any is.
-    Otherwise see `vitjax.load`.
+    ConfigError: if an eval cannot run on this model, before any runs; other
+      errors as in `vitjax.load`.
   """
   run = _run_of(model)
   loaded = trained.load(
@@ -121,6 +131,13 @@ def evaluate(
     )
   ]
   schema.fail_on(problems)
+  if (keep_answers or bootstrap) and not any(
+    map(_has_answers, sections.values())
+  ):
+    raise ConfigError(
+      "none of the evals has answers to keep or to resample: they need "
+      "type=classification, without the options among and labels."
+    )
 
   mesh = sharding.make_mesh()
   inputs = ("image", "text") if loaded.has_two_towers else ("image",)
@@ -140,10 +157,29 @@ def evaluate(
     logging.info("%s: %s %s ...", name, section.data, section.split)
     try:
       metrics = dict(evaluators.pop(name).run(params))
+      more = {}
+      if (keep_answers or bootstrap) and _has_answers(section):
+        evaluator = make_evaluator(
+          name, _of_answers(section), subject, predict, mesh
+        )
+        found = evaluator.answers(params)
+        more["answers"] = found
+        if bootstrap:
+          more["intervals"] = found.intervals(bootstrap)
     except (ValueError, RuntimeError, ArithmeticError, OSError) as e:
       yield Result(name, section, error=f"{type(e).__name__}: {e}")
     else:
-      yield Result(name, section, metrics=metrics)
+      yield Result(name, section, metrics=metrics, **more)
+
+
+def _has_answers(section: schema.Eval) -> bool:
+  unknown = {"among", "labels"} & {*section.options}
+  return section.type == "classification" and not unknown
+
+
+def _of_answers(section: schema.Eval) -> schema.Eval:
+  options = {k: v for k, v in section.options.items() if k == "same_classes"}
+  return dataclasses.replace(section, type=Answers.__module__, options=options)
 
 
 def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
@@ -151,7 +187,7 @@ def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   file = pathlib.Path(model) / files.CONFIG
   if not file.exists():
     return None
-  return schema.resolve(json.loads(file.read_text(encoding="utf-8")))
+  return schema.resolve(reader.read_json(file))
 
 
 def _subject(
@@ -184,14 +220,14 @@ def _sections(
   pp: str,
   allow_module: str | None,
 ) -> dict[str, schema.Eval]:
-  """The evals that are asked for, by name."""
+  """The evals to run, by name."""
   known = dict(run.evals) if run else {}
   if not isinstance(evals, Mapping):
     names = list(known if evals is None else evals)
     if not names:
       raise ConfigError(
         "the model has no evals of its own"
-        f"{'' if run else ', for it is no run folder'}: say which, such as "
+        f"{'' if run else ' because it is no run folder'}: give some, such as "
         "--evals='{test: {data: cifar10, split: test}}'."
       )
     if unknown := [name for name in names if name not in known]:
@@ -212,14 +248,14 @@ def _sections(
   for name, section in sections.items():
     if section.data is None and data is None:
       raise ConfigError(
-        f"config.evals.{name}.data is missing, and it is not known what the "
-        "model was trained on."
+        f"config.evals.{name}.data is missing, and the model does not say what "
+        "it was trained on."
       )
   return sections
 
 
 def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
-  """What --evals asks for, see `evaluate`.
+  """The value of --evals, as `evaluate` takes it.
 
   Raises:
     ValueError: if it cannot be read.
@@ -246,36 +282,40 @@ def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
       'with commas or brackets, such as {test: {split: "train[:10%]"}}.'
     ) from None
   if not isinstance(found, Mapping) or not found:
-    raise ValueError(
-      "--evals has to be sections by name: {NAME: {split: ...}}."
-    )
+    raise ValueError("--evals must be sections by name: {NAME: {split: ...}}.")
   return found
 
 
 def to_table(results: Iterable[Result]) -> str:
   """A line for each metric."""
+  results = list(results)
   rows = [_HEAD]
   for result in results:
     section = result.section
     first = (result.name, f"{section.data} {section.split}")
     if result.metrics is None:
-      reason = result.error or f"left out: {result.absent}"
-      rows.append((*first, reason.splitlines()[0], "", ""))
+      reason = result.error or f"skipped: {result.absent}"
+      rows.append((*first, reason.splitlines()[0], "", "", ""))
       continue
     n_seen = result.metrics.get("n_seen", "")
     for name, value in result.metrics.items():
       if name != "n_seen":
         text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        rows.append((*first, name, text, f"{n_seen:,}" if n_seen else ""))
+        interval = (result.intervals or {}).get(name)
+        between = " .. ".join(f"{x:.4g}" for x in interval or ())
+        seen = f"{n_seen:,}" if n_seen else ""
+        rows.append((*first, name, text, seen, between))
         first = ("", "")
   widths = [
     max(len(row[i]) for row in rows if row[3] or i < 2)
     for i in range(len(_HEAD))
   ]
   lines = []
-  for *texts, value, n_seen in rows:
+  if not any(result.intervals for result in results):
+    rows = [(*row[:-1], "") for row in rows]
+  for *texts, value, n_seen, between in rows:
     cells = [text.ljust(width) for text, width in zip(texts, widths)]
-    cells += [value.rjust(widths[3]), n_seen.rjust(widths[4])]
+    cells += [value.rjust(widths[3]), n_seen.rjust(widths[4]), between]
     lines.append("  ".join(cells).rstrip())
   return "\n".join(lines)
 
@@ -294,6 +334,8 @@ def to_json(result: Result) -> str:
       name: value if math.isfinite(value) else str(value)
       for name, value in result.metrics.items()
     }
+  if result.intervals is not None:
+    content["intervals"] = result.intervals
   for key in ("absent", "error"):
     if getattr(result, key) is not None:
       content[key] = getattr(result, key)

@@ -1,7 +1,7 @@
 """The table of models. Importing it loads no model and no JAX backend.
 
-Every model obeys one contract, so that nothing else needs to know which one
-it got:
+All models have one contract, `vitjax.models.contract.Model`, so that other code
+need not know which one it has:
 
   model = create(name, **options)
   params = model.init(key, image)["params"]
@@ -11,7 +11,8 @@ it got:
 float32, or the pooled features (b, d) of a model without a head; `out` maps
 names to intermediate arrays. Training with dropout or stochastic depth needs
 `rngs={"dropout": key}`. Parameters of blocks that are stacked into one array
-(`scan_layers`) are below a module called "encoderblock".
+(`scan_layers`) are below a module called "encoderblock", see
+`trees.is_stacked`.
 
 The text towers "text" and "bert" take token ids (b, t) int32 in place of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
@@ -21,10 +22,12 @@ out).
 import dataclasses
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitjax.config import messages
+from vitjax import trees
+from vitjax.config import kinds, messages
+from vitjax.models.contract import Model
 
 # Family -> the module of its model.
 FAMILIES = {
@@ -47,11 +50,8 @@ def _module(name: str):
     module = importlib.import_module(path)
     if name in getattr(module, "PUBLISHED", {}):
       return module
-  if "." in name:
-    try:
-      return importlib.import_module(name)
-    except ImportError as e:
-      raise ValueError(f"model {name!r} cannot be imported: {e}") from e
+  if "." in name and all(part.isidentifier() for part in name.split(".")):
+    return _own_module(name)
   hint = messages.did_you_mean(name, [*FAMILIES, *list()])
   raise ValueError(
     f"{name!r} is not a model.{hint} Known: {', '.join(sorted(FAMILIES))}; a "
@@ -63,6 +63,22 @@ def _module(name: str):
 def is_listed(name: str) -> bool:
   """Whether `name` is a family or a published name of the tables."""
   return name in FAMILIES or name in list()
+
+
+def _own_module(name: str):
+  """The module at a dotted path, whose `Model` obeys the contract."""
+  from vitjax.models import base  # imports Flax
+
+  try:
+    module = importlib.import_module(name)
+  except ImportError as e:
+    raise ValueError(f"model {name!r} cannot be imported: {e}.") from e
+  if not hasattr(module, "Model"):
+    raise ValueError(
+      f"the module {name!r} has no class `Model`: see docs/extend.md."
+    )
+  base.check(module.Model, name)
+  return module
 
 
 def list() -> dict[str, dict[str, Any]]:
@@ -83,17 +99,44 @@ def list() -> dict[str, dict[str, Any]]:
 
 
 def options(name: str) -> dict[str, Any]:
-  """Option name -> type of everything that `create(name, ...)` accepts.
+  """Option name -> type and range of all that `create(name, ...)` accepts.
 
   Raises:
-    ValueError: if there is no such model.
+    ValueError: if there is no such model, or it breaks the contract.
   """
   fields = dataclasses.fields(_module(name).Model)
   known = {f.name: f.type for f in fields if f.name not in ("parent", "name")}
   return {"variant": str | None, **known}
 
 
-def create(name: str, *, variant: str | None = None, **kwargs):
+def problems(
+  name: str, given: Mapping[str, Any], path: str = ""
+) -> Sequence[str]:
+  """What is wrong with options of `create(name, ...)`, a sentence each.
+
+  Args:
+    name: of the model, as for `create`.
+    given: options by name.
+    path: what messages put before the name of an option, such as "text.".
+
+  Raises:
+    ValueError: if there is no such model, or it breaks the contract.
+  """
+  known = options(name)
+  errors = []
+  for key, value in given.items():
+    if key not in known:
+      hint = messages.did_you_mean(key, known)
+      errors.append(
+        f"'{path}{key}' is not an option of model {name!r}.{hint} "
+        f"Known: {', '.join(sorted(known))}."
+      )
+    elif error := kinds.problem(f"{path}{key}", value, known[key]):
+      errors.append(error)
+  return errors
+
+
+def create(name: str, *, variant: str | None = None, **kwargs: Any) -> Model:
   """Creates a model.
 
   Args:
@@ -105,19 +148,14 @@ def create(name: str, *, variant: str | None = None, **kwargs):
       of the published name.
 
   Returns:
-    The `flax.linen.Module`. It holds no arrays.
+    A `flax.linen.Module`. It holds no arrays.
 
   Raises:
-    ValueError: if the model, the variant or an option is not known.
+    ValueError: if the model, the variant or an option is not known, or an
+      option has a wrong type or is out of its range.
   """
-  known = options(name)
-  for key in kwargs:
-    if key not in known:
-      hint = messages.did_you_mean(key, known)
-      raise ValueError(
-        f"{key!r} is not an option of model {name!r}.{hint} "
-        f"Known: {', '.join(sorted(known))}."
-      )
+  if errors := problems(name, {"variant": variant, **kwargs}):
+    raise ValueError("\n".join(errors))
   module = _module(name)
   if name not in FAMILIES and name in getattr(module, "PUBLISHED", {}):
     if variant is not None:
@@ -127,27 +165,23 @@ def create(name: str, *, variant: str | None = None, **kwargs):
       )
     kwargs = {**module.PUBLISHED[name]["fields"], **kwargs}
     variant = kwargs.pop("variant", None)
+  if variant is not None and not hasattr(module, "decode_variant"):
+    raise ValueError(
+      f"variant={variant!r}: the module {name!r} has no function "
+      "`decode_variant`. Define it, or give the fields of `Model` instead."
+    )
   fields = module.decode_variant(variant) if variant is not None else {}
   return module.Model(**{**fields, **kwargs})
 
 
-def is_stacked(name: str) -> bool:
-  """Whether the first axis of the parameter `name` counts blocks."""
-  return re.fullmatch(r"(.*/)?encoderblock/.*", name) is not None
-
-
 def layers(
-  model, shapes: Mapping[str, tuple[int, ...]]
+  model: Model, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, int | tuple[int, ...]], int]:
   """The layer of each parameter, from the stem to the head.
 
-  A model says what its layers are with a method `layers()`: one regex of
-  whole parameter names for each, in order. The first is the stem, the last
-  whatever follows the blocks. Stacked blocks match as many as there are.
-
   Args:
-    model: from `create`.
-    shapes: of its parameters, by name.
+    model: from `create`; its method `layers` says what they are.
+    shapes: shapes of its parameters, by name.
 
   Returns:
     Name -> layer, or one layer for each row of a stacked parameter; and the
@@ -156,26 +190,19 @@ def layers(
   Raises:
     ValueError: if the model does not say, or a parameter is in no layer.
   """
-  if not hasattr(model, "layers"):
-    raise ValueError(
-      f"config.optim.layer_decay: {type(model).__module__} does not say what "
-      "its layers are. Leave layer_decay out, or give its Model a method "
-      "`layers` that returns a regex of parameter names for each layer, from "
-      "the stem to the head."
-    )
   patterns = [re.compile(regex) for regex in model.layers()]
   found = {}
   for name, shape in shapes.items():
     rows = tuple(i for i, p in enumerate(patterns) if p.fullmatch(name))
-    if len(rows) != (shape[0] if is_stacked(name) else 1):
+    if len(rows) != (shape[0] if trees.is_stacked(name) else 1):
       raise ValueError(
         f"config.optim.layer_decay: parameter {name} {shape} is in "
         f"{len(rows)} of the layers of {type(model).__module__}."
       )
-    found[name] = rows if is_stacked(name) else rows[0]
+    found[name] = rows if trees.is_stacked(name) else rows[0]
   return found, len(patterns) - 1
 
 
 def default_dtype(platform: str) -> str:
-  """Of computation: bfloat16 on TPU and GPU, float32 on a CPU."""
+  """Type of the computation: float32 on a CPU, else bfloat16."""
   return "float32" if platform == "cpu" else "bfloat16"

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vitjax.models import common
+from vitjax.config.ranges import Count, Index, Positive, Rate
+from vitjax.models import attention, base, common
 
 # Table 1 of the paper: width, depth, MLP width, heads.
 VARIANTS = {
@@ -85,7 +86,7 @@ class AttentionLayer(nn.Module):
       y = _dense(x.shape[-1], self.dtype, name)(x)
       return y.reshape(*x.shape[:2], self.num_heads, -1)
 
-    y, weights = common.dot_product_attention(
+    y, weights = attention.dot_product_attention(
       project("query"), project("key"), project("value"), mask
     )
     return y.reshape(x.shape), weights
@@ -219,34 +220,42 @@ class Encoder(nn.Module):
     return y, {"embedded": x, **out}
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """BERT with token id 0 as padding.
 
   Attributes:
     num_classes: width of the head; None returns the [CLS] token itself.
-    width, depth, mlp_dim, num_heads: of the encoder.
+    width: channels of the encoder; a multiple of `num_heads`.
+    depth: number of blocks.
+    mlp_dim: hidden width of each MLP.
+    num_heads: heads of each attention.
     vocab_size: number of rows of the token embedding.
     max_len: rows of the position embedding; texts may be shorter.
     num_segments: rows of the segment embedding; only the first is used.
-    dropout_rate: after the embedding and at the end of each branch.
-    dtype: of the computation; parameters are always float32.
+    dropout_rate: probability of dropout after the embedding and at the end of
+      each branch, in [0, 1).
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  width: int = 768
-  depth: int = 12
-  mlp_dim: int = 3072
-  num_heads: int = 12
-  vocab_size: int = 30_522
-  max_len: int = 512
-  num_segments: int = 2
-  dropout_rate: float = 0.1
-  layer_norm_eps: float = 1e-12
+  num_classes: Count | None = None
+  width: Count = 768
+  depth: Index = 12
+  mlp_dim: Count = 3072
+  num_heads: Count = 12
+  vocab_size: Count = 30_522
+  max_len: Count = 512
+  num_segments: Count = 2
+  dropout_rate: Rate = 0.1
+  layer_norm_eps: Positive = 1e-12
   dtype: common.Dtype = jnp.float32
+
+  def __post_init__(self):
+    attention.check_heads(self.width, self.num_heads)
+    super().__post_init__()
 
   @nn.compact
   def __call__(
-    self, text: Int[Array, "b t"], train: bool = False
+    self, text: Int[common.ArrayLike, "b t"], train: bool = False
   ) -> tuple[Float[Array, "b d"], dict[str, Array]]:
     if text.shape[1] > self.max_len:
       raise ValueError(
@@ -270,7 +279,7 @@ class Model(nn.Module):
         "dtype": self.dtype,
       },
       name="BertEncoder_0",
-    )(text, train)
+    )(jnp.asarray(text), train)
     x = out["encoded"] = x.astype(jnp.float32)
     x = out["pre_logits"] = x[:, 0]
     if self.num_classes:
@@ -278,8 +287,10 @@ class Model(nn.Module):
     return x, out
 
   @nn.nowrap
-  def example_inputs(self, *_) -> tuple[jax.ShapeDtypeStruct]:
-    """Shape of one text; that of an image does not matter."""
+  def example_inputs(
+    self, image_size: Any = None, channels: int = 3
+  ) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shape of one text; the size of an image is ignored."""
     return (jax.ShapeDtypeStruct((1, self.max_len), jnp.int32),)
 
 

@@ -1,28 +1,31 @@
 """Layers that several model families share.
 
-Compute happens in `dtype`; parameters, softmax, the statistics of norms and
-everything that is returned as logits stay in float32. Heads are put ahead of
-tokens for the attention products.
+Layers compute in `dtype`. Parameters, the statistics of norms and logits stay
+in float32.
 
-In float32, which is what a CPU gets, two things are done otherwise. Tokens are
-flattened to (b l) before every dense layer: one big matrix product is what a
-CPU does best. A TPU would copy every activation for it, as 196 tokens are no
-whole number of its tiles. And the backward pass computes norms and GELUs again
-in place of keeping what they need: a CPU gets its memory for each step anew
-from the system, page by page, which costs more.
+Two things differ in float32, the type on CPUs. Tokens are flattened to (b l)
+before every dense layer, because one large matrix product is what a CPU does
+best; a TPU would copy every activation for it, since 196 tokens are not a
+whole number of its tiles. The backward pass recomputes norms and GELUs instead
+of keeping their inputs: a CPU gets memory for each step from the system, page
+by page, which takes longer.
 """
 
-import math
+import functools
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
-
-from vitjax.models import fused_attention
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float
 
 Dtype = jax.typing.DTypeLike
+Gelu = Literal["tanh", "erf"]
+# What models are called with.
+ArrayLike = Array | np.ndarray
 
 
 def _gelu(x: Array, approximate: bool) -> Array:
@@ -94,6 +97,30 @@ def conv(
   )
 
 
+@functools.cache
+def warn_of_border(h: int, w: int, stride: int) -> None:
+  """Warns once of rows and columns that a stem of this stride does not read.
+
+  Args:
+    h, w: height and width of the image in pixels.
+    stride: pixels from one patch to the next.
+  """
+  if h % stride or w % stride:
+    logging.warning(
+      "The model drops %d rows and %d columns of each image of %dx%d: it reads "
+      "whole patches of %d pixels, as published. For the whole image resize to "
+      "multiples of %d, such as %dx%d.",
+      h % stride,
+      w % stride,
+      h,
+      w,
+      stride,
+      stride,
+      max(round(h / stride), 1) * stride,
+      max(round(w / stride), 1) * stride,
+    )
+
+
 def posemb_sincos_2d(
   h: int, w: int, width: int, temperature: float = 10_000.0
 ) -> Float[Array, "1 l d"]:
@@ -126,237 +153,12 @@ def flatten_tokens(
   return x.reshape(-1, x.shape[-1]) if is_float32 else x
 
 
-@jax.custom_vjp
-def half_attention(
-  query: Float[Array, "b k q e"],
-  key: Float[Array, "b k l e"],
-  value: Float[Array, "b k l f"],
-) -> Float[Array, "b k q f"]:
-  """Attention in 16 bits that keeps no array of scores in float32.
-
-  Scores, softmax and every sum are float32. The scores are computed twice,
-  which is a few per cent of a block's operations: first for their largest
-  values alone, then for their exponentials, so that they are never written.
-  What is kept for the backward pass are the exponentials in 16 bits.
-
-  Args:
-    query: already scaled.
-    key, value: as usual.
-  """
-  return _half_attention_fwd(query, key, value)[0]
-
-
-def _scores(x, y):
-  return jnp.einsum("bkqe,bkle->bkql", x, y, preferred_element_type=jnp.float32)
-
-
-def _half_attention_fwd(query, key, value):
-  # Turned around, or the compiler would merge it with the second product.
-  largest = _scores(key, query).max(axis=-2)[..., None]
-  powers = jnp.exp(_scores(query, key) - largest)
-  total = powers.sum(axis=-1, keepdims=True)
-  powers = powers.astype(value.dtype)
-  weights = _weights(powers, total).astype(value.dtype)
-  out = jnp.einsum("bkql,bklf->bkqf", weights, value)
-  return out, (query, key, value, powers, total)
-
-
-def _weights(powers, total):
-  return powers.astype(jnp.float32) / total
-
-
-def _half_attention_bwd(kept, grad):
-  query, key, value, powers, total = kept
-  weights = _weights(powers, total)
-  value_grad = jnp.einsum("bkql,bkqf->bklf", weights.astype(grad.dtype), grad)
-  weights_grad = jnp.einsum("bkqf,bklf->bkql", grad, value)
-  weights_grad = weights_grad.astype(jnp.float32)
-  mean = (weights * weights_grad).sum(axis=-1, keepdims=True)
-  scores_grad = (weights * (weights_grad - mean)).astype(grad.dtype)
-  query_grad = jnp.einsum("bkql,bkle->bkqe", scores_grad, key)
-  key_grad = jnp.einsum("bkql,bkqe->bkle", scores_grad, query)
-  return query_grad, key_grad, value_grad
-
-
-half_attention.defvjp(_half_attention_fwd, _half_attention_bwd)
-
-
-@jax.custom_jvp
-def softmax(x: Float[Array, "*b l"]) -> Float[Array, "*b l"]:
-  """Over the last axis, with a derivative that needs the result alone.
-
-  That of `jax.nn.softmax` keeps exponentials and their sums, as large again.
-  """
-  return jax.nn.softmax(x, axis=-1)
-
-
-@softmax.defjvp
-def _softmax_jvp(primals, tangents):
-  weights, (change,) = softmax(*primals), tangents
-  mean = (weights * change).sum(axis=-1, keepdims=True)
-  return weights, weights * (change - mean)
-
-
-def dot_product_attention(
-  query: Float[Array, "b q k e"],
-  key: Float[Array, "b l k e"],
-  value: Float[Array, "b l k f"],
-  mask: Bool[Array, "b #k q l"] | None = None,
-) -> tuple[Float[Array, "b q k f"], Float[Array, "b k q l"]]:
-  """Scaled dot-product attention and its weights (softmax in float32).
-
-  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
-  `mask` is False a score becomes -1e10; a query that may attend nothing
-  attends everything equally.
-  """
-  query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-  query = query * query.shape[-1] ** -0.5
-  scores = jnp.einsum(
-    "bkqe,bkle->bkql", query, key, preferred_element_type=jnp.float32
-  )
-  scores = scores.astype(jnp.float32)
-  if mask is not None:
-    scores = jnp.where(mask, scores, -1e10)
-  weights = softmax(scores)
-  if mask is None and value.dtype.itemsize == 2:
-    out = half_attention(query, key, value)
-  else:
-    out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
-  return out.swapaxes(1, 2), weights
-
-
-def rope_angles_2d(
-  h: int, w: int, head_width: int, reference: int
-) -> Float[Array, "l e"]:
-  """Angles of rotary embeddings of a grid, in radians.
-
-  RoFormer, https://arxiv.org/abs/2104.09864, sec. 3.2, for rows in the first
-  half of the width and columns in the second: https://arxiv.org/abs/2303.11331
-  (EVA-02). Pairs of neighbours have the same angle. A grid of any size spans
-  what one of `reference` x `reference` does.
-
-  Raises:
-    ValueError: if the width of a head is not a multiple of 4.
-  """
-  if head_width % 4:
-    raise ValueError(
-      f"posemb='rope' needs heads of a width that is a multiple of 4, not "
-      f"{head_width}."
-    )
-  n = head_width // 4
-  y, x = jnp.mgrid[:h, :w]
-  frequency = 10_000.0 ** (-jnp.arange(n) / n)
-  rows = jnp.einsum("l,n->ln", y.reshape(-1) * reference / h, frequency)
-  columns = jnp.einsum("l,n->ln", x.reshape(-1) * reference / w, frequency)
-  return jnp.repeat(jnp.concatenate([rows, columns], axis=1), 2, axis=1)
-
-
-def rotate(
-  x: Float[Array, "b l k e"], angles: Float[Array, "l e"]
-) -> Float[Array, "b l k e"]:
-  """Turns each pair of neighbours by its angle, in float32."""
-  angles = angles[None, :, None]
-  y = x.astype(jnp.float32)
-  turned = jnp.stack([-y[..., 1::2], y[..., ::2]], axis=-1).reshape(y.shape)
-  return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
-
-
-class Projection(nn.Module):
-  """A dense layer between the width and heads, or back, on the last axis.
-
-  The kernel has the published shape (*inputs, *outputs), but the product is
-  one of matrices: a TPU then need not copy what the kernels of fused attention
-  read and write. Equal to `nn.DenseGeneral` otherwise.
-  """
-
-  inputs: tuple[int, ...]
-  outputs: tuple[int, ...]
-  use_bias: bool = True
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
-    flat = (math.prod(self.inputs), math.prod(self.outputs))
-
-    def init(key, shape, dtype):
-      return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
-
-    shape = (*self.inputs, *self.outputs)
-    kernel = self.param("kernel", init, shape, jnp.float32)
-    x = x.astype(self.dtype) @ kernel.astype(self.dtype).reshape(flat)
-    if self.use_bias:
-      bias = self.param(
-        "bias", nn.initializers.zeros, self.outputs, jnp.float32
-      )
-      x += bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-    return x
-
-
-class MultiHeadDotProductAttention(nn.Module):
-  """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
-
-  Kernels have the published shapes: (d, k, e) for query, key and value,
-  (k, e, d) for `out`. Queries and keys are rotated if there are angles.
-  Returns the output and the attention weights (b, k, q, l); unused weights
-  cost nothing under `jit`. `attention` is one of
-  `fused_attention.IMPLEMENTATIONS`.
-  """
-
-  num_heads: int
-  qkv_bias: bool = True
-  key_bias: bool = True
-  attention: str = "xla"
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    inputs_q: Float[Array, "b q d"],
-    inputs_kv: Float[Array, "b l d"],
-    angles: Float[Array, "l e"] | None = None,
-  ) -> tuple[Float[Array, "b q d"], Float[Array, "b k q l"]]:
-    b, _, d = inputs_q.shape
-    if d % self.num_heads:
-      raise ValueError(
-        f"width={d} is not a multiple of num_heads={self.num_heads}."
-      )
-    heads = (self.num_heads, d // self.num_heads)
-
-    def project(x, name):
-      y = Projection(
-        (d,),
-        heads,
-        self.qkv_bias and (self.key_bias or name != "key"),
-        dtype=self.dtype,
-        name=name,
-      )(flatten_tokens(x, self.dtype))
-      return y.reshape(b, -1, d)
-
-    def split(x):
-      return x.reshape(b, -1, *heads)
-
-    query, key = project(inputs_q, "query"), project(inputs_kv, "key")
-    if angles is not None:
-      query, key = (
-        rotate(split(x), angles).reshape(b, -1, d) for x in (query, key)
-      )
-    value = project(inputs_kv, "value")
-    x, weights = dot_product_attention(split(query), split(key), split(value))
-    x = x.reshape(b, -1, d)
-    if fused_attention.wanted(self.attention, query, key, self.num_heads):
-      x = fused_attention.attention(query, key, value, self.num_heads)
-    x = Projection(heads, (d,), dtype=self.dtype, name="out")(
-      flatten_tokens(x, self.dtype)
-    )
-    return x.reshape(b, -1, d), weights
-
-
 class MlpBlock(nn.Module):
   """Dense, GELU, dropout, dense on the last axis of (b, l, d)."""
 
   mlp_dim: int
   dropout_rate: float = 0.0
-  gelu: str = "tanh"
+  gelu: Gelu = "tanh"
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   bias_init: nn.initializers.Initializer = nn.initializers.normal(1e-6)
   dtype: Dtype = jnp.float32
@@ -386,12 +188,12 @@ class LayerScale(nn.Module):
   eq. 4.
   """
 
-  init: float
+  gamma_init: float
 
   @nn.compact
   def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     gamma = self.param(
-      "gamma", nn.initializers.constant(self.init), (x.shape[-1],)
+      "gamma", nn.initializers.constant(self.gamma_init), (x.shape[-1],)
     )
     gamma = gamma.reshape((1,) * (x.ndim - 1) + gamma.shape)
     return x * gamma.astype(x.dtype)
@@ -409,33 +211,3 @@ def head(
     bias_init=nn.initializers.constant(bias_init),
     name="head",
   )
-
-
-class MAPHead(nn.Module):
-  """Multi-head attention pooling with one learned query, (b, l, d) to (b, d).
-
-  Returns the weights of the attention, (b, k, 1, l), as well.
-
-  Scaling Vision Transformers, https://arxiv.org/abs/2106.04560, sec. 3.2.
-  The attention has no residual and no norm before it. Computed in float32.
-  """
-
-  mlp_dim: int
-  num_heads: int
-  gelu: str = "tanh"
-  layer_norm_eps: float = 1e-6
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b l d"]
-  ) -> tuple[Float[Array, "b d"], Float[Array, "b k 1 l"]]:
-    b, _, d = x.shape
-    probe = self.param(
-      "probe", nn.initializers.xavier_uniform(), (1, 1, d), jnp.float32
-    )
-    x, weights = MultiHeadDotProductAttention(
-      self.num_heads, name="MultiHeadDotProductAttention_0"
-    )(jnp.broadcast_to(probe, (b, 1, d)), x)
-    y = nn.LayerNorm(self.layer_norm_eps, name="LayerNorm_0")(x)
-    x = x + MlpBlock(self.mlp_dim, gelu=self.gelu, name="MlpBlock_0")(y)
-    return x[:, 0], weights

@@ -13,11 +13,14 @@ The initialisation of kernels is a plain normal of deviation 0.02: PyTorch's
 `trunc_normal_` cuts at -2 and 2, a hundred deviations away.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.config.ranges import Count, Finite, Positive, Rate
+from vitjax.models import base, common
 
 # Blocks and widths of the stages: section 3 of the paper, and of timm for the
 # four smallest, which have no paper. "iso" is isotropic: one stage of 16x16
@@ -48,7 +51,7 @@ def decode_variant(variant: str) -> dict:
     raise ValueError(
       f"variant={variant!r} is not a ConvNeXt. Known: {', '.join(VARIANTS)}."
     )
-  fields = dict(zip(("depths", "widths"), VARIANTS[variant]))
+  fields: dict[str, Any] = dict(zip(("depths", "widths"), VARIANTS[variant]))
   if variant.startswith("iso-"):
     fields |= {"patch_size": 16, "stem_norm": False}
     if variant != "iso-L":  # Published without LayerScale.
@@ -122,7 +125,7 @@ class Block(nn.Module):
 
   drop_path_rate: float = 0.0
   layer_scale_init: float | None = 1e-6
-  gelu: str = "erf"
+  gelu: common.Gelu = "erf"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
 
@@ -199,34 +202,35 @@ class Stage(nn.Module):
     return x
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """ConvNeXt.
 
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     depths, widths: number of blocks and channels of each stage.
-    patch_size: strides of the stem, in pixels.
+    patch_size: stride of the stem, in pixels.
     stem_norm: whether a norm follows the stem (not in the isotropic models).
-    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    drop_path_rate: probability of dropping the last block, in [0, 1); it ramps
+      up linearly from 0 in the first.
     layer_scale_init: initial gamma of LayerScale, None for none.
     gelu: "erf", as published, or "tanh".
     head_init_scale: multiplies the initial kernel of the head. Weights that
       are loaded are not scaled.
     head_bias_init: a negative value starts a sigmoid loss near its prior.
-    dtype: of the computation; parameters are always float32.
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  depths: tuple[int, ...] = VARIANTS["T"][0]
-  widths: tuple[int, ...] = VARIANTS["T"][1]
-  patch_size: int = 4
+  num_classes: Count | None = None
+  depths: tuple[Count, ...] = VARIANTS["T"][0]
+  widths: tuple[Count, ...] = VARIANTS["T"][1]
+  patch_size: Count = 4
   stem_norm: bool = True
-  drop_path_rate: float = 0.0
-  layer_scale_init: float | None = 1e-6
-  gelu: str = "erf"
-  layer_norm_eps: float = 1e-6
-  head_init_scale: float = 1.0
-  head_bias_init: float = 0.0
+  drop_path_rate: Rate = 0.0
+  layer_scale_init: Finite | None = 1e-6
+  gelu: common.Gelu = "erf"
+  layer_norm_eps: Positive = 1e-6
+  head_init_scale: Finite = 1.0
+  head_bias_init: Finite = 0.0
   dtype: common.Dtype = jnp.float32
 
   @nn.nowrap
@@ -249,20 +253,25 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     _, h, w, _ = image.shape
-    if min(h, w) < self.patch_size * 2 ** (len(self.depths) - 1):
+    stride = self.patch_size * 2 ** (len(self.depths) - 1)
+    if min(h, w) < stride:
       raise ValueError(
         f"image of {h}x{w} is smaller than the strides of ConvNeXt: use at "
-        f"least {self.patch_size * 2 ** (len(self.depths) - 1)} pixels."
+        f"least {stride} pixels."
       )
-    kwargs = {"layer_norm_eps": self.layer_norm_eps, "dtype": self.dtype}
+    common.warn_of_border(h, w, stride)
+    kwargs: dict[str, Any] = {
+      "layer_norm_eps": self.layer_norm_eps,
+      "dtype": self.dtype,
+    }
     norm = "after" if self.stem_norm else None
     out = {}
     x = out["stem"] = Patches(
       self.widths[0], self.patch_size, norm, name="stem", **kwargs
-    )(image)
+    )(jnp.asarray(image))
 
     rates = [
       self.drop_path_rate * i / max(sum(self.depths) - 1, 1)

@@ -63,7 +63,7 @@ def train(model: Any, image_shape: tuple[int, ...]) -> int | None:
   if getattr(model, "stem", None) is not None:
     return None
   formula = _TRAIN.get(type(model).__module__)
-  return formula and formula(model, image_shape)
+  return formula(model, image_shape) if formula else None
 
 
 def matrix_products(jaxpr: Any) -> int:

@@ -1,21 +1,21 @@
-"""Attention of which no score ever reaches the memory of the device.
+"""Fused attention: scores never reach device memory.
 
 FlashAttention, https://arxiv.org/abs/2205.14135: one kernel for the forward
-pass, and one for the backward pass that computes the scores again from the
-queries, the keys and the logarithm of each softmax's denominator. On a TPU
-these are the kernels of this file, on a GPU cuDNN's; a CPU interprets those of
-the TPU, slowly, to check what they compute.
+pass, and one for the backward pass that recomputes the scores from queries,
+keys and the logarithm of each softmax's denominator. A TPU runs the kernels of
+this file, a GPU those of cuDNN. A CPU interprets the TPU's kernels, slowly, so
+that tests can check their results.
 
-Scores are kept turned around, (l, q): sums over keys are then sums of vectors,
-and the statistics of the queries are rows. All keys are in the kernel at once,
-so that no softmax is put together from parts; queries come in blocks where
-their scores would take too much room. Statistics, sums and gradients of scores
-are float32. Factors of products are in the type of the arguments, as in plain
-attention.
+Scores are transposed, (l, q): sums over keys are then sums of vectors, and the
+statistics of the queries are rows. A kernel holds all keys at once, so no
+softmax is combined from parts; queries are split into blocks if their scores
+would not fit. Statistics, sums and gradients of scores are float32. Factors of
+products have the type of the arguments, as in plain attention.
 """
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,32 +26,33 @@ from jaxtyping import Array, Float
 
 from vitjax.parallel import sharding
 
-IMPLEMENTATIONS = ("auto", "xla", "fused")
+Implementation = Literal["auto", "xla", "fused"]
 
 _MIB = 2**20
 _LANES = 128
-# Of the scores of a block of queries and heads; the backward pass has a few.
+# Largest array of scores of a block of queries and heads; the backward pass has
+# a few such arrays.
 _SCORES_BYTES = 2e6
 _MAX_IMAGES = 16
-# TPUs have more of it from v5 on, of which XLA wants some as well.
+# TPUs with little vector memory; XLA needs a part of it too.
 _SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
-# What it is filled with by an estimate, which is rough.
+# Share of the vector memory that a rough estimate may fill.
 _FILLED = 0.75
-# Their kernels multiply float32 only, in one pass as if it were bfloat16.
+# TPUs whose kernels multiply float32 only, in one pass, as if it were bfloat16.
 _WITHOUT_BFLOAT16 = ("TPU v2", "TPU v3")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-  """How kernels go about it.
+  """How a kernel splits its work.
 
   Attributes:
-    num_heads: of one device.
-    images, queries, heads: of one block.
+    num_heads: heads on one device.
+    images, queries, heads: size of one block.
     factors: type of the factors of products.
-    precision: of products.
-    vmem: bytes that a kernel may use.
-    interpret: whether it is interpreted.
+    precision: precision of products.
+    vmem: bytes of vector memory that a kernel may use.
+    interpret: whether the kernel is interpreted.
   """
 
   num_heads: int
@@ -65,18 +66,17 @@ class _Plan:
 
 
 def wanted(
-  implementation: str,
+  implementation: Implementation,
   query: Float[Array, "b q d"],
   key: Float[Array, "b l d"],
   num_heads: int,
 ) -> bool:
-  """Whether attention is to be fused: one of `IMPLEMENTATIONS` says.
+  """Whether to fuse attention.
 
-  With "auto" it is on TPUs, in bfloat16, where the program says over which
-  devices it is split.
+  "auto" fuses on TPUs, in bfloat16, if the program names the mesh.
 
   Raises:
-    ValueError: if it must be fused and cannot be.
+    ValueError: for "fused" if it is not possible.
   """
   if implementation == "xla":
     return False

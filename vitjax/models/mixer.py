@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.config.ranges import Count, Finite, Index, Positive, Rate
+from vitjax.models import base, common
 
 # Width, depth, width of the token MLP and of the channel MLP: table 1.
 VARIANTS = {
@@ -76,7 +77,7 @@ class MixerBlock(nn.Module):
   tokens_mlp_dim: int
   mlp_dim: int
   drop_path_rate: float = 0.0
-  gelu: str = "tanh"
+  gelu: common.Gelu = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
 
@@ -110,32 +111,34 @@ class MixerBlock(nn.Module):
     return x + drop(y)
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """MLP-Mixer.
 
   Attributes:
     num_classes: width of the head; None returns the pooled features.
-    patch_size: of square patches, in pixels. A border that does not fill a
-      patch is padded with zeros, where ViT drops it.
-    width, depth: of the stack of blocks.
+    patch_size: side of the square patches, in pixels. A border that does not
+      fill a patch is padded with zeros; ViT drops it.
+    width: channels of each token.
+    depth: number of blocks.
     tokens_mlp_dim, mlp_dim: hidden widths of the two MLPs.
-    drop_path_rate: of the last block; earlier ones ramp up linearly from 0.
+    drop_path_rate: probability of dropping a branch of the last block, in
+      [0, 1); it ramps up linearly from 0 in the first.
     gelu: "tanh" (Google's weights) or "erf" (timm's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
     head_zero_init: zero kernel of the head, as published, or LeCun normal.
-    dtype: of the computation; parameters are always float32.
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  patch_size: int = 16
-  width: int = 768
-  depth: int = 12
-  tokens_mlp_dim: int = 384
-  mlp_dim: int = 3072
-  drop_path_rate: float = 0.0
-  gelu: str = "tanh"
-  layer_norm_eps: float = 1e-6
-  head_bias_init: float = 0.0
+  num_classes: Count | None = None
+  patch_size: Count = 16
+  width: Count = 768
+  depth: Index = 12
+  tokens_mlp_dim: Count = 384
+  mlp_dim: Count = 3072
+  drop_path_rate: Rate = 0.0
+  gelu: common.Gelu = "tanh"
+  layer_norm_eps: Positive = 1e-6
+  head_bias_init: Finite = 0.0
   head_zero_init: bool = True
   dtype: common.Dtype = jnp.float32
 
@@ -150,7 +153,7 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     out = {}
     p = self.patch_size

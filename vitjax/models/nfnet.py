@@ -15,24 +15,27 @@ full rate, and nothing is rescaled by the probability of keeping. GELU is the
 tanh form; timm's `dm_nfnet_*` use the exact one.
 """
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.config.ranges import Count, Finite, Range, Rate
+from vitjax.models import base, common
 
-# Train and test sizes in pixels and dropout rate of F0 to F7: table 1 of the
-# paper, and the released code for F7. Stage n has n + 1 times as many blocks.
+# Test size in pixels and dropout rate of F0 to F7: table 1 of the paper, and
+# the released code for F7. Fn has n + 1 times as many blocks as F0.
 _TABLE = (
-  (192, 256, 0.2),
-  (224, 320, 0.3),
-  (256, 352, 0.4),
-  (320, 416, 0.4),
-  (384, 512, 0.5),
-  (416, 544, 0.5),
-  (448, 576, 0.5),
-  (480, 608, 0.5),
+  (256, 0.2),
+  (320, 0.3),
+  (352, 0.4),
+  (416, 0.4),
+  (512, 0.5),
+  (544, 0.5),
+  (576, 0.5),
+  (608, 0.5),
 )
 _WIDTHS = {"": (256, 512, 1536, 1536), "+": (384, 768, 2048, 2048)}
 
@@ -43,14 +46,15 @@ VARIANTS = {
     "dropout_rate": dropout_rate,
   }
   for plus, widths in _WIDTHS.items()
-  for n, (_, _, dropout_rate) in enumerate(_TABLE)
+  for n, (_, dropout_rate) in enumerate(_TABLE)
 }
-TRAIN_IMAGE_SIZE = {name: _TABLE[int(name[1])][0] for name in VARIANTS}
 
 # Keeps the variance of a unit normal; the same for both forms of GELU.
 _GELU_GAIN = 1.7015043497085571
 _ALPHA = 0.2
 _GROUP_WIDTH = 128
+# Half of it must hold a group.
+Width = Annotated[int, Range(ge=2 * _GROUP_WIDTH)]
 
 
 def decode_variant(variant: str) -> dict:
@@ -69,7 +73,7 @@ def decode_variant(variant: str) -> dict:
 def _published(variant: str, **fields) -> dict:
   return {
     "fields": {"variant": variant, **fields},
-    "image_size": _TABLE[int(variant[1])][1],
+    "image_size": _TABLE[int(variant[1])][0],
     "params": _PARAMS[variant],
   }
 
@@ -157,7 +161,7 @@ class Block(nn.Module):
   strides: int
   beta: float
   drop_path_rate: float = 0.0
-  gelu: str = "tanh"
+  gelu: common.Gelu = "tanh"
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
@@ -212,27 +216,27 @@ def betas(depths: tuple[int, ...]) -> list[float]:
   return result
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """NFNet.
 
   Attributes:
     num_classes: width of the head; None returns the pooled features.
     depths, widths: number of blocks and channels of each stage.
-    dropout_rate: before the head.
+    dropout_rate: probability of dropout before the head, in [0, 1).
     drop_path_rate: see the docstring of this module. Published training has
       0.25.
     gelu: "tanh" (DeepMind's weights) or "erf" (timm's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
-    dtype: of the computation; parameters are always float32.
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  depths: tuple[int, ...] = VARIANTS["F0"]["depths"]
-  widths: tuple[int, ...] = VARIANTS["F0"]["widths"]
-  dropout_rate: float = 0.0
-  drop_path_rate: float = 0.0
-  gelu: str = "tanh"
-  head_bias_init: float = 0.0
+  num_classes: Count | None = None
+  depths: tuple[Count, ...] = VARIANTS["F0"]["depths"]
+  widths: tuple[Width, ...] = VARIANTS["F0"]["widths"]
+  dropout_rate: Rate = 0.0
+  drop_path_rate: Rate = 0.0
+  gelu: common.Gelu = "tanh"
+  head_bias_init: Finite = 0.0
   dtype: common.Dtype = jnp.float32
 
   @nn.nowrap
@@ -246,10 +250,10 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     out = {}
-    x = image
+    x = jnp.asarray(image)
     stem = ((16, 2), (32, 1), (64, 1), (self.widths[0] // 2, 2))
     for i, (width, strides) in enumerate(stem):
       x = activation(x, self.gelu) if i else x

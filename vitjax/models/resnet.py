@@ -29,7 +29,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.config.ranges import Count, Finite, Positive
+from vitjax.models import base, common
 
 # Units of each stage, https://arxiv.org/abs/1512.03385, table 1; 26 is of
 # the hybrids in https://arxiv.org/abs/2106.10270.
@@ -273,7 +274,7 @@ def backbone(
   return x, out
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """ResNet with group norm and standardised weights.
 
   Attributes:
@@ -285,15 +286,15 @@ class Model(nn.Module):
       baseline has a constant of its own.
     head_bias_init: a negative value starts a sigmoid loss near its prior.
     head_zero_init: zero kernel of the head, as published, or LeCun normal.
-    dtype: of the computation; parameters are always float32.
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  stages: Sequence[int] = STAGES[50]
-  width_factor: int = 1
+  num_classes: Count | None = None
+  stages: Sequence[Count] = STAGES[50]
+  width_factor: Count = 1
   preact: bool = False
-  std_eps: float = 1e-10
-  head_bias_init: float = 0.0
+  std_eps: Positive = 1e-10
+  head_bias_init: Finite = 0.0
   head_zero_init: bool = True
   dtype: common.Dtype = jnp.float32
 
@@ -312,12 +313,12 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     del train  # Neither dropout nor batch statistics.
     std_eps = self.std_eps if self.preact else None
     x, out = backbone(
-      image, self.stages, self.width_factor, std_eps, self.dtype
+      jnp.asarray(image), self.stages, self.width_factor, std_eps, self.dtype
     )
     if self.preact:
       x = nn.relu(_preact_norm("norm-pre-head", self.dtype)(x))

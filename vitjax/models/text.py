@@ -9,12 +9,15 @@ Differs from big_vision's tower, whose parameter names these are, in that the
 logits over the vocabulary are not returned: no contrastive loss reads them.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vitjax.models import common, fused_attention, vit
+from vitjax.config.ranges import Count, Index, Rate
+from vitjax.models import attention, base, common, fused_attention, vit
 
 
 def decode_variant(variant: str) -> dict[str, int]:
@@ -31,43 +34,43 @@ def decode_variant(variant: str) -> dict[str, int]:
   return vit.decode_variant(variant)
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """Text transformer.
 
   Attributes:
     num_classes: width of the head; None returns the last token itself.
-    width, depth, mlp_dim, num_heads: of the encoder.
+    width: channels of the encoder; a multiple of `num_heads`.
+    depth: number of blocks.
+    mlp_dim: hidden width of each MLP; None is 4 * `width`.
+    num_heads: heads of each attention.
     vocab_size: number of rows of the token embedding.
     max_len: number of tokens of every text, padding included.
-    dropout_rate: after the position embedding and in each block.
+    dropout_rate: probability of dropout after the position embedding and in
+      each block, in [0, 1).
     attention, scan_layers, remat: as in the Vision Transformer.
-    dtype: of the computation; parameters are always float32.
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  width: int = 512
-  depth: int = 12
-  mlp_dim: int | None = None
-  num_heads: int = 8
-  vocab_size: int = 32_000
-  max_len: int = 64
-  dropout_rate: float = 0.0
-  attention: str = "auto"
+  num_classes: Count | None = None
+  width: Count = 512
+  depth: Index = 12
+  mlp_dim: Count | None = None
+  num_heads: Count = 8
+  vocab_size: Count = 32_000
+  max_len: Count = 64
+  dropout_rate: Rate = 0.0
+  attention: fused_attention.Implementation = "auto"
   scan_layers: bool = False
-  remat: str = "none"
+  remat: vit.Remat = "none"
   dtype: common.Dtype = jnp.float32
 
   def __post_init__(self):
-    if self.attention not in fused_attention.IMPLEMENTATIONS:
-      raise ValueError(
-        f"attention={self.attention!r} is not one of "
-        f"{fused_attention.IMPLEMENTATIONS}."
-      )
+    attention.check_heads(self.width, self.num_heads)
     super().__post_init__()
 
   @nn.compact
   def __call__(
-    self, text: Int[Array, "b t"], train: bool = False
+    self, text: Int[common.ArrayLike, "b t"], train: bool = False
   ) -> tuple[Float[Array, "b d"], dict[str, Array]]:
     if text.shape[1] != self.max_len:
       raise ValueError(
@@ -108,6 +111,8 @@ class Model(nn.Module):
     return x, out
 
   @nn.nowrap
-  def example_inputs(self, *_) -> tuple[jax.ShapeDtypeStruct]:
-    """Shape of one text; that of an image does not matter."""
+  def example_inputs(
+    self, image_size: Any = None, channels: int = 3
+  ) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shape of one text; the size of an image is ignored."""
     return (jax.ShapeDtypeStruct((1, self.max_len), jnp.int32),)

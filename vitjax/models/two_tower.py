@@ -11,7 +11,7 @@ exists for the sigmoid loss only. The losses live in `vitjax.losses`.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -20,13 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vitjax import models
-from vitjax.models import common, vit
-
-TEXT_MODELS = ("text", "bert")
+from vitjax.config.ranges import Finite, Positive
+from vitjax.models import base, common, vit
 
 
 def _published(
-  image: dict, text: dict, image_size: int, **fields
+  image: dict[str, Any], text: dict[str, Any], image_size: int, **fields
 ) -> dict[str, Any]:
   return {
     "fields": {"image": image, "text": text, **fields},
@@ -38,7 +37,7 @@ def _published(
 def _lit(
   image: str, image_head: int | None, text: dict, text_model: str
 ) -> dict[str, Any]:
-  """A row of LiT's model card. Without a head, [cls] is the embedding."""
+  """A row of LiT's model card; without a head, [cls] is the embedding."""
   tower = {
     "variant": image,
     "pool_type": "tok",
@@ -145,7 +144,7 @@ _PARAMS = {
   "SigLIP So400m/14 224": 877_360_306,
 }
 
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, Any]] = {
   name: facts | ({"params": _PARAMS[name]} if name in _PARAMS else {})
   for name, facts in _TABLE.items()
 }
@@ -170,7 +169,7 @@ def decode_variant(variant: str) -> dict[str, Any]:
   return _siglip(variant, 224, 32_000, num_classes=width)["fields"]
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """Two towers with a common embedding.
 
   `apply({"params": params}, image, text)` returns the image embedding, the
@@ -184,41 +183,48 @@ class Model(nn.Module):
     text: options of the text tower, likewise.
     image_model: any image model of the table.
     text_model: "text" or "bert".
-    temperature_init: of the logits; `t` starts at its logarithm.
-    bias_init: of the logits; None leaves `b` away.
-    dtype: of the towers' computation, where their options do not name one.
+    temperature_init: initial temperature of the logits; `t` starts at its
+      logarithm.
+    bias_init: initial bias of the logits; None for no `b`.
+    dtype: type of the towers' computation, unless their options name one.
   """
 
   image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   image_model: str = "vit"
-  text_model: str = "text"
-  temperature_init: float = 10.0
-  bias_init: float | None = None
+  text_model: Literal["text", "bert"] = "text"
+  temperature_init: Positive = 10.0
+  bias_init: Finite | None = None
   dtype: common.Dtype = jnp.float32
 
   def __post_init__(self):
-    if self.text_model not in TEXT_MODELS:
-      raise ValueError(
-        f"text_model={self.text_model!r} is not one of {TEXT_MODELS}."
-      )
+    if errors := [
+      *models.problems(self.image_model, self.image, "image."),
+      *models.problems(self.text_model, self.text, "text."),
+    ]:
+      raise ValueError("\n".join(errors))
     # Modules are hashable, so that `jit` can take them as static arguments.
     self.image, self.text = nn.FrozenDict(self.image), nn.FrozenDict(self.text)
     super().__post_init__()
 
   @nn.nowrap
-  def image_tower(self) -> nn.Module:
-    return models.create(
-      self.image_model, **{"dtype": self.dtype, **self.image}
-    )
+  def image_tower(self) -> models.Model:
+    """The module of the image tower."""
+    return self._tower(self.image_model, self.image)
 
   @nn.nowrap
-  def text_tower(self) -> nn.Module:
-    return models.create(self.text_model, **{"dtype": self.dtype, **self.text})
+  def text_tower(self) -> models.Model:
+    """The module of the text tower."""
+    return self._tower(self.text_model, self.text)
 
   @nn.nowrap
-  def towers(self) -> dict[str, nn.Module]:
-    """The towers by the names that their parameters begin with."""
+  def _tower(self, name: str, fields: Mapping[str, Any]) -> models.Model:
+    options: dict[str, Any] = {"dtype": self.dtype, **fields}
+    return models.create(name, **options)
+
+  @nn.nowrap
+  def towers(self) -> dict[str, models.Model]:
+    """The towers by the first parts of their parameters' names."""
     return {"img": self.image_tower(), "txt": self.text_tower()}
 
   def setup(self):
@@ -232,8 +238,8 @@ class Model(nn.Module):
 
   def __call__(
     self,
-    image: Float[Array, "b h w c"] | None = None,
-    text: Int[Array, "n t"] | None = None,
+    image: Float[common.ArrayLike, "b h w c"] | None = None,
+    text: Int[common.ArrayLike, "n t"] | None = None,
     train: bool = False,
   ) -> tuple[
     Float[Array, "b d"] | None, Float[Array, "n d"] | None, dict[str, Array]
@@ -252,7 +258,7 @@ class Model(nn.Module):
       z, more = self.txt(text, train)
       out.update({f"txt/{key}": value for key, value in more.items()})
       text_embedding = _normalise(z)
-    if image is not None and text is not None:
+    if image_embedding is not None and text_embedding is not None:
       i, t = image_embedding.shape[-1], text_embedding.shape[-1]
       if i != t:
         raise ValueError(
@@ -264,11 +270,10 @@ class Model(nn.Module):
   @nn.nowrap
   def example_inputs(
     self, image_size: int | tuple[int, int], channels: int = 3
-  ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Shapes of one image and one text, which `init` needs both."""
-    size = (image_size,) * 2 if isinstance(image_size, int) else image_size
-    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-    return image, *self.text_tower().example_inputs()
+  ) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes of one image and one text: `init` needs both."""
+    text = self.text_tower().example_inputs(image_size, channels)
+    return base.example_image(image_size, channels), *text
 
 
 def _normalise(z: Float[Array, "b d"]) -> Float[Array, "b d"]:

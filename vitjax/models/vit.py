@@ -9,18 +9,19 @@ LayerScale (https://arxiv.org/abs/2103.17239), stochastic depth
 
 Parameter names are those of google-research/big_vision, where the position
 embedding belongs to the patches and is added before the class token and the
-registers are put in front.
+registers are prepended.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common, fused_attention, resnet
+from vitjax.config.ranges import Count, Finite, Index, Positive, Rate
+from vitjax.models import attention, base, common, fused_attention, resnet
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 from vitjax.parallel import sharding
 
@@ -55,13 +56,10 @@ HYBRIDS = {
   "R50+L/32": ("L", (3, 4, 6, 3), 1),
 }
 
-POOL_TYPES = ("gap", "tok", "map", "none")
-POSEMBS = ("learn", "sincos2d", "rope")
-DROP_PATHS = ("linear", "constant")
-REMATS = {
-  "none": None,
-  "full": "nothing_saveable",
-  "dots": "dots_with_no_batch_dims_saveable",
+Remat = Literal["none", "dots", "full"]
+_POLICIES = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
@@ -85,63 +83,6 @@ def decode_variant(variant: str) -> dict:
   return {**fields, "patch_size": int(patch)} if patch else fields
 
 
-class DifferentialAttention(nn.Module):
-  """Attention whose weights are the difference of two softmaxes.
-
-  Differential Transformer, https://arxiv.org/abs/2410.05258, eq. 1-3. Each
-  head has two queries and keys of half its width, next to each other, and one
-  value. Returns the output and the weights of both (b, 2k, q, l).
-  """
-
-  num_heads: int
-  qkv_bias: bool = True
-  out_bias: bool = True
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b l d"], index: float | Float[Array, ""]
-  ) -> tuple[Float[Array, "b l d"], Float[Array, "b m l l"]]:
-    b, _, d = x.shape
-    e = d // self.num_heads // 2
-
-    def project(name, heads, width):
-      return nn.DenseGeneral(
-        (heads, width),
-        use_bias=self.qkv_bias,
-        kernel_init=nn.initializers.xavier_uniform(),
-        dtype=self.dtype,
-        name=name,
-      )(common.flatten_tokens(x, self.dtype)).reshape(b, -1, heads, width)
-
-    def dot(i):
-      init = nn.initializers.normal(0.1)
-      query = self.param(f"lambda_q{i}", init, (e,), jnp.float32)
-      return query @ self.param(f"lambda_k{i}", init, (e,), jnp.float32)
-
-    value = project("value", self.num_heads, 2 * e)
-    y, weights = common.dot_product_attention(
-      project("query", 2 * self.num_heads, e),
-      project("key", 2 * self.num_heads, e),
-      jnp.repeat(value, 2, axis=2),
-    )
-    y = y.reshape(b, -1, self.num_heads, 2, 2 * e)
-    lambda_init = 0.8 - 0.6 * jnp.exp(-0.3 * index)
-    factor = jnp.exp(dot(1)) - jnp.exp(dot(2)) + lambda_init
-    y = y[..., 0, :] - factor.astype(y.dtype) * y[..., 1, :]
-    y = nn.RMSNorm(1e-5, dtype=self.dtype, name="sub_norm")(y)
-    y = y * (1 - lambda_init).astype(y.dtype)
-    y = nn.DenseGeneral(
-      d,
-      axis=(-2, -1),
-      use_bias=self.out_bias,
-      kernel_init=nn.initializers.xavier_uniform(),
-      dtype=self.dtype,
-      name="out",
-    )(y.reshape(-1, *y.shape[2:]))
-    return y.reshape(b, -1, d), weights
-
-
 class EncoderBlock(nn.Module):
   """Pre-norm transformer block with optional LayerScale.
 
@@ -160,8 +101,8 @@ class EncoderBlock(nn.Module):
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   key_bias: bool = True
-  attention: str = "auto"
-  gelu: str = "tanh"
+  attention: fused_attention.Implementation = "auto"
+  gelu: common.Gelu = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
 
@@ -190,14 +131,14 @@ class EncoderBlock(nn.Module):
 
     def attend(y):
       if self.differential:
-        return DifferentialAttention(
+        return attention.DifferentialAttention(
           self.num_heads,
           qkv_bias=self.qkv_bias,
           out_bias=not self.parallel,
           dtype=self.dtype,
           name="DifferentialAttention_0",
         )(y, index)
-      return common.MultiHeadDotProductAttention(
+      return attention.MultiHeadDotProductAttention(
         self.num_heads,
         qkv_bias=self.qkv_bias,
         key_bias=self.key_bias,
@@ -233,9 +174,9 @@ class Encoder(nn.Module):
   depth: int
   block: Mapping[str, Any]
   drop_path_rate: float = 0.0
-  drop_path_schedule: str = "linear"
+  drop_path_schedule: Literal["linear", "constant"] = "linear"
   scan_layers: bool = False
-  remat: str = "none"
+  remat: Remat = "none"
   final_norm: bool = True
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
@@ -248,15 +189,14 @@ class Encoder(nn.Module):
     angles: Float[Array, "l e"] | None = None,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     block = EncoderBlock
-    if REMATS[self.remat]:
-      policy = getattr(jax.checkpoint_policies, REMATS[self.remat])
+    if self.remat != "none":
       block = nn.remat(
         block,
-        policy=policy,
+        policy=_POLICIES[self.remat],
         prevent_cse=not self.scan_layers,
         static_argnums=(5,),  # train, counted with self
       )
-    kwargs = {
+    kwargs: dict[str, Any] = {
       **self.block,
       "stochastic_depth": self.drop_path_rate > 0,
       "layer_norm_eps": self.layer_norm_eps,
@@ -276,8 +216,9 @@ class Encoder(nn.Module):
         length=self.depth,
       )(**kwargs, name="encoderblock")
       indices = jnp.arange(self.depth, dtype=jnp.float32)
-      rates = jnp.asarray(rates, jnp.float32)
-      x, stacked = blocks(x, indices, rates, angles, train)
+      x, stacked = blocks(
+        x, indices, jnp.asarray(rates, jnp.float32), angles, train
+      )
       for i in range(self.depth):
         for key, value in stacked.items():
           out[f"encoder/block{i:02d}/{key}"] = value[i]
@@ -295,16 +236,20 @@ class Encoder(nn.Module):
     return x, out
 
 
-class Model(nn.Module):
+class Model(base.ImageModel):
   """Vision Transformer.
 
   Attributes:
     num_classes: width of the head; None returns the pooled features.
-    patch_size: of square patches, in pixels.
-    stem: units of each stage of a ResNet in front of the patches, whose size
-      then counts pixels of its features; () is its root alone, which already
-      makes them 4 times smaller than the image. None for a plain ViT.
-    width, depth, mlp_dim, num_heads: of the encoder.
+    patch_size: side of the square patches, in pixels. Rows and columns that do
+      not fill a patch are dropped, with a warning.
+    stem: units of each stage of a ResNet in front of the patches; `patch_size`
+      then counts pixels of its features. () is its root alone, whose features
+      are 4 times smaller than the image. None for a plain ViT.
+    width: channels of the encoder; a multiple of `num_heads`.
+    depth: number of blocks.
+    mlp_dim: hidden width of each MLP; None is 4 * `width`.
+    num_heads: heads of each attention.
     pool_type: "gap" (mean over the patches), "tok" (class token), "map"
       (attention pooling) or "none" (every token).
     posemb: "learn", "sincos2d", or "rope" (rotary, relative to a grid of
@@ -314,71 +259,65 @@ class Model(nn.Module):
       needs it.
     num_registers: learned tokens that no pooling reads.
     parallel: attention and MLP of a block side by side.
-    qkv_bias, key_bias: biases of query, key and value, and of the key.
+    qkv_bias: whether query, key and value have biases.
+    key_bias: whether the key has one too.
     attention: "xla", or "fused" into kernels that write no score (Pallas on a
       TPU, cuDNN on a GPU); "auto" is "fused" on a TPU where it is possible.
     differential: attention as the difference of two softmaxes.
-    fc_norm: LayerNorm after the pooling in place of before it.
-    posemb_prefix: the position table also has rows for class token and
-      registers, as in vision_transformer; big_vision's covers the patches.
-    dropout_rate: after the position embedding and in each block.
-    drop_path_rate: of the last block.
-    drop_path_schedule: "linear" ramps up from 0 in the first block; DeiT III
-      has the same rate in each, "constant".
+    fc_norm: LayerNorm after the pooling instead of before it.
+    posemb_prefix: whether the position table has rows for class token and
+      registers, as in vision_transformer; big_vision's has none.
+    dropout_rate: probability of dropout after the position embedding and in
+      each block, in [0, 1).
+    drop_path_rate: probability of dropping a branch of the last block, in
+      [0, 1).
+    drop_path_schedule: "linear" ramps up from 0 in the first block; "constant"
+      is the same rate in each, as in DeiT III.
     layer_scale_init: initial gamma of LayerScale, None for none.
     gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
     head_bias_init: a negative value starts a sigmoid loss near its prior.
     head_zero_init: zero kernel of the head, as published, or LeCun normal.
     scan_layers: stacks the blocks' parameters and compiles one block.
-    remat: what the backward pass computes again: "none", "dots" (all but
-      matrix products) or "full".
-    dtype: of the computation; parameters are always float32.
+    remat: what the backward pass recomputes: "none", "dots" (all but matrix
+      products) or "full".
+    dtype: type of the computation; parameters are always float32.
   """
 
-  num_classes: int | None = None
-  patch_size: int = 16
-  stem: Sequence[int] | None = None
-  width: int = 768
-  depth: int = 12
-  mlp_dim: int | None = None
-  num_heads: int = 12
-  pool_type: str = "gap"
-  posemb: str = "learn"
-  rep_size: int | bool = False
+  num_classes: Count | None = None
+  patch_size: Count = 16
+  stem: Sequence[Count] | None = None
+  width: Count = 768
+  depth: Index = 12
+  mlp_dim: Count | None = None
+  num_heads: Count = 12
+  pool_type: Literal["gap", "tok", "map", "none"] = "gap"
+  posemb: Literal["learn", "sincos2d", "rope"] = "learn"
+  rep_size: Index | bool = False
   class_token: bool | None = None
-  num_registers: int = 0
+  num_registers: Index = 0
   posemb_prefix: bool = False
   parallel: bool = False
   differential: bool = False
   fc_norm: bool = False
-  dropout_rate: float = 0.0
-  drop_path_rate: float = 0.0
-  drop_path_schedule: str = "linear"
-  layer_scale_init: float | None = None
+  dropout_rate: Rate = 0.0
+  drop_path_rate: Rate = 0.0
+  drop_path_schedule: Literal["linear", "constant"] = "linear"
+  layer_scale_init: Finite | None = None
   qkv_bias: bool = True
   key_bias: bool = True
-  attention: str = "auto"
-  gelu: str = "tanh"
-  layer_norm_eps: float = 1e-6
-  head_bias_init: float = 0.0
+  attention: fused_attention.Implementation = "auto"
+  gelu: common.Gelu = "tanh"
+  layer_norm_eps: Positive = 1e-6
+  head_bias_init: Finite = 0.0
   head_zero_init: bool = True
   scan_layers: bool = False
-  remat: str = "none"
+  remat: Remat = "none"
   dtype: common.Dtype = jnp.float32
 
   def __post_init__(self):
-    for name, allowed in (
-      ("pool_type", POOL_TYPES),
-      ("posemb", POSEMBS),
-      ("gelu", tuple(common.GELU)),
-      ("drop_path_schedule", DROP_PATHS),
-      ("remat", tuple(REMATS)),
-      ("attention", fused_attention.IMPLEMENTATIONS),
-    ):
-      if getattr(self, name) not in allowed:
-        raise ValueError(
-          f"{name}={getattr(self, name)!r} is not one of {allowed}."
-        )
+    attention.check_heads(
+      self.width, 2 * self.num_heads if self.differential else self.num_heads
+    )
     if self.posemb == "rope" and self.differential:
       raise ValueError(
         "differential attention is not rotated: use posemb='learn' or "
@@ -415,16 +354,20 @@ class Model(nn.Module):
 
   @nn.compact
   def __call__(
-    self, image: Float[Array, "b h w c"], train: bool = False
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     out = {}
     if self.stem is not None:
-      image, stages = resnet.backbone(image, self.stem, dtype=self.dtype)
+      image, stages = resnet.backbone(
+        jnp.asarray(image), self.stem, dtype=self.dtype
+      )
       out.update({f"resnet/{name}": x for name, x in stages.items()})
     b, h, w, _ = image.shape
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
+    if self.stem is None:  # a ResNet pads
+      common.warn_of_border(h, w, p)
     x = nn.Conv(
       self.width,
       (p, p),
@@ -441,7 +384,7 @@ class Model(nn.Module):
     if self.posemb == "rope":
       x = self._with_prefix(x)
       head_width = self.width // self.num_heads
-      angles = common.rope_angles_2d(h, w, head_width, reference=16)
+      angles = attention.rope_angles_2d(h, w, head_width, reference=16)
       angles = jnp.pad(angles, ((num_prefix, 0), (0, 0)))
     elif self.posemb_prefix:
       x = self._with_prefix(x)
@@ -482,7 +425,7 @@ class Model(nn.Module):
     elif self.pool_type == "tok":
       x = x[:, 0]
     elif self.pool_type == "map":
-      x, out["map_head/attention"] = common.MAPHead(
+      x, out["map_head/attention"] = attention.MAPHead(
         self.mlp_dim or 4 * self.width,
         self.num_heads,
         gelu=self.gelu,
@@ -512,7 +455,9 @@ class Model(nn.Module):
       )(x)
     return x, out
 
-  def _posemb(self, h: int, w: int, num_prefix: int) -> Float[Array, "1 l d"]:
+  def _posemb(
+    self, h: int, w: int, num_prefix: int
+  ) -> Float[common.ArrayLike, "1 l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
       return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))
@@ -525,7 +470,7 @@ class Model(nn.Module):
 
   def _with_prefix(self, x: Float[Array, "b l d"]) -> Float[Array, "b t d"]:
     """Puts the class token and the registers in front of the patches."""
-    prefix: Sequence[Array] = []
+    prefix = []
     if self.has_class_token:
       shape = (1, 1, self.width)
       prefix += [self.param("cls", nn.initializers.zeros, shape, jnp.float32)]

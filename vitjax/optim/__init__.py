@@ -30,18 +30,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vitjax import models, trees
+from vitjax import trees
+from vitjax.config import kinds, messages
+from vitjax.config.ranges import Count, NonNegative, Positive, Rate
 from vitjax.optim import agc
-from vitjax.optim.rules import Rules
+from vitjax.optim.rules import DecayScale, LayerDecay, Multipliers, Rules
 from vitjax.optim.schedules import Schedule
 
 Dtype = Literal["bfloat16", "float32"]
 
 
 def adam(
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-8,
+  b1: Rate = 0.9,
+  b2: Rate = 0.999,
+  eps: Positive = 1e-8,
   mu_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
   """Adam's statistics, https://arxiv.org/abs/1412.6980, algorithm 1."""
@@ -49,7 +51,7 @@ def adam(
 
 
 def sgd(
-  momentum: float = 0.9,
+  momentum: Rate = 0.9,
   nesterov: bool = False,
   accumulator_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
@@ -61,9 +63,9 @@ def sgd(
 
 
 def lamb(
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-6,
+  b1: Rate = 0.9,
+  b2: Rate = 0.999,
+  eps: Positive = 1e-6,
   mu_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
   """Adam's statistics for LAMB, https://arxiv.org/abs/1904.00962.
@@ -77,12 +79,12 @@ def lamb(
 
 
 def adafactor(
-  momentum: float | None = 0.9,
+  momentum: Rate | None = 0.9,
   momentum_dtype: Dtype = "bfloat16",
-  decay_exponent: float = 0.8,
-  beta2_cap: float = 0.999,
-  min_dim: int = 32,
-  eps: float = 1e-30,
+  decay_exponent: Positive = 0.8,
+  beta2_cap: Rate = 0.999,
+  min_dim: Count = 32,
+  eps: Positive = 1e-30,
 ) -> optax.GradientTransformation:
   """Factored second moments, and momentum of what they have scaled.
 
@@ -110,23 +112,32 @@ def adafactor(
   return optax.chain(second, first)
 
 
-OPTIMIZERS = {"adam": adam, "adafactor": adafactor, "lamb": lamb, "sgd": sgd}
+# With weight decay, adam is AdamW: "gradient" is the L2 regularisation of Adam.
+OPTIMIZERS = {
+  "adam": adam,
+  "adamw": adam,
+  "adafactor": adafactor,
+  "lamb": lamb,
+  "momentum": sgd,
+  "sgd": sgd,
+}
 
 
 def options(name: str) -> dict[str, Any]:
-  """Option name -> type of everything that `make_optimizer` accepts.
+  """Option name -> type and range of all that `make_optimizer` accepts.
 
   Raises:
     ValueError: if there is no such optimizer.
   """
   if name not in OPTIMIZERS:
+    hint = messages.did_you_mean(name, OPTIMIZERS)
     raise ValueError(
-      f"config.optim.name={name!r} is not an optimizer. Known: "
+      f"config.optim.name={name!r} is not an optimizer.{hint} Known: "
       f"{', '.join(OPTIMIZERS)}."
     )
   common = inspect.signature(make_optimizer).parameters
   own = inspect.signature(OPTIMIZERS[name]).parameters
-  hidden = ("schedule", "model", "options")
+  hidden = ("schedule", "model", "own")
   return {
     k: p.annotation for k, p in {**common, **own}.items() if k not in hidden
   }
@@ -136,20 +147,18 @@ def make_optimizer(
   name: str,
   *,
   schedule: Schedule,
-  learning_rate: float,
+  learning_rate: Positive,
   model: Any = None,
-  weight_decay: float = 0.0,
-  decay_scale: Literal[
-    "learning_rate", "schedule", "gradient"
-  ] = "learning_rate",
+  weight_decay: NonNegative = 0.0,
+  decay_scale: DecayScale = "learning_rate",
   decay_params: Sequence[str] = (".*/kernel",),
-  grad_clip_norm: float | None = None,
-  agc_clip: float | None = None,
+  grad_clip_norm: Positive | None = None,
+  agc_clip: Positive | None = None,
   agc_exclude: Sequence[str] = ("(.*/)?head/kernel",),
-  learning_rate_multipliers: Sequence[tuple[str, float]] = (),
-  layer_decay: float | None = None,
+  learning_rate_multipliers: Multipliers = (),
+  layer_decay: LayerDecay | None = None,
   freeze: Sequence[str] = (),
-  **options,
+  **own,
 ) -> optax.GradientTransformation:
   """Builds the chain that the module's docstring describes.
 
@@ -173,7 +182,7 @@ def make_optimizer(
       parameter and the head, see `vitjax.models.layers`.
     freeze: regexes of parameters that stay as they are. They have no state,
       and do not count in the global norm.
-    **options: of the optimizer called `name`.
+    **own: options of the optimizer called `name`.
 
   Returns:
     The optimizer. Its `update` needs the parameters.
@@ -196,6 +205,10 @@ def make_optimizer(
     layer_decay=layer_decay,
     freeze=freeze,
   )
+  known = options(name)
+  for key, value in own.items():
+    if error := kinds.problem(f"config.optim.{key}", value, known[key]):
+      raise ValueError(error)
   is_lamb = name == "lamb"
 
   def chain_of(params):
@@ -210,7 +223,7 @@ def make_optimizer(
       grad_clip_norm and optax.clip_by_global_norm(grad_clip_norm),
       agc_clip and agc.adaptive_grad_clip(agc_clip, roles.clipped),
       decay("gradient", weight_decay),
-      OPTIMIZERS[name](**options),
+      OPTIMIZERS[name](**own),
       is_lamb and decay("learning_rate", weight_decay),
       is_lamb and _scale_by_trust_ratio(roles.decayed),
       optax.scale(learning_rate),
@@ -233,7 +246,9 @@ def make_optimizer(
   # What it has to remember is in its state.
   return optax.GradientTransformation(
     lambda params: chain_of(params).init(params),
-    lambda grads, state, params: chain_of(params).update(grads, state, params),
+    lambda updates, state, params=None: chain_of(params).update(
+      updates, state, params
+    ),
   )
 
 
@@ -290,7 +305,7 @@ def _scale_by_trust_ratio(
     def by_ratio(u, p):
       return tx.update(u, tx.init(p), p)[0]
 
-    if models.is_stacked(name):
+    if trees.is_stacked(name):
       by_ratio = jax.vmap(by_ratio)
     return by_ratio(update, param)
 

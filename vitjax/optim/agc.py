@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from vitjax import models, trees
+from vitjax import trees
 
 _KERNEL = re.compile(r"(.*/)?kernel")
 _OUT_KERNEL = re.compile(r"(.*/)?out/kernel")
@@ -21,16 +21,16 @@ _OUT_KERNEL = re.compile(r"(.*/)?out/kernel")
 def unit_axes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
   """The axes of a parameter that make up one unit.
 
-  A unit is all that leads to one output of a kernel: axis 0 of a dense kernel
+  A unit is all weights of one output of a kernel: axis 0 of a dense kernel
   (i, o) and of the query, key and value of attention (d, k, e), axes 0 and 1
-  of its `out` (k, e, d), axes 0 to 2 of a convolution (h, w, i, o). What has
-  no more than one axis longer than 1 is one unit, as published, and so is
-  what is no kernel, where the paper's models have vectors only: tables of
-  positions (as in timm) and the biases (k, e) of attention.
+  of its `out` (k, e, d), axes 0 to 2 of a convolution (h, w, i, o). A parameter
+  with at most one axis longer than 1 is one unit, as published. So is any
+  parameter that is no kernel: in the paper's models those are vectors; here
+  also tables of positions (as in timm) and the biases (k, e) of attention.
 
   Args:
-    name: of the parameter.
-    shape: of it; of one block if the blocks are stacked.
+    name: name of the parameter.
+    shape: its shape; that of one block if blocks are stacked.
   """
   is_vector = sum(size > 1 for size in shape) <= 1
   if is_vector or not _KERNEL.fullmatch(name):
@@ -51,9 +51,9 @@ def adaptive_grad_clip(
 
   Args:
     clip: largest ratio of the two norms.
-    names: of the parameters that are clipped at all.
-    eps: norms of weights count as this much at least, so that what starts at
-      zero can leave it.
+    names: names of the parameters to clip.
+    eps: lower bound of the norm of weights, so that weights that start at zero
+      can change.
   """
 
   def clip_leaf(name, grad, param):
@@ -71,7 +71,7 @@ def adaptive_grad_clip(
       clipped = g * (limit / jnp.maximum(g_norm, 1e-6))
       return jnp.where(g_norm > limit, clipped, g)
 
-    if models.is_stacked(name):
+    if trees.is_stacked(name):
       clip_units = jax.vmap(clip_units)
     return clip_units(grad, param)
 

@@ -1,30 +1,37 @@
-"""The rules of the `optim` section: which parameter takes part in what.
+"""Rules of the `optim` section: which parameters are decayed, clipped, frozen.
 
-Owns their checks, and what is said about them at the start of a run: it is
-read from the same masks that the optimizer uses.
+Owns the checks of the rules and their description in the log of a run, which
+reads the same masks as the optimizer.
 """
 
 import dataclasses
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from vitjax import models, trees
+from vitjax.config import kinds
+from vitjax.config.ranges import NonNegative, Positive, Range
+
+# Factor of the learning rate from one layer to the next.
+LayerDecay = Annotated[float, Range(gt=0, le=1)]
+DecayScale = Literal["learning_rate", "schedule", "gradient"]
+Multipliers = Sequence[Sequence[str | Positive]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-  """Names of parameters, and what multiplies their learning rates.
+  """Names of parameters by how they are optimized.
 
   Attributes:
-    decayed: with weight decay; of LAMB, with a trust ratio.
-    clipped: with adaptive gradient clipping.
+    decayed: names with weight decay; for LAMB, with a trust ratio.
+    clipped: names with adaptive gradient clipping.
     factor: name -> factor of the learning rate, or one for each row of a
-      parameter of stacked blocks; whoever is absent has 1.
-    frozen: without an update. They are in none of the others.
+      parameter of stacked blocks. Names that are absent have the factor 1.
+    frozen: names without an update. They are in none of the others.
   """
 
   decayed: frozenset[str]
@@ -42,52 +49,40 @@ class Rules:
   """
 
   name: str
-  learning_rate: float
+  learning_rate: Positive
   model: Any
-  weight_decay: float
-  decay_scale: str
+  weight_decay: NonNegative
+  decay_scale: DecayScale
   decay_params: Sequence[str]
-  grad_clip_norm: float | None
-  agc_clip: float | None
+  grad_clip_norm: Positive | None
+  agc_clip: Positive | None
   agc_exclude: Sequence[str]
-  learning_rate_multipliers: Sequence[tuple[str, float]]
-  layer_decay: float | None
+  learning_rate_multipliers: Multipliers
+  layer_decay: LayerDecay | None
   freeze: Sequence[str]
 
   def __post_init__(self):
-    def require(holds, option, what):
-      if not holds:
-        value = getattr(self, option)
-        raise ValueError(f"config.optim.{option}={value!r} has to be {what}.")
-
-    for option in ("learning_rate", "grad_clip_norm", "agc_clip"):
-      value = getattr(self, option)
-      require(value is None or value > 0, option, "above 0")
-    require(self.weight_decay >= 0, "weight_decay", "0 or more")
-    scales = ("learning_rate", "schedule", "gradient")
-    if self.name == "lamb":  # its trust ratio counts the decay too
-      scales = scales[:1]
-    require(
-      self.decay_scale in scales,
-      "decay_scale",
-      f"{' or '.join(map(repr, scales))} for {self.name}",
-    )
-    require(
-      self.layer_decay is None or 0 < self.layer_decay <= 1,
-      "layer_decay",
-      "above 0 and at most 1, or None",
-    )
-    require(
-      all(
-        isinstance(rule, tuple | list)
-        and len(rule) == 2
-        and isinstance(rule[1], int | float)
-        and rule[1] > 0
-        for rule in self.learning_rate_multipliers
-      ),
-      "learning_rate_multipliers",
-      "pairs (regex, factor above 0); what must not change goes into freeze",
-    )
+    errors = [
+      kinds.problem(f"config.optim.{f.name}", getattr(self, f.name), f.type)
+      for f in dataclasses.fields(self)
+    ]
+    if errors := [error for error in errors if error]:
+      raise ValueError("\n".join(errors))
+    if self.name == "lamb" and self.decay_scale != "learning_rate":
+      raise ValueError(
+        f"config.optim.decay_scale={self.decay_scale!r} must be "
+        "'learning_rate' for lamb, whose trust ratio counts the decay too."
+      )
+    if not all(
+      isinstance(rule, tuple | list)
+      and len(rule) == 2
+      and isinstance(rule[1], int | float)
+      for rule in self.learning_rate_multipliers
+    ):
+      raise ValueError(
+        "config.optim.learning_rate_multipliers="
+        f"{self.learning_rate_multipliers!r} must be pairs (regex, factor)."
+      )
     multiplied = [regex for regex, _ in self.learning_rate_multipliers]
     for option, regexes in (
       ("decay_params", self.decay_params),
@@ -97,8 +92,8 @@ class Rules:
     ):
       for regex in regexes:
         try:
-          re.compile(regex)
-        except (re.error, TypeError) as e:
+          re.compile(str(regex))
+        except re.error as e:
           raise ValueError(
             f"config.optim.{option} has {regex!r}, which is not a regular "
             f"expression: {e}."

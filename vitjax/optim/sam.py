@@ -25,7 +25,7 @@ def rho_at(
   GSAM, sec. 4.1, for a learning rate between 0 and its peak.
 
   Args:
-    factor: of the learning rate at the step, in [0, 1].
+    factor: factor of the learning rate at the step, in [0, 1].
     rho: the radius at the peak.
     rho_min: the radius where the learning rate is 0; None for the same `rho`
       in every step.
@@ -51,8 +51,8 @@ def loss_and_grads(
 
   Args:
     fn: params -> (loss, gradient of the whole batch). It is called twice and
-      has to draw the same random numbers both times.
-    params: where the training is.
+      must draw the same random numbers both times.
+    params: the current parameters.
     rho: norm of the perturbation; 0 gives the plain gradient.
     alpha: weight of the orthogonal part; 0 is SAM.
   """

@@ -1,15 +1,14 @@
 """Learning-rate schedules: a factor in [0, 1] as a function of the step.
 
-The factor multiplies the learning rate, and weight decay too, so that it is
-written once for both.
+The same factor multiplies the learning rate and the weight decay.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
 
-Schedule = Callable[[int | Array], Float[Array, ""]]
+Schedule = Callable[[ArrayLike], ArrayLike]
 
 
 def make_schedule(
@@ -21,28 +20,28 @@ def make_schedule(
   timescale_steps: int = 10_000,
   cooldown_steps: int = 0,
 ) -> Schedule:
-  """Linear warm-up from 0, one of four decays, and maybe a cool-down.
+  """Linear warm-up from 0, a decay, and an optional linear cool-down.
 
   Args:
     decay: "constant", "cosine" (to `end_value`), "linear" (to `end_value`) or
       "rsqrt" (Scaling Vision Transformers, https://arxiv.org/abs/2106.04560,
       sec. 3.5).
     total_steps: step at which "cosine" and "linear" end.
-    warmup_steps: the factor is step / warmup_steps until here; step 0 of a
-      run with warm-up changes nothing, as published.
+    warmup_steps: steps in which the factor is step / warmup_steps; step 0 of
+      a run with warm-up changes nothing, as published.
     end_value: the last factor of "cosine" and "linear".
-    timescale_steps: after so many steps past the warm-up "rsqrt" has fallen
-      to sqrt(1/2).
-    cooldown_steps: over the last so many steps "constant" and "rsqrt" are
-      also multiplied by what falls linearly from 1 to 0, which it is at
-      `total_steps`; same section.
+    timescale_steps: steps after the warm-up until "rsqrt" has fallen to
+      sqrt(1/2).
+    cooldown_steps: last steps, in which "constant" and "rsqrt" are also
+      multiplied by a factor that falls linearly from 1 to 0 at `total_steps`;
+      same section.
 
   Returns:
     A function of the 0-based step.
 
   Raises:
-    ValueError: for an unknown decay, a cool-down of one that has an end of
-      its own, or a warm-up and a cool-down that outlast the run.
+    ValueError: for an unknown decay, a cool-down after "cosine" or "linear",
+      or a warm-up and a cool-down that together exceed the run.
   """
   if warmup_steps > total_steps:
     raise ValueError(
@@ -57,8 +56,8 @@ def make_schedule(
     )
   if cooldown_steps and decay in ("cosine", "linear"):
     raise ValueError(
-      f"config.schedule.cooldown does not go with decay={decay!r}, which falls "
-      "to end_value anyway. Leave it out, or use 'constant' or 'rsqrt'."
+      f"config.schedule.cooldown does not fit decay={decay!r}, which falls to "
+      "end_value by itself. Remove it, or use 'constant' or 'rsqrt'."
     )
 
   decays = {

@@ -1,9 +1,9 @@
-"""Several processes that are one run: finding each other, ending together.
+"""Starts and ends the processes of one run together.
 
-Owns: when `jax.distributed` is started and with what, the meeting before it,
-and that an error of one process ends them all. JAX aborts a process whose
-peers are missing, without a Python error; so all meet on the coordinator's
-port first, where who is missing can be said and what differs compared.
+Owns: starting `jax.distributed`, the meeting before it, and ending all
+processes when one fails. JAX aborts a process whose peers are missing without
+a Python error. So all meet on the coordinator's port first, where a message can
+name who is missing and what differs.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ def start(
   """Starts `jax.distributed` if this process is one of several.
 
   Without arguments the launcher's environment decides: Cloud TPU, SLURM,
-  OpenMPI and Kubernetes are known. Has to come before any use of a device.
+  OpenMPI and Kubernetes are known. Call it before any use of a device.
 
   Args:
-    facts: nested plain data that has to be the same in all processes, such
+    facts: nested plain data that must be the same in all processes, such
       as versions and the config.
     coordinator_address: host:port of process 0, for other launchers.
-    num_processes: how many there are; 1 never starts anything.
-    process_id: which one this is, from 0.
+    num_processes: number of processes; with 1 nothing is started.
+    process_id: number of this process, from 0.
 
   Returns:
     The number of this process.
@@ -64,7 +64,7 @@ def start(
   given = (coordinator_address, num_processes, process_id)
   if num_processes == 1 or given == (None,) * 3:
     return 0
-  if None in given:
+  if coordinator_address is None or num_processes is None or process_id is None:
     raise ValueError(
       f"coordinator_address={coordinator_address}, num_processes="
       f"{num_processes}, process_id={process_id}: give all three, or none for "
@@ -117,7 +117,7 @@ def _of_the_launcher() -> Sequence[Any]:
   if found[1] is None and is_indexed_job:
     raise DistributedError(
       "this is a pod of an indexed Kubernetes job, but JAX cannot ask for the "
-      "others: pip install 'jax[k8s]', or give --coordinator_address, "
+      "other pods: pip install 'jax[k8s]', or give --coordinator_address, "
       "--num_processes and --process_id. --num_processes=1 runs it alone."
     )
   return found
@@ -281,7 +281,7 @@ def _ranges(numbers) -> str:
   return f"process{plural} {', '.join(texts)}"
 
 
-def _jax_state():
+def _jax_state() -> Any:
   """JAX's record of the run: `process_id`, and the `client` of its store.
 
   The client is None while `jax.distributed` is not running. A private name:
@@ -356,5 +356,5 @@ def check_alike(what: str, value: str) -> None:
   if others:
     raise DistributedError(
       f"{_ranges(others)} found {what} that differs from that of process 0. "
-      "All processes have to see the same files."
+      "All processes must see the same files."
     )

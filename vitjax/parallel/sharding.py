@@ -1,8 +1,8 @@
-"""Where arrays live: the device mesh and the shardings over it.
+"""The device mesh, and the shardings of arrays over it.
 
-The batch is split over the axes `data` and `fsdp`; parameters and optimizer
-state are replicated except where a preset or a rule says otherwise. One
-`jax.jit` program then does the same arithmetic on any number of devices.
+The batch is sharded over the axes `data` and `fsdp`. Parameters and optimizer
+state are replicated unless a preset or a rule shards them. One `jax.jit`
+program then does the same arithmetic on any number of devices.
 """
 
 import math
@@ -13,7 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 from vitjax import trees
 
@@ -36,7 +42,6 @@ _TENSOR: Rules = (
 
 # Name -> the mesh axis over which it splits parameters.
 PRESETS = {"replicated": None, "fsdp": "fsdp", "tensor": "model"}
-_STACKED = re.compile(r"(.*/)?encoderblock/.*")
 # Smaller arrays cost more in messages than they take in memory.
 _MIN_SPLIT_SIZE = 2**14
 
@@ -48,13 +53,13 @@ def make_mesh(
   *,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-  """A mesh over all devices; the axis given as -1 takes what is left.
+  """A mesh over all devices; one axis may be -1 for all remaining devices.
 
   Args:
-    data: number of parts of the batch whose parameters are copies.
+    data: number of parts of the batch that have copies of the parameters.
     fsdp: number of parts of the batch that also share the parameters.
     model: number of devices that work on the same part of the batch.
-    devices: in place of those of the backend.
+    devices: devices to use; None for all of the backend.
 
   Raises:
     ValueError: if the axes do not multiply to the number of devices.
@@ -81,7 +86,7 @@ def make_mesh(
     return Mesh(placed, AXES, axis_types=axis_types)
 
 
-def batch_parts(mesh: Mesh) -> int:
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
   """Into how many parts the mesh splits a batch."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -104,11 +109,11 @@ def to_host(tree: Any) -> Any:
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-  """Splits the first axis as that of the batch is, under `jax.set_mesh`.
+  """Shards the first axis like the batch, under `jax.set_mesh`.
 
-  With parameters that are split too, the compiler may prefer to split the
-  features of activations, and every device then computes the whole batch.
-  Without a mesh it is left to the compiler.
+  If parameters are sharded too, the compiler may prefer to shard the features
+  of activations, and every device then computes the whole batch. Without a
+  mesh the compiler decides.
   """
   if "fsdp" not in jax.sharding.get_abstract_mesh().axis_names:
     return x
@@ -118,8 +123,8 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 def of_state(state: Any, rules: str | Rules, mesh: Mesh) -> Any:
   """A sharding for each leaf of a train state.
 
-  Statistics of the optimizer and averages that have the shape of a parameter
-  are sharded as it is.
+  Statistics of the optimizer and averages with the shape of a parameter are
+  sharded like it.
 
   Args:
     state: abstract arrays (`jax.eval_shape`).
@@ -169,7 +174,7 @@ def _of_preset(state: Any, preset: str, mesh: Mesh) -> Any:
 
   def sharding(name, leaf):
     spec = next((s for pattern, s in rules if pattern.fullmatch(name)), ())
-    if spec and _STACKED.fullmatch(name):
+    if spec and trees.is_stacked(name):
       spec = (None, *spec)
     # The factors of a second moment have fewer axes than their parameter.
     spec = list(spec) if len(spec) == leaf.ndim else [None] * leaf.ndim

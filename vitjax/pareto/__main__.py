@@ -1,16 +1,15 @@
-r"""Measures the speed of models here, and lists it beside their accuracy.
+r"""Measures the speed of models, and lists it with their accuracy.
 
   python -m vitjax.pareto --models=runs/a,runs/b,ViT-S_16,ViT-B_32
   python -m vitjax.pareto --accuracy=results-imagenet.csv --out=t.csv,t.png \
     --models=vit_small_patch16_224.augreg_in21k_ft_in1k,deit3_S_224_1k
 
-Each of --models is a run folder, an exported file, or a published name, of
-which nothing is downloaded: parameters with made-up values are as fast. The
-columns are called as in timm's tables; steps are in milliseconds, parameters
-in millions. Accuracy is what a run has recorded ("measured"), or what the
-table of --accuracy says ("published"); where neither knows, it stays empty.
-Models are on the Pareto front if none with an accuracy from the same source is
-both faster and better.
+--models are run folders, exported files and published names. Nothing is
+downloaded: random parameters are as fast. Columns have the names of timm's
+tables; steps are in milliseconds, parameters in millions. Accuracy is the last
+value of a run ("measured"), or that of the table given with --accuracy
+("published"), or empty. A model is on the Pareto front if no model with an
+accuracy from the same source is both faster and better.
 """
 
 import pathlib
@@ -29,7 +28,10 @@ _TABLES = (".csv", ".md", ".json")
 def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_list(
-    "models", None, "Runs, files and names, with commas between.", required=True
+    "models",
+    None,
+    "Run folders, files and names, separated by commas.",
+    required=True,
   )
   flags.DEFINE_string(
     "accuracy",
@@ -37,7 +39,9 @@ def define_flags() -> None:
     "CSV with columns model, top1 and maybe top5, in per cent: timm's results.",
   )
   command_line.define_allow_module()
-  flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+  flags.DEFINE_integer(
+    "batch_size", 32, "Images per call of the model.", lower_bound=1
+  )
   flags.DEFINE_integer(
     "repeats",
     5,
@@ -48,13 +52,13 @@ def define_flags() -> None:
     "dtype",
     None,
     ["float32", "bfloat16"],
-    "Of the computation; default: that of training on such a device.",
+    "Type of the computation; default: as in training on this device.",
   )
   flags.DEFINE_list(
     "out",
     [],
-    "Files to write, with commas between: .csv, .md, .json, and .png or .svg "
-    "for a plot. Default: the table as Markdown on the screen.",
+    "Files to write, separated by commas: .csv, .md, .json, and .png or .svg "
+    "for a plot. Default: print the table as Markdown.",
   )
 
 
@@ -78,7 +82,7 @@ def main(argv: list[str]) -> None:
     from vitjax.weights import npz
 
     if any(file.suffix in _PLOTS for file in out):
-      from vitjax.plots import figures
+      from vitjax.plots import charts
     device = jax.devices()[0]
     dtype = FLAGS.dtype or models.default_dtype(device.platform)
     known = {}
@@ -107,7 +111,7 @@ def main(argv: list[str]) -> None:
         if not groups:
           logging.warning("No accuracy is known: %s is not drawn.", file)
           continue
-        plot = figures.trade_off(
+        plot = charts.trade_off(
           f"batches of {FLAGS.batch_size}, {device.device_kind}, {dtype}",
           groups,
           ("images per second", "parameters in millions", "top-1 in %"),

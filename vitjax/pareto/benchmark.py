@@ -124,9 +124,8 @@ def find(
   else:
     model, size = _published(name)
     shape, params = (size, size, 3), None
-  if hasattr(model, "image_tower"):
-    model = model.image_tower()
-    params = params and params["img"]
+  if towers := model.towers():
+    model, params = towers["img"], params and params["img"]
   model = _in(dtype, model)
   if params is None:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -236,8 +235,8 @@ def measure(
     Row(
       model=candidate.name,
       img_size=_size(candidate.image_shape),
-      top1=_rounded(candidate.accuracy and candidate.accuracy.top1),
-      top5=_rounded(candidate.accuracy and candidate.accuracy.top5),
+      top1=_rounded(candidate.accuracy.top1 if candidate.accuracy else None),
+      top5=_rounded(candidate.accuracy.top5 if candidate.accuracy else None),
       accuracy=candidate.accuracy.source if candidate.accuracy else "",
       param_count=round(_count(candidate.params) / 1e6, 3),
       infer_gmacs=round(gmacs(candidate), 3),
@@ -272,7 +271,8 @@ def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
 
 
 def _seconds(run: Callable[[], Any], number: int) -> float:
-  """Per call, of so many in a row."""
+  """Seconds per call, over `number` calls in a row."""
+  result = None
   start = time.perf_counter()
   for _ in itertools.repeat(None, number):
     result = run()
@@ -291,7 +291,7 @@ def gmacs(candidate: Candidate) -> float:
 
 
 def _in(dtype: str, model: Any) -> Any:
-  """The model computing in `dtype`, if it leaves that to us."""
+  """The model computing in `dtype`, if it has this option."""
   return model.clone(dtype=dtype) if hasattr(model, "dtype") else model
 
 
@@ -311,7 +311,7 @@ def _rounded(value: float | None) -> float | None:
 def _front(
   candidates: Sequence[Candidate], speeds: Sequence[float]
 ) -> list[bool | None]:
-  """Who is not beaten by one at least as good at both and better at one."""
+  """Models that no other beats: at least as good at both, better at one."""
   front = []
   for candidate, speed in zip(candidates, speeds):
     if candidate.accuracy is None:
@@ -333,8 +333,8 @@ def _front(
 
 def groups(
   rows: Sequence[Row],
-) -> dict[str, list[tuple[str, float, float, float, bool]]]:
-  """What is known to be how accurate, by source, for `drawing.trade_off`."""
+) -> dict[str, list[tuple[str, float, float, float, bool | None]]]:
+  """Points of models with a known accuracy, by its source, for a plot."""
   found = {}
   for row in rows:
     if row.top1 is not None:
@@ -363,7 +363,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-  """The table as CSV; what is not known is empty."""
+  """The table as CSV; unknown cells are empty."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(COLUMNS)

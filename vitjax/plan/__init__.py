@@ -1,1 +1,1 @@
-"""What a run needs, before it starts; `python -m vitjax.plan`."""
+"""Memory, FLOPs and steps of a run; `python -m vitjax.plan`."""

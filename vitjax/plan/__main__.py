@@ -1,22 +1,22 @@
-r"""Says what a run needs, without running it.
+r"""Prints the memory, FLOPs and steps of a run without running it.
 
   python -m vitjax.plan --config=configs/vit_s16_i1k.py
   python -m vitjax.plan --config=configs/plain_vit.py:l16,batch=4096 \
     --topology=v5e:4x4
 
-Without a topology: bytes, FLOPs and steps of a run on the devices that are
-here. With one, the train step is compiled for that TPU slice, of which nothing
-has to be there but libtpu: pip install "vitjax[tpu]". If the step does not fit,
-changes of the config are tried, the smallest first, until one does. No data is
-read.
+Without a topology, the plan is for the devices of this machine. By the shapes
+of its arrays the step is compared with their memory; if it seems too large, it
+is compiled to make sure. With a topology, the step is compiled for that TPU
+slice, which needs no TPU but libtpu: pip install "vitjax[tpu]".
 
-Exit codes: 0 it fits or nothing was compiled, 3 it does not fit, 1 an error.
+If the step does not fit, changes of the config are tried, the smallest first,
+until one fits, and a batch size that should fit is printed. No data is read.
+
+Exit codes: 0 it fits or the memory is not known, 3 it does not fit, 1 an error.
 """
 
 import json
-import logging as std_logging
 import os
-import pathlib
 import sys
 
 from absl import flags, logging
@@ -47,7 +47,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "examples",
     None,
-    "Examples of an epoch, where the data are not here to be asked.",
+    "Examples of an epoch, if the data is not on this machine.",
     lower_bound=1,
   )
   flags.DEFINE_bool("all", False, "Try every change, also after one that fits.")
@@ -60,19 +60,13 @@ def main(argv: list[str]) -> None:
   if FLAGS.topology is not None:
     os.environ.update(WITHOUT_TPU)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
-  handler.setFormatter(std_logging.Formatter("%(message)s"))
-  package = str(
-    pathlib.Path(__file__).parents[1]
-  )  # not those of JAX's backends
-  handler.addFilter(lambda record: record.pathname.startswith(package))
+  command_line.set_up_logging()
   try:
     config = flag.read()
     schema.resolve(config)
 
     from vitjax import checks
-    from vitjax.plan import planning
+    from vitjax.plan import planning, table
 
     run = schema.resolve(config, checks.problems)
     plan = planning.make_plan(
@@ -85,10 +79,10 @@ def main(argv: list[str]) -> None:
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.plan: {type(e).__name__}: {e}")
   if FLAGS.json:
-    print(json.dumps(planning.to_json(plan), indent=2))
+    print(json.dumps(table.to_json(plan), indent=2))
   else:
-    print(planning.to_table(plan))
-  if plan.compiled and not plan.compiled.fits:
+    print(table.to_table(plan))
+  if plan.fits is False:
     sys.exit(EXIT_DOES_NOT_FIT)
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Traffic between devices of a compiled program, read from its text."""
 
 import math
 import re
@@ -21,13 +21,13 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 
 
 def collectives(text: str) -> dict[str, dict[str, int]]:
-  """Kind -> how many a compiled program runs, and the bytes of their results.
+  """Kind -> number of collectives that run, and the bytes of their results.
 
-  A collective in a loop counts as often as the loop runs, and once where that
-  is not known.
+  A collective in a loop counts as often as the loop runs, or once if that is
+  not known.
 
   Args:
-    text: of `compiled.as_text()`.
+    text: the text of a program, `compiled.as_text()`.
   """
   entry, bodies = _computations(text)
   totals: dict[str, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""What a Vision Transformer looks at, from the intermediates of a forward pass.
+"""Attention maps of Vision Transformers, from intermediates of a forward pass.
 
   _, out = run.model.apply({"params": run.params}, image)
   maps = attention.rollout(run.model, out, image.shape)
@@ -37,7 +37,7 @@ def maps_fn(
     None for differential attention, which has none. It raises ValueError if
     the model has no attention.
   """
-  tower = model.image_tower() if hasattr(model, "image_tower") else model
+  tower = model.towers().get("img", model)
   has_rollout = not getattr(tower, "differential", False)
 
   @jax.jit
@@ -105,7 +105,7 @@ def rollout(
       "looked at one by one."
     )
   h, w = _grid(tower, out, image_shape)
-  total = None
+  total: Any = None
   for weights in _weights(out):
     mean = weights.astype(jnp.float32).mean(axis=1)
     mean = mean + jnp.eye(mean.shape[-1], dtype=mean.dtype)[None]
@@ -136,8 +136,8 @@ def position_similarity(
     ValueError: if the model has no position embedding of patches, or that of
       images of another size.
   """
-  if hasattr(model, "image_tower"):
-    model, params = model.image_tower(), params["img"]
+  if towers := model.towers():
+    model, params = towers["img"], params["img"]
   kind = getattr(model, "posemb", None)
   if kind not in ("learn", "sincos2d"):
     raise ValueError(
@@ -164,14 +164,15 @@ def position_similarity(
 
 
 def _image_tower(model, out):
-  if not hasattr(model, "image_tower"):
+  towers = model.towers()
+  if not towers:
     return model, out
   cut = {
     name.removeprefix(_IMAGE): x
     for name, x in out.items()
     if name.startswith(_IMAGE)
   }
-  return model.image_tower(), cut
+  return towers["img"], cut
 
 
 def _weights(out: Mapping[str, Array]) -> list[Array]:

@@ -1,22 +1,23 @@
-r"""Says what is on images: the most likely classes, or captions, of each.
+r"""Classifies images; prints a table or JSON Lines, or saves features.
 
   python -m vitjax.predict --model=runs/mine photo.jpg photos/
   python -m vitjax.predict --model=runs/mine photos/ --json > answers.jsonl
   python -m vitjax.predict --model=runs/mine photos/ --features=out.npz
   python -m vitjax.predict --model=LiT-B16B photo.jpg --texts="a cat,a dog"
 
-A folder stands for all images below it, in the order of their names: jpg,
-jpeg, png, webp, bmp, gif, tif, tiff. Images are prepared as the model's own
-evaluation prepares them, whatever their size; where that does not resize, as
-for digits of 8x8 pixels, other sizes need --resize. EXIF orientation is
-ignored, as it is in training (the orientation that a TIFF has of its own is
-not).
+A folder stands for all images below it, in the order of their names. Images are
+prepared as in the evaluation of the model. A model that was trained on images
+of one size and does not resize, such as 8x8 digits, needs --resize for other
+sizes. A model that reads texts (LiT, SigLIP) chooses between the captions of
+--texts.
 
---features writes "features" (n, d), what the head of the model sees or the
-embedding of an image tower, and "files" (n,), their paths.
+--features writes a file with "features" (n, d), the input of the model's head
+or the embedding of its image tower, and "files" (n,), their paths. Classes are
+then printed only with --json.
 
-What cannot be read is named on stderr and left out. Exit codes: 0 some image
-was read (with --strict: all were), 1 none was, or another error.
+Files that cannot be read are named on stderr and skipped; so are files of
+folders that do not end as images do. Exit codes: 0 some image was read (with
+--strict: no file was skipped), 1 none was read, or another error.
 """
 
 import json
@@ -45,30 +46,28 @@ def define_flags() -> None:
     "pretrained_dir", None, "Folder or URL with the files of published names."
   )
   flags.DEFINE_integer(
-    "top", 5, "How many classes of each image are shown.", lower_bound=1
+    "top", 5, "Number of classes to show for each image.", lower_bound=1
   )
   flags.DEFINE_bool("json", False, "Print one JSON object per image.")
   flags.DEFINE_string(
-    "features", None, "File to write the features of the images to, .npz."
+    "features", None, "File for the features of the images, .npz."
   )
   flags.DEFINE_integer(
-    "batch_size", 32, "Images that go through the model at once.", lower_bound=1
+    "batch_size", 32, "Images per call of the model.", lower_bound=1
   )
   flags.DEFINE_bool(
     "resize",
     False,
-    "Squeeze images to the size of a model that was trained on images of one "
-    "size, and does not resize by itself.",
+    "Resize images to the size that the model was trained on, if its own "
+    "preprocessing does not.",
   )
   flags.DEFINE_multi_string(
     "texts",
     [],
-    "Captions to choose from, for a model that reads texts: once, with commas "
-    "between them, or once for each caption.",
+    "Captions to choose from, for a model that reads texts: separated by "
+    "commas, or one flag for each.",
   )
-  flags.DEFINE_bool(
-    "strict", False, "End with code 1 if any image could not be read."
-  )
+  flags.DEFINE_bool("strict", False, "End with code 1 if any file was skipped.")
 
 
 def _texts(values: Sequence[str]) -> list[str]:
@@ -81,19 +80,18 @@ def _texts(values: Sequence[str]) -> list[str]:
 
 
 def _check_out(path: str) -> None:
-  """Raises ValueError for a file that could not be written in the end."""
+  """Raises ValueError for a file that cannot be written."""
   folder = os.path.dirname(path) or "."
   if not path.endswith(".npz") or not os.path.isdir(folder):
     raise ValueError(
-      f"--features={path} has to be a file that ends in .npz, in a folder "
-      "that exists."
+      f"--features={path} must end in .npz and be in a folder that exists."
     )
   if not os.access(folder, os.W_OK):
-    raise ValueError(f"--features={path}: no right to write into {folder}.")
+    raise ValueError(f"--features={path}: {folder} is not writable.")
 
 
 def run(paths: Sequence[str]) -> int:
-  """Does what the flags say; returns the exit code."""
+  """Predicts as the flags say; returns the exit code."""
   if FLAGS.features:
     _check_out(FLAGS.features)
   texts = _texts(FLAGS.texts) if FLAGS.texts else []
@@ -101,7 +99,7 @@ def run(paths: Sequence[str]) -> int:
   import vitjax
   from vitjax.predict import prediction
 
-  files = prediction.find_images(paths)
+  files, unknown = prediction.find_images(paths)
 
   trained = vitjax.load(
     FLAGS.model,
@@ -121,7 +119,12 @@ def run(paths: Sequence[str]) -> int:
     failures.append(line)
     print(f"vitjax.predict: {line}", file=sys.stderr)
 
+  if unknown:
+    print(
+      f"vitjax.predict: {prediction.describe_unknown(unknown)}", file=sys.stderr
+    )
   names = prediction.names_of(trained, texts)
+  is_shown = FLAGS.json or not FLAGS.features
   form = prediction.to_json if FLAGS.json else prediction.to_table
   for found in prediction.predict(
     trained,
@@ -131,7 +134,7 @@ def run(paths: Sequence[str]) -> int:
     resize=FLAGS.resize,
     on_failure=on_failure,
   ):
-    if found.probabilities is not None:
+    if is_shown and found.probabilities is not None:
       shown = form(found, names, FLAGS.top)
       print(json.dumps(shown) if FLAGS.json else shown, flush=True)
     num_read += 1
@@ -143,7 +146,7 @@ def run(paths: Sequence[str]) -> int:
       "read.",
       file=sys.stderr,
     )
-  failed = not num_read or (FLAGS.strict and bool(failures))
+  failed = not num_read or (FLAGS.strict and bool(failures or unknown))
   if FLAGS.features and not failed:
     prediction.write_features(FLAGS.features, kept)
     print(
@@ -161,7 +164,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   try:
     code = run(argv[1:])
-  except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+  except BrokenPipeError:  # the reader has seen enough, such as `head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 0
   except (ValueError, OSError, RuntimeError, ImportError) as e:

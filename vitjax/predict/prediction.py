@@ -1,5 +1,6 @@
-"""What a model says of images: classes, captions and features of each."""
+"""Predictions of a model for image files: classes or captions, and features."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -10,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from vitjax.config import messages
 from vitjax.data.sources import folder
 from vitjax.weights import npz
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a model says of one image.
+  """Prediction of a model for one image.
 
   Attributes:
     file: path of the image.
-    probabilities: (n,) by class or caption; None if it has neither.
+    probabilities: (n,) of the classes or captions; None without any.
     features: (d,) float32.
   """
 
@@ -38,7 +40,7 @@ def predict(
   resize: bool = False,
   on_failure: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
-  """Yields what the model says of each image, in the order of `files`.
+  """Yields the prediction for each image, in the order of `files`.
 
   Args:
     trained: from `vitjax.load`.
@@ -47,17 +49,16 @@ def predict(
     texts: captions, for a model that reads texts.
     resize: see `Trained.prepare`.
     on_failure: called with one line for each file that cannot be read, which
-      is then left out; None raises it.
+      is then skipped; None: raise an error.
 
   Raises:
     ValueError: if an image cannot be read and `on_failure` is None; if there
-      are texts for a model that reads none; or if what the model says is not
-      finite.
+      are texts for a model that reads none; or if an output is not finite.
   """
   if texts and not trained.has_two_towers:
     raise ValueError(
       "texts are for models that read texts, such as LiT and SigLIP; this one "
-      "has classes of its own."
+      "has its own classes."
     )
   text_features = trained.text_features(texts) if texts else None
   prepare = functools.partial(trained.prepare, resize=resize)
@@ -72,7 +73,7 @@ def predict(
     for i, name in enumerate(names):
       row = None if logits is None else logits[i]
       if not (np.isfinite(features[i]).all() and _is_finite(row)):
-        raise ValueError(f"{name}: what the model says is not finite.")
+        raise ValueError(f"{name}: the output of the model is not finite.")
       p = None if row is None else trained.probabilities(row)
       yield Prediction(name, p, features[i])
 
@@ -84,7 +85,7 @@ def _is_finite(row: np.ndarray | None) -> bool:
 def _batches(
   prepare, files: Sequence[str], size: int, on_failure
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-  """Names and prepared images; decodes ahead of the model, but not far."""
+  """Names and prepared images; decodes one batch ahead of the model."""
   with futures.ThreadPoolExecutor() as pool:
     names, images, ahead = [], [], []
     for start in range(0, len(files) + size, size):
@@ -108,16 +109,21 @@ def _batches(
       yield names, images
 
 
-def find_images(paths: Iterable[str]) -> list[str]:
+def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
   """Files as they are, and the images below folders.
 
+  Returns:
+    The files to read, and other files of the folders.
+
   Raises:
-    ValueError: if there are none.
+    ValueError: if there are no files to read.
   """
-  paths, files = list(paths), []
+  paths, files, others = list(paths), [], []
   for path in paths:
     if os.path.isdir(path):
-      files += [os.fspath(x) for x in folder.walk(pathlib.Path(path))[0]]
+      images, rest = folder.walk(pathlib.Path(path))
+      files += map(os.fspath, images)
+      others += map(os.fspath, rest)
     else:
       files.append(path)
   if not files:
@@ -126,11 +132,23 @@ def find_images(paths: Iterable[str]) -> list[str]:
       f"there are no images {given}. Give files, or folders with files that "
       f"end in {' '.join(folder.EXTENSIONS)}."
     )
-  return files
+  return files, others
+
+
+def describe_unknown(files: Sequence[str]) -> str:
+  """A line about files that do not look like images."""
+  kinds = collections.Counter(
+    pathlib.Path(file).suffix or "no ending" for file in files
+  )
+  counts = [f"{count} x {kind}" for kind, count in kinds.most_common()]
+  return (
+    f"{len(files)} files are skipped, which do not end as images do: "
+    f"{messages.shorten(counts)}."
+  )
 
 
 def names_of(trained, texts: Sequence[str]) -> tuple[str, ...] | None:
-  """What to call what the probabilities are of, or None for numbers."""
+  """Names of the captions or classes; None if they have only numbers."""
   return tuple(texts) or trained.labels
 
 
@@ -165,6 +183,7 @@ def to_table(
 
 
 def write_features(path: str, kept: Sequence[Prediction]) -> None:
+  """Writes features and paths of files to a .npz file."""
   with npz.atomic(path) as temporary, open(temporary, "wb") as f:
     np.savez(
       f,

@@ -1,13 +1,14 @@
-r"""Shows runs on one page, and as PNG files.
+r"""Writes an HTML report of runs, and its pictures as PNG files.
 
   python -m vitjax.report runs/quickstart
   python -m vitjax.report runs/a runs/b --out=a_and_b.html --png=pictures
 
-RUN is a run folder, also of a run under way, or its metrics.jsonl. The page
-has the curves of all runs, their last values, config differences and speed;
-and of each run that has a checkpoint a confusion matrix and the worst mistakes
-on its first eval set, position similarity and attention. It needs no other
-file and no network. What cannot be shown is said on the page.
+RUN is a run folder or its metrics.jsonl; the run may still be in progress. The
+page has the curves of all runs, their last values, config differences and
+speed. For each run with a checkpoint it adds precision, recall, a confusion
+matrix and the worst mistakes on the first eval set, position similarity and
+attention. The page needs no other file and no network, and names what it cannot
+show.
 """
 
 import pathlib
@@ -32,15 +33,15 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "examples",
     None,
-    "Classify only so many examples of the eval set, from the first; 0 leaves "
-    "the model out. Default: all.",
+    "Classify the first N examples of the eval set; 0 does not load the model. "
+    "Default: all.",
     lower_bound=0,
   )
   flags.DEFINE_integer(
-    "mistakes", 12, "How many of the worst mistakes to show.", lower_bound=1
+    "mistakes", 12, "Number of the worst mistakes to show.", lower_bound=1
   )
   flags.DEFINE_integer(
-    "images", 4, "How many images to show attention on.", lower_bound=1
+    "images", 4, "Number of images to show attention on.", lower_bound=1
   )
   command_line.define_allow_module()
 

@@ -1,22 +1,17 @@
-"""What a classifier gets wrong: a confusion matrix and its worst mistakes.
+"""Mistakes of a classifier: its confusion matrix and the worst of them."""
 
-`Evaluator` obeys the contract of `vitjax.evaluators`, so `build` makes it from
-a section of `config.evals` as it makes the others.
-"""
-
-import copy
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
+from vitjax.evaluate.answers import Answers, Evaluator
 from vitjax.evaluators import base
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
@@ -25,16 +20,16 @@ from vitjax.trained import Trained
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What a classifier said of the examples of an eval set, in their order.
+  """Answers of a classifier to the examples of an eval set, in their order.
 
   Attributes:
     label: (n,) int, the true class.
     prediction: (n,) int, the class with the largest logit.
-    confidence: (n,) float32, its probability: of a softmax, or of a sigmoid
-      where the loss of training was one.
-    names: of the classes, by id.
+    confidence: (n,) float32, its probability by a softmax, or by a sigmoid if
+      the loss of training is one.
+    names: names of the classes, by id.
     data: the eval set.
-    total: number of examples it has; n may be fewer.
+    total: number of examples in the eval set; n may be fewer.
   """
 
   label: np.ndarray
@@ -47,6 +42,25 @@ class Judged:
   @functools.cached_property
   def accuracy(self) -> float:
     return float((self.label == self.prediction).mean())
+
+  def by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of examples, precision and recall of each class.
+
+    Precision is NaN for a class that is never predicted, recall for a class
+    without examples.
+    """
+    size = len(self.names)
+    right = self.label == self.prediction
+    hits = np.bincount(self.label[right], minlength=size)
+    examples = np.bincount(self.label, minlength=size)
+    predicted = np.bincount(self.prediction, minlength=size)
+    with np.errstate(invalid="ignore"):
+      return examples, hits / predicted, hits / examples
+
+  @property
+  def balanced_accuracy(self) -> float:
+    """The mean recall of the classes that have examples."""
+    return float(np.nanmean(self.by_class()[2]))
 
   def worst(self, most: int) -> np.ndarray:
     """Numbers of the wrong examples, the most confident first."""
@@ -71,13 +85,13 @@ class Judged:
     return np.sort(np.argsort(-count, kind="stable")[:most])
 
   def confusion(self, classes: np.ndarray) -> np.ndarray:
-    """How many examples of the class of a row were taken for each class.
+    """Counts of examples by their class (row) and the prediction (column).
 
     Args:
       classes: (m,) ids.
 
     Returns:
-      (m, m + 1) counts; the last column is of all other predictions.
+      (m, m + 1) counts; the last column has all other predictions.
     """
     place = np.full(len(self.names), len(classes))
     place[classes] = np.arange(len(classes))
@@ -97,78 +111,24 @@ def image_of(data: base.EvalData, number: int) -> np.ndarray:
   return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-class Evaluator:
-  """Classifies an eval set and keeps the outcome of each example."""
-
-  two_towers = False
-
-  def __init__(
-    self,
-    predict_fn,
-    data: base.EvalData,
-    *,
-    loss: str = "softmax_xent",
-    num_examples: int | None = None,
-  ):
-    """See `evaluators`.
-
-    Args:
-      predict_fn: from `step.make_predict_fn`.
-      data: examples with an int `label`.
-      loss: of training; says what is a probability.
-      num_examples: only so many, from the first; None for all.
-    """
-    self.total = data.source.num_examples
-    if num_examples is not None and num_examples < self.total:
-      source = copy.copy(data.source)
-      source.num_examples = num_examples
-      data = dataclasses.replace(data, source=source)
-    self.data = data
-    is_sigmoid = loss.startswith("sigmoid")
-
-    def rows(params, batch):
-      logits, _ = predict_fn(params, batch)
-      probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
-      return {
-        "label": batch["label"],
-        "prediction": jnp.argmax(logits, axis=-1),
-        "confidence": probabilities.max(axis=-1),
-      }
-
-    self._collect = base.Collected(rows, data)
-
-  def judge(self, params, names: Sequence[str] | None) -> Judged:
-    """Classifies every example.
-
-    Args:
-      params: of the model.
-      names: of its classes, by id; None for their numbers.
-    """
-    rows = self._collect(params)
-    if names is None:
-      most = max(rows["label"].max(), rows["prediction"].max())
-      names = tuple(map(str, range(int(most) + 1)))
-    return Judged(**rows, names=names, data=self.data, total=self.total)
-
-  def run(self, params) -> Iterator[tuple[str, float]]:
-    """Yields each metric with its name."""
-    judged = self.judge(params, None)
-    yield "acc@1", judged.accuracy
-    yield "n_seen", len(judged.label)
+def file_of(data: base.EvalData, number: int) -> pathlib.Path | None:
+  """The file of an example; None if it is no file of its own."""
+  path = pathlib.Path(data.source.describe(int(number)))
+  return path if path.is_file() else None
 
 
 def judge(
   trained: Trained, run: schema.RunConfig, num_examples: int | None = None
 ) -> tuple[str, Judged]:
-  """Classifies the first labelled eval set of a run with what it has trained.
+  """Classifies the first labelled eval set of a run with the run's model.
 
   Args:
     trained: from `vitjax.load` of the run folder.
-    run: its config.
-    num_examples: only so many, from the first; None for all.
+    run: the config of the run.
+    num_examples: only the first N examples; None for all.
 
   Returns:
-    The name of the eval, and what came of it.
+    The name of the eval, and the answers.
 
   Raises:
     ValueError: if the run is no classifier, has no eval of one, or the data
@@ -180,13 +140,34 @@ def judge(
   if not names:
     raise ValueError("the run has no eval of type 'classification'.")
   evaluator = _evaluator(trained, run, names[0], {"num_examples": num_examples})
-  return names[0], evaluator.judge(trained.params, trained.labels)
+  return names[0], judged(evaluator.answers(trained.params), trained.labels)
+
+
+def judged(given: Answers, names: Sequence[str] | None) -> Judged:
+  """Judges answers.
+
+  Args:
+    given: the answers.
+    names: names of the model's classes, by id; None for their numbers.
+  """
+  prediction = given.top[:, 0]
+  if names is None:
+    most = max(given.label.max(), prediction.max())
+    names = tuple(map(str, range(int(most) + 1)))
+  return Judged(
+    label=given.label,
+    prediction=prediction,
+    confidence=given.probability[:, 0],
+    names=names,
+    data=given.data,
+    total=given.total,
+  )
 
 
 def eval_data(
   trained: Trained, run: schema.RunConfig
 ) -> tuple[str, base.EvalData]:
-  """The first eval set of a run by its name, whatever is evaluated on it.
+  """The first eval set of a run, of any type, and its name.
 
   Raises:
     ValueError: if there is none, or the data is not there.
@@ -213,7 +194,9 @@ def _evaluator(trained, run, name, options) -> Evaluator:
   )
   return make_evaluator(
     name,
-    dataclasses.replace(run.evals[name], type=__name__, pp=pp, options=options),
+    dataclasses.replace(
+      run.evals[name], type=Evaluator.__module__, pp=pp, options=options
+    ),
     subject,
     step_lib.make_predict_fn(trained.model, preprocess.on_device),
     sharding.make_mesh(),

@@ -1,7 +1,7 @@
 """The clock of a training loop, the line a person reads, the profiler window.
 
 Owns: how fast a run goes and where its time goes. It writes no file but the
-profiler's trace; `metrics` records what is measured here.
+profiler's trace; `writer` records what is measured here.
 """
 
 import collections
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from absl import logging
 
-# "lost" was spent, by processes that were killed, on steps computed again.
+# "lost": spent by killed processes on steps that were computed again.
 _KINDS = ("compile", "step", "lost", "input", "eval", "checkpoint")
 
 
@@ -36,7 +36,7 @@ class Progress:
     unit: what an example is called in `line`.
     window_steps: how many steps the rates look back.
     before: seconds by kind that earlier processes of the run have spent,
-      from `metrics.seconds_spent`.
+      from `reader.seconds_spent`.
     clock: seconds that never jump.
   """
 
@@ -126,7 +126,7 @@ class Progress:
 
   @property
   def eta_seconds(self) -> float | None:
-    """Seconds to the last step, if evals and checkpoints go on as so far."""
+    """Seconds to the last step, at the rate of all steps so far."""
     if self._first is None or self._step == self._first[0]:
       return None
     seconds = self._window[-1][3] - self._first[3]

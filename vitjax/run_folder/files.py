@@ -1,5 +1,6 @@
 """What a run writes about itself beside checkpoints and metrics.
 
+run.json          the id of the run, see `vitjax.run_folder.identity`
 config.json       the resolved config
 environment.json  versions, git revision, devices, command
 model.json        what it takes to use the parameters: the model's options,
@@ -8,7 +9,6 @@ vocab.*           the vocabulary of a model that reads texts
 divergence.json   if the loss was not finite: the step and its examples
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -24,8 +24,9 @@ import jax
 
 from vitjax.config import schema
 from vitjax.data import tokenizers
+from vitjax.run_folder.identity import CONFIG, RUN
 
-CONFIG, ENVIRONMENT, MODEL = "config.json", "environment.json", "model.json"
+ENVIRONMENT, MODEL = "environment.json", "model.json"
 DIVERGENCE = "divergence.json"
 
 _PACKAGES = (
@@ -48,36 +49,19 @@ def write(
   run: schema.RunConfig,
   model: Mapping[str, Any],
   parameters: str,
+  run_id: str | None = None,
 ) -> None:
-  """Writes these files, or checks that the run is the one they describe.
-
-  A run that has saved nothing yet may change its config.
-
-  Raises:
-    ConfigError: if the folder holds a run with another config.
-  """
+  """Writes these files; replaces those of an earlier start."""
   workdir.mkdir(parents=True, exist_ok=True)
-  file = workdir / CONFIG
-  if file.exists() and any((workdir / "checkpoints").glob("*")):
-    saved = json.loads(file.read_text(encoding="utf-8"))
-    with contextlib.suppress(schema.ConfigError):
-      # What the schema has got since then is as its default says.
-      saved = json.loads(schema.to_json(schema.resolve(saved)))
-    changes = schema.differences(saved, json.loads(schema.to_json(run)))
-    if changes:
-      raise schema.ConfigError(
-        f"{workdir} is a run with another config:\n  "
-        + "\n  ".join(changes)
-        + "\nGo on with the old config, or start a new run with another "
-        "--workdir."
-      )
+  if run_id is not None:
+    write_json(workdir / RUN, {"id": run_id})
   write_json(workdir / ENVIRONMENT, environment())
   if "tokenizer" in model:
     kept = tokenizers.copy_vocab(model["tokenizer"], workdir / "vocab")
     model = {**model, "tokenizer": kept}
   write_json(workdir / MODEL, model)
   write_text(workdir / "parameters.txt", parameters)
-  write_text(file, schema.to_json(run))
+  write_text(workdir / CONFIG, schema.to_json(run))
 
 
 def environment() -> dict[str, Any]:
@@ -92,7 +76,7 @@ def environment() -> dict[str, Any]:
 
 
 def software() -> dict[str, Any]:
-  """What has to be the same in all processes of a run; uses no device."""
+  """What must be the same in all processes of a run; uses no device."""
   versions = {}
   for name in _PACKAGES:
     try:
@@ -113,7 +97,7 @@ def software() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-  """Revision of the code, with "+" behind it if there are changes in it."""
+  """Revision of the code; ends in "+" if there are uncommitted changes."""
   folder = pathlib.Path(__file__).parents[1]
 
   def git(*args):
@@ -139,13 +123,13 @@ def write_divergence(
   examples: Sequence[int],
   describe: Callable[[int], str],
 ) -> None:
-  """Notes what there is to look into after a loss that is not finite.
+  """Writes what to look at after a loss that is not finite.
 
   Args:
     workdir: the run folder.
-    step: the first step that measured something that is not finite.
-    measured: by that step.
-    saved_step: of the newest checkpoint.
+    step: the first step whose metrics are not finite.
+    measured: the metrics of that step.
+    saved_step: step of the newest checkpoint, if there is one.
     examples: index in the data set of each row of the step's batch.
     describe: from an index to what a person can find.
   """

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitjax.config import schema
+from vitjax.run_folder import reader
 from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, read_metrics
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps and values
@@ -46,7 +47,7 @@ class Record:
 
   @property
   def batch_size(self) -> int | None:
-    return self.config and self.config["input"]["batch_size"]
+    return self.config["input"]["batch_size"] if self.config else None
 
   @property
   def model_name(self) -> str:
@@ -108,8 +109,8 @@ def _read(name: str, path: pathlib.Path) -> Record:
     metrics={key: _curve(points) for key, points in metrics.items()},
     num_seen=seen,
     timing={key: _curve(points) for key, points in timing.items()},
-    config=_read_json(path / "config.json"),
-    environment=_read_json(path / "environment.json"),
+    config=_if_there(reader.read_config, path / "config.json"),
+    environment=_if_there(reader.read_json, path / "environment.json"),
   )
 
 
@@ -124,13 +125,8 @@ def _curve(points: tuple[array.array, array.array]) -> Curve:
   return np.array(x, np.int64), np.array(y, np.float64)
 
 
-def _read_json(file: pathlib.Path) -> dict[str, Any] | None:
-  if not file.exists():
-    return None
-  try:
-    return json.loads(file.read_text(encoding="utf-8"))
-  except ValueError as e:
-    raise ValueError(f"{file} is not JSON: {e}") from e
+def _if_there(read, file: pathlib.Path) -> dict[str, Any] | None:
+  return read(file) if file.exists() else None
 
 
 def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:

@@ -1,6 +1,7 @@
-"""Reading the record of a run, without JAX: `metrics.jsonl`, `timing.jsonl`.
+"""Reads the files of a run folder, without JAX.
 
-`vitjax.run_folder.writer` writes them and says what is in them.
+`vitjax.run_folder.writer` writes `metrics.jsonl` and `timing.jsonl` and says
+what is in them; `vitjax.run_folder.files` writes the others.
 """
 
 import json
@@ -13,17 +14,17 @@ TIMING_FILE = "timing.jsonl"
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Reads `metrics.jsonl` or `timing.jsonl`, also of a run under way.
+  """Reads `metrics.jsonl` or `timing.jsonl`, also while the run writes it.
 
   Args:
     path: the file, or the workdir for its `metrics.jsonl`.
 
   Returns:
-    One dict per line; "nan", "inf" and "-inf" are floats again. A last line
-    that is cut short is left out.
+    One dict per line, each with its "step"; "nan", "inf" and "-inf" are
+    floats again. A last line that is cut short is left out.
 
   Raises:
-    ValueError: if another line is not JSON.
+    ValueError: if another line is not such an object; names file and line.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -31,19 +32,68 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   rows = []
   for number, line in enumerate(whole_lines(path.read_bytes()), 1):
     try:
-      row = json.loads(line)
+      rows.append(_read_row(line))
     except ValueError as error:
-      raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-    rows.append(
-      {k: float(v) if isinstance(v, str) else v for k, v in row.items()}
-    )
+      raise ValueError(
+        f"{path}, line {number} is damaged: {error}. Delete the line, or "
+        "restore the file."
+      ) from error
   return rows
 
 
-def seconds_spent(workdir: str | os.PathLike, step: int) -> dict[str, float]:
-  """What a run has spent by kind, of which "lost" what came after `step`.
+def _read_row(line: bytes) -> dict[str, Any]:
+  row = json.loads(line)
+  if not isinstance(row, dict) or not _is_number(row.get("step")):
+    raise ValueError("it is no JSON object with a step")
+  row = {k: float(v) if isinstance(v, str) else v for k, v in row.items()}
+  if wrong := [name for name, value in row.items() if not _is_number(value)]:
+    raise ValueError(f"{wrong[0]} is no number")
+  return row
 
-  Call it before a `MetricsWriter` that goes on from `step` drops that part.
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads `config.json` or another file of one JSON object.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it holds something else; names the file.
+  """
+  path = pathlib.Path(path)
+  try:
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+      raise ValueError(f"it holds a {type(content).__name__}, not an object")
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is damaged: {error}. Restore the file."
+    ) from error
+  return content
+
+
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads `config.json`, as it was written.
+
+  Raises:
+    FileNotFoundError: if there is none.
+    ValueError: if it is not the config of a run; names the file.
+  """
+  config = read_json(path)
+  inputs = config.get("input")
+  if not isinstance(inputs, dict) or not _is_number(inputs.get("batch_size")):
+    raise ValueError(
+      f"{path} is damaged: it has no input.batch_size. Restore the file."
+    )
+  return config
+
+
+def seconds_spent(workdir: str | os.PathLike, step: int) -> dict[str, float]:
+  """Seconds that a run has spent, by kind; "lost" are those after `step`.
+
+  Call it before a `MetricsWriter` that resumes from `step` drops that part.
   """
   try:
     rows = read_metrics(pathlib.Path(workdir) / TIMING_FILE)

@@ -1,4 +1,4 @@
-"""What a run reports: a record to compare and curves to look at.
+"""Writes the metrics of a run: a record to compare, curves to look at.
 
 Owns: `metrics.jsonl` (the record), `timing.jsonl` (everything that depends on
 the clock) and the TensorBoard files. The clock itself and the profiler window
@@ -26,7 +26,7 @@ from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, whole_lines
 
 
 class MetricsError(OSError):
-  """The record cannot be written; the run would go on unrecorded."""
+  """The record cannot be written, so the run must stop."""
 
 
 class MetricsWriter:
@@ -38,13 +38,13 @@ class MetricsWriter:
 
   Args:
     workdir: a local or mounted directory; made if absent.
-    start_step: the step of the checkpoint that the run goes on from. Lines
+    start_step: the step of the checkpoint that the run resumes from. Lines
       of later steps, and a last line cut short by a kill, are dropped: they
       are written again. 0 means that the run starts from nothing: files of
       an earlier one are renamed to `*.old`.
     is_main: only the main process (0) writes; in others nothing happens.
     tensorboard: also write TensorBoard event files, to `tensorboard/`. If
-      that fails, the run goes on with one warning.
+      that fails, the run continues with one warning.
 
   Raises:
     MetricsError: if the files cannot be written, here or later.
@@ -204,7 +204,7 @@ class _JsonLines:
         error.errno,
         f"{self._path} cannot be written: {error.strerror or error} ({free} "
         "free). Make room or fix the directory, then start the same command "
-        "again: it goes on from the last checkpoint",
+        "again to resume from the last checkpoint",
       ) from error
 
 
@@ -258,7 +258,7 @@ class _Board:
     except Exception as error:
       self._writer = None
       logging.warning(
-        "TensorBoard files are no longer written (%s: %s); %s goes on.",
+        "TensorBoard files are no longer written (%s: %s); %s still is.",
         type(error).__name__,
         str(error).split("\n")[0],
         METRICS_FILE,

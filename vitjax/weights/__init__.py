@@ -10,6 +10,7 @@ read the records of published files in `vitjax.weights.zoo`.
 """
 
 import importlib
+from typing import Any
 
 # Public name -> the module that has it.
 _PUBLIC = {
@@ -36,7 +37,7 @@ _SUBMODULES = (
 )
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name in _PUBLIC:
     module = importlib.import_module(f"vitjax.weights.{_PUBLIC[name]}")
     return getattr(module, name)

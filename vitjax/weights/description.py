@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vitjax import models
-from vitjax.config import messages, schema
+from vitjax import models, trees
+from vitjax.config import messages
 from vitjax.weights import npz
 
 # Options of models that name another model.
@@ -140,7 +140,7 @@ def create_model(
   for given in (name, *(options.get(key) for key in _MODEL_OPTIONS)):
     if _is_text(given) and given != allow_module:
       _check_listed(given, path)
-  problems = schema.check_call(models.options(name), options, "model")
+  problems = [*models.problems(name, options, "model.")]
   problems += _too_large(options, flat)
   if not problems:
     try:
@@ -153,7 +153,7 @@ def create_model(
     if num_classes and class_names and len(class_names) != num_classes:
       problems = [f"{len(class_names)} class_names for {num_classes} classes."]
   if problems:
-    first = problems[0].replace("config.", "", 1).splitlines()[0]
+    first = problems[0].splitlines()[0]
     raise ValueError(f"{path}: its metadata describe no usable model: {first}")
   return model
 
@@ -180,7 +180,7 @@ def _too_large(
   """Sizes that the arrays of the file cannot have."""
   elements = sum(x.size for x in flat.values())
   layers = len(flat) + sum(
-    x.shape[0] for name, x in flat.items() if x.ndim and models.is_stacked(name)
+    x.shape[0] for name, x in flat.items() if x.ndim and trees.is_stacked(name)
   )
   for path, number in _numbers(options):
     most = elements

@@ -205,9 +205,7 @@ def example_inputs(
   model, size: int | Sequence[int], channels: int = 3
 ) -> Sequence[jax.ShapeDtypeStruct]:
   """Shapes of the inputs of `model` for images of this size."""
-  if hasattr(model, "example_inputs"):
-    return model.example_inputs(_hw(size), channels)
-  return [_image(_hw(size), channels)]
+  return model.example_inputs(_hw(size), channels)
 
 
 def shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:

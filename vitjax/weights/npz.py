@@ -162,7 +162,9 @@ def write(
   file: str | os.PathLike, flat: Mapping[str, np.typing.ArrayLike]
 ) -> None:
   """Writes float32 arrays; the file appears complete or not at all."""
-  arrays = {name: np.asarray(x, np.float32) for name, x in flat.items()}
+  arrays: dict[str, Any] = {
+    name: np.asarray(x, np.float32) for name, x in flat.items()
+  }
   with atomic(file) as path, open(path, "wb") as f:
     np.savez(f, **arrays)
 

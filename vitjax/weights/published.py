@@ -58,7 +58,7 @@ def describe(
   Raises:
     DownloadError: if there is no vocabulary; says what to put where.
   """
-  metadata = {
+  metadata: dict[str, Any] = {
     "model": {"name": entry.model, **entry.options},
     "image_size": [entry.image_size, entry.image_size],
     "channels": 3,

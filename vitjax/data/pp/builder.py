@@ -9,7 +9,7 @@ that are published there mean the same here. The ops live in the `ops_*` and
 import ast
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitjax.config import messages
@@ -138,7 +138,7 @@ class Preprocess:
       return dataset.rebatch(batch_size, drop_remainder=True)
     return dataset.batch(batch_size, drop_remainder=True)
 
-  def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+  def on_device(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """Normalises the images of a batch; jit-able, also fine on NumPy arrays.
 
     Args:
@@ -192,13 +192,13 @@ def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
   steps = []
   for position, node in enumerate(_split(_parse(text))):
     steps.append(_step(text, position, node, class_names))
-    done = [s for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
+    done = [s.op for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
     for device in done:
-      if device.op.key in steps[-1].keys:
+      if device.key in steps[-1].keys:
         raise _error(
           text,
           node.col_offset,
-          f"this op changes {device.op.key!r} after it was normalised. "
+          f"this op changes {device.key!r} after it was normalised. "
           "value_range, normalize and vgg_value_range run on the accelerator, "
           "so they must come after every other op on the image, and only once",
         )
@@ -234,7 +234,7 @@ def with_vocab(pp: str, vocab: str) -> str:
     return pp
   nodes = _split(_parse(text))
   for node in nodes:
-    if ast.unparse(getattr(node, "func", node)) == "tokenize":
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "tokenize":
       path = ast.Constant(vocab)
       node.args[1:2] = [path] * bool(node.args[1:])
       for keyword in node.keywords:

@@ -10,7 +10,8 @@ Random ops draw from `features["seed"]`, int32 [2] or [n, 2], and nothing else.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class DeviceOp:
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
-  def __call__(self, batch: dict) -> dict:
+  def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     image = batch[self.key].astype("float32")
     shape = (1,) * (image.ndim - 1) + (-1,)
     mean = np.asarray(self.mean, np.float32).reshape(shape)

@@ -48,7 +48,7 @@ def _jitter(brightness, contrast, saturation, hue) -> _RandomChange:
       "needs brightness, contrast and saturation >= 0, and hue in 0..0.5"
     )
   changes = (pillow.brightness, pillow.contrast, pillow.color)
-  ranges = [
+  ranges: list[tuple[Callable, float, float]] = [
     (change, max(0, 1 - strength), 1 + strength)
     for change, strength in zip(changes, strengths)
     if strength

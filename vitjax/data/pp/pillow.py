@@ -8,6 +8,7 @@ is, where an image ends. Images are uint8 [h, w, 3], or [h, w] if grey.
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -189,7 +190,9 @@ def affine(
     borderMode=cv2.BORDER_REPLICATE,
   )
   x, y = np.arange(width, dtype=np.float32), np.arange(height)[:, None]
-  inside = _within(a * x, b * y + c, width) & _within(d * x, e * y + f, height)
+  inside: Any = _within(a * x, b * y + c, width) & _within(
+    d * x, e * y + f, height
+  )
   return cv2.copyTo(_filled(image.shape, fill), cv2.bitwise_not(inside), warped)
 
 

@@ -180,7 +180,9 @@ def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
 
 # Two signs of five ops, for a few sizes and magnitudes.
 @functools.lru_cache(maxsize=64)
-def _warp_map(height: int, width: int, kind: str, amount: float) -> np.ndarray:
+def _warp_map(
+  height: int, width: int, kind: str, amount: float | np.float32
+) -> np.ndarray:
   """[h * w]: from where each pixel is taken; `h * w` if from outside."""
   y, x = np.mgrid[:height, :width].astype(np.float32)
   amount = np.float32(amount)

@@ -14,6 +14,7 @@ DeiT, ConvNeXt and timm's own recipes use this form, which differs from that of
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ _FIELDS = {
 _FILL = (124, 116, 104)
 
 # Of a share of the magnitude's scale, 1 at 10, to the argument of an op.
-_Argument = Callable[[float, np.random.Generator], float]
+_Argument = Callable[[float, np.random.Generator], Any]
 
 
 def timm_randaug(
@@ -96,8 +97,15 @@ def timm_randaug(
   return random_image_op("timm_randaug", augment, key=key)
 
 
-def _parse(config: str) -> dict[str, float]:
-  options = {"m": 10, "n": 2, "p": 0.5, "mstd": 0.0, "mmax": 10, "inc": 0}
+def _parse(config: str) -> dict[str, Any]:
+  options: dict[str, Any] = {
+    "m": 10,
+    "n": 2,
+    "p": 0.5,
+    "mstd": 0.0,
+    "mmax": 10,
+    "inc": 0,
+  }
   kind, *fields = config.split("-")
   for field in fields:
     match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d*)?)", field)
@@ -179,7 +187,7 @@ _INCREASING: dict[str, _Argument] = _PLAIN | {
 }
 
 # Image and argument to image.
-_COLOURS = {
+_COLOURS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
   "AutoContrast": lambda image, _: pillow.autocontrast(image),
   "Equalize": lambda image, _: pillow.equalize(image),
   "Invert": lambda image, _: pillow.invert(image),

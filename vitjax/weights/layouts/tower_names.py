@@ -50,13 +50,14 @@ def models(model):
   Raises:
     ValueError: if it does not have two towers.
   """
-  if not hasattr(model, "image_tower"):
+  towers = model.towers()
+  if not towers:
     raise ValueError(
       "the weights have an image tower and a text tower, the model has one. "
       "Load one of them with ':img' or ':txt' behind the file's name, or "
       "create the model 'two_tower'."
     )
-  return model.image_tower(), model.text_tower()
+  return towers["img"], towers["txt"]
 
 
 def text_to_vitjax(flat: Flat, model) -> Flat:

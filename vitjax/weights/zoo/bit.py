@@ -1,6 +1,7 @@
 """Big Transfer: S and M as pre-trained, M also fine-tuned."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -30,8 +31,8 @@ _SIZES = {
 
 
 def bit() -> Iterator[Entry]:
-  facts = {"family": "resnet", "paper": _PAPER}
-  pytorch = {**PYTORCH, "interpolation": "bilinear"}
+  facts: dict[str, Any] = {"family": "resnet", "paper": _PAPER}
+  pytorch: dict[str, Any] = {**PYTORCH, "interpolation": "bilinear"}
   for size, (pixels, top1) in _SIZES.items():
     small, medium = f"BiT-S-R{size}", f"BiT-M-R{size}"
     file = File(f"{_FOLDER}/{small}.npz")
@@ -40,7 +41,7 @@ def bit() -> Iterator[Entry]:
     model = f"resnetv2_{size}_bit"
     timm_name = f"{model}.goog_in21k"
     files = (timm(timm_name), File(f"{_FOLDER}/{medium}.npz"))
-    common = {"data": (I21K,), **HEAD_21K, **facts}
+    common: dict[str, Any] = {"data": (I21K,), **HEAD_21K, **facts}
     yield Entry(medium, files, medium, **common)
     crop = shorter_side(224, 0.875)
     yield Entry(timm_name, files, model, **crop, **pytorch, **common)

@@ -1,6 +1,7 @@
 """ConvNeXt: the originals, which are PyTorch's, and timm's copies and own."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -18,7 +19,7 @@ _PAPER = "https://arxiv.org/abs/2201.03545"
 _FOLDER = "https://dl.fbaipublicfiles.com/convnext"
 _README = "https://github.com/facebookresearch/ConvNeXt"
 _I22K = "ImageNet-22k"
-_COMMON = {
+_COMMON: dict[str, Any] = {
   "family": "convnext",
   "normalisation": "imagenet",
   "paper": _PAPER,
@@ -77,7 +78,7 @@ def convnext() -> Iterator[Entry]:
       name = f"convnext_{size}_{data}"
       averaged = data == "1k_224" or (size == "xlarge" and "22k_1k" in data)
       files = (File(f"{_FOLDER}/{name}{'_ema' if averaged else ''}.pth"),)
-      facts = {
+      facts: dict[str, Any] = {
         **_COMMON,
         **_crop(int(data[-3:])),
         "data": names,

@@ -1,6 +1,7 @@
 """DeiT and DeiT III: the originals, which are PyTorch's, and timm's copies."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -18,7 +19,7 @@ _DEIT = "https://arxiv.org/abs/2012.12877"
 _DEIT3 = "https://arxiv.org/abs/2204.07118"
 _FOLDER = "https://dl.fbaipublicfiles.com/deit"
 _README = "https://github.com/facebookresearch/deit"
-_COMMON = {"normalisation": "imagenet", **HEAD_1K, **PYTORCH}
+_COMMON: dict[str, Any] = {"normalisation": "imagenet", **HEAD_1K, **PYTORCH}
 
 # Model, pixels, start of the original file's sha256 (which ends its name, and
 # which the authors' code checks), top-1 of the authors and of timm.
@@ -44,7 +45,7 @@ _DEIT3_FILES = (
 
 
 def deit() -> Iterator[Entry]:
-  facts = {"data": (I1K,), "paper": _DEIT, **_COMMON}
+  facts: dict[str, Any] = {"data": (I1K,), "paper": _DEIT, **_COMMON}
   for model, pixels, start, top1, timm_top1 in _DEIT_FILES:
     timm_name = f"{model}.fb_in1k"
     original = File(f"{_FOLDER}/{model}-{start}.pth", sha256=start)
@@ -80,7 +81,12 @@ def deit3() -> Iterator[Entry]:
       name, timm_name = f"deit_3_{size}_{pixels}_{tag}", f"{model}.{timm_tag}"
       version = "_v1" if (size, tag) == ("huge", "21k") else ""
       files = (timm(timm_name), File(f"{_FOLDER}/{name}{version}.pth"))
-      facts = {**_COMMON, "data": data, "paper": _DEIT3, "loss": loss}
+      facts: dict[str, Any] = {
+        **_COMMON,
+        "data": data,
+        "paper": _DEIT3,
+        "loss": loss,
+      }
       timm_crop = 0.9 if (pixels, tag) == (224, "1k") else 1.0
       for entry, crop, top1, source in (
         (name, 1.0, accuracy[0], _README),

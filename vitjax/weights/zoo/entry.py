@@ -211,7 +211,7 @@ def squeezed(image_size: int, crop: float = 1.0) -> dict[str, Any]:
 
 
 # Fields of the conventions that PyTorch's models have.
-PYTORCH = {
+PYTORCH: dict[str, Any] = {
   "interpolation": "bicubic",
   "antialias": True,
   "conventions": "timm",
@@ -221,8 +221,14 @@ PYTORCH = {
 I1K, I12K, I21K = "ImageNet-1k", "ImageNet-12k", "ImageNet-21k"
 
 # Fields of a head of Google's classes of ImageNet-21k, and of ImageNet-1k's.
-HEAD_21K = {"options": {"num_classes": 21_843}, "loss": "sigmoid_xent"}
-HEAD_1K = {"options": {"num_classes": 1000}, "classes": "imagenet2012"}
+HEAD_21K: dict[str, Any] = {
+  "options": {"num_classes": 21_843},
+  "loss": "sigmoid_xent",
+}
+HEAD_1K: dict[str, Any] = {
+  "options": {"num_classes": 1000},
+  "classes": "imagenet2012",
+}
 
 # What timm measured of the files that it publishes.
 TIMM_RESULTS = (

@@ -1,6 +1,7 @@
 """MLP-Mixer, https://arxiv.org/abs/2105.01601; no other size fits a file."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -18,7 +19,7 @@ from vitjax.weights.zoo.entry import (
 _PAPER = "https://arxiv.org/abs/2105.01601"
 _SAM = "https://arxiv.org/abs/2106.01548"
 _GSAM = "https://arxiv.org/abs/2203.08065"
-_SIGMOID_1K = {**HEAD_1K, "loss": "sigmoid_xent"}
+_SIGMOID_1K: dict[str, Any] = {**HEAD_1K, "loss": "sigmoid_xent"}
 
 # Folder, head, data, paper, files and the part of an image that is kept.
 _ORIGINALS = (

@@ -1,6 +1,7 @@
 """NFNets: the originals are pickles; timm's copies are tried first."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -34,7 +35,7 @@ def nfnet() -> Iterator[Entry]:
     size = 285_976_842 if n == 0 else None
     timm_name = f"dm_nfnet_f{n}.dm_in1k"
     files = (timm(timm_name), File(f"{_FOLDER}/F{n}_haiku.npz", size))
-    paper = {"image_size": pixels, "resize": pixels + 32}
+    paper: dict[str, Any] = {"image_size": pixels, "resize": pixels + 32}
     for name, model, resizing in (
       (f"NFNet-F{n}", f"NFNet-F{n}", paper),
       (timm_name, f"dm_nfnet_f{n}", squeezed(pixels, crop)),

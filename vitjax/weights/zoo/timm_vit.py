@@ -4,6 +4,7 @@ Their sizes are between Google's. Most have registers and no class token.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -18,7 +19,10 @@ from vitjax.weights.zoo.entry import (
 )
 
 _SOURCE = "https://github.com/huggingface/pytorch-image-models"
-_HEAD_12K = {"options": {"num_classes": 11_821}, "loss": "sigmoid_xent"}
+_HEAD_12K: dict[str, Any] = {
+  "options": {"num_classes": 11_821},
+  "loss": "sigmoid_xent",
+}
 
 # Model -> pixels, the part of an image that is kept, and for each tag the
 # top-1 that timm measured.

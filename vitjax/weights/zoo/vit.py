@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -53,7 +54,7 @@ _FINETUNED = {
 
 def originals() -> Iterator[Entry]:
   """The files of ImageNet-21k have a tanh layer, and mostly a head of zeros."""
-  facts = {"data": (I21K,), "paper": _PAPER}
+  facts: dict[str, Any] = {"data": (I21K,), "paper": _PAPER}
   for name, timm_model in _PRETRAINED.items():
     timm_name = f"{timm_model}.orig_in21k"
     yield Entry(
@@ -101,7 +102,12 @@ def originals() -> Iterator[Entry]:
 
 def sharpness_aware() -> Iterator[Entry]:
   """ImageNet-1k without strong augmentation: SAM, then GSAM."""
-  facts = {"data": (I1K,), "paper": _SAM, **HEAD_1K, "loss": "sigmoid_xent"}
+  facts: dict[str, Any] = {
+    "data": (I1K,),
+    "paper": _SAM,
+    **HEAD_1K,
+    "loss": "sigmoid_xent",
+  }
   crop = shorter_side(224, 0.875)
   for name, timm_model, top1 in (
     ("ViT-B_16", "vit_base_patch16_224", 80.246),
@@ -150,7 +156,7 @@ def big_vision() -> Iterator[Entry]:
       data=(I1K,),
       paper=_BASELINES,
       top1=top1,
-      source=top1 and "https://github.com/google-research/big_vision",
+      source="https://github.com/google-research/big_vision" if top1 else None,
       **shorter_side(224, 0.875),
     )
   for letter, size in (("S", "small"), ("B", "base"), ("L", "large")):

@@ -1,19 +1,12 @@
-"""Writes the tables of docs/choose.md from the records of published files.
+"""Tables of published models, for docs/choose.md.
 
-  python -m scripts.update_docs
-
-A table is what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
-Which models are worth a row is said here; what is said of them is in
+Which models are worth a row is decided here. What is said of them is in
 `vitjax.weights.zoo`, and their numbers of parameters in `vitjax.models`.
 """
 
-import pathlib
-import re
-
+from scripts.update_docs import options
 from vitjax import models
 from vitjax.weights import zoo
-
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "choose.md"
 
 CLASSIFIERS = (
   "deit_tiny_patch16_224.fb_in1k",
@@ -81,45 +74,18 @@ def cells(entry: zoo.Entry) -> dict[str, str]:
   }
 
 
-def table(names: tuple[str, ...]) -> str:
+def _models(names: tuple[str, ...]) -> str:
   """A table of entries, by their number of parameters."""
   rows = [cells(zoo.find(name)) for name in names]
   rows.sort(key=lambda row: float(row["million parameters"] or "inf"))
-  head = rows[0].keys()
-  lines = [head, ["---"] * len(head), *(row.values() for row in rows)]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+  return options.table(rows)
 
 
-def tables() -> dict[str, str]:
-  """Name of a part of the page -> its text."""
+def parts() -> dict[str, str]:
+  """Part of the page -> its text."""
   return {
-    "classifiers": table(CLASSIFIERS),
-    "two towers": table(TWO_TOWERS),
+    "classifiers": _models(CLASSIFIERS),
+    "two towers": _models(TWO_TOWERS),
     "count": f"`vitjax.weights.zoo.entries()` has all {len(zoo.entries())} "
     "names.",
   }
-
-
-def updated(text: str) -> str:
-  """`text` with its tables as the records are now.
-
-  Raises:
-    ValueError: if it has no place for one of them.
-  """
-  for name, new in tables().items():
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-    if len(re.findall(pattern, text, re.DOTALL)) != 1:
-      raise ValueError(f"{PAGE} needs {begin!r} and {end!r} once.")
-    whole = f"{begin}\n{new}\n{end}"
-    text = re.sub(pattern, lambda _, x=whole: x, text, flags=re.DOTALL)
-  return text
-
-
-def main() -> None:
-  PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-  print(f"wrote {PAGE}")
-
-
-if __name__ == "__main__":
-  main()

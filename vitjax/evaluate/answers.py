@@ -1,0 +1,206 @@
+"""Answers of a classifier to each example of an eval set.
+
+`Evaluator` obeys the contract of `vitjax.evaluators`, so that it sees the same
+images and labels as the type "classification".
+"""
+
+import copy
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import losses
+from vitjax.evaluators import base
+from vitjax.evaluators.classes import Classes
+from vitjax.evaluators.classification import correct_at_k
+
+MOST_CLASSES = 5  # kept of each answer
+SUFFIXES = (".csv", ".jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """Answers to the examples of an eval set, in their order.
+
+  Attributes:
+    label: (n,) int, the true class, as an id of the model.
+    top: (n, k) int, the most probable classes, the first first.
+    probability: (n, k) float32, their probabilities by a softmax, or by a
+      sigmoid if the loss of training is one.
+    values: metric -> (n,) float32, whose mean is the metric.
+    names: names of the model's classes, by id; None if they have none.
+    data: the eval set.
+    total: number of examples in the eval set; n may be fewer.
+  """
+
+  label: np.ndarray
+  top: np.ndarray
+  probability: np.ndarray
+  values: Mapping[str, np.ndarray]
+  names: tuple[str, ...] | None
+  data: base.EvalData
+  total: int
+
+  def rows(self) -> Iterator[dict]:
+    """Plain data of each example: its file, label and most probable classes."""
+
+    def name(i):
+      return self.names[i] if self.names else int(i)
+
+    for i, label in enumerate(self.label):
+      yield {
+        "file": self.data.source.describe(i),
+        "label": name(label),
+        "top": [
+          {"label": name(c), "probability": float(p)}
+          for c, p in zip(self.top[i], self.probability[i])
+        ],
+      }
+
+  def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
+    """95 % confidence interval of each metric, by the percentile bootstrap.
+
+    Bootstrap methods, Efron 1979: the metric on as many examples drawn with
+    replacement; the same draws for all metrics, from a fixed seed.
+    """
+    rng = np.random.default_rng(0)
+    n = len(self.label)
+    means = {name: np.empty(resamples) for name in self.values}
+    for i in range(resamples):
+      drawn = rng.integers(n, size=n)
+      for name, values in self.values.items():
+        means[name][i] = values[drawn].mean(dtype=np.float64)
+    return {
+      name: tuple(map(float, np.percentile(x, (2.5, 97.5))))
+      for name, x in means.items()
+    }
+
+
+class Evaluator:
+  """Classifies an eval set and keeps the answer to each example."""
+
+  two_towers = False
+
+  def __init__(
+    self,
+    predict_fn,
+    data: base.EvalData,
+    *,
+    loss: str = "softmax_xent",
+    classes: Classes | None = None,
+    same_classes: bool = False,
+    num_examples: int | None = None,
+  ):
+    """See `evaluators`.
+
+    Args:
+      predict_fn: from `step.make_predict_fn`.
+      data: examples with an int `label`.
+      loss: loss of training, which decides between softmax and sigmoid.
+      classes: classes of the model; None: those of the data set.
+      same_classes: see `classification.Evaluator`.
+      num_examples: only the first N examples; None for all.
+    """
+    source = data.source
+    self.total = source.num_examples
+    if num_examples is not None and num_examples < self.total:
+      source = copy.copy(source)
+      source.num_examples = num_examples
+      data = dataclasses.replace(data, source=source)
+    self.data = data
+    self._predict = predict_fn
+    self._loss = loss
+    self._classes = classes
+    self._same_classes = same_classes
+
+  def answers(self, params) -> Answers:
+    """The answer to every example.
+
+    Raises:
+      ValueError: if the data has no labels, or they cannot be matched.
+    """
+    source = self.data.source
+    own = self._classes or Classes(
+      source.data, base.number_of_classes(source), source.class_names
+    )
+    ids = jnp.asarray(own.ids_of(source, same=self._same_classes))
+    loss_fn = losses.LOSSES[self._loss]
+    is_sigmoid = self._loss.startswith("sigmoid")
+
+    def rows(params, batch):
+      logits, _ = self._predict(params, batch)
+      label = ids[batch["label"]]
+      probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
+      # By logits: several probabilities may be rounded to 1.
+      _, top = jax.lax.top_k(logits, min(MOST_CLASSES, logits.shape[-1]))
+      targets = jax.nn.one_hot(label, logits.shape[-1])
+      result = {
+        "label": label,
+        "top": top,
+        "probability": jnp.take_along_axis(probabilities, top, axis=-1),
+        "loss": loss_fn(logits, targets),
+        "acc@1": correct_at_k(logits, label, 1),
+      }
+      if logits.shape[-1] > 5:
+        result["acc@5"] = correct_at_k(logits, label, 5)
+      return result
+
+    found = base.Collected(rows, self.data)(params)
+    known = {name: found.pop(name) for name in ("label", "top", "probability")}
+    return Answers(
+      **known,
+      values={name: x.astype(np.float32) for name, x in found.items()},
+      names=own.names,
+      data=self.data,
+      total=self.total,
+    )
+
+  def run(self, params) -> Iterator[tuple[str, float]]:
+    """Yields each metric with its name."""
+    answers = self.answers(params)
+    for name, values in answers.values.items():
+      yield name, float(values.mean(dtype=np.float64))
+    yield "n_seen", len(answers.label)
+
+
+def check_file(path: pathlib.Path) -> None:
+  """Raises ValueError for a file that `to_text` has no format for."""
+  if path.suffix not in SUFFIXES or not path.absolute().parent.is_dir():
+    raise ValueError(
+      f"--examples={path} must end in {' or '.join(SUFFIXES)} and be in a "
+      "folder that exists."
+    )
+
+
+def to_text(answers: Mapping[str, Answers], suffix: str) -> str:
+  """A line for each example of each eval.
+
+  Args:
+    answers: eval -> its answers.
+    suffix: ".jsonl" or ".csv". A table has a header and the columns eval, file,
+      label, and label and probability of the most probable classes.
+  """
+  rows = (
+    {"eval": name, **row}
+    for name, given in answers.items()
+    for row in given.rows()
+  )
+  if suffix == ".jsonl":
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+  most = max((x.top.shape[1] for x in answers.values()), default=0)
+  places = range(1, most + 1)
+  columns = [f"{x}{i}" for i in places for x in ("top", "probability")]
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(["eval", "file", "label", *columns])
+  for row in rows:
+    cells = [x for one in row["top"] for x in one.values()]
+    writer.writerow([row["eval"], row["file"], row["label"], *cells])
+  return text.getvalue().rstrip("\n")

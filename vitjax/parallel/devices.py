@@ -1,0 +1,74 @@
+"""Devices that JAX computes on here, and the memory that they have."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+
+_ROOT = pathlib.Path("/")
+
+
+def find() -> Sequence[jax.Device]:
+  """The devices of JAX, as `jax.devices`, with an error that helps.
+
+  Raises:
+    RuntimeError: if JAX finds none, in one line: what was asked for, and what
+      to do.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as e:  # the latter has no message
+    asked = os.environ.get("JAX_PLATFORMS")
+    reason = (str(e).strip().splitlines() or ["no reason is given"])[0]
+    advice = (
+      f"JAX_PLATFORMS={asked!r} asks for it: unset JAX_PLATFORMS, or install "
+      "JAX for that device."
+      if asked
+      else "Install JAX for a device of this machine."
+    )
+    raise RuntimeError(f"JAX finds no device ({reason}). {advice}") from e
+
+
+def memory_of(device: jax.Device) -> int | None:
+  """Bytes that the arrays of a device of this host can take.
+
+  Devices that compute in the memory of the host, as CPUs do, share it equally.
+
+  Returns:
+    The bytes, or None if the device does not say.
+  """
+  if device.platform == "cpu":
+    total = host_memory()
+    return total and total // len(jax.local_devices(backend="cpu"))
+  return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def host_memory() -> int | None:
+  """Bytes of memory of this host, or of its container if that has less."""
+  try:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  except (AttributeError, ValueError, OSError):
+    return None
+  return min([total, *_container_limits(_ROOT)])
+
+
+def _container_limits(root: pathlib.Path) -> Iterator[int]:
+  """Limits of the control groups that this process is in, of both versions."""
+  try:
+    groups = (root / "proc/self/cgroup").read_text().splitlines()
+  except OSError:
+    return
+  for line in groups:
+    _, controllers, path = line.split(":", 2)
+    if controllers in ("", "memory"):
+      top = root / "sys/fs/cgroup" / controllers
+      file = "memory.limit_in_bytes" if controllers else "memory.max"
+      # A container sees its own group at the top, whatever its path says.
+      group = top / path.lstrip("/")
+      for folder in (group, *group.parents):
+        if folder.is_relative_to(top):
+          try:
+            yield int((folder / file).read_text())
+          except (OSError, ValueError):  # no such file, or "max"
+            continue

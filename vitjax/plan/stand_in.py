@@ -1,0 +1,70 @@
+"""Training data of a plan, or a stand-in where the data is not here."""
+
+import re
+from collections.abc import Mapping
+
+from vitjax import losses
+from vitjax.config.schema import ConfigError, RunConfig
+from vitjax.data import sources
+from vitjax.data.sources.arrays import AbsentSource
+from vitjax.data.sources.source import (
+  DatasetNotPreparedError,
+  Source,
+  split_indices,
+)
+
+# Data sets of the recipes, which a plan does not need to find: examples of each
+# split, number of classes, and the shape of all images if they have one.
+_IMAGENET = {"train": 1_281_167, "validation": 50_000}
+_CIFAR = {"train": 50_000, "test": 10_000}
+_MNIST = {"train": 60_000, "test": 10_000}
+DATA: dict[str, tuple[Mapping[str, int], int, tuple[int, int, int] | None]] = {
+  "imagenet2012": (_IMAGENET, 1000, None),
+  "cifar10": (_CIFAR, 10, (32, 32, 3)),
+  "cifar100": (_CIFAR, 100, (32, 32, 3)),
+  "fashion_mnist": (_MNIST, 10, (28, 28, 1)),
+  "mnist": (_MNIST, 10, (28, 28, 1)),
+}
+
+
+def find_source(
+  run: RunConfig, num_examples: int | None
+) -> tuple[Source, int | None]:
+  """The training data, or a stand-in of the same shapes.
+
+  Args:
+    run: a config.
+    num_examples: examples of an epoch, if the user knows them.
+
+  Returns:
+    The source, and its number of examples; None if that is not known.
+
+  Raises:
+    ConfigError: if the data is not here and its classes are not known.
+  """
+  data, split = run.input.data, run.input.split
+  known = DATA.get(re.split("[/:]", data)[0])
+  if known is not None:
+    sizes, num_classes, image_shape = known
+    parts = split_indices(data, split, sizes)
+    total = num_examples or sum(len(indices) for _, indices in parts)
+    source = AbsentSource(
+      data,
+      split,
+      num_examples=total,
+      num_classes=num_classes,
+      image_shape=image_shape,
+    )
+    return source, total
+  try:
+    source = sources.open_source(data, split, data_dir=run.input.data_dir)
+    return source, source.num_examples
+  except (DatasetNotPreparedError, OSError, ValueError) as e:
+    if run.num_classes is None and run.loss in losses.LOSSES:
+      raise ConfigError(
+        "The data is not here, so its classes cannot be counted: set "
+        f"config.num_classes. ({e})"
+      ) from e
+    # Shapes do not depend on the number.
+    source = AbsentSource(data, split, num_examples=num_examples or 1)
+    return source, num_examples

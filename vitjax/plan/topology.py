@@ -1,0 +1,67 @@
+"""TPU slices that a step can be compiled for without having them."""
+
+import dataclasses
+
+import jax
+
+from vitjax.config import extras
+from vitjax.config.schema import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A TPU chip, by the devices that JAX makes of it.
+
+  Attributes:
+    devices: JAX devices of one chip: its cores, unless they work as one.
+    hbm_gib: memory of a device in GiB. The compiler reserves some of it.
+    tflops: bfloat16 peak of a device, in 1e12 operations a second.
+    gb_per_s: bandwidth of a device's memory, in 1e9 bytes a second.
+  """
+
+  devices: int
+  hbm_gib: float
+  tflops: float
+  gb_per_s: float
+
+
+# The rates are those of cloud.google.com/tpu/docs, from memory: they only make
+# the estimate of a step's time. The memory matters, and the compiler's own
+# limit is used where it gives one.
+CHIPS = {
+  "v2": Chip(2, 8, 22.5, 350),
+  "v3": Chip(2, 16, 61.5, 450),
+  "v4": Chip(1, 32, 275, 1228),
+  "v5e": Chip(1, 16, 197, 819),
+  "v5p": Chip(1, 95, 459, 2765),
+  "v6e": Chip(1, 32, 918, 1640),
+}
+
+
+def topology_devices(name: str) -> list[jax.Device]:
+  """The devices of a TPU slice, such as "v5e:4x4", without having it.
+
+  Raises:
+    ConfigError: if there is no such slice.
+    ImportError: if libtpu is not installed.
+  """
+  from jax.experimental import topologies
+
+  chip = name.partition(":")[0]
+  if chip not in CHIPS or ":" not in name:
+    raise ConfigError(
+      f"--topology={name} is not CHIP:SHAPE, such as v5e:4x4, v4:2x2x4 or "
+      f"v3:2x2, with CHIP one of {', '.join(CHIPS)}."
+    )
+  with extras.needed("tpu", "plans for TPUs"):  # the compiler; no TPU
+    import libtpu  # noqa: F401
+  # As on Cloud TPU, where both cores of a chip are one device.
+  options = {"chip_config_name": "megacore"} if chip == "v4" else {}
+  try:
+    topology = topologies.get_topology_desc(name, platform="tpu", **options)
+  except (RuntimeError, ValueError, NotImplementedError) as e:
+    message = str(e).strip().splitlines()[0]
+    if "lockfile" in message:
+      message = "another process uses libtpu now, which only one can. Wait."
+    raise ConfigError(f"--topology={name}: {message}") from e
+  return list(topology.devices)
