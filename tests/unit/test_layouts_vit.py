@@ -321,7 +321,7 @@ def test_mlp_ratio_survives_truncation():
   timm = layouts.get("timm_vit")
   for width in range(32, 2000, 32):
     for mlp_dim in (width * 3 - 1, width * 18 // 7, width * 34 // 13):
-      model = models.create("vit", width=width, mlp_dim=mlp_dim)
+      model = models.create("vit", width=width, mlp_dim=mlp_dim, num_heads=1)
       ratio = timm.timm_arguments(model, {})["mlp_ratio"]
       assert int(width * ratio) == mlp_dim
 
