@@ -70,7 +70,8 @@ def make(
   params = random_params(models.create(**metadata["model"]))
   files.write(folder, run, metadata, "")
   with Checkpointer(folder / "checkpoints") as checkpointer:
-    checkpointer.save(STEP, {"params": params}, is_last=True)
+    info = {"fingerprint": source.fingerprint}
+    checkpointer.save(STEP, {"params": params}, info=info, is_last=True)
   rows = [
     {"step": 10 * (i + 1), "train/loss": loss, "train/learning_rate": 1e-3}
     for i, loss in enumerate(losses)

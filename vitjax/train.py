@@ -393,8 +393,9 @@ def check_fingerprint(saved: str, source) -> None:
   if saved != source.fingerprint:
     raise ConfigError(
       f"the training data {source.data} {source.split} has changed since this "
-      "run began: files were added, removed or rewritten. Restore the data to "
-      "resume, or start a new run with another --workdir."
+      "run began: files were added, removed or rewritten, or the run is older "
+      "than today's rule of splits (docs/data.md#without-splits). Restore the "
+      "data to resume, or start a new run with another --workdir."
     )
 
 

@@ -142,8 +142,8 @@ class Trained:
   ) -> Float[np.ndarray, "h w c"]:
     """Prepares an image as the first eval of training prepared its images.
 
-    Runs all of `preprocess`, including what runs on the device. EXIF
-    orientation is ignored, as in training.
+    Runs all of `preprocess`, including what runs on the device. Files and PIL
+    images are turned as their EXIF orientation says, as in training.
 
     Args:
       image: a path; the bytes of a file; a PIL image; or pixels, uint8 (h, w)
@@ -318,6 +318,10 @@ class Trained:
 def _pixels(image: Any) -> np.ndarray:
   """Pixels of an array or of a PIL image, which may need a conversion."""
   mode = getattr(image, "mode", None)
+  if mode is not None:
+    from PIL import ImageOps  # installed, since the image is Pillow's
+
+    image = ImageOps.exif_transpose(image)
   if mode == "1":
     image = image.convert("L")
   elif mode in ("P", "PA", "LA"):

@@ -15,6 +15,7 @@ import scipy.stats
 from PIL import Image
 
 import vitjax
+from tests import run_folders
 from vitjax import checks, models, program, train, weights
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError
@@ -420,3 +421,16 @@ def test_a_run_folder_cannot_import_an_evaluator():
   for evals, allowed in ((None, "their.code"), ({"mine": section}, None)):
     (got,) = evaluation._sections(evals, run, "digits", "", allowed).values()
     assert got.type == "their.code"
+
+
+@pytest.mark.slow
+def test_a_run_on_other_images_than_those_of_today(tmp_path, caplog):
+  """What is held out now may have been trained on."""
+  images = run_folders.make_images(tmp_path / "images", per_class=2)
+  run = run_folders.make(tmp_path / "run", images)
+  assert metrics_of(run)["val"]["n_seen"] == 6
+  assert "differ from those" not in caplog.text
+  name = run_folders.CLASSES[-1]
+  (images / "train" / name / "0.png").rename(images / "val" / name / "9.png")
+  assert metrics_of(run)["val"]["n_seen"] == 7
+  assert "the images differ from those that this run was tr" in caplog.text

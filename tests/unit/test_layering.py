@@ -44,8 +44,8 @@ LAYERS = {
   "demo": "__version__ config data plots trained",
   "doctor": """__version__ checkpoint checks config data models parallel program
     run_folder step trees""",
-  "evaluate": """checks config data evaluators losses parallel run_folder step
-    trained""",
+  "evaluate": """checkpoint checks config data evaluators losses parallel
+    run_folder step trained""",
   "export": "__version__ config",
   "pareto": "__version__ config models plots run_folder weights",
   "plan": "checks config data losses models parallel program",

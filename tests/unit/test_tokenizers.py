@@ -183,7 +183,7 @@ def test_a_model_without_eos_is_an_error(tmp_path):
     hard_vocab_limit=False,
     minloglevel=2,
   )
-  with pytest.raises(ValueError, match="no end of sentence"):
+  with pytest.raises(ValueError, match="no end-of-sentence token"):
     tokenizers.siglip(tmp_path / "no_eos.model")
 
 
@@ -193,10 +193,10 @@ def test_no_texts_give_no_rows(vocab):
 
 def test_create_reports_what_there_is(vocab, tmp_path):
   assert tokenizers.create("bert", vocab, max_len=5)("a").shape == (1, 5)
-  with pytest.raises(ValueError, match=r"'wordpiece' is not known"):
+  with pytest.raises(ValueError, match=r"'wordpiece' does not exist"):
     tokenizers.create("wordpiece", vocab, max_len=5)
   with pytest.raises(
-    FileNotFoundError, match=r"no vocabulary file '.*no\.txt'"
+    FileNotFoundError, match=r"vocabulary file '.*no\.txt' does not exist"
   ):
     tokenizers.create("bert", tmp_path / "no.txt", max_len=5)
 

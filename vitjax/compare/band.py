@@ -76,6 +76,7 @@ def compare_metric(
       noise = _sampling_error(name, refs.mean(0), seen)
     reference = refs.mean(0)
     scale = 1 - reference if _is_rate(name, refs) else np.abs(reference)
+    sd = None
     if len(refs) > 1:
       sd = _pooled_sd(steps, refs) * math.sqrt(1 + 1 / len(refs))
       least = 0.01 * scale  # the seeds may agree by chance
@@ -95,7 +96,7 @@ def compare_metric(
     value=float(y[-1]),
     reference=float(reference[-1]),
     difference=float(y[-1] - reference[-1]),
-    sd=float(sd[-1]) if len(refs) > 1 else None,
+    sd=None if sd is None else float(sd[-1]),
     allowed=float(allowed[-1]),
     off_since=off_since,
   )

@@ -1,22 +1,23 @@
-r"""Looks at a data set, or prepares one.
+r"""Check a data set, or prepare one.
 
   python -m vitjax.data check folder:/my/images
   python -m vitjax.data check labels:/my/labels.csv --json
   python -m vitjax.data sample images
   python -m vitjax.data prepare imagenet --from=/archives --data_dir=/tfds
 
-`check` reads and decodes all images of folder:, labels: or captions: data:
-images per split and class, sizes and colours, unreadable files, exact copies
-(also across splits), images that are tiny or narrow.
+`check` reads and decodes all images of folder:, labels: or captions: data. It
+prints images per split and class, sizes and colours, unreadable files, exact
+copies (also across splits), images that are tiny or narrow, and what is
+ignored. Scans of 12 bits: --pp="decode(levels=(0, 4095))".
 
 `sample` writes a folder of 1,797 small images in ten classes, to try commands
 on.
 
 `prepare imagenet` makes TFDS's imagenet2012 from ILSVRC2012_img_train.tar and
 ILSVRC2012_img_val.tar, after checking their MD5 and number of images. After an
-interruption the same command goes on, and ends with the same files.
+interruption the same command resumes, and writes the same files.
 
-Exit codes: 0 all is well, 1 something would stop a run, or another error.
+Exit codes: 0 no errors, 1 something would stop a run, or another error.
 """
 
 import dataclasses
@@ -35,6 +36,9 @@ def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_bool("json", False, "check: print JSON.")
   flags.DEFINE_string(
+    "pp", "decode", "check: the op that decodes, as in config.input.pp."
+  )
+  flags.DEFINE_string(
     "from", None, "prepare: folder with the official archives."
   )
   flags.DEFINE_string(
@@ -47,7 +51,7 @@ def define_flags() -> None:
     "file_format",
     "array_record",
     ["array_record", "tfrecord"],
-    "prepare: kind.",
+    "prepare: format of the files.",
   )
   flags.DEFINE_bool(
     "partial",
@@ -58,7 +62,7 @@ def define_flags() -> None:
 
 
 def run(arguments: list[str]) -> int:
-  """Does what the command line says; returns the exit code."""
+  """Runs the command; returns the exit code."""
   match arguments:
     case ["check", data]:
       return _check(data)
@@ -67,7 +71,7 @@ def run(arguments: list[str]) -> int:
     case ["prepare", "imagenet"]:
       return _prepare()
   raise ValueError(
-    f"{' '.join(arguments) or 'nothing'!r} is no command. Write check DATA, "
+    f"{' '.join(arguments) or 'nothing'!r} is not a command. Write check DATA, "
     "sample FOLDER, or prepare imagenet --from=FOLDER; see --help."
   )
 
@@ -75,7 +79,7 @@ def run(arguments: list[str]) -> int:
 def _check(data: str) -> int:
   from vitjax.data import check
 
-  report = check.check(data, log=_log)
+  report = check.check(data, pp=FLAGS.pp, log=_log)
   if FLAGS.json:
     print(json.dumps(dataclasses.asdict(report), indent=2))
   else:

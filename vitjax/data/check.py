@@ -1,34 +1,47 @@
 """Looks at every image of a data set before a run does.
 
 What would stop a run is a problem: files that cannot be decoded, classes that
-train does not have, missing files. What a run would survive, and its result
-perhaps not, is a warning: copies of an image in train and val, or with two
-labels; tiny or narrow images. Images are decoded as in training.
+train lacks, missing files. What a run survives, but its result perhaps not, is
+a warning: copies of an image in train and val, or with two labels; tiny or
+narrow images; files and folders that are ignored. What is done about an image
+silently is a note: photographs that are turned. Images are decoded as in
+training.
 """
 
 import collections
 import dataclasses
 import functools
 import hashlib
+import io
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from vitjax.config import messages
 from vitjax.data import pipeline, sources
-from vitjax.data.pp import builder
+from vitjax.data.pp import builder, image_files, orientation
 from vitjax.data.sources import captions, folder, labels
-from vitjax.data.tf import tf
 
 TINY_PIXELS = 32
 WIDE_RATIO = 5.0
-_COLOURS = {1: "grey", 2: "grey, alpha", 3: "rgb", 4: "rgb, alpha"}
-_PNG_COLOURS = {0: "grey", 2: "rgb", 3: "palette", 4: "grey, alpha"}
+# Files with 16 bits whose values need no more than these are not scaled to 16.
+_FEW_BITS = 14
+_COLOURS = {
+  "1": "grey",
+  "L": "grey",
+  "LA": "grey, alpha",
+  "P": "palette",
+  "RGB": "rgb",
+  "RGBA": "rgb, alpha",
+  "CMYK": "cmyk",
+  "F": "float",
+}
 _LOG_SECONDS = 10
+_BITS_PER_SAMPLE = 258  # The tag of TIFF.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Split:
     classes: images of each class, in the order of the labels; {} of captions.
     height, width: (least, median, greatest) pixels of what can be decoded.
     colours: images by mode, such as "rgb" or "grey, 16 bit".
+    rotated: number of images that are turned as their EXIF orientation says.
   """
 
   examples: int
@@ -47,6 +61,7 @@ class Split:
   height: tuple[int, float, int] | None
   width: tuple[int, float, int] | None
   colours: dict[str, int]
+  rotated: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +73,7 @@ class Report:
     splits: by name.
     problems: sentences about what would stop a run.
     warnings: sentences about what may spoil one.
+    notes: sentences about what is done about images.
     unreadable: file -> why.
     duplicates: groups of files with the same bytes.
     leaked: those groups that are in more than one split.
@@ -67,6 +83,7 @@ class Report:
   splits: dict[str, Split]
   problems: tuple[str, ...]
   warnings: tuple[str, ...]
+  notes: tuple[str, ...]
   unreadable: dict[str, str]
   duplicates: tuple[tuple[str, ...], ...]
   leaked: tuple[tuple[str, ...], ...]
@@ -82,8 +99,9 @@ class Report:
     if any(split.classes for split in self.splits.values()):
       lines += ["", *_table(self._class_rows())]
     for title, texts in (
-      ("Would stop a run:", self.problems),
-      ("May spoil one:", self.warnings),
+      ("Errors, which stop a run:", self.problems),
+      ("Warnings:", self.warnings),
+      ("Notes:", self.notes),
     ):
       if texts:
         lines += ["", title, *(f"  {text}" for text in texts)]
@@ -117,39 +135,74 @@ class _File:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-  """What is in a file; `error` if it cannot be decoded."""
+  """What is in a file.
+
+  Attributes:
+    digest: of its bytes.
+    error: why it cannot be decoded, if so.
+    height, width: in pixels, upright.
+    colour: see `Split`.
+    peak: the greatest value of an image with 16 bits; 0 of others.
+    is_rotated: whether EXIF orientation turns it.
+    has_frames: whether it has several frames or pages.
+    is_transparent: whether some pixels are.
+  """
 
   digest: bytes
   error: str | None = None
   height: int = 0
   width: int = 0
   colour: str = ""
+  peak: int = 0
+  is_rotated: bool = False
+  has_frames: bool = False
+  is_transparent: bool = False
 
 
-def check(data: str, *, log: Callable[[str], None] = lambda x: None) -> Report:
+def check(
+  data: str, *, pp: str = "decode", log: Callable[[str], None] = lambda x: None
+) -> Report:
   """Reads and decodes all images of "folder:", "labels:" or "captions:".
 
   Args:
     data: as in `config.input.data`.
+    pp: how images are decoded, such as "decode(levels=(0, 4095))".
     log: called with a line of progress every ten seconds.
 
   Raises:
     ValueError: if `data` is of another kind, or nothing can be read at all.
   """
-  files = _files(data)
+  data = sources.with_kind(data)
+  files, remarks, missing = _files(data)
   problems = _problems(data, dict.fromkeys(file.split for file in files))
-  found = _look_at([file.path for file in files], log)
+  found = _look_at(builder.build(pp), [file.path for file in files], log)
   unreadable = {
     str(file.path): x.error for file, x in zip(files, found) if x.error
   }
   if unreadable:
     listed = [f"{name} ({why})" for name, why in unreadable.items()]
-    problems.append(f"{len(listed)} cannot be decoded: {_listed(listed)}")
+    problems.append(
+      f"{len(listed)} image(s) cannot be decoded: {_listed(listed)}"
+    )
+  unreadable |= dict.fromkeys(missing, "is not there")
   groups = collections.defaultdict(list)
   for file, x in zip(files, found):
     groups[x.digest].append(file)
   same = [group for group in groups.values() if len(group) > 1]
   leaked = [group for group in same if len({f.split for f in group}) > 1]
+  good = [(f, x) for f, x in zip(files, found) if not x.error]
+  classes = {file.class_name for file in files}
+  if len(classes) == 1 and None not in classes:
+    remarks.append(folder.one_class(classes))
+  warnings = [*remarks, *_copies(same, leaked), *_odd_sizes(good)]
+  if "levels" not in pp:
+    warnings += _unused_bits(good)
+  transparent = [str(f.path) for f, x in good if x.is_transparent]
+  if transparent:
+    warnings.append(
+      f"{len(transparent)} image(s) with transparent pixels: transparency is "
+      f"dropped, and the colours below it are used: {_listed(transparent)}"
+    )
   return Report(
     data,
     {
@@ -159,38 +212,39 @@ def check(data: str, *, log: Callable[[str], None] = lambda x: None) -> Report:
       for name in dict.fromkeys(file.split for file in files)
     },
     tuple(problems),
-    tuple(_warnings(files, found, same, leaked)),
+    tuple(warnings),
+    tuple(_notes(good)),
     unreadable,
     _names(same),
     _names(leaked),
   )
 
 
-def _files(data: str) -> list[_File]:
-  if data.startswith("captions:"):
-    path, _, splits = captions.read(data)
-    return [
-      _File(path.parent / file, split, None)
-      for split, files in splits.items()
-      for file in files
-    ]
-  kinds = {"folder": folder.read, "labels": labels.read}
+def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
+  """The files, remarks on what is left out, and paths that are missing."""
+  kinds = {
+    "folder": folder.read,
+    "labels": labels.read,
+    "captions": lambda data: captions.read(data)[0],
+  }
   read = kinds.get(data.partition(":")[0])
   if read is None:
     raise ValueError(
       f"{data!r} cannot be checked: write folder:/path, "
       "labels:/path/labels.csv or captions:/path/captions.csv."
     )
-  root, splits = read(data)
-  return [
-    _File(root / file.path, split, file.class_name)
-    for split, files in splits.items()
+  listing = read(data)
+  files = [
+    _File(listing.root / file.path, split, file.class_name or None)
+    for split, files in listing.splits.items()
     for file in files
   ]
+  missing = [str(listing.root / file) for file in listing.missing]
+  return files, list(listing.notes), missing
 
 
 def _problems(data: str, splits) -> list[str]:
-  """What a run would say when it opens each split."""
+  """Errors of a run when it opens each split."""
   found = []
   for split in splits:
     try:
@@ -200,8 +254,7 @@ def _problems(data: str, splits) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _look_at(paths: Sequence[pathlib.Path], log) -> list[_Found]:
-  decode = builder.build("decode")
+def _look_at(decode, paths: Sequence[pathlib.Path], log) -> list[_Found]:
   start = shown = time.monotonic()
   found = []
   with futures.ThreadPoolExecutor() as pool:
@@ -210,7 +263,7 @@ def _look_at(paths: Sequence[pathlib.Path], log) -> list[_Found]:
       now = time.monotonic()
       if now - shown > _LOG_SECONDS:
         rate = len(found) / (now - start)
-        log(f"{len(found)} of {len(paths)} images, {rate:.0f} in a second")
+        log(f"{len(found)} of {len(paths)} images, {rate:.0f} per second")
         shown = now
   return found
 
@@ -228,25 +281,38 @@ def _look(decode, path: pathlib.Path) -> _Found:
   except ValueError as e:
     return _Found(digest, str(e))
   height, width, _ = image.shape
-  return _Found(digest, None, height, width, _colour(data))
+  return _Found(digest, None, height, width, **_facts(data))
 
 
-def _colour(data: bytes) -> str:
-  """The mode of an image that can be decoded."""
-  if data.startswith(b"\xff\xd8\xff"):
-    channels = int(tf.image.extract_jpeg_shape(data)[2])
-    return "cmyk" if channels == 4 else _COLOURS[channels]
-  if data.startswith(b"\x89PNG"):
-    depth, colour = data[24:26]
-    colour = _PNG_COLOURS.get(colour, "rgb, alpha")
-    return f"{colour}, 16 bit" if depth == 16 else colour
-  if data.startswith(b"GIF"):
-    return "palette"
-  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-  if image is None:
-    return "other"
-  colour = _COLOURS.get(1 if image.ndim == 2 else image.shape[2], "other")
-  return colour if image.dtype == np.uint8 else f"{colour}, 16 bit"
+def _facts(data: bytes) -> dict:
+  """The further attributes of `_Found`, of a file that can be decoded."""
+  kind = image_files.kind_of(data)
+  if kind == "NPY":
+    values = np.load(io.BytesIO(data))
+    return {"colour": f"{values.dtype}, {(*values.shape, 1)[2]} channel(s)"}
+  with Image.open(io.BytesIO(data), formats=[kind]) as image:
+    has_frames = getattr(image, "is_animated", False)
+    mode = image.mode
+    is_transparent = "transparency" in image.info or (
+      mode in ("LA", "PA", "RGBA")
+      and image.getchannel("A").getextrema()[0] < 255
+    )
+    is_deep = mode[0] == "I" or (kind == "PNG" and data[24] == 16)
+    if kind == "TIFF":
+      is_deep |= max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16
+    peak = 0
+    if is_deep:
+      values = image_files.deep_values(image, data, colours=True)
+      peak = 0 if values is None else int(values.max())
+  bits = 32 if mode == "I" else 16
+  colour = "grey" if mode[0] == "I" else _COLOURS.get(mode, "other")
+  return {
+    "colour": f"{colour}, {bits} bit" if is_deep else colour,
+    "peak": peak,
+    "is_rotated": orientation.of_file(data, kind) > 1,
+    "has_frames": has_frames,
+    "is_transparent": is_transparent,
+  }
 
 
 def _split(rows: Sequence[tuple[_File, _Found]]) -> Split:
@@ -264,43 +330,71 @@ def _split(rows: Sequence[tuple[_File, _Found]]) -> Split:
     height=spread([x.height for x in good]),
     width=spread([x.width for x in good]),
     colours=dict(collections.Counter(x.colour for x in good).most_common()),
+    rotated=sum(x.is_rotated for x in good),
   )
 
 
-def _warnings(files, found, same, leaked) -> list[str]:
-  lines = []
+def _counted(texts: Sequence[str], what: str) -> list[str]:
+  return [f"{len(texts)} {what}: {_listed(texts)}"] if texts else []
 
-  def warn(texts: Sequence[str], what: str) -> None:
-    if texts:
-      lines.append(f"{len(texts)} {what}: {_listed(texts)}")
 
+def _copies(same, leaked) -> list[str]:
   def joined(groups) -> list[str]:
     return [" = ".join(names) for names in _names(groups)]
 
-  warn(joined(leaked), "image(s) in more than one split")
   # The images are the same, what is said of them is not.
   conflicts = [g for g in same if len({f.class_name for f in g}) > 1]
-  warn(joined(conflicts), "image(s) with more than one label")
   others = [g for g in same if g not in leaked and g not in conflicts]
-  warn(joined(others), "image(s) more than once")
-  good = [(f, x) for f, x in zip(files, found) if not x.error]
-  warn(
-    [
-      f"{f.path} ({x.height}x{x.width})"
-      for f, x in good
-      if max(x.height, x.width) > WIDE_RATIO * min(x.height, x.width)
-    ],
-    f"image(s) with a side more than {WIDE_RATIO:g} times the other",
-  )
-  tiny = [
-    f"{f.path} ({x.height}x{x.width})"
-    for f, x in good
-    if min(x.height, x.width) < TINY_PIXELS
+  return [
+    *_counted(joined(leaked), "image(s) in more than one split"),
+    *_counted(joined(conflicts), "image(s) with more than one label"),
+    *_counted(joined(others), "image(s) more than once"),
   ]
+
+
+def _odd_sizes(good: Sequence[tuple[_File, _Found]]) -> list[str]:
+  def sized(fits: Callable[[_Found], bool]) -> list[str]:
+    return [f"{f.path} ({x.height}x{x.width})" for f, x in good if fits(x)]
+
+  narrow = sized(
+    lambda x: max(x.height, x.width) > WIDE_RATIO * min(x.height, x.width)
+  )
+  tiny = sized(lambda x: min(x.height, x.width) < TINY_PIXELS)
   # A set of small images, such as digits, is meant to be one.
-  if len(tiny) <= len(good) / 2:
-    warn(tiny, f"image(s) with a side below {TINY_PIXELS} pixels")
-  return lines
+  if len(tiny) > len(good) / 2:
+    tiny = []
+  return [
+    *_counted(
+      narrow, f"image(s) with a side more than {WIDE_RATIO:g} times the other"
+    ),
+    *_counted(tiny, f"image(s) with a side below {TINY_PIXELS} pixels"),
+  ]
+
+
+def _unused_bits(good: Sequence[tuple[_File, _Found]]) -> list[str]:
+  """Images that `decode` makes dark, as it takes the upper 8 of 16 bits."""
+  dark = [(f, x) for f, x in good if 0 < x.peak < 2**_FEW_BITS]
+  if not dark:
+    return []
+  peak = max(x.peak for _, x in dark)
+  levels = f"(0, {2 ** max(peak.bit_length(), 8) - 1})"
+  listed = [f"{f.path} (up to {x.peak})" for f, x in dark]
+  return [
+    f"{len(dark)} image(s) of 16 bits use few of them, and become nearly "
+    f"black: decode takes the upper 8 bits. Write decode(levels={levels}) in "
+    f"input.pp and in each eval's pp: {_listed(listed)}"
+  ]
+
+
+def _notes(good: Sequence[tuple[_File, _Found]]) -> list[str]:
+  rotated = [str(f.path) for f, x in good if x.is_rotated]
+  frames = [str(f.path) for f, x in good if x.has_frames]
+  return [
+    *_counted(rotated, "image(s) are turned as their EXIF orientation says"),
+    *_counted(
+      frames, "image(s) with several frames or pages, of which the first counts"
+    ),
+  ]
 
 
 def _names(groups) -> tuple[tuple[str, ...], ...]:

@@ -1,7 +1,7 @@
 """From batches on the host to global arrays on the devices.
 
 A thread takes batches from the input while the devices compute, and starts
-their transfer; the loop gets arrays whose transfer is under way or done.
+their transfer; the loop gets arrays whose transfer has started.
 """
 
 import queue
@@ -17,8 +17,8 @@ class DeviceFeed(Iterator[dict[str, jax.Array]]):
   """An iterator over global arrays; `close` it, or use it in a `with`.
 
   Attributes:
-    wait_seconds: how long the consumer has waited for input, in all. Next to
-      the time of the loop it says whether input is the bottleneck.
+    wait_seconds: total time in which the consumer waited for input. Compared
+      with the time of the loop, it shows whether input is the bottleneck.
   """
 
   def __init__(
@@ -76,7 +76,7 @@ class DeviceFeed(Iterator[dict[str, jax.Array]]):
     return item
 
   def close(self) -> None:
-    """Ends the thread and lets go of the batches that it holds."""
+    """Ends the thread and frees its batches."""
     self._closed.set()
     while True:
       try:
@@ -103,7 +103,7 @@ def to_device(
   Args:
     batches: this process's rows of each global batch.
     sharding: over the batch axis, and no other.
-    prefetch: batches that wait on the devices; costs their memory.
+    prefetch: batches buffered on the devices, in their memory.
 
   Returns:
     An iterator over dicts of global arrays. Errors of `batches` are raised

@@ -5,7 +5,7 @@ Training numbers its examples without end: row r of step t is ordinal
 the data set, and (seed, ordinal) the randomness of the example's ops. So a run
 that resumes at step t, on any number of processes and threads, sees exactly
 what an uninterrupted run sees, and each epoch has each example exactly once.
-With repeats, so many ordinals in a row share an image, and a batch lists its
+With repeats=N, N consecutive ordinals share an image, and a batch lists its
 ordinals in an order that keeps them apart.
 """
 
@@ -25,12 +25,12 @@ from vitjax.data.pp.ops_general import RESERVED
 from vitjax.data.sources.source import Source
 from vitjax.data.tf import tf
 
-# Examples that are fetched, or go through an op on chunks, at a time; of small
-# images of one size up to a quarter of a batch, and to so many bytes.
+# Examples of a chunk. Chunks of small images of one size are larger: up to a
+# quarter of a batch, and up to this number of bytes.
 _CHUNK, _CHUNK_BYTES = 32, 2**18
 PREFETCH = 2  # batches
-# Of the block cipher that permutes. With the default of 4, the permutations of
-# two epochs of 60000 examples correlate (by 70 standard deviations).
+# Rounds of the shuffle's block cipher. With the default of 4, the permutations
+# of two epochs of 60000 examples correlate (by 70 standard deviations).
 _SHUFFLE_ROUNDS = 12
 # Uses of a seed must not share random numbers.
 _PERMUTATION, _EXAMPLE = 1, 2
@@ -57,18 +57,19 @@ def train_batches(
 
   Args:
     source: the training examples.
-    preprocess: how to make images of one size from them.
+    preprocess: makes images of one size from them.
     batch_size: examples per step, over all processes.
-    seed: of the order of examples and of random ops.
-    start_step: number of steps that are done already.
+    seed: seeds the order of examples and the random ops.
+    start_step: number of steps that are done.
     total_steps: number of steps of the whole run.
-    repeats: how often each image comes, every time with other random ops.
+    repeats: copies of each image, each with random ops of its own.
       MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
       https://arxiv.org/abs/1901.09335. Copies are about
       `batch_size / repeats` rows apart, so neighbours are different images.
-    prefetch: batches that are made ahead and wait.
-    process_index: which process this is.
-    process_count: of how many. Process p gets the p-th part of each batch.
+    prefetch: batches that are made ahead.
+    process_index: number of this process.
+    process_count: number of processes. Process p gets the p-th part of each
+      batch.
 
   Yields:
     Arrays with a leading axis of `batch_size // process_count`.
@@ -80,7 +81,7 @@ def train_batches(
   rows = _rows_per_process(batch_size, process_index, process_count)
   if not 1 <= repeats <= batch_size:
     raise ValueError(
-      f"repeats={repeats} has to be in 1..batch_size={batch_size}."
+      f"repeats={repeats} must be in 1..batch_size={batch_size}."
     )
   order = np.concatenate(
     [np.arange(i, batch_size, repeats) for i in range(repeats)]
@@ -113,9 +114,9 @@ def eval_batches(
 ) -> Iterable[dict[str, np.ndarray]]:
   """Every example exactly once, in order, each time it is iterated over.
 
-  The last batch is filled up with rows where `mask` is False and `index` is
-  -1; each process yields the same number of batches. Ops that are random
-  behave the same each time.
+  The last batch is padded with rows where `mask` is False and `index` is -1;
+  each process yields the same number of batches. Random ops give the same
+  result each time.
 
   Args, Yields and Raises are those of `train_batches`; there is also `mask`,
   bool [rows].
@@ -166,7 +167,7 @@ def example(
   }
   try:
     features = _example(source, preprocess, chosen)
-  except (tf.errors.OpError, ValueError, OSError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise InputError(
       f"Cannot read {source.describe(index)}: {_first_line(error)}"
     ) from error
@@ -205,15 +206,15 @@ def host_bytes(
 ) -> int:
   """Bytes of the batches that a process holds while it trains.
 
-  Those that are ready, the one that is being put together and the one on its
-  way to the devices. Not counted: the program itself, and what the threads
-  have in their hands: in each stage of the preprocessing, for each core, a
-  chunk of 32 examples (of small images of one size up to a quarter of a batch),
-  or one where examples go one by one.
+  These are the batches that are ready, the one in the making and the one on its
+  way to the devices. Not counted are the program itself and what its threads
+  work on: in each stage of the preprocessing, for each core, a chunk of 32
+  examples (of small images of one size up to a quarter of a batch) or a single
+  example.
 
   Args:
     spec: from `example_spec`.
-    process_count: among how many a batch is split.
+    process_count: number of processes among which a batch is split.
     prefetch: batches that are made ahead.
   """
   batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in spec.values())
@@ -226,7 +227,7 @@ def run_once(
   """What the host's ops make of one image that belongs to no data set.
 
   Args:
-    preprocess: as of an eval. Ops that are random behave the same each time.
+    preprocess: that of an eval. Random ops give the same result each time.
     image: the bytes of a file, or uint8 (h, w, c).
 
   Returns:
@@ -245,7 +246,7 @@ def run_once(
   }
   try:
     features = preprocess(features)
-  except (tf.errors.OpError, ValueError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise ValueError(_first_line(error)) from error
   return {name: value.numpy() for name, value in features.items()}
 
@@ -253,7 +254,7 @@ def run_once(
 def _first_line(error: Exception) -> str:
   """The reason of an error, without what TensorFlow says about its graph."""
   reason = getattr(error, "message", None) or str(error)
-  line = reason.strip().splitlines()[0]
+  line = (reason.strip() or type(error).__name__).splitlines()[0]
   return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", line)
 
 
@@ -348,7 +349,7 @@ def _select(features: Features) -> Features:
   image = features.get("image")
   if image is not None and image.dtype == tf.string:
     raise ValueError(
-      "Images are still encoded after preprocessing: begin it with 'decode' or "
+      "Images are still encoded after preprocessing: start it with 'decode' or "
       "'decode_jpeg_and_inception_crop(size)'."
     )
   if image is not None and not image.shape[leading:].is_fully_defined():
@@ -387,8 +388,9 @@ def _batches(
         _try_example(source, preprocess, examples, counter // rows)
       raise InputError(
         f"Reading {source.data!r}, split {source.split!r}, failed at step "
-        f"{step}, though each of its examples can be read now. If this goes "
-        f"away when the run is resumed, the storage is at fault: {error}"
+        f"{step}, but each of its examples can be read now. Run the same "
+        f"command to resume. If it does not fail again, the storage failed "
+        f"for a moment: {error}"
       ) from error
     batch = {name: value.numpy() for name, value in batch.items()}
     _check_labels(source, batch)
@@ -417,12 +419,13 @@ def _try_example(source, preprocess, examples, step) -> None:
   index = int(examples["index"][0])
   try:
     _example(source, preprocess, examples)
-  except (tf.errors.OpError, ValueError, OSError) as error:
+  except Exception as error:  # Each decoder has errors of its own.
     raise InputError(
       f"Cannot read {source.describe(index)} (example {index} of "
       f"{source.data!r}, split {source.split!r}, step {step}): "
       f"{_first_line(error)}\n"
-      "Put the original back and resume. If there is none, replace or remove "
-      "this example and start a new run: with other files this one cannot go "
-      "on as if nothing had happened."
+      "Put the original back and run the same command to resume. If there is "
+      "no original, replace or remove this example and start a new run in "
+      "another --workdir: a run cannot resume on other data. `python -m "
+      "vitjax.data check` lists all such files at once."
     ) from error

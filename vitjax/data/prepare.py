@@ -1,10 +1,9 @@
 """ImageNet-1k from its official archives into the form of TFDS.
 
-TFDS's own builder begins anew after each interruption; here every finished
-shard stays. Which example comes where is a function of the file names alone,
-so the files are the same however often the work was interrupted. What is
-written (features, formats, metadata) is TFDS's, and so is the repair of the
-images that are no RGB JPEGs.
+TFDS's own builder starts again after each interruption; here every finished
+shard stays. The file names alone decide where an example is written, so the
+files are the same however often the work is interrupted. Features, formats and
+metadata are TFDS's, and so is the repair of images that are not RGB JPEGs.
 """
 
 import contextlib
@@ -48,7 +47,6 @@ ARCHIVES = {
   ),
 }
 NAME = "imagenet2012"
-FORMATS = ("array_record", "tfrecord")
 _SHARD_BYTES = 2**27
 _CHUNK_BYTES = 2**24
 _TRAIN_NAME = re.compile(r"(n\d{8})_\d+\.JPEG")
@@ -101,22 +99,23 @@ def prepare_imagenet(
   partial: bool = False,
   log: Callable[[str], None] = lambda line: None,
 ) -> pathlib.Path:
-  """Prepares `imagenet2012`, or goes on where this was interrupted.
+  """Prepares `imagenet2012`, or resumes after an interruption.
 
   Args:
     archives: folder with ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
-    data_dir: where TFDS keeps its data sets; None for its default.
+    data_dir: folder where TFDS keeps its data sets; None for its default.
     file_format: "array_record" or "tfrecord".
-    partial: takes archives that are not the official ones, with any number
-      of images, also of one split only.
-    log: called with a line of progress now and then.
+    partial: accepts archives other than the official ones, with any number of
+      images, and a single split.
+    log: called with lines of progress.
 
   Returns:
     The folder of the data set.
 
   Raises:
     ValueError: if an archive is missing, damaged or not the official one, or
-      what is there was made from others; or another process is at it.
+      the shards there are from other archives; or another process is preparing
+      the same data set.
     OSError: if the disk is full.
   """
   folder = pathlib.Path(archives).expanduser()
@@ -153,7 +152,7 @@ def _prepare(builder, folder, work, file_format, partial, log) -> None:
     if not partial and len(images) != count:
       raise ValueError(
         f"{path} has {len(images)} images, and the official file {count}. Copy "
-        "or download it again; for a part of the data on purpose add --partial."
+        "or download it again. To prepare a part of the data, add --partial."
       )
     images.sort(key=lambda x: hashlib.sha256(x.file_name.encode()).digest())
     total = sum(image.size for image in images)
@@ -205,7 +204,7 @@ def _prepare(builder, folder, work, file_format, partial, log) -> None:
 
 
 def _index(path: pathlib.Path, split: str) -> list[_Image]:
-  """Where each image of an archive is, with its label."""
+  """Place and label of each image in an archive."""
   try:
     with open(path, "rb") as file:
       if split != "train":
@@ -254,18 +253,18 @@ def _validation_labels(path: pathlib.Path) -> dict[str, str]:
 
 
 def _check_plan(file: pathlib.Path, plan: dict) -> None:
-  """Notes what is being made; raises ValueError if that was something else."""
+  """Writes the plan down; raises ValueError if there is another one."""
   if not file.exists():
     _write_atomically(file, json.dumps(plan))
   elif json.loads(file.read_text()) != plan:
     raise ValueError(
-      f"{file.parent} was begun from other archives or in another format. Use "
-      "those, or delete that folder to begin anew."
+      f"{file.parent} was started from other archives or in another format. "
+      "Use those, or delete this folder to start again."
     )
 
 
 def _check_md5(path, md5: str, done: pathlib.Path, log) -> None:
-  """Reads a whole archive, once in all attempts."""
+  """Reads the whole archive, unless an earlier attempt did."""
   if done.exists():
     return
   log(f"Checking the MD5 of {path} ...")
@@ -282,7 +281,7 @@ def _check_md5(path, md5: str, done: pathlib.Path, log) -> None:
 
 
 def _rgb_jpeg(file_name: str, data: bytes) -> bytes:
-  """The image as TFDS stores it: the 23 that are no RGB JPEG are converted."""
+  """The image as TFDS stores it; the 23 others become RGB JPEGs."""
   official = imagenet2012_dataset_builder
   if file_name in official.CMYK_IMAGES:
     return tfds.core.utils.jpeg_cmyk_to_rgb(data)
@@ -298,7 +297,7 @@ def _write(builder, serializer, archive, images, path: pathlib.Path) -> None:
   if size > free:
     raise OSError(
       f"{path.parent} has {free / 1e9:.1f} GB left: the next shard needs "
-      f"{size / 1e9:.1f}. Make room and run the same command."
+      f"{size / 1e9:.1f} GB. Make room, then run the same command to resume."
     )
 
   def records(file):
@@ -344,7 +343,8 @@ def _locked(file: pathlib.Path) -> Iterator[None]:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
         raise ValueError(
-          f"another process prepares {NAME} in {file.parent}. Wait for it."
+          f"another process is preparing {NAME} in {file.parent}. Wait until "
+          "it ends, or end it."
         ) from None
     try:
       yield

@@ -1,8 +1,8 @@
 """Tokenizers of the published text towers: texts in, token ids out.
 
-Each is the one its weights were trained with, so that length, padding and
-lower-casing are not choices. Needs the packages of `vitjax[text]`, and not
-TensorFlow. Vocabularies are files next to the weights.
+Weights need the tokenizer that they were trained with, so length, padding and
+lower-casing cannot be chosen. Needs the packages of `vitjax[text]`, but not
+TensorFlow. Vocabularies are files beside the weights.
 
 Not here: reading files from the web (`vitjax.weights.download.fetch`).
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.config import extras, shipped
+from vitjax.config import extras, messages, shipped
 
 Path = str | os.PathLike[str]
 
@@ -26,10 +26,10 @@ class Tokenizer:
   """Callable on texts.
 
   Attributes:
-    encode: texts to their ids, each with its start or end and not padded.
-    fit: the ids of one text to exactly `max_len` ids.
+    encode: maps texts to ids, with start or end tokens and without padding.
+    fit: pads or cuts the ids of one text to `max_len` ids.
     vocab_size: number of different ids.
-    max_len: number of ids of every text.
+    max_len: number of ids per text.
   """
 
   encode: Callable[[list[str]], Iterable[Sequence[int]]]
@@ -61,8 +61,8 @@ def bert(vocab: Path, *, max_len: int = 16) -> Tokenizer:
   for piece in ("[CLS]", "[UNK]"):
     if piece not in ids:
       raise ValueError(
-        f"{os.fspath(vocab)!r} has no line {piece}: it is not the vocabulary "
-        "of a BERT, which is a text file with one word piece on each line."
+        f"{os.fspath(vocab)!r} has no line {piece}, so it is not a vocabulary "
+        "of BERT: a text file (vocab.txt) with one word piece per line."
       )
   wordpiece = tokenizers.Tokenizer(
     tokenizers.models.WordPiece(ids, unk_token="[UNK]")
@@ -126,7 +126,7 @@ def gemma(model: Path, *, max_len: int = 64) -> Tokenizer:
   pad = processor.pad_id()
   if pad < 0:
     raise ValueError(
-      f"{os.fspath(model)!r} has no token for padding, and Gemma's has: use "
+      f"{os.fspath(model)!r} has no token for padding, but Gemma's has: use "
       "gs://big_vision/gemma_tokenizer.model, or the tokenizer 'siglip' for "
       "the vocabularies of the first SigLIP."
     )
@@ -162,16 +162,18 @@ def create(name: str, vocab: Path, *, max_len: int) -> Tokenizer:
   """
   if name not in TOKENIZERS:
     raise ValueError(
-      f"tokenizer={name!r} is not known. Known: {', '.join(TOKENIZERS)}."
+      f"tokenizer={name!r} does not exist."
+      f"{messages.did_you_mean(name, TOKENIZERS)} Known: "
+      f"{', '.join(TOKENIZERS)}."
     )
   return TOKENIZERS[name](vocab, max_len=max_len)
 
 
 def copy_vocab(facts: Mapping[str, Any], target: Path) -> dict[str, Any]:
-  """Copies a vocabulary next to the weights that need it.
+  """Copies a vocabulary beside the weights that need it.
 
   Args:
-    facts: what `create` takes: "name", "vocab" and "max_len".
+    facts: arguments of `create`: "name", "vocab" and "max_len".
     target: path of the weights or of a file beside them; its suffix does not
       matter.
 
@@ -193,8 +195,9 @@ def _processor(model: Path):
   eos = processor.eos_id()
   if eos < 0:
     raise ValueError(
-      f"{os.fspath(model)!r} has no end of sentence. The text towers read "
-      "the embedding from it; train the model with an eos_id."
+      f"{os.fspath(model)!r} has no end-of-sentence token, from which the text "
+      "towers read the embedding. Use the published vocabulary, or train one "
+      "with an eos_id."
     )
   return processor, eos
 
@@ -202,5 +205,8 @@ def _processor(model: Path):
 def _file(path: Path) -> pathlib.Path:
   file = shipped.find(os.fspath(path))  # one of a shipped config, perhaps
   if not file.is_file():
-    raise FileNotFoundError(f"there is no vocabulary file {os.fspath(path)!r}.")
+    raise FileNotFoundError(
+      f"the vocabulary file {os.fspath(path)!r} does not exist. Give its path "
+      "as vocab."
+    )
   return file

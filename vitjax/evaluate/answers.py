@@ -11,6 +11,7 @@ import io
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ class Answers:
   data: base.EvalData
   total: int
 
-  def rows(self) -> Iterator[dict]:
+  def rows(self) -> Iterator[dict[str, Any]]:
     """Plain data of each example: its file, label and most probable classes."""
 
     def name(i):
@@ -77,10 +78,11 @@ class Answers:
       drawn = rng.integers(n, size=n)
       for name, values in self.values.items():
         means[name][i] = values[drawn].mean(dtype=np.float64)
-    return {
-      name: tuple(map(float, np.percentile(x, (2.5, 97.5))))
-      for name, x in means.items()
-    }
+    intervals = {}
+    for name, x in means.items():
+      low, high = np.percentile(x, (2.5, 97.5))
+      intervals[name] = float(low), float(high)
+    return intervals
 
 
 class Evaluator:

@@ -17,8 +17,10 @@ from absl import logging
 
 from vitjax import checks, trained
 from vitjax import step as step_lib
+from vitjax.checkpoint import step_files
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError
+from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluate.answers import Answers
@@ -104,6 +106,8 @@ def evaluate(
     pretrained_dir=pretrained_dir,
     allow_module=allow_module,
   )
+  if run is not None:
+    _warn_of_changed_data(pathlib.Path(model), loaded, run)
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
   sections = _sections(evals, run, subject.data, preprocess.spec, allow_module)
@@ -188,6 +192,33 @@ def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   if not file.exists():
     return None
   return schema.resolve(reader.read_json(file))
+
+
+def _warn_of_changed_data(
+  folder: pathlib.Path, loaded: trained.Trained, run: schema.RunConfig
+) -> None:
+  """Says so if a run may have been trained on what is held out today."""
+  data = run.input.data
+  if not sources.with_kind(data).startswith(("folder:", "labels:")):
+    return
+  record = step_files.read_record(
+    folder / "checkpoints", loaded.metadata["step"]
+  )
+  try:
+    source = sources.open_source(data, run.input.split)
+  except (ValueError, OSError):
+    return  # The evals of these data say why.
+  if record["info"].get("fingerprint", source.fingerprint) != (
+    source.fingerprint
+  ):
+    logging.warning(
+      "%s, split %r: the images differ from those that this run was trained "
+      "on. Metrics on the same data may be too high: what is held out today "
+      "may have been trained on. Metrics of the run itself are in %s.",
+      data,
+      run.input.split,
+      folder / "metrics.jsonl",
+    )
 
 
 def _subject(

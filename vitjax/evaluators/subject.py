@@ -107,7 +107,8 @@ def make_evaluator(
   evaluator = evaluators.find(section.type)
   data = section.data or model.data
   # Files of classes get the ids of the model, also if some are lacking.
-  named = data == model.data or data.startswith(("folder:", "labels:"))
+  files = sources.with_kind(data).startswith(("folder:", "labels:"))
+  named = data == model.data or files
   own_classes = getattr(evaluator, "own_classes", False)
   open_split = functools.partial(
     sources.open_source,

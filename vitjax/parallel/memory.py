@@ -59,7 +59,7 @@ class StepMemory:
   def explained(self) -> contextlib.AbstractContextManager[None]:
     """Turns an allocation that fails inside into an error with advice."""
     if self.used_bytes is None:
-      return explained(_ADVICE)
+      return explained(self.advice())
     return explained(
       f"The train step needs {_size(self.used_bytes)} for a batch of "
       f"{self.batch_size:,}. {self.advice()}"
@@ -67,6 +67,8 @@ class StepMemory:
 
   def advice(self) -> str:
     """The changes of the config that should fit, the smallest of each kind."""
+    if self.used_bytes is None:
+      return _ADVICE
     limit = _NEAR * min(self.used_bytes, self.limit_bytes or self.used_bytes)
     variable = max(0, self.used_bytes - self.fixed_bytes)
     ways = []

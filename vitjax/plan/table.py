@@ -89,13 +89,20 @@ def _compiled_rows(
   compiled: Compiled, topology: str | None
 ) -> list[tuple[str, Any]]:
   chip = CHIPS[topology.partition(":")[0]] if topology else None
-  limit = compiled.limit_bytes or chip.hbm_gib * 2**30
   verdict = "fits" if compiled.fits else "does not fit"
+  if compiled.limit_bytes:
+    limit = size(compiled.limit_bytes)
+  else:
+    limit = f"{chip.hbm_gib:.3f} GiB" if chip else "an unknown amount"
   rows = [
-    ("memory", f"{verdict}: {size(compiled.used_bytes)} of {size(limit)}"),
+    ("memory", f"{verdict}: {size(compiled.used_bytes)} of {limit}"),
     ("compile time", f"{compiled.compile_seconds:.0f} s"),
   ]
-  if compiled.temp_bytes is None:
+  if (
+    compiled.temp_bytes is None
+    or compiled.bytes_accessed is None
+    or compiled.flops is None
+  ):
     return rows
   rows += [
     ("temporaries", size(compiled.temp_bytes)),

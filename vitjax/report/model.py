@@ -133,7 +133,7 @@ def _images(key, title, hint, images, answers, data, numbers) -> Picture:
       Image(
         pixels.data_uri(pixels.png(image)),
         caption,
-        file and file.absolute().as_uri(),
+        file.absolute().as_uri() if file else None,
       )
       for image, caption, file in zip(images, captions, files)
     ],
@@ -174,8 +174,8 @@ def _add_positions(section, key, trained: Trained) -> None:
     similarity[rows][:, columns],
     row_label="row of the patch",
     column_label="column of the patch",
-    row_names=rows,
-    column_names=columns,
+    row_names=rows.tolist(),
+    column_names=columns.tolist(),
   )
   section.pictures.append(
     Picture(

@@ -65,8 +65,8 @@ class Section:
   title: str
   pictures: list[Picture] = dataclasses.field(default_factory=list)
   more: list[Picture] = dataclasses.field(default_factory=list)
-  tables: list[tuple[Sequence[str], list[Sequence[str]]]] = dataclasses.field(
-    default_factory=list
+  tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = (
+    dataclasses.field(default_factory=list)
   )
   notes: list[str] = dataclasses.field(default_factory=list)
 

@@ -62,7 +62,10 @@ def test_unreadable_files_are_a_problem(root):
     "val/cat/text.jpg",
   ]
   (problem,) = report.problems
-  assert problem.startswith("3 cannot be decoded: ") and "is empty" in problem
+  assert (
+    problem.startswith("3 image(s) cannot be decoded: ")
+    and "is empty" in problem
+  )
   # Sizes are those of the others.
   assert report.splits["train"].height == (40, 40, 42)
 
@@ -124,6 +127,82 @@ def test_sizes_and_colours(root):
   }
 
 
+def test_photographs_that_are_turned_are_counted(root):
+  image = Image.open(root / "train/cat/0.jpg")
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  for kind in ("jpg", "png", "webp", "tif"):
+    image.save(root / "train" / "cat" / f"turned.{kind}", exif=exif)
+  report = check.check(f"folder:{root}")
+  assert report.splits["train"].rotated == 4
+  assert report.splits["val"].rotated == 0
+  (note,) = report.notes
+  assert note.startswith("4 image(s) are turned") and "turned.tif" in note
+  assert not report.warnings
+  # Sizes are those of upright images.
+  assert report.splits["train"].height == (40, 41, 60)
+
+
+def test_frames_and_transparency(root):
+  image = Image.open(root / "val/cat/0.jpg")
+  pages = [image.rotate(90), image.rotate(180)]
+  image.save(root / "val/cat/pages.tif", save_all=True, append_images=pages)
+  clear = image.convert("RGBA")
+  clear.save(root / "val/cat/opaque.png")
+  clear.putpixel((3, 4), (9, 9, 9, 0))
+  clear.save(root / "val/cat/clear.png")
+  report = check.check(f"folder:{root}")
+  (warning,) = report.warnings
+  assert warning.startswith("1 image(s) with transparent pixels")
+  assert "clear.png" in warning
+  (note,) = report.notes
+  assert note.startswith("1 image(s) with several frames or pages")
+  assert "pages.tif" in note
+
+
+def test_twelve_bits_in_a_file_of_sixteen(root):
+  ramp = np.arange(40 * 40).reshape(40, 40)
+  for kind in ("png", "tif"):
+    twelve = (ramp * 4095 // ramp.max()).astype(np.uint16)
+    Image.fromarray(twelve).save(root / "val/cat" / f"12bit.{kind}")
+    sixteen = (ramp * 65535 // ramp.max()).astype(np.uint16)
+    Image.fromarray(sixteen).save(root / "val/cat" / f"16bit.{kind}")
+  report = check.check(f"folder:{root}")
+  (warning,) = report.warnings
+  assert warning.startswith("2 image(s) of 16 bits use few of them")
+  assert "decode(levels=(0, 4095))" in warning
+  assert "12bit.png (up to 4095)" in warning and "16bit" not in warning
+  pp = "decode(levels=(0, 4095))"
+  assert not check.check(f"folder:{root}", pp=pp).warnings
+
+
+def test_what_is_left_out_is_named(root):
+  (root / "train/cat/notes.txt").write_text("x")
+  (root / "train/cat/raw.cr3").write_text("x")
+  save(root / "holdout/cat/0.jpg")
+  report = check.check(str(root))
+  ignored, skipped = sorted(report.warnings)
+  assert ignored.startswith("ignored folder(s)") and "'holdout'" in ignored
+  assert "1 x .txt" in skipped and "1 x .cr3" in skipped
+
+
+def test_a_link_that_leads_nowhere_does_not_end_the_check(root):
+  for name in ("a.jpg", "b.jpg"):
+    (root / "train" / "cat" / name).symlink_to("/nonexistent/image.jpg")
+  (root / "val/cat/text.jpg").write_text("<html>404</html>")
+  report = check.check(f"folder:{root}")
+  gone, broken = report.problems
+  assert "2 image(s) are not there" in gone and "'train/cat/b.jpg'" in gone
+  assert broken.startswith("1 image(s) cannot be decoded")
+  assert len(report.unreadable) == 3 and report.splits["train"].examples == 7
+  (root / "labels.csv").write_text(
+    "file,label\ntrain/cat/0.jpg,a\ntrain/cat/1.jpg,b\ngone.jpg,b\n"
+  )
+  report = check.check(f"labels:{root}/labels.csv")
+  assert "'gone.jpg'" in report.problems[0]
+  assert report.splits["train"].examples == 2
+
+
 def test_many_classes_are_summed_up(tmp_path):
   for i in range(40):
     for j in range(1 + (i != 7)):
@@ -180,7 +259,10 @@ def test_help_is_quick_and_errors_are_one_line():
   loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
   assert not loaded & {"jax", "tensorflow", "numpy"}
   for arguments, message in (
-    (["chekc", "x"], "vitjax.data: 'chekc x' is no command. Write check DATA"),
+    (
+      ["chekc", "x"],
+      "vitjax.data: 'chekc x' is not a command. Write check DATA",
+    ),
     (["prepare", "imagenet"], "vitjax.data: prepare imagenet needs --from="),
     (["check", "x", "--jsno"], "vitjax.data: Unknown command line flag 'jsno'"),
   ):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import posixpath
 
 import cv2
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
-from vitjax.data.sources import folder
 
 LABELS = {"b.png": "cat 10", "deep/a.png": "cat 9", "c.png": "ant"}
 
@@ -119,16 +119,41 @@ def test_splits(root):
     sources.open_source(data, "test")
 
 
-def test_splits_by_a_hash_as_folders_have_them(root):
-  rows = [(f"{i}.png", str(i % 2)) for i in range(100)]
-  for file, _ in rows:
+def test_splits_by_a_hash_are_those_of_folders(root):
+  """Wherever the table is, and however it writes the paths."""
+  files = [f"set/{'ab'[i % 3 > 0]}/{i}.png" for i in range(100)]
+  for file in files:
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
     (root / file).write_bytes(b"")
-  data = write(root, rows)
-  val = sources.open_source(data, "val")
-  found = {val.describe(i).rpartition("/")[2] for i in range(val.num_examples)}
-  assert found == {f for f, _ in rows if folder.hash_split(f) == "val"}
-  train = sources.open_source(data, "train")
-  assert train.num_examples + val.num_examples == 100
+
+  def val(data):
+    source = sources.open_source(data, "val")
+    paths = map(source.describe, range(source.num_examples))
+    return {posixpath.normpath(path) for path in paths}
+
+  held_back = val(f"folder:{root}/set")
+  assert len(held_back) == 10
+  labelled = [(f"./{file}", file.split("/")[1]) for file in files]
+  assert val(write(root, labelled)) == held_back
+  labelled = [
+    (f"{root}/{file}", label) for file, (_, label) in zip(files, labelled)
+  ]
+  assert val(write(root / "set", labelled[::-1])) == held_back
+
+
+def test_other_columns_are_ignored_and_named(root, caplog):
+  """As pandas writes them: an index without a name."""
+  (root / "labels.csv").write_text(
+    ",file,label,site,split\n0,b.png,cat,7,train\n1,c.png,dog,8,train\n"
+  )
+  source = sources.open_source(f"labels:{root}/labels.csv", "train")
+  assert source.class_names == ("cat", "dog") and source.num_examples == 2
+  assert "ignored column(s): one without a name, 'site'." in caplog.text
+  # Nor is it a "split" that is misspelt.
+  (root / "labels.csv").write_text(
+    "file,label,site\nb.png,cat,7\nc.png,dog,8\n"
+  )
+  assert sources.open_source(f"labels:{root}/labels.csv", "train")
 
 
 def test_a_class_that_train_does_not_have(root):
@@ -155,9 +180,12 @@ def test_the_fingerprint_changes_with_a_label(root):
   [
     ([("b.png", "cat"), ("./b.png", "cat")], r"line 3: './b.png' has a label "),
     ([("b.png", "cat"), ("b.png", "dog")], "already, on line 2. Each image"),
-    ([("b.png", "cat"), ("gone.png", "cat")], "1 image.* not in .*'gone.png'"),
-    ([("b.png", "")], "line 2: the label is ''. It has to be a name or an"),
-    ([("", "cat")], "line 2: the file is ''. It has to be a path"),
+    (
+      [("b.png", "cat"), ("gone.png", "cat")],
+      "1 image.* not there, .*'gone.png'",
+    ),
+    ([("b.png", "")], "line 2: the label is ''. It must be a name or an"),
+    ([("", "cat")], "line 2: the file is ''. It must be a path"),
     ([("b.png", "cat", "")], "line 2: the split is ''. Name one"),
     ([], "has no rows"),
   ],
@@ -177,8 +205,12 @@ def test_what_is_wrong_in_a_row(root, rows, message):
   [
     ("x.csv", "file;label\nb.png;cat", "no file and no label; there is 'file;"),
     ("x.csv", "file,lable\nb.png,cat", "no label; there is 'lable'. The col"),
-    ("x.csv", "file,label,spilt\nb.png,cat,val", "spilt is no column"),
-    ("x.csv", "file,label\nb.png,cat,dog", "line 2: None is no column"),
+    (
+      "x.csv",
+      "file,label,spilt\nb.png,cat,val",
+      "a column 'spilt'. Did you mean 'split'",
+    ),
+    ("x.csv", "file,label\nb.png,cat,dog", "line 2: the row has more cells"),
     ("x.csv", "file,label\nb.png", "line 2: the label is None"),
     ("x.jsonl", '{"file": "b.png", "label": "cat"}\n{', "line 2: not JSON"),
     ("x.jsonl", '{"file": "b.png", "label": true}', "the label is True"),

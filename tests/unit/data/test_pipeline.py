@@ -3,9 +3,11 @@
 import os
 import time
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+import tensorflow as tf
+from PIL import Image, ImageOps
 
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
@@ -129,9 +131,7 @@ def test_repeats_need_not_divide_the_batch():
 
 @pytest.mark.parametrize("repeats", [0, 25])
 def test_repeats_that_cannot_be(repeats):
-  with pytest.raises(
-    ValueError, match=f"repeats={repeats} has to be in 1..*24"
-  ):
+  with pytest.raises(ValueError, match=f"repeats={repeats} must be in 1..*24"):
     train(repeats=repeats)
 
 
@@ -263,3 +263,60 @@ def test_a_corrupt_image_is_named(folder, pp):
 def test_wrong_arguments(kwargs, message):
   with pytest.raises(ValueError, match=message):
     train(**kwargs)
+
+
+def test_any_error_of_an_op_is_the_error_of_its_image(folder, monkeypatch):
+  """OpenCV, Pillow and NumPy have errors of their own."""
+
+  def fail(image):
+    if image.shape[1] == 33:
+      raise cv2.error("no such image")
+    return image
+
+  def op(features):
+    image = tf.numpy_function(fail, [features["image"]], tf.uint8)
+    return {"image": tf.ensure_shape(image, (20, None, 3))}
+
+  source = sources.open_source(f"folder:{folder}", "train")
+  monkeypatch.setitem(builder.OPS, "fail", lambda: op)
+  preprocess = builder.build("decode|fail|resize(8)")
+  with pytest.raises(pipeline.InputError, match=r"class_1/3\.jpg.*no such ima"):
+    train(source, preprocess, batch_size=4, total_steps=3)
+  number = next(i for i in range(99) if "3.jpg" in source.describe(i))
+  with pytest.raises(pipeline.InputError, match="no such image"):
+    pipeline.example(source, preprocess, number)
+  data = (folder / "train" / "class_1" / "3.jpg").read_bytes()
+  with pytest.raises(ValueError, match="no such image"):
+    pipeline.run_once(preprocess, data)
+
+
+def test_photographs_are_upright_in_training_and_evaluation(tmp_path):
+  """Each orientation in each format, as Pillow's `exif_transpose` has it."""
+  y, x = np.indices((12, 20))
+  pixels = np.stack([20 * y, 12 * x, 8 * (x + y)], -1).astype(np.uint8)
+  kinds = {
+    "jpg": {"quality": 100, "subsampling": 0},
+    "png": {},
+    "webp": {"lossless": True},
+    "tif": {},
+  }
+  for kind, options in kinds.items():
+    for orientation in range(1, 9):
+      path = tmp_path / "train" / kind / f"{orientation}.{kind}"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      exif = Image.Exif()
+      exif[0x0112] = orientation
+      Image.fromarray(pixels).save(path, exif=exif, **options)
+  source = sources.open_source(f"folder:{tmp_path}", "train")
+  preprocess = builder.build("decode|pad(20)")
+  (evaluated,) = pipeline.eval_batches(source, preprocess, batch_size=32)
+  (trained,) = train(source, preprocess, batch_size=32, total_steps=1)
+  for batch in (evaluated, trained):
+    assert sorted(batch["index"]) == list(range(32))
+    for index, image in zip(batch["index"], batch["image"]):
+      path = source.describe(int(index))
+      upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+      rows, columns = ((20 - side) // 2 for side in upright.shape[:2])
+      want = np.pad(upright, [(rows, rows), (columns, columns), (0, 0)])
+      atol = 8 if path.endswith("jpg") else 0
+      np.testing.assert_allclose(image.astype(int), want, atol=atol)

@@ -85,7 +85,7 @@ def files_of(folder):
   }
 
 
-@pytest.mark.parametrize("file_format", prepare.FORMATS)
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_every_image_with_its_label(tars, images, tmp_path, file_format):
   folder = prepare.prepare_imagenet(
     tars, tmp_path, partial=True, file_format=file_format
@@ -134,7 +134,7 @@ def test_a_run_reads_it(tars, tmp_path):
   assert batches[0]["image"].shape == (8, 16, 16, 3)
 
 
-@pytest.mark.parametrize("file_format", prepare.FORMATS)
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_interrupted_everywhere(tars, tmp_path, small_shards, file_format):
   """The files are those of a run that nothing happened to, to the bit."""
 
@@ -264,7 +264,7 @@ def test_other_archives_do_not_mix(tars, tmp_path, small_shards):
 
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare_imagenet(tars, tmp_path / "out", partial=True, log=log)
-  with pytest.raises(ValueError, match="was begun from other archives"):
+  with pytest.raises(ValueError, match="was started from other archives"):
     prepare.prepare_imagenet(
       tars, tmp_path / "out", partial=True, file_format="tfrecord"
     )

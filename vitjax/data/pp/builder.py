@@ -97,15 +97,15 @@ class Preprocess:
   ) -> tf.data.Dataset:
     """Maps examples through the host's ops, in parallel and in order.
 
-    Works on whole chunks as long as the ops can, for speed with small images.
+    Ops that can work on whole chunks do so, for speed with small images.
 
     Args:
-      chunks: of examples, in order.
-      before: what to apply before the first op of the string; plain functions
-        of one example or `AnyOp`s.
-      after: likewise after the last op.
-      chunk_size: examples in a chunk, where chunks are made again.
-      batch_size: examples in a batch of the result.
+      chunks: chunks of examples, in order.
+      before: functions to apply before the first op of the string: plain
+        functions of one example or `AnyOp`s.
+      after: functions to apply after the last op.
+      chunk_size: examples per chunk, where chunks are made again.
+      batch_size: examples per batch of the result.
 
     Returns:
       A dataset of full batches.
@@ -154,7 +154,7 @@ class Preprocess:
 
   @property
   def tokenize(self) -> ops_text.TokenizeOp | None:
-    """The op that makes token ids, if there is one."""
+    """The op that makes token ids, if any."""
     ops = (s.op for s in self._host)
     return next((x for x in ops if isinstance(x, ops_text.TokenizeOp)), None)
 

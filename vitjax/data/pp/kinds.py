@@ -73,12 +73,12 @@ def random_image_op(
   """An op on chunks that changes image by image, on the host.
 
   Args:
-    name: of the op, for errors.
-    function: maps a uint8 image and a generator, which follows from the seed
-      of the example, to an image of the same shape: [h, w, 3], or [h, w] for
-      images with one channel, as OpenCV has it.
+    name: name of the op, for errors.
+    function: maps a uint8 image and a generator, seeded by the example, to an
+      image of the same shape: [h, w, 3], or [h, w] for images with one channel,
+      as in OpenCV.
     key: the feature; uint8 images of one size.
-    channels: how many of them the op can work on.
+    channels: numbers of channels that the op can work on.
   """
 
   def on_chunk(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ def random_image_op(
     places, images = (
       (out, images) if images.shape[-1] > 1 else (out[..., 0], images[..., 0])
     )
-    # All at first: after an image their code has left the caches.
+    # All before the first image, whose work evicts their code from the caches.
     generators = [
       np.random.Generator(np.random.PCG64(int(key)))
       for key in seeds.view(np.uint64)[:, 0]

@@ -2,11 +2,8 @@
 
 Images are uint8 [h, w, c] from decoding until they reach the accelerator: an
 op that resamples rounds to the nearest integer. Where an op has a published
-name (big_vision, vision_transformer) it has the published meaning.
-
-EXIF orientation is ignored, as in the published pipelines: a photograph taken
-with a turned camera is decoded as its pixels are stored. A TIFF's orientation
-is a part of its format and not ignored.
+name (big_vision, vision_transformer) it has the published meaning, but for EXIF
+orientation, which the published pipelines ignore.
 """
 
 from collections.abc import Sequence
@@ -15,7 +12,7 @@ import cv2
 import numpy as np
 
 from vitjax.data import seeds
-from vitjax.data.pp import pillow
+from vitjax.data.pp import image_files, pillow
 from vitjax.data.pp.kinds import (
   AnyOp,
   DeviceOp,
@@ -26,7 +23,7 @@ from vitjax.data.pp.kinds import (
 )
 from vitjax.data.tf import tf
 
-# Pixels at each side of a simple random crop.
+# Mirrored pixels at each side of a simple random crop.
 _MIRRORED = 4
 _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
@@ -35,76 +32,44 @@ _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 cv2.setNumThreads(0)
 
 
-def decode(channels: int = 3, *, key: str = "image") -> AnyOp:
-  """Decodes JPEG, PNG, GIF, BMP, WebP or TIFF, by its first bytes.
+def decode(
+  channels: int = 3,
+  *,
+  orient: bool = True,
+  levels: Sequence[float] | None = None,
+  max_pixels: int = image_files.MAX_PIXELS,
+  key: str = "image",
+) -> AnyOp:
+  """Decodes an image file; `image_files` has the formats and the rules.
 
-  An image that is an array already only gets the number of channels. Alpha is
-  dropped (that of a TIFF is laid on black), grey is repeated for three
-  channels, 16 bits become the upper 8, and of several frames or pages the
-  first counts.
+  An image that is an array already only gets the number of channels: grey is
+  repeated for three channels, alpha is dropped.
 
   Args:
-    channels: 1 or 3.
+    channels: 1, 3, or as many as all images have: .npy files of any number, or
+      4 for colours with alpha.
+    orient: turns photographs as their EXIF orientation says.
+    levels: which values of images with 16 bits, 32 bits or floats are black and
+      white, such as (0, 4095) for 12 bits in a file of 16. None takes the
+      upper 8 of 16 bits. Images with 8 bits stay as they are.
+    max_pixels: larger images are refused.
     key: the feature.
   """
-  if channels not in (1, 3):
-    raise ValueError(f"channels must be 1 or 3, not {channels}")
+  decoder = image_files.Decoder(
+    channels, orient, levels and tuple(levels), max_pixels
+  )
 
   def run(features: Features) -> Features:
-    return {**features, key: _decode(features[key], channels)}
+    return {**features, key: _decode(features[key], decoder)}
 
   # Sources never give chunks of encoded images.
   return AnyOp(run)
 
 
-def _decode(image: tf.Tensor, channels: int) -> tf.Tensor:
+def _decode(image: tf.Tensor, decoder: image_files.Decoder) -> tf.Tensor:
   if image.dtype != tf.string:
-    return _with_channels(image, channels)
-  magics = [b"RIFF", b"BM", b"II*\0", b"MM\0*"] + [b"GIF"] * (channels == 1)
-  image = tf.cond(
-    tf.reduce_any([_starts(image, magic) for magic in magics]),
-    lambda: tf.numpy_function(
-      lambda data: _decode_opencv(data, channels), [image], tf.uint8
-    ),
-    lambda: _decode_tensorflow(image, channels),
-  )
-  return tf.ensure_shape(image, (None, None, channels))
-
-
-def _decode_tensorflow(data: tf.Tensor, channels: int) -> tf.Tensor:
-  def decoded(channels: int) -> tf.Tensor:
-    return tf.io.decode_image(data, channels=channels, expand_animations=False)
-
-  if channels == 3:
-    return decoded(3)
-  # A JPEG for printing, with inks, can become RGB and not grey.
-  has_inks = tf.cond(
-    _starts(data, b"\xff\xd8\xff"),
-    lambda: tf.equal(tf.image.extract_jpeg_shape(data)[2], 4),
-    lambda: False,
-  )
-  return tf.cond(
-    has_inks,
-    lambda: tf.image.rgb_to_grayscale(decoded(3)),
-    lambda: decoded(1),
-  )
-
-
-def _starts(data: tf.Tensor, magic: bytes) -> tf.Tensor:
-  return tf.strings.substr(data, 0, len(magic)) == magic
-
-
-def _decode_opencv(data: bytes, channels: int) -> np.ndarray:
-  """WebP and TIFF, which TensorFlow lacks; BMP and GIF, where it is picky."""
-  if isinstance(data, np.ndarray):  # Eagerly, a string comes as an array.
-    data = data.item()
-  flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
-  image = cv2.imdecode(
-    np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
-  )
-  if image is None:
-    raise ValueError("not an image that OpenCV can decode")
-  return image.reshape(*image.shape[:2], channels)
+    return _with_channels(image, decoder.channels)
+  return decoder(image)
 
 
 def _with_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
@@ -114,6 +79,10 @@ def _with_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.repeat(image, channels, axis=-1)
   if channels == 1:
     return tf.image.rgb_to_grayscale(image[..., :3])
+  if image.shape[-1] < channels:
+    raise ValueError(
+      f"decode(channels={channels}): images have {image.shape[-1]} channels."
+    )
   return image[..., :channels]
 
 
@@ -124,27 +93,23 @@ def decode_jpeg_and_inception_crop(
   aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
   *,
   method: str = "bilinear",
+  orient: bool = True,
+  max_pixels: int = image_files.MAX_PIXELS,
   key: str = "image",
 ) -> Op:
   """`decode|inception_crop(...)`, decoding only the cropped part of a JPEG."""
   height, width = _height_width(size)
   _check_method(method, pillow.METHODS)
   box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
+  decoder = image_files.Decoder(orient=orient, max_pixels=max_pixels)
 
   def run(features: Features) -> Features:
     image, seed = features[key], features["seed"]
-    if image.dtype != tf.string:
-      image = _decode(image, 3)
-      image = _crop(image, box_of(tf.shape(image), seed))
+    if image.dtype == tf.string:
+      image = decoder.crop(image, seed, box_of)
     else:
-      image = tf.cond(
-        _starts(image, b"\xff\xd8\xff"),
-        lambda: tf.image.decode_and_crop_jpeg(
-          image, box_of(tf.image.extract_jpeg_shape(image), seed), channels=3
-        ),
-        lambda: _decode_then_crop(image, seed, box_of),
-      )
-    image = tf.ensure_shape(image, (None, None, 3))
+      image = _with_channels(image, 3)
+      image = _crop(image, box_of(tf.shape(image), seed))
     return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
@@ -178,7 +143,8 @@ def inception_crop(
 
   def run(features: Features) -> Features:
     image = features[key]
-    image = _crop(image, box_of(tf.shape(image), features["seed"]))
+    box = box_of(tf.shape(image), features["seed"])
+    image = _crop(image, box)
     return {**features, key: _resize_crop(image, height, width, method)}
 
   return run
@@ -204,11 +170,6 @@ def _box_sampler(area_min, area_max, aspect_ratio_range):
     return tf.concat([begin[:2], size[:2]], axis=0)
 
   return box_of
-
-
-def _decode_then_crop(data, seed, box_of):
-  image = _decode(data, 3)
-  return _crop(image, box_of(tf.shape(image), seed))
 
 
 def _crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
@@ -280,11 +241,11 @@ def _resize(image, height, width, method, antialias):
 def _resize_crop(
   image: tf.Tensor, height: int, width: int, method: str
 ) -> tf.Tensor:
-  """As random crops are resized, several times as fast as by `_resize`.
+  """Resizes a random crop, several times as fast as `_resize`.
 
   OpenCV's weights are fixed-point numbers, so bilinear values may be off by one
-  level, and bicubic ones by a few from Pillow's. That is nothing to a random
-  crop; what evaluates is resized as published.
+  level, and bicubic ones by a few from Pillow's. That does not matter for a
+  random crop; images of evals are resized as published.
   """
 
   def run(pixels: np.ndarray) -> np.ndarray:
@@ -380,7 +341,7 @@ def _random_crop(image, height, width, features) -> tf.Tensor:
 
 
 def simple_random_crop(size: int, *, key: str = "image") -> Op:
-  """Cuts a square out of the whole image, which is as small as it may be.
+  """Cuts a square out of the image, after its shorter side was made `size`.
 
   Simple Random Crop of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3: the
   shorter side becomes `size` pixels, bicubic with antialiasing as by Pillow,
@@ -472,7 +433,9 @@ def _pad(image: tf.Tensor, height_width, value: int) -> tf.Tensor:
   none = [[0, 0]]
   paddings = [none] * (image.shape.rank - 3) + [height_width, none]
   value = tf.cast(value, image.dtype)
-  return tf.pad(image, tf.concat(paddings, axis=0), constant_values=value)
+  padded = tf.pad(image, tf.concat(paddings, axis=0), constant_values=value)
+  shape = (*image.shape[:-3], None, None, image.shape[-1])
+  return tf.ensure_shape(padded, shape)
 
 
 def _with_size(image: tf.Tensor, height: int, width: int) -> tf.Tensor:

@@ -18,7 +18,7 @@ from vitjax.data.tf import tf
 
 
 def choice(*, inkey: str = "captions", outkey: str = "text") -> Op:
-  """Takes one of several texts at random: another one each time it is seen."""
+  """Takes one of several texts at random, a new draw each time."""
 
   def run(features: Features) -> Features:
     require(features, (inkey,))
@@ -51,8 +51,8 @@ def label_to_text(
     require(features, (inkey,))
     if class_names is None:
       raise ValueError(
-        "label_to_text: the data set does not know the names of its classes; "
-        "write them into the op: class_names=('cat', 'dog')."
+        "label_to_text: the data set has no class names. Write them into the "
+        "op: class_names=('cat', 'dog')."
       )
     texts = tf.constant([[t.format(n) for t in templates] for n in class_names])
     template = seeds.integers(features["seed"], len(templates))
@@ -64,7 +64,7 @@ def label_to_text(
 
 @dataclasses.dataclass(frozen=True)
 class TokenizeOp(AnyOp):
-  """What `tokenize` makes.
+  """The op that `tokenize` makes.
 
   Attributes:
     tokenizer: the function from texts to ids.
@@ -90,8 +90,8 @@ def tokenize(
     tokenizer: "bert", "sentencepiece" or "siglip".
     vocab: path of its vocabulary or model file.
     max_len: number of ids of a text.
-    num_texts: keeps so many of an image's texts, the first ones, as
-      [num_texts, max_len]; where there are fewer, `text_mask` is False.
+    num_texts: keeps the first `num_texts` texts of an image, as
+      [num_texts, max_len]; `text_mask` is False where there are fewer.
     inkey: feature with the text, or with several of them.
   """
   try:

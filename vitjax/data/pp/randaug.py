@@ -49,8 +49,8 @@ def randaug(
 
   Args:
     num_layers: ops per image.
-    magnitude: 0..20, of all ops. Above 10, where the scale was meant to end,
-      it goes on: AugReg uses up to 20.
+    magnitude: strength of all ops, 0..20. The paper's scale ends at 10; AugReg
+      uses up to 20.
     key: the feature; uint8 images of one size with three channels.
   """
   most = 2 * _MAX_LEVEL  # posterize would keep more than 8 bits above

@@ -72,7 +72,7 @@ def timm_randaug(
     raise ValueError(f"method {method!r} is none of {names}")
   fill = (fill,) * 3 if isinstance(fill, int) else tuple(fill)
   if len(fill) != 3:
-    raise ValueError(f"fill has to be one number or three, not {fill}")
+    raise ValueError(f"fill must be one number or three, not {fill}")
   grey = round(sum(fill) / 3)
   arguments = _INCREASING if options["inc"] else _PLAIN
   names = tuple(arguments)

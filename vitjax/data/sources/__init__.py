@@ -1,15 +1,14 @@
 """Where examples come from, as random access to numbered examples.
 
-`open_source` is the table: the form of a data set's name -> the file here that
-reads it. `source.py` has what a source is.
+`open_source` chooses the file here that reads a data set, by the form of its
+name. `source.py` defines what a source is.
 """
 
+import pathlib
 from collections.abc import Sequence
 
-from absl import logging
-
-from vitjax.data.sources import arrays, captions, folder, labels
-from vitjax.data.sources.source import Source
+from vitjax.data.sources import arrays, captions, folder, labels, tables
+from vitjax.data.sources.source import Source, warn_once
 
 
 def open_source(
@@ -27,23 +26,25 @@ def open_source(
       class folders ("folder:/path"), a file of labels
       ("labels:/path/labels.csv") or of captions
       ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
-      of 8x8), or random images ("fake:NUM,HxWxC,CLASSES").
+      of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone is that
+      of a folder or of a file of labels.
     split: in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: where TFDS looks for prepared data sets; its default if none.
     class_names: the classes that the model knows, by class id; if given, the
       source labels examples with these or refuses.
-    cache: keeps decoded images in memory once they are read, if they are
-      records of one size: decoding is nearly all the work for small ones.
-      Others are not kept; see docs/data.md.
+    cache: keeps decoded images in memory after they are first read, if they are
+      records of TFDS that all have one size. Others are decoded each time; see
+      docs/data.md.
 
   Returns:
     The source. Nothing is downloaded.
 
   Raises:
-    DatasetNotPreparedError: if a TFDS data set has to be prepared first.
+    DatasetNotPreparedError: if a TFDS data set must be prepared first.
     ValueError: if there is no such data set or split, its classes differ, or
-      the images that are to be kept do not fit into the memory.
+      the images to keep do not fit into the memory.
   """
+  data = with_kind(data)
   if data.startswith("folder:"):
     source = folder.FolderSource(data, split, class_names)
   elif data.startswith("labels:"):
@@ -59,10 +60,21 @@ def open_source(
 
     source = records.TfdsSource(data, split, data_dir, cache)
   if cache and source.image_shape is None:
-    logging.warning("%s: input.cache keeps no images of various sizes.", data)
+    warn_once(
+      f"{data}: input.cache has no effect. It is for TFDS records whose images "
+      "all have one size; these images are files, or differ in size."
+    )
   if class_names is not None:
     _check_class_names(source, tuple(class_names))
   return source
+
+
+def with_kind(data: str) -> str:
+  """What `data` is, said in full: "folder:/path" for "/path", and so on."""
+  if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
+    is_table = pathlib.Path(data).suffix in tables.EXTENSIONS
+    return f"{'labels' if is_table else 'folder'}:{data}"
+  return data
 
 
 def _check_class_names(source: Source, expected: tuple[str, ...]) -> None:
@@ -76,5 +88,6 @@ def _check_class_names(source: Source, expected: tuple[str, ...]) -> None:
     difference = f"class {at} is {found[at]!r} instead of {expected[at]!r}"
   raise ValueError(
     f"{source.data!r} has other classes than the model was trained with: "
-    f"{difference}. Labels would mean something else; use matching data."
+    f"{difference}. Its labels would mean other classes. Use data with the "
+    "classes of training."
   )

@@ -13,7 +13,7 @@ from vitjax.data.tf import tf
 
 
 class ArraySource(Source):
-  """Images and labels that are in memory."""
+  """Images and labels in memory."""
 
   def __init__(
     self,
@@ -100,7 +100,7 @@ def digits(split: str) -> ArraySource:
   )
 
 
-# Prime, so that up to as many examples of a split are different.
+# A prime: this number of examples of a split are all different.
 _NOISE_PLACES = 65521
 
 

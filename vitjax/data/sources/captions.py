@@ -8,17 +8,18 @@ or `.csv` or `.tsv` with columns `file` and `caption`. Files are relative to
 the folder of the captions file. An image may have several captions, on lines
 anywhere in the file; images are numbered in the order in which they appear.
 
-With a key or column `split` each image belongs to the split that it names,
-else to `val` if a hash of its path says so (10 %) and to `train` otherwise.
+With a key or column `split` each image belongs to the split that it names;
+else a tenth of the images is `val`, see `folder.hash_split`.
 """
 
 import hashlib
-import pathlib
 
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import folder, tables
-from vitjax.data.sources.source import Source, split_indices
+from vitjax.data.sources.source import Source, split_indices, warn_once
 from vitjax.data.tf import tf
+
+_COLUMNS = ("file", "caption", "captions", "split")
 
 
 class CaptionsSource(Source):
@@ -28,19 +29,21 @@ class CaptionsSource(Source):
   """
 
   def __init__(self, data: str, split: str):
-    path, captions, splits = read(data)
+    listing, captions = read(data)
+    for note in listing.notes:
+      warn_once(f"{data}: {note}")
+    folder.check_missing(data, listing.missing)
+    splits = listing.splits
     parts = split_indices(data, split, {k: len(v) for k, v in splits.items()})
     files = [splits[name][i] for name, indices in parts for i in indices]
-    root = path.parent
-    sizes = tables.sizes(path, files)
     self.data, self.split = data, split
     self.num_examples = len(files)
     content = hashlib.sha256()
-    for file, size in zip(files, sizes):
-      content.update(repr((file, size, captions[file])).encode())
+    for file in files:
+      content.update(repr((file.path, file.size, captions[file.path])).encode())
     self.fingerprint = content.hexdigest()
-    self._paths = tf.constant([str(root / file) for file in files])
-    self._captions = tf.ragged.constant([captions[file] for file in files])
+    self._paths = tf.constant([str(listing.root / file.path) for file in files])
+    self._captions = tf.ragged.constant([captions[file.path] for file in files])
 
   def fetch(self, indices: tf.Tensor) -> Features:
     return {"path": tf.gather(self._paths, indices), "row": indices}
@@ -55,34 +58,41 @@ class CaptionsSource(Source):
     return self._paths[index].numpy().decode()
 
 
-def read(
-  data: str,
-) -> tuple[pathlib.Path, dict[str, list[str]], dict[str, list[str]]]:
-  """The path of a table, the captions of each file, the files of each split.
+def read(data: str) -> tuple[folder.Listing, dict[str, list[str]]]:
+  """The files of each split, without classes, and the captions of each file.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
   path = tables.find(data)
   captions: dict[str, list[str]] = {}
-  split_of: dict[str, str] = {}
+  split_of: dict[str, str | None] = {}
+  columns: dict[str, None] = {}
   for number, row in tables.rows(path):
     where = f"{path}, line {number}"
     file, texts, own = _checked(row, where)
+    tables.check_columns(list(row), _COLUMNS, where)
+    columns.update(dict.fromkeys(row))
     captions.setdefault(file, []).extend(texts)
     if split_of.setdefault(file, own) != own:
       raise ValueError(
         f"{where}: {file!r} is in split {own!r}, and above in "
         f"{split_of[file]!r}."
       )
-  splits: dict[str, list[str]] = {}
-  for file, own in split_of.items():
-    splits.setdefault(own, []).append(file)
-  return path, captions, splits
+  sizes, missing = tables.sizes(path, list(split_of))
+  files = [folder.File(file, size, "") for file, size in sizes.items()]
+  unassigned = [file for file in files if split_of[file.path] is None]
+  for name, members in folder.hash_split(unassigned).items():
+    split_of.update(dict.fromkeys((file.path for file in members), name))
+  splits: dict[str, list[folder.File]] = {}
+  for file in files:
+    splits.setdefault(split_of[file.path], []).append(file)
+  notes = tables.unused(columns, _COLUMNS)
+  return folder.Listing(path.parent, splits, notes, missing), captions
 
 
-def _checked(row: dict, where: str) -> tuple[str, list[str], str]:
-  """File, captions and split of a row."""
+def _checked(row: dict, where: str) -> tuple[str, list[str], str | None]:
+  """File, captions and split of a row; None if a hash decides."""
   file = row.get("file") if isinstance(row, dict) else None
   texts = row.get("captions", [row.get("caption")]) if file else None
   texts = [t.strip() if isinstance(t, str) else "" for t in texts or [None]]
@@ -90,4 +100,4 @@ def _checked(row: dict, where: str) -> tuple[str, list[str], str]:
     raise ValueError(
       f"{where}: {row!r} needs 'file' and a 'caption' that is not empty."
     )
-  return file, texts, row.get("split") or folder.hash_split(file)
+  return file, texts, row.get("split") or None

@@ -3,9 +3,9 @@
     /path/train/cat/1.jpg        or, without train/ and val/,
     /path/val/cat/2.jpg          /path/cat/1.jpg
 
-Without split folders, an example belongs to `val` if a hash of its path below
-the class folders says so (10 %), else to `train`; adding files never moves
-others. Images may lie deeper than the class folder.
+Without split folders, a tenth of each class is held back as `val`: the images
+whose names have the smallest hashes, see `hash_split`. Images may lie in
+folders below the class folder.
 
 Classes are numbered in natural order (0, 1, 2, 10; not 0, 1, 10, 2) of the
 folders in train, so that a split which lacks a class has the same labels.
@@ -15,33 +15,31 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import posixpath
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence, Set
 
 import numpy as np
-from absl import logging
 
 from vitjax.config import messages
+from vitjax.data.pp import image_files
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources.source import (
+  SPLIT_NAMES,
   DatasetNotPreparedError,
   Source,
   split_indices,
+  warn_once,
 )
 from vitjax.data.tf import tf
 
+_HEIF_EXTENSIONS = (".heic", ".heif")
 EXTENSIONS = (
-  *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"),
-  *(".tif", ".tiff"),
+  *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
+  *(".tif", ".tiff", ".avif", *_HEIF_EXTENSIONS, ".npy"),
 )
-SPLIT_NAMES = {
-  "train": "train",
-  "val": "val",
-  "validation": "val",
-  "test": "test",
-}
 _VAL_PERCENT = 10
 
 
@@ -54,22 +52,39 @@ class File:
   class_name: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """The files of a data set.
+
+  Attributes:
+    root: the folder that paths are relative to.
+    splits: the files of each split.
+    notes: sentences about what was left out or looks odd.
+    missing: paths below the root of links that lead nowhere, or of files that
+      a table names and that are not there.
+  """
+
+  root: pathlib.Path
+  splits: Mapping[str, Sequence[File]]
+  notes: Sequence[str] = ()
+  missing: Sequence[str] = ()
+
+
 class LabelledFiles(Source):
   """Image files that have a class each, read when their example is used."""
 
   def __init__(
-    self,
-    data: str,
-    split: str,
-    root: pathlib.Path,
-    splits: Mapping[str, Sequence[File]],
-    class_names: Sequence[str],
+    self, data: str, split: str, listing: Listing, class_names: Sequence[str]
   ):
-    """Takes the files of every split, relative to `root`.
+    """Takes the files of every split.
 
     Raises:
-      ValueError: if there is no such split, or a class of it is unknown.
+      ValueError: if there is no such split, a class of it is unknown, or a file
+        needs a plug-in.
     """
+    root, splits = listing.root, listing.splits
+    for note in listing.notes:
+      warn_once(f"{data}: {note}")
     self.class_names = tuple(class_names)
     self.num_classes = len(self.class_names)
     parts = split_indices(
@@ -83,9 +98,10 @@ class LabelledFiles(Source):
           f"{data!r}: split {name!r} has class folders or labels that are not "
           f"among the {self.num_classes} classes of training: "
           f"{messages.shorten(listed)}. Classes are those of the "
-          "training images; rename or remove these."
+          f"training images: add some of these, or remove them from {name!r}."
         )
     files = [splits[name][i] for name, indices in parts for i in indices]
+    _check_plug_in(data, root, files)
     label_of = {name: i for i, name in enumerate(self.class_names)}
     self.data, self.split = data, split
     self.num_examples = len(files)
@@ -119,14 +135,15 @@ class FolderSource(LabelledFiles):
   def __init__(
     self, data: str, split: str, class_names: Sequence[str] | None = None
   ):
-    root, splits = read(data)
+    listing = read(data)
+    check_missing(data, listing.missing)
     if class_names is None:
-      class_names = classes_of(data, splits)
-    super().__init__(data, split, root, splits, class_names)
+      class_names = classes_of(data, listing.splits)
+    super().__init__(data, split, listing, class_names)
 
 
-def read(data: str) -> tuple[pathlib.Path, dict[str, list[File]]]:
-  """The folder that "folder:/path" names, and the files of each split in it.
+def read(data: str) -> Listing:
+  """The files of the folder that "folder:/path" names.
 
   Raises:
     DatasetNotPreparedError: if there is no such folder.
@@ -136,10 +153,55 @@ def read(data: str) -> tuple[pathlib.Path, dict[str, list[File]]]:
   if not root.is_dir():
     kind = "is not a folder" if root.exists() else "does not exist"
     raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
-  layout = _split_folders(root)
-  if not layout:
-    return root, _hash_split(_scan(root, root))
-  return root, {name: _scan(root, folder) for name, folder in layout.items()}
+  layout, others = _split_folders(root)
+  scans = {
+    name: _scan(root, folder, is_train=name == "train")
+    for name, folder in layout.items()
+  }
+  if layout:
+    splits = {name: scan.files for name, scan in scans.items()}
+  else:
+    scans = {"": _scan(root, root, is_train=True)}
+    splits = hash_split(scans[""].files)
+  notes = [note for scan in scans.values() for note in scan.notes]
+  if layout and others:
+    listed = messages.shorten([repr(x.name) for x in others])
+    notes.append(
+      f"ignored folder(s) beside the split folders: {listed}. Split folders "
+      f"hold class folders and are called {', '.join(SPLIT_NAMES)}."
+    )
+  missing = [path for scan in scans.values() for path in scan.missing]
+  return Listing(root, splits, notes, missing)
+
+
+def check_missing(data: str, missing: Sequence[str]) -> None:
+  """Raises ValueError if there are any."""
+  if missing:
+    raise ValueError(
+      f"{data!r}: {len(missing)} image(s) are not there, or are links that "
+      f"lead nowhere: {messages.shorten(list(map(repr, missing)))}. Bring them "
+      "back, or remove their links or rows."
+    )
+
+
+def _check_plug_in(
+  data: str, root: pathlib.Path, files: Sequence[File]
+) -> None:
+  """Raises ValueError for HEIC without its plug-in, before a run begins."""
+  if image_files.can_read_heif():
+    return
+  found = []
+  for file in files:
+    if file.path.lower().endswith(_HEIF_EXTENSIONS):
+      with open(root / file.path, "rb") as f:
+        if image_files.kind_of(f.read(16)) == "HEIF":
+          found.append(file.path)
+  if found:
+    raise ValueError(
+      f"{data!r} has {len(found)} HEIC image(s), which need a plug-in: pip "
+      "install pillow-heif. Or convert them to JPEG, or remove them: "
+      f"{messages.shorten(list(map(repr, found)))}."
+    )
 
 
 def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:
@@ -154,35 +216,60 @@ def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:
       f"{data!r} has no training images, so its classes are unknown. Add a "
       "train split, or give class_names."
     )
+  if len(train) == 1:
+    warn_once(f"{data}: {one_class(train)}")
   return sorted(train, key=natural)
 
 
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The split folders, or {} if the folders in the root are classes.
+def one_class(names: Collection[str]) -> str:
+  """What to say of a data set with one class."""
+  return (
+    f"the only class is {next(iter(names))!r}: a classifier has nothing to "
+    "learn, and is always right."
+  )
 
-  They are splits if each has folders of its own, and one is train: so a class
-  of trains is no split.
+
+def _split_folders(
+  root: pathlib.Path,
+) -> tuple[dict[str, pathlib.Path], list[pathlib.Path]]:
+  """The split folders, {} if the folders in the root are classes; the others.
+
+  A split folder has folders of its own, so a class of trains is none.
+
+  Raises:
+    ValueError: if two are of the same split, or all lack class folders.
   """
-  found = {}
-  for folder in _sub_folders(root):
-    name = SPLIT_NAMES.get(folder.name.lower())
+  found, others = {}, []
+  folders = _sub_folders(root)
+  names = [SPLIT_NAMES.get(folder.name.lower()) for folder in folders]
+  for name, folder in zip(names, folders):
     if name is None or not _sub_folders(folder):
-      continue
-    if name in found:
+      others.append(folder)
+    elif name in found:
       raise ValueError(
         f"{str(root)!r} has two folders for split {name!r}: "
         f"{found[name].name} and {folder.name}."
       )
-    found[name] = folder
-  return dict(sorted(found.items(), key=lambda item: item[0] != "train"))
+    else:
+      found[name] = folder
+  if folders and not found and None not in names:
+    listed = ", ".join(folder.name for folder in folders)
+    raise ValueError(
+      f"{str(root)!r} has split folders without class folders: {listed}. Put "
+      f"the images into one folder per class, as in {folders[0]}/cat/1.jpg, "
+      "or write a table of labels, labels:/path/labels.csv."
+    )
+  return dict(
+    sorted(found.items(), key=lambda item: item[0] != "train")
+  ), others
 
 
 def _sub_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [
+  return sorted(
     path
     for path in folder.iterdir()
     if path.is_dir() and not path.name.startswith(".")
-  ]
+  )
 
 
 def walk(
@@ -190,11 +277,26 @@ def walk(
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
   """The images below a folder, and the other files; hidden ones are neither.
 
-  What is an image is told by its name; both lists are sorted.
+  What is an image is told by its name; both lists are sorted. Links to folders
+  are followed, but no folder is entered twice, nor one that is above.
+
+  Raises:
+    ValueError: if a folder cannot be read.
   """
-  images, others = [], []
-  for parent, folders, names in os.walk(folder, followlinks=True):
-    folders[:] = [name for name in folders if not name.startswith(".")]
+
+  def fail(error: OSError):
+    raise ValueError(f"{error.filename}: {error.strerror}.") from error
+
+  real = folder.resolve()
+  images, others, seen = [], [], {real, *real.parents}
+  for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+    entered = []
+    for name in sorted(folders):
+      real = pathlib.Path(parent, name).resolve()
+      if not name.startswith(".") and real not in seen:
+        seen.add(real)
+        entered.append(name)
+    folders[:] = entered
     for name in names:
       if not name.startswith("."):
         path = pathlib.Path(parent, name)
@@ -203,62 +305,144 @@ def walk(
   return sorted(images), sorted(others)
 
 
-def _scan(root: pathlib.Path, folder: pathlib.Path) -> list[File]:
+@dataclasses.dataclass(frozen=True)
+class _Scan:
+  files: list[File]
+  notes: list[str]
+  missing: list[str]
+
+
+def _scan(root: pathlib.Path, folder: pathlib.Path, *, is_train: bool) -> _Scan:
   """All images of the class folders in `folder`, by class and path."""
   classes = sorted(_sub_folders(folder), key=lambda path: natural(path.name))
-  files, skipped, empty = [], Counter(), []
-  skipped.update(
-    path.suffix or path.name
+  files, empty, missing, below = [], [], [], {}
+  skipped = [
+    path
     for path in folder.iterdir()
-    if path.is_file() and not path.name.startswith(".")
-  )
+    if not path.is_dir() and not path.name.startswith(".")
+  ]
   for class_folder in classes:
     images, others = walk(class_folder)
-    skipped.update(path.suffix or path.name for path in others)
-    found = [
-      File(
-        path.relative_to(root).as_posix(),
-        path.stat().st_size,
-        class_folder.name,
-      )
-      for path in images
-    ]
-    if not found:
-      empty.append(class_folder.name)
+    skipped += others
+    found = []
+    for path in images:
+      relative = path.relative_to(root).as_posix()
+      try:
+        found.append(File(relative, path.stat().st_size, class_folder.name))
+      except OSError:
+        missing.append(relative)
+    if not images:
+      empty.append(repr(class_folder.name))
+    parts = [path.relative_to(class_folder).parts for path in images]
+    below[class_folder.name] = {x[0] if len(x) > 1 else None for x in parts}
     files += sorted(found)
-  if not files:
+  if not files and not missing:
     raise ValueError(
       f"No images in class folders below {str(folder)!r}. Put them into one "
       f"folder per class; the extensions are {' '.join(EXTENSIONS)}."
     )
-  if empty:
+  notes = _check_depth(folder, below) if is_train else []
+  if empty and is_train:
     raise ValueError(
       f"No images in class folder(s) of {str(folder)!r}: "
-      f"{messages.shorten([repr(x) for x in empty])}. "
+      f"{messages.shorten(empty)}. "
       "Remove these folders or fill them: they would count as classes."
     )
-  if skipped:
-    counts = ", ".join(f"{n} x {kind}" for kind, n in skipped.most_common(10))
-    logging.warning(
-      "%s: skipped files that are no images in a class folder: %s",
-      folder,
-      counts,
+  if empty:
+    notes.append(
+      f"class folder(s) of {folder.name!r} without images: "
+      f"{messages.shorten(empty)}."
     )
-  return files
+  if skipped:
+    notes.append(
+      f"skipped file(s) in {str(folder)!r} that are not images in a class "
+      f"folder: {by_kind(skipped)}."
+    )
+  return _Scan(files, notes, missing)
 
 
-def hash_split(path: str) -> str:
-  """The split of an image, from its path below the data set's folder."""
-  name = unicodedata.normalize("NFC", path).encode()
-  number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
-  return "val" if number % 100 < _VAL_PERCENT else "train"
+def _check_depth(
+  folder: pathlib.Path, below: Mapping[str, Set[str | None]]
+) -> list[str]:
+  """Looks whether class folders are meant as such.
+
+  Args:
+    folder: in which they are.
+    below: class -> the folders in its folder that have images; None among them
+      if it has images itself.
+
+  Returns:
+    Sentences about what looks odd.
+
+  Raises:
+    ValueError: if they cannot be meant as classes.
+  """
+  names = set().union(*below.values())
+  if None in names:
+    return []
+  classes, listed = (
+    messages.shorten([repr(x) for x in sorted(group, key=natural)], 5)
+    for group in (below, names)
+  )
+  if len(below) == 1:
+    raise ValueError(
+      f"{str(folder)!r}: the only class folder, {classes}, holds no images but "
+      f"the folders {listed}. Images are labelled by the outermost folder. Use "
+      f"folder:{folder / next(iter(below))} if the data set begins there."
+    )
+  splits = {SPLIT_NAMES.get(name.lower()) for name in names}
+  if len(splits) > 1 and None not in splits:
+    raise ValueError(
+      f"{str(folder)!r}: the class folders {classes} hold the split folders "
+      f"{listed}. Put the split folders outside, such as train/"
+      f"{next(iter(below))}/1.jpg."
+    )
+  if len(names) > 1 and all(x == names for x in below.values()):
+    return [
+      f"the folders {classes} hold no images but the same folders: {listed}. "
+      "Images are labelled by the outermost folder. If these are splits, call "
+      f"them {', '.join(SPLIT_NAMES)}."
+    ]
+  return []
 
 
-def _hash_split(files: list[File]) -> dict[str, list[File]]:
-  splits = {"train": [], "val": []}
+def by_kind(paths: Sequence[pathlib.Path]) -> str:
+  """How many there are of each extension: "3 x .txt, 1 x .raw"."""
+  counts = Counter(path.suffix or path.name for path in paths)
+  return ", ".join(f"{n} x {kind}" for kind, n in counts.most_common(10))
+
+
+def hash_split(files: Sequence[File]) -> dict[str, list[File]]:
+  """Holds a tenth of each class back as `val`, and at least one of two images.
+
+  These are the images whose hashes are smallest. The hash is of the name of the
+  file; the folders above it decide only between equal names. So the split is
+  the same for a folder and for a table anywhere above it, and other classes do
+  not matter. As a class grows, at most as many of its images change their split
+  as were added.
+  """
+  classes = defaultdict(list)
   for file in files:
-    splits[hash_split(file.path)].append(file)
-  return splits
+    classes[file.class_name].append(file)
+  held_back = set()
+  for members in classes.values():
+    count = (len(members) * _VAL_PERCENT + 50) // 100
+    count = min(max(count, 1), len(members) - 1)
+    held_back.update(sorted(members, key=_rank)[:count])
+  return {
+    "train": [file for file in files if file not in held_back],
+    "val": [file for file in files if file in held_back],
+  }
+
+
+def _rank(file: File) -> tuple[bytes, ...]:
+  """Hashes of the name, of the folder and the name, and so on."""
+  path = posixpath.normpath(unicodedata.normalize("NFC", file.path))
+  parts = path.split("/")
+  return tuple(
+    hashlib.sha256("/".join(parts[i:]).encode()).digest()
+    for i in reversed(range(len(parts)))
+  )
 
 
 def natural(name: str) -> list:

@@ -6,8 +6,8 @@
 
 Also `.tsv`. Files are relative to the folder of the labels file. With a third
 column or key `split` each image belongs to the split that it names ("train",
-"val", "test"; "validation" is "val"), else to `val` if a hash of its path says
-so (10 %) and to `train` otherwise.
+"val", "test"; "validation" is "val"); else a tenth of each class is `val`, as
+for folders. Other columns are ignored.
 
 A label is the name of a class. Classes are numbered in natural order of those
 in train (0, 1, 2, 10), as for folders. If every label of the file is an
@@ -15,8 +15,8 @@ integer they are class ids, and there are as many classes as the largest of
 train says, also if some have no images.
 """
 
+import dataclasses
 import hashlib
-import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +24,7 @@ from absl import logging
 
 from vitjax.config import messages
 from vitjax.data.sources import folder, tables
+from vitjax.data.sources.source import SPLIT_NAMES
 
 _COLUMNS = ("file", "label", "split")
 # Integers that would make more classes than this and this many times those
@@ -37,17 +38,19 @@ class LabelsSource(folder.LabelledFiles):
   def __init__(
     self, data: str, split: str, class_names: Sequence[str] | None = None
   ):
-    root, splits = read(data)
-    splits, class_names = _classes(data, splits, class_names)
-    super().__init__(data, split, root, splits, class_names)
+    listing = read(data)
+    folder.check_missing(data, listing.missing)
+    splits, class_names = _classes(data, listing.splits, class_names)
+    listing = dataclasses.replace(listing, splits=splits)
+    super().__init__(data, split, listing, class_names)
     # Labels are no part of the paths, as they are in folders.
     labels = hashlib.sha256(self.fingerprint.encode())
     labels.update(self._labels.numpy().tobytes())
     self.fingerprint = labels.hexdigest()
 
 
-def read(data: str) -> tuple[pathlib.Path, dict[str, list[folder.File]]]:
-  """The folder of a table, and the files of each split in its order.
+def read(data: str) -> folder.Listing:
+  """The files of each split in the order of the table.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
@@ -55,9 +58,11 @@ def read(data: str) -> tuple[pathlib.Path, dict[str, list[folder.File]]]:
   path = tables.find(data)
   lines: dict[str, int] = {}
   found: list[tuple[str, str, str | None]] = []
+  columns: dict[str, None] = {}
   for number, row in tables.rows(path):
     where = f"{path}, line {number}"
     file, label, split = _checked(row, where)
+    columns.update(dict.fromkeys(row))
     same = posixpath.normpath(file)
     if same in lines:
       raise ValueError(
@@ -73,36 +78,41 @@ def read(data: str) -> tuple[pathlib.Path, dict[str, list[folder.File]]]:
     found.append((file, label, split))
   if not found:
     raise ValueError(f"{path} has no rows.")
-  splits: dict[str, list[folder.File]] = {}
-  sizes = tables.sizes(path, [file for file, _, _ in found])
-  for (file, label, split), size in zip(found, sizes):
-    name = split or folder.hash_split(file)
-    splits.setdefault(name, []).append(folder.File(file, size, label))
-  return path.parent, splits
+  sizes, missing = tables.sizes(path, [file for file, _, _ in found])
+  files = [
+    folder.File(file, sizes[file], label)
+    for file, label, _ in found
+    if file in sizes
+  ]
+  if found[0][2] is None:
+    splits = folder.hash_split(files)
+  else:
+    splits = {}
+    split_of = {file: split for file, _, split in found}
+    for file in files:
+      splits.setdefault(split_of[file.path], []).append(file)
+  notes = tables.unused(columns, _COLUMNS)
+  return folder.Listing(path.parent, splits, notes, missing)
 
 
 def _checked(row: object, where: str) -> tuple[str, str, str | None]:
   """File, label and split of a row."""
-  columns = set(row) if isinstance(row, dict) else set()
-  unknown = sorted(map(str, columns - {*_COLUMNS}))
-  if missing := {"file", "label"} - columns:
+  columns = list(row) if isinstance(row, dict) else []
+  if missing := [x for x in ("file", "label") if x not in columns]:
+    unknown = [repr(x) for x in columns if x not in _COLUMNS]
     raise ValueError(
-      f"{where}: no {' and no '.join(sorted(missing))}; there is "
-      f"{', '.join(map(repr, unknown)) or 'nothing'}. The columns are file, "
-      "label and perhaps split."
+      f"{where}: no {' and no '.join(missing)}; there is "
+      f"{', '.join(unknown) or 'nothing'}. The columns are file, label and "
+      "perhaps split."
     )
-  if unknown:
-    raise ValueError(
-      f"{where}: {', '.join(unknown)} is no column. The columns are file, "
-      "label and perhaps split; leave the others out."
-    )
+  tables.check_columns(columns, _COLUMNS, where)
   file, label = row["file"], row["label"]
   if isinstance(label, int) and not isinstance(label, bool):
     label = str(label)
   for name, value in (("file", file), ("label", label)):
     if not isinstance(value, str) or not value.strip():
       raise ValueError(
-        f"{where}: the {name} is {row[name]!r}. It has to be a "
+        f"{where}: the {name} is {row[name]!r}. It must be a "
         f"{'path' if name == 'file' else 'name or an integer'}."
       )
   split = row.get("split")
@@ -110,7 +120,7 @@ def _checked(row: object, where: str) -> tuple[str, str, str | None]:
     raise ValueError(f"{where}: the split is {split!r}. Name one.")
   if split is not None:
     split = split.strip()
-    split = folder.SPLIT_NAMES.get(split.lower(), split)
+    split = SPLIT_NAMES.get(split.lower(), split)
   return file.strip(), label.strip(), split
 
 

@@ -255,12 +255,19 @@ def _prepared_builder(
   version = data.split("/")[0].partition(":")[2]
   if version and not version[0].isdigit():
     raise ValueError(
-      f"{data!r}: {name!r} is no kind of data. Write folder:/path, digits, "
+      f"{data!r}: {name!r} is no kind of data. Write folder:/path, "
+      "labels:/path/labels.csv, captions:/path/captions.csv, digits, "
       "fake:NUM,HxWxC,CLASSES, or a TFDS name such as imagenet2012."
     )
   try:
     builder = tfds.builder(data, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError:
+    if pathlib.Path(data).exists():
+      kind = "folder" if pathlib.Path(data).is_dir() else "labels"
+      raise ValueError(
+        f"{data!r} is no TFDS data set. To use the path of this name, write "
+        f"{kind}:{data}."
+      ) from None
     registered = tfds.list_builders(with_community_datasets=False)
     hint = messages.did_you_mean(name, registered, most=3)
     raise ValueError(

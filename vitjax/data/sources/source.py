@@ -4,10 +4,12 @@ Every source maps example numbers to features, so that the order of training is
 a function of (seed, step) alone: see `vitjax.data.pipeline`.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 
 import numpy as np
+from absl import logging
 
 from vitjax.data.pp.kinds import Features
 from vitjax.data.tf import tf
@@ -21,16 +23,16 @@ class Source:
   """A split of a data set with random access.
 
   Attributes:
-    data: what was asked for, such as "imagenet2012" or "folder:/photos".
-    split: such as "train[:99%]".
+    data: name of the data set, such as "imagenet2012" or "folder:/photos".
+    split: notation of the split, such as "train[:99%]".
     num_examples: length of the split.
-    num_classes: if it has class labels.
-    class_names: by class id, if known.
+    num_classes: number of classes, if there are class labels.
+    class_names: names of the classes by id, if known.
     labels: class id of each example, if they are known without reading any.
-    image_shape: if all images have one size, their (h, w, c): `fetch` then
-      gives them as uint8 arrays, and `parse` has nothing left to do.
-    fingerprint: changes when the content does: to notice, on resume, that the
-      data are not those that the run began with.
+    image_shape: (h, w, c) of the images if all have one size. `fetch` then
+      gives them as uint8 arrays, and `parse` changes nothing.
+    fingerprint: a hash of the content, so that a run does not resume on other
+      data.
   """
 
   data: str
@@ -66,6 +68,18 @@ class Source:
     return f"example {index} of {self.data!r}, split {self.split!r}"
 
 
+@functools.cache
+def warn_once(line: str) -> None:
+  """Logs a warning, unless it was logged before."""
+  logging.warning("%s", line)
+
+
+# What splits are called, in any case -> what they are called here.
+SPLIT_NAMES = {
+  **dict.fromkeys(("train", "training"), "train"),
+  **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+  **dict.fromkeys(("test", "testing"), "test"),
+}
 _PART = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
@@ -86,6 +100,7 @@ def split_indices(
   Raises:
     ValueError: if it is malformed, or names a split that does not exist.
   """
+  same = {SPLIT_NAMES.get(name.lower(), name): name for name in sizes}
   parts = []
   for part in split.replace(" ", "").split("+"):
     match = _PART.fullmatch(part)
@@ -95,6 +110,8 @@ def split_indices(
         "'train', 'train[:99%]', 'train[10:20]' or 'train+test'."
       )
     name, start, stop = match.groups()
+    if name not in sizes:
+      name = same.get(SPLIT_NAMES.get(name.lower(), name), name)
     if name not in sizes:
       known = ", ".join(f"{k} ({v})" for k, v in sizes.items())
       raise ValueError(

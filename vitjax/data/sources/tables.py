@@ -3,13 +3,16 @@
 import csv
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vitjax.config import messages
 from vitjax.data.sources.source import DatasetNotPreparedError
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
+# How alike the name of a column is to "split" if it is that word, misspelt:
+# "spilt" and "Split" are, "site" and "spot" are columns of their own.
+_MISSPELT = 0.8
 
 
 def find(data: str) -> pathlib.Path:
@@ -56,21 +59,47 @@ def rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     raise ValueError(f"{path}, after line {number}: {e}.") from None
 
 
-def sizes(path: pathlib.Path, files: Sequence[str]) -> list[int]:
+def check_columns(
+  columns: Sequence[str | None], known: Sequence[str], where: str
+) -> None:
+  """Raises ValueError for a misspelt column, or a row with too many cells."""
+  if None in columns:
+    raise ValueError(
+      f"{where}: the row has more cells than the header. Put a text that has a "
+      "comma into double quotes."
+    )
+  absent = [name for name in known if name not in columns]
+  for name in columns:
+    hint = messages.did_you_mean(name, absent, cutoff=_MISSPELT)
+    if name not in known and hint:
+      raise ValueError(f"{where}: there is a column {name!r}.{hint}")
+
+
+def unused(columns: Iterable[str], known: Sequence[str]) -> list[str]:
+  """Says which columns are ignored, if there are any."""
+  names = [x for x in columns if x not in known]
+  if not names:
+    return []
+  # A table of pandas has its index there.
+  listed = [repr(x) if x else "one without a name" for x in names]
+  return [
+    f"ignored column(s): {messages.shorten(listed)}. The columns that are "
+    f"used are {', '.join(known)}."
+  ]
+
+
+def sizes(
+  path: pathlib.Path, files: Sequence[str]
+) -> tuple[dict[str, int], list[str]]:
   """Bytes of the files that a table names, relative to its folder.
 
-  Raises:
-    ValueError: if any of them is missing.
+  Returns:
+    The sizes by file, and the files that are not there.
   """
-  root, found, missing = path.parent, [], []
+  found, missing = {}, []
   for file in files:
-    if (root / file).is_file():
-      found.append((root / file).stat().st_size)
-    else:
+    try:
+      found[file] = (path.parent / file).stat().st_size
+    except OSError:
       missing.append(file)
-  if missing:
-    raise ValueError(
-      f"{path} names {len(missing)} image(s) that are not in {root}: "
-      f"{messages.shorten(list(map(repr, missing)))}."
-    )
-  return found
+  return found, missing

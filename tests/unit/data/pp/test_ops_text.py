@@ -107,8 +107,8 @@ def test_names_of_the_classes_come_from_the_data_set(vocab):
   ("pp", "message"),
   [
     ("label_to_text(('cat',))", r"needs one {} for the name, not \['cat'\]"),
-    ("tokenize('bert', '/no/vocab.txt', max_len=4)", "no vocabulary file '/no"),
-    ("tokenize('word', 'VOCAB', max_len=4)", "tokenizer='word' is not known"),
+    ("tokenize('bert', '/no/vocab.txt', max_len=4)", "vocabulary file '/no"),
+    ("tokenize('word', 'VOCAB', max_len=4)", "tokenizer='word' does not exist"),
   ],
 )
 def test_what_cannot_be_built(pp, message, vocab):
@@ -126,7 +126,7 @@ def test_a_package_that_is_missing_is_named(vocab, monkeypatch):
   ("pp", "features", "message"),
   [
     ("choice()", {"text": "a"}, "no feature 'captions'; there are"),
-    ("label_to_text()", {"label": 0}, "does not know the names of its classes"),
+    ("label_to_text()", {"label": 0}, "has no class names"),
     (
       "tokenize('bert', 'VOCAB', max_len=4, inkey='captions')",
       {"captions": ["a", "b"]},
