@@ -248,9 +248,7 @@ example = np.load("example.npz")
 image = torch.tensor(example["image"].transpose(0, 3, 1, 2))
 arguments = json.load(open("model.json"))["timm"]
 # Any ViT of timm will do: the arguments make it the model of the file.
-model = timm.create_model(
-  "vit_tiny_patch16_224", img_size=tuple(image.shape[2:]), **arguments
-)
+model = timm.create_model("vit_tiny_patch16_224", **arguments)
 model.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 with torch.no_grad():
   logits = model.eval()(image).numpy()

@@ -22,6 +22,10 @@ on top of the model of configs/fashion_mnist.py:
 
   python -m vitjax.main --config=configs/fashion_mnist.py
   python -m vitjax.main --config=configs/lit.py:fashion
+  python -m vitjax.main --config=configs/lit.py:fashion,weights=/my/run
+
+The second line expects the image tower in runs/fashion_mnist; the third names
+another run folder.
 
 Measured: 90.3 % ± 0.1 zero-shot top-1 on the 10,000 test images (mean and
 standard deviation of --config.seed=0, 1, 2), in 41 seconds of CPU time. The

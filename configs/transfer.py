@@ -20,17 +20,21 @@ the same result.
 There are two sets of settings. Google's weights and those of a run get
 vision_transformer's: SGD, crops of 5 % to 100 % of the area, evaluation without
 a crop. Weights that come from PyTorch get AdamW, crops of 8 % and more, and
-bicubic resizing. Images are normalised as they were for the weights. Rates,
-steps and sizes of the table are vision_transformer's for CIFAR and ImageNet-1k
-and AugReg's preset for Pets; for other data, and for AdamW, they are chosen
-here. The best learning rate and number of steps depend on the data: try a third
-and three times of them. No run of this file is published.
+bicubic resizing. Images are normalised as they were for the weights. `probe`
+trains the head alone, on whole images as in evaluation and at ten times the
+rate.
 
-Options: weights=imagenet21k/ViT-B_16, dataset=cifar10, model, probe (trains the
-head alone), layer_decay (a factor per layer, from the head down), optim (sgd,
-adamw), norm (inception, imagenet, clip), lr, wd=0, steps, batch=512, res (by
-default the table's, or that of the run), train and val (splits), accumulate=1,
-smoke.
+Steps, batch (512), rates and sizes of the table below are vision_transformer's
+for CIFAR and ImageNet-1k and AugReg's preset for Pets. Other data get 10 epochs
+in batches of 64, so that a few thousand images make some hundred steps; these
+settings and those of AdamW and of `probe` are chosen here. The best learning
+rate and length depend on the data: try a third and three times of them. No run
+of this file is published.
+
+Options: weights=imagenet21k/ViT-B_16, dataset=cifar10, model, probe,
+layer_decay (a factor per layer, from the head down), optim (sgd, adamw), norm
+(inception, imagenet, clip), lr, wd=0, epochs or steps, batch, res (by default
+the table's, or that of the run), train and val (splits), accumulate=1, smoke.
 """
 
 import json
@@ -42,8 +46,8 @@ import ml_collections
 from vitjax.config import common
 from vitjax.weights import augreg, zoo
 
-# Steps and those of the warm-up, size of the image, learning rate of SGD and
-# of AdamW.
+# Data set -> steps, steps of the warm-up, side of the image in pixels, learning
+# rates of SGD and of AdamW.
 DATASETS = {
   "cifar10": (10_000, 500, 384, 0.03, 1e-4),
   "cifar100": (10_000, 500, 384, 0.03, 1e-4),
@@ -52,7 +56,10 @@ DATASETS = {
   "oxford_flowers102": (500, 100, 384, 0.03, 1e-4),
   "food101": (5_000, 500, 384, 0.03, 1e-4),
 }
-OTHER_DATA = (500, 100, 224, 0.01, 1e-4)
+# Other data, whose number of images is unknown here: side of the image and
+# learning rates; length and batch for some thousand images.
+OTHER_DATA = (224, 0.01, 1e-4)
+OTHER_EPOCHS, OTHER_BATCH = 10, 64
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -70,15 +77,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     lr=float,
     wd=0.0,
     steps=int,
-    batch=512,
+    epochs=float,
+    batch=int,
     res=int,
     train=str,
     val=str,
     accumulate=1,
     smoke=False,
   )
-  steps, warmup_steps, res, *rates = DATASETS.get(arg.dataset, OTHER_DATA)
-  about = read_about(arg.weights)
+  is_known = arg.dataset in DATASETS
+  steps, warmup_steps, *settings = DATASETS.get(
+    arg.dataset, (0, 0, *OTHER_DATA)
+  )
+  res, *rates = settings
+  about = read_about(arg.weights, arg.model)
   entry = None if about else record_of(arg.weights, arg.model)
   model = about.get("model") or model_of(entry, arg.model)
   is_google = bool(about) or (
@@ -90,7 +102,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "optim",
   )
   if about:
-    res = about["image_size"][0]
+    res = about["size"]
   elif entry and entry.family == "mixer":
     res = entry.image_size  # fits no other
   res = arg.res or res
@@ -99,17 +111,20 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     model=model,
     weights=arg.weights,
     data=arg.dataset,
-    steps=arg.steps or steps,
+    steps=steps,
     warmup_steps=warmup_steps,
     res=res,
-    learning_rate=arg.lr or rates[is_adamw],
-    batch=arg.batch,
+    learning_rate=arg.lr or rates[is_adamw] * (10 if arg.probe else 1),
+    batch=arg.batch or (512 if is_known else OTHER_BATCH),
     accumulate=arg.accumulate,
   )
-  if arg.steps:
-    common.set_steps(
-      config.schedule, "warmup", max(1, warmup_steps * arg.steps // steps)
-    )
+  if arg.steps or arg.epochs or not is_known:
+    del config.total_steps, config.schedule.warmup_steps
+    config.schedule.warmup_percent = 100 * warmup_steps / steps if steps else 10
+    if arg.steps:
+      config.total_steps = arg.steps
+    else:
+      config.total_epochs = arg.epochs or OTHER_EPOCHS
   # Accuracy alone hides a model that answers the largest class.
   config.evals.val.metrics = ("balanced_acc", "majority")
   if arg.train:
@@ -120,7 +135,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg.norm:
     normalize = common.pick(zoo.NORMALISATIONS, arg.norm, "norm")
   elif about:
-    normalize = about["preprocess"].rpartition("|")[2]
+    normalize = about["normalise"]
   else:
     normalize = entry.normalise if entry else zoo.NORMALISATIONS["inception"]
   if about.get("channels") == 1:
@@ -132,8 +147,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   else:
     config.input.pp = common.bicubic_crop(res)
     config.evals.val.pp = common.bicubic_eval(res, 0.875)
-  config.input.pp += f"|{normalize}"
-  config.evals.val.pp += f"|{normalize}"
+  if arg.probe:  # of features of whole images, as in evaluation
+    config.input.pp = f"{config.evals.val.pp}|flip_lr"
+  if normalize:
+    config.input.pp += f"|{normalize}"
+    config.evals.val.pp += f"|{normalize}"
 
   if is_adamw:
     config.optim = {
@@ -152,18 +170,48 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   return config
 
 
-def read_about(weights: str) -> dict[str, Any]:
-  """What a run folder or an exported file says about its weights, or {}."""
+def read_about(weights: str, module: str | None) -> dict[str, Any]:
+  """What a run folder or an exported file says about its weights, or {}.
+
+  Args:
+    weights: the option.
+    module: dotted path of a model that the file may name: the option `model`.
+
+  Raises:
+    ValueError: if the file is damaged or names another module.
+  """
   for file in (
     os.path.join(weights, "model.json"),
     f"{os.path.splitext(weights)[0]}.json",
   ):
     if os.path.isfile(file):
-      with open(file, encoding="utf-8") as f:
-        about = json.load(f)
-      del about["model"]["num_classes"]
-      return about
-  return {}
+      break
+  else:
+    return {}
+  with open(file, encoding="utf-8") as f:
+    try:
+      about = json.load(f)
+      model = {k: x for k, x in about["model"].items() if k != "num_classes"}
+      found = {
+        "model": model,
+        "size": int(about["image_size"][0]),
+        "channels": int(about["channels"]),
+        "normalise": about["preprocess"].rpartition("|")[2],
+      }
+      modules = [model["name"], model.get("image_model", "")]
+      modules = [name for name in modules if "." in name and name != module]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
+      raise ValueError(
+        f"{file} does not describe weights: {type(e).__name__}: {e}."
+      ) from e
+  if modules:
+    raise ValueError(
+      f"{file} names the module {modules[0]!r}, and importing it would run its "
+      f"code. If you trust it, add model={modules[0]}."
+    )
+  if not found["normalise"].startswith(("value_range", "normalize")):
+    found["normalise"] = ""  # images stay as they are
+  return found
 
 
 def record_of(weights: str, model: str | None) -> zoo.Entry | None:

@@ -1,4 +1,4 @@
-"""Checks exports: timm has to give the logits that vitjax gives.
+"""Checks exports: timm must give the logits that vitjax gives.
 
   python -m scripts.check_timm export FOLDER     # where vitjax is installed
   python -m scripts.check_timm compare FOLDER    # where timm is installed
@@ -68,6 +68,48 @@ CASES = {
     "timm_convnext",
     "convnext_atto",
   ),
+  "grey 144 px": (
+    "vit",
+    {"variant": "Ti/16"},
+    "timm_vit",
+    "vit_small_patch16_224",
+  ),
+  "grey 144 px, fixed table": (
+    "vit",
+    {"variant": "Ti/16", "posemb": "sincos2d", "key_bias": False},
+    "timm_vit",
+    "vit_small_patch16_224",
+  ),
+  "grey 144 px, fixed table npz": (
+    "vit",
+    {
+      "variant": "Ti/16",
+      "pool_type": "tok",
+      "posemb": "sincos2d",
+      "qkv_bias": False,
+    },
+    "timm_npz",
+    "vit_small_patch16_224",
+  ),
+  "grey 144 px, mixer": (
+    "mixer_s32_224",
+    {"patch_size": 16},
+    "timm_mixer",
+    "mixer_s16_224",
+  ),
+  **{
+    f"grey 144 px, {name}": (name, {}, layout, timm_model)
+    for name, layout, timm_model in (
+      ("convnext_atto", "timm_convnext", "convnext_atto"),
+      ("dm_nfnet_f0", "timm_nfnet", "dm_nfnet_f0"),
+      ("resnetv2_50x1_bit", "timm_bit", "resnetv2_50x1_bit"),
+      (
+        "vit_medium_patch16_rope_reg1_gap_256",
+        "timm_eva",
+        "vit_medium_patch16_rope_reg1_gap_256",
+      ),
+    )
+  },
   **{
     name: (name, {}, layout, name)
     for name, layout in (
@@ -89,7 +131,7 @@ CASES = {
 
 def _file(folder: pathlib.Path, case: str) -> pathlib.Path:
   suffix = ".npz" if CASES[case][2] == "timm_npz" else ".safetensors"
-  return folder / f"{case.replace(' ', '-')}{suffix}"
+  return folder / f"{case.replace(',', '').replace(' ', '-')}{suffix}"
 
 
 def export(folder: pathlib.Path, names: list[str]) -> None:
@@ -105,9 +147,11 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
     published, options, layout, timm_model = CASES[name]
     model = models.create(published, num_classes=1000, **options)
     facts = models.list().get(published, {})
-    size = facts.get("image_size", 224)
+    size, channels = facts.get("image_size", 224), 3
+    if name.startswith("grey 144 px"):
+      size, channels = 144, 1
     rng = np.random.default_rng(len(name))
-    image = rng.uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    image = rng.uniform(-1, 1, (2, size, size, channels)).astype(np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     params = trees.map_with_names(
       lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
@@ -118,6 +162,7 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
     metadata = {
       "model": {"name": published, "num_classes": 1000, **options},
       "image_size": size,
+      "channels": channels,
       "timm_model": timm_model,
       "tolerance": (
         TOLERANCE_STD

@@ -1,11 +1,11 @@
-r"""Writes the parameters of a run as a file for other frameworks.
+r"""Exports the parameters of a run to a file for other frameworks.
 
   python -m vitjax.export --model=runs/quickstart --format=npz --out=digits.npz
   python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
 
-Beside the arrays, a JSON file with the same name says which model they are
-of, how images are prepared for it and what its classes are called. Without
---layout, `.npz` has the names of big_vision and `.safetensors` those of timm.
+A JSON file with the same name says which model the arrays belong to, how images
+are prepared, and the names of the classes. Without --layout, `.npz` has
+big_vision's names and `.safetensors` has timm's.
 """
 
 import os
@@ -26,12 +26,18 @@ def define_flags() -> None:
   )
   flags.DEFINE_string("out", None, "File to write.", required=True)
   flags.DEFINE_enum(
-    "format", None, ["npz", "safetensors"], "Kind of file; --out ends in it."
+    "format",
+    None,
+    ["npz", "safetensors"],
+    "File format; --out must have this suffix.",
   )
   flags.DEFINE_string(
-    "layout", None, "Whose names the arrays get; a wrong one lists them all."
+    "layout",
+    None,
+    "Layout of the names of the arrays; an unknown one lists them all.",
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
 
 
 def export(
@@ -41,9 +47,10 @@ def export(
   layout: str | None = None,
   step: int | str = "latest",
   ema: bool = False,
+  allow_module: str | None = None,
 ) -> None:
   """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
-  run = vitjax.load(model, step=step, ema=ema)
+  run = vitjax.load(model, step=step, ema=ema, allow_module=allow_module)
   vitjax.weights.save(
     out, run.params, run.model, layout=layout, metadata=run.metadata
   )
@@ -55,10 +62,15 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
   out = pathlib.Path(FLAGS.out)
   if FLAGS.format and out.suffix != f".{FLAGS.format}":
-    raise app.UsageError(f"--out={out} has to end in .{FLAGS.format}.")
+    raise app.UsageError(f"--out={out} must end in .{FLAGS.format}.")
   try:
     export(
-      FLAGS.model, out, layout=FLAGS.layout, step=FLAGS.step, ema=FLAGS.ema
+      FLAGS.model,
+      out,
+      layout=FLAGS.layout,
+      step=FLAGS.step,
+      ema=FLAGS.ema,
+      allow_module=FLAGS.allow_module,
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None

@@ -1,8 +1,8 @@
-"""The weights that a run begins with: a file, a published name or a run.
+"""Initialises a run from weights: a file, a published name or another run.
 
-Every number of the result is what the file says, except where the config says
-otherwise: parameters in `config.init.reinit` start anew, and position tables
-are resized to the images of this run.
+Parameters are those of the file, to the bit, with two exceptions: those in
+`config.init.reinit` are initialised anew, and position tables are resized to
+the images of this run.
 """
 
 import pathlib
@@ -17,13 +17,13 @@ from vitjax.weights import published
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   """Parameters of `model` from `run.init.weights`.
 
-  Of a model with two towers the weights may be those of towers, such as
-  {"img": "B_16.npz"}; what belongs to no named tower starts anew.
+  For a model with two towers, the weights may be given for each tower, such as
+  {"img": "B_16.npz"}; parameters of no named tower are initialised anew.
 
   Args:
     run: its `init`, `pretrained_dir` and `seed` are read.
     model: the Linen module that is trained.
-    image_shape: (b, h, w, c) of its images.
+    image_shape: shape (b, h, w, c) of its images.
 
   Returns:
     Nested dicts of float32 NumPy arrays.
@@ -34,7 +34,13 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   init = run.init
   if isinstance(init.weights, str):
     return _load(
-      run, init.weights, model, image_shape, init.reinit, init.ignore
+      run,
+      "init.weights",
+      init.weights,
+      model,
+      image_shape,
+      init.reinit,
+      init.ignore,
     )
   assert init.weights is not None  # else there is nothing to load
   towers = model.towers()
@@ -55,11 +61,20 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
       [p.removeprefix(f"{name}/") for p in ps if p.startswith(f"{name}/")]
       for ps in (init.reinit, init.ignore)
     )
-    params[name] = _load(run, source, towers[name], image_shape, reinit, ignore)
+    params[name] = _load(
+      run,
+      f"init.weights.{name}",
+      source,
+      towers[name],
+      image_shape,
+      reinit,
+      ignore,
+    )
   return params
 
 
-def _load(run, source: str, model, image_shape, reinit, ignore):
+def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
+  """Parameters of `model` from the source that `config.{key}` names."""
   options = {
     "image_size": tuple(image_shape[1:3]),
     "channels": image_shape[3],
@@ -70,15 +85,20 @@ def _load(run, source: str, model, image_shape, reinit, ignore):
   try:
     folder = pathlib.Path(source)
     if folder.is_dir():
-      other = trained.load(folder)
+      metadata, params = trained.read_run(folder)
       return weights.fit(
-        trees.flatten(other.params),
+        trees.flatten(params),
         model,
         source=repr(source),
-        metadata=other.metadata,
+        metadata=metadata,
         **options,
       )
     file = published.find(source, run.pretrained_dir)
     return weights.load(file, model, **options)
+  except FileNotFoundError as e:
+    raise ConfigError(
+      f"config.{key}={source!r}: {e} Name another run folder, file or "
+      f"published name with --config.{key}=..."
+    ) from e
   except (ValueError, OSError, RuntimeError) as e:
-    raise ConfigError(f"config.init.weights={source!r}: {e}") from e
+    raise ConfigError(f"config.{key}={source!r}: {e}") from e

@@ -1,4 +1,4 @@
-"""What was trained, ready for use: a run, an exported file or a known name."""
+"""Trained models, ready for use: runs, exported files and published names."""
 
 import dataclasses
 import functools
@@ -13,25 +13,42 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from vitjax import models, weights
+from vitjax import models, trees, weights
 from vitjax.checkpoint import checkpointer
 from vitjax.data import tokenizers
-from vitjax.run_folder import files, identity, reader
-from vitjax.weights import imagenet, published, zoo
+from vitjax.run_folder import files, identity
+from vitjax.weights import (
+  description,
+  fitting,
+  imagenet,
+  loading,
+  published,
+  zoo,
+)
+
+# What metadata must say for images to be prepared and classified.
+_NEEDED = ("model", "image_size", "channels", "preprocess", "loss")
 
 
-@dataclasses.dataclass(frozen=True)
+# Images that `Trained.classify` gives to the model at once.
+_BATCH_SIZE = 32
+
+Image = Any  # a path, the bytes of a file, pixels or a PIL image
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trained:
-  """A model with its parameters and how images have to be prepared for it.
+  """A model with its parameters and the preprocessing of its images.
 
   Attributes:
-    model: obeys the contract of `vitjax.models`.
+    model: Linen module with the contract of `vitjax.models`.
     params: nested dicts of float32 arrays.
     image_size: (height, width) in pixels that the model was trained for.
-    channels: of the images.
+    channels: channels of the images.
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
-    class_names: by class id, or None.
-    metadata: everything that `model.json` says, to be passed on.
+    class_names: names by class id, or None.
+    metadata: all of `model.json`, to be passed on.
+    source: the path or name that it was loaded from.
   """
 
   model: Any
@@ -41,6 +58,17 @@ class Trained:
   preprocess: str
   class_names: tuple[str, ...] | None
   metadata: Mapping[str, Any]
+  source: str = ""
+
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.params))
+    facts = [fitting.family(self.model), f"{count:,} parameters"]
+    if not self.has_two_towers:
+      facts.append(f"{self.model.num_classes or 'no'} classes")
+    facts.append(f"images {_by((*self.image_size, self.channels))}")
+    step = self.metadata.get("step")
+    at = "" if step is None else f" at step {step:,}"
+    return f"Trained({', '.join(facts)}, from {self.source!r}{at})"
 
   @property
   def has_two_towers(self) -> bool:
@@ -49,12 +77,12 @@ class Trained:
 
   @property
   def labels(self) -> tuple[str, ...] | None:
-    """What to call the classes, by id; None if they have no names."""
+    """Readable names of the classes, by id; None if they have no names."""
     return self.class_names and imagenet.readable(self.class_names)
 
   @property
   def tokenizer(self) -> tokenizers.Tokenizer:
-    """Texts to the token ids that the text tower reads.
+    """Maps texts to the token ids that the text tower reads.
 
     Raises:
       ValueError: if the model does not read texts, or its vocabulary is not
@@ -71,23 +99,58 @@ class Trained:
     facts = dict(self.metadata["tokenizer"])
     return tokenizers.create(facts.pop("name"), **facts)
 
-  def prepare(
-    self,
-    image: str | os.PathLike | bytes | np.ndarray,
-    *,
-    resize: bool = False,
-  ) -> Float[np.ndarray, "h w c"]:
-    """An image as the model was shown those of its first eval.
+  def classify(
+    self, image: Image | Sequence[Image], *, top: int = 5, resize: bool = False
+  ) -> list:
+    """The most likely classes of an image, or of each of several.
 
-    Runs all of `preprocess`, also what belongs to the device. Files are turned
-    as their EXIF orientation says, as in training.
+      run.classify("photo.jpg")
+      [("golden retriever", 0.93), ("Labrador retriever", 0.02), ...]
 
     Args:
-      image: a path; the bytes of a file; or pixels, uint8 (h, w) or
-        (h, w, c) with grey, RGB or RGBA channels.
-      resize: squeezes what `preprocess` leaves in another size than the
-        model's, as it may for data that are all of one size. The model was
-        shown nothing like it.
+      image: see `prepare`; or a list or a tuple of such.
+      top: how many classes to return.
+      resize: see `prepare`.
+
+    Returns:
+      (label, probability) of the `top` classes, the most likely first; for a
+      list of images a list of such lists. Classes without a name have their
+      number as label.
+
+    Raises:
+      ValueError: if an image cannot be read, or the model has no classes.
+    """
+    if not isinstance(image, list | tuple):
+      return self.classify([image], top=top, resize=resize)[0]
+    if self.has_two_towers or not self.model.num_classes:
+      raise ValueError(
+        "this model has no classes: use features(batch), or with texts "
+        "similarity(batch, texts)."
+      )
+    labels = self.labels or range(self.model.num_classes)
+    found = []
+    for start in range(0, len(image), _BATCH_SIZE):
+      images = image[start : start + _BATCH_SIZE]
+      batch = np.stack([self.prepare(x, resize=resize) for x in images])
+      for p in self.probabilities(self.predict(batch)):
+        best = np.argsort(-p, kind="stable")[:top]
+        found.append([(str(labels[i]), float(p[i])) for i in best])
+    return found
+
+  def prepare(
+    self, image: Image, *, resize: bool = False
+  ) -> Float[np.ndarray, "h w c"]:
+    """Prepares an image as the first eval of training prepared its images.
+
+    Runs all of `preprocess`, including what runs on the device. Files and PIL
+    images are turned as their EXIF orientation says, as in training.
+
+    Args:
+      image: a path; the bytes of a file; a PIL image; or pixels, uint8 (h, w)
+        or (h, w, c) with grey, RGB or RGBA channels.
+      resize: squeeze images that `preprocess` leaves in another size than the
+        model's, which happens where all data had one size. The model was not
+        trained on such images.
 
     Raises:
       ValueError: if it cannot be read, or is not of the model's size after
@@ -101,7 +164,7 @@ class Trained:
       except OSError as e:
         raise ValueError(f"{where}: {e.strerror}.") from e
     elif not isinstance(image, bytes):
-      image = np.asarray(image)
+      image = _pixels(image)
       if image.ndim == 2:
         image = image[..., None]
       shape = image.shape
@@ -113,7 +176,7 @@ class Trained:
           "or 4 channels."
         )
     if not len(image):
-      raise ValueError(f"{where}: is empty.")
+      raise ValueError(f"{where}: it is empty.")
     want = (*self.image_size, self.channels)
     try:
       pixels = self._preprocessed(image)
@@ -123,8 +186,9 @@ class Trained:
       raise ValueError(f"{where}: {e}") from None
     if pixels.shape != want:
       raise ValueError(
-        f"{where}: is {_by(pixels.shape)}; the model takes {_by(want)}, and "
-        "its preprocessing does not resize."
+        f"{where}: it has {_by(pixels.shape)} pixels; the model takes "
+        f"{_by(want)}, and its preprocessing does not resize. Allow it with "
+        "resize=True (--resize)."
       )
     return np.asarray(pixels, np.float32)
 
@@ -137,11 +201,11 @@ class Trained:
 
   @functools.cached_property
   def _preprocesses(self):
-    """`preprocess` of one image, without and with a resize behind decoding."""
+    """`preprocess` of one image, without and with a resize after decoding."""
     from vitjax.data.pp import builder
 
     spec = builder.for_images(self.preprocess)
-    if not spec.startswith("decode"):  # as of data in arrays
+    if not spec.startswith("decode"):  # the data were arrays
       spec = f"decode(channels={self.channels})|{spec}".rstrip("|")
     first, bar, rest = spec.partition("|")
     squeezed = f"{first}|resize({self.image_size}, antialias=True){bar}{rest}"
@@ -153,7 +217,18 @@ class Trained:
     """(logits, features) of prepared images, see `predict` and `features`.
 
     Compiled once for each size of a batch. Two towers have no logits.
+
+    Raises:
+      ValueError: if these are not prepared images.
     """
+    want = (*self.image_size, self.channels)
+    shape, dtype = np.shape(batch), getattr(batch, "dtype", None)
+    if len(shape) != 4 or shape[1:] != want or dtype == np.uint8:
+      raise ValueError(
+        f"a batch is float32 (n, {', '.join(map(str, want))}), not {dtype} "
+        f"{shape}. Make one with np.stack([run.prepare(image), ...]), or use "
+        "run.classify(image)."
+      )
     logits, features = self._apply(self._device_params, batch)
     return logits if logits is None else np.asarray(logits), np.asarray(
       features
@@ -175,7 +250,7 @@ class Trained:
   def features(
     self, batch: Float[Array, "b h w c"]
   ) -> Float[np.ndarray, "b d"]:
-    """What the head sees of prepared images; of two towers the embedding."""
+    """Features of prepared images: the head's input, or the embedding."""
     return self.forward(batch)[1]
 
   def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "t d"]:
@@ -198,14 +273,14 @@ class Trained:
     features: Float[np.ndarray, "b d"],
     text_features: Float[np.ndarray, "t d"],
   ) -> Float[np.ndarray, "b t"]:
-    """`similarity` of what `features` and `text_features` gave."""
+    """`similarity` of the results of `features` and `text_features`."""
     t, b = (np.asarray(self.params.get(k, 0), np.float32) for k in "tb")
     return np.exp(t) * (features @ text_features.T) + b
 
   def probabilities(
     self, logits: Float[np.ndarray, "b n"]
   ) -> Float[np.ndarray, "b n"]:
-    """Softmax, or a sigmoid where the loss of training was one."""
+    """Softmax of logits; their sigmoid if the training loss has one."""
     if self.metadata["loss"].startswith(("sigmoid", "siglip")):
       return scipy.special.expit(logits)
     return scipy.special.softmax(logits, axis=-1)
@@ -240,6 +315,22 @@ class Trained:
     return apply
 
 
+def _pixels(image: Any) -> np.ndarray:
+  """Pixels of an array or of a PIL image, which may need a conversion."""
+  mode = getattr(image, "mode", None)
+  if mode is not None:
+    from PIL import ImageOps  # installed, since the image is Pillow's
+
+    image = ImageOps.exif_transpose(image)
+  if mode == "1":
+    image = image.convert("L")
+  elif mode in ("P", "PA", "LA"):
+    image = image.convert("RGBA")
+  elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+    image = image.convert("RGB")
+  return np.asarray(image)
+
+
 def _by(shape: tuple[int, ...]) -> str:
   return "x".join(map(str, shape))
 
@@ -250,79 +341,103 @@ def load(
   step: int | str = "latest",
   ema: bool = False,
   pretrained_dir: str | None = None,
+  allow_module: str | None = None,
 ) -> Trained:
   """Loads a run folder, an `.npz` with its `.json` beside it, or a name.
 
     run = vitjax.load("runs/quickstart")
-    logits = run.predict(np.stack([run.prepare("seven.png")]))
+    run.classify("seven.png")
 
   Args:
-    path: of the run folder or of the exported file; or a published name, see
-      `vitjax.weights.zoo`, whose file is downloaded the first time.
-    step: of a run folder: a number, "latest" or "best".
-    ema: of a run folder: the averaged parameters in place of the last ones.
-    pretrained_dir: a folder, URL or gs://bucket/folder to look for published
-      names in; None for where they are published.
+    path: path of the run folder or of the exported file; or a published name,
+      see `vitjax.weights.zoo`, whose file is downloaded the first time.
+    step: checkpoint of a run folder: a number, "latest" or "best".
+    ema: load the averaged parameters of a run folder instead of the last ones.
+    pretrained_dir: folder, URL or gs://bucket/folder with the files of
+      published names; None for where they are published.
+    allow_module: dotted path of a model of your own. A folder or a file may
+      name it; without this, any module that is not vitjax's is refused,
+      because importing a module runs its code.
 
   Raises:
     FileNotFoundError: if there is no such run, file or name.
     DownloadError: if a published file cannot be had; says what to put where.
-    ValueError: if the file does not say which model it is of, or does not
-      fit it.
+    ValueError: if the file does not say which model it is for, does not fit
+      it, or is damaged.
     CheckpointError: if that step is absent or damaged.
   """
   name, path = os.fspath(path), pathlib.Path(path)
   if path.is_dir():
-    metadata, params = _load_run(path, step, ema)
+    metadata, params = read_run(path, step=step, ema=ema)
+    flat = trees.flatten(params)
+    model = description.create_model(metadata, flat, path, allow_module)
+    fitting.check_values(flat, repr(name))
   elif ema or step != "latest":
     option = "ema=True" if ema else f"step={step!r}"
     raise ValueError(
       f"{name} is not a run folder, and {option} is for run folders."
     )
   elif path.is_file():
-    metadata, params = _load_file(path)
+    metadata, model, params = _load_file(path, allow_module)
   else:
-    metadata, params = _load_published(name, pretrained_dir)
+    metadata, model, params = _load_published(name, pretrained_dir)
   names = metadata.get("class_names")
   return Trained(
-    model=models.create(**metadata["model"]),
+    model=model,
     params=params,
     image_size=tuple(metadata["image_size"]),
     channels=metadata["channels"],
     preprocess=metadata["preprocess"],
     class_names=names and tuple(names),
     metadata=metadata,
+    source=name,
   )
 
 
-def _load_run(path: pathlib.Path, step, ema) -> tuple[dict, dict]:
-  file = path / files.MODEL
+def read_run(
+  folder: pathlib.Path, *, step: int | str = "latest", ema: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The metadata and the parameters in a run folder; see `load` for Args.
+
+  Nothing that the folder names is imported.
+  """
+  file = folder / files.MODEL
   if not file.exists():
-    raise FileNotFoundError(f"{path} is not a run folder: {file} is missing.")
-  metadata = reader.read_json(file)
+    raise FileNotFoundError(f"{folder} is not a run folder: {file} is missing.")
+  metadata = description.parse(file)
+  if missing := [key for key in _NEEDED if key not in metadata]:
+    raise ValueError(f"{file} does not say {', '.join(missing)}.")
   step, params, info = checkpointer.load_params(
-    path / "checkpoints", step=step, item="ema_params" if ema else "params"
+    folder / "checkpoints", step=step, item="ema_params" if ema else "params"
   )
-  identity.check_run(path, step, info)
-  return _located(metadata, path) | {"step": step, "ema": ema}, params
+  identity.check_run(folder, step, info)
+  return _located(metadata, folder) | {"step": step, "ema": ema}, params
 
 
-def _load_file(path: pathlib.Path) -> tuple[dict, dict]:
-  metadata = weights.read_metadata(path)
-  needed = ("model", "image_size", "channels", "preprocess")
-  if missing := [key for key in needed if key not in metadata]:
+def _load_file(path: pathlib.Path, allow_module: str | None):
+  """(metadata, model, parameters) of an exported file."""
+  flat, metadata = loading.read(path)
+  if missing := [key for key in _NEEDED if key not in metadata]:
     raise ValueError(
       f"{path} has no {path.with_suffix('.json').name} beside it that says "
       f"{', '.join(missing)}. If it is a published file, give its name (see "
       "vitjax.weights.zoo) and its folder as pretrained_dir; else use "
       "vitjax.models.create(...) and vitjax.weights.load(...)."
     )
-  model = models.create(**metadata["model"])
-  params = weights.load(path, model, channels=metadata["channels"])
-  return _located(metadata, path.parent), params
+  model = description.create_model(metadata, flat, path, allow_module)
+  params = fitting.fit(
+    flat,
+    model,
+    source=repr(path.name),
+    metadata=metadata,
+    channels=metadata["channels"],
+    resize_posemb=False,
+  )
+  return _located(metadata, path.parent), model, params
 
 
-def _load_published(name: str, pretrained_dir) -> tuple[dict, dict]:
+def _load_published(name: str, pretrained_dir: str | None):
+  """(metadata, model, parameters) of published weights."""
   try:
     name = published.resolve(name, pretrained_dir)
     entry = zoo.find(name)
@@ -336,7 +451,7 @@ def _load_published(name: str, pretrained_dir) -> tuple[dict, dict]:
   model = models.create(**metadata["model"])
   size = metadata["image_size"]
   params = weights.load(file, model, image_size=size, channels=3)
-  return metadata, params
+  return metadata, model, params
 
 
 def _located(metadata: dict, folder: pathlib.Path) -> dict:

@@ -87,7 +87,7 @@ def _optimizers() -> list[str]:
 def _models() -> list[str]:
   """Options of each family."""
   text = []
-  for name, path in models._MODELS.items():
+  for name, path in models.FAMILIES.items():
     model = importlib.import_module(path).Model
     docs = inspect.getdoc(model)
     hidden = ("parent", "name")

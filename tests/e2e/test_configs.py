@@ -638,6 +638,41 @@ class TestTransfer:
       "decode(channels=1)|resize(28)|normalize((0.3,), (0.4,))"
     )
 
+  @pytest.mark.parametrize(
+    ("options", "total", "batch"),
+    [
+      ("cifar10", "10000 steps", 512),
+      ("folder:/a", "10 epochs", 64),
+      ("folder:/a,epochs=2.5,batch=8", "2.5 epochs", 8),
+      ("cifar10,epochs=3", "3 epochs", 512),
+      ("folder:/a,steps=30", "30 steps", 64),
+    ],
+  )
+  def test_length_and_batch(self, options, total, batch):
+    """In epochs where the number of images is unknown, in small batches."""
+    run = resolve("transfer", f"imagenet21k/ViT-B_16,{options}")
+    assert (str(run.total), run.input.batch_size) == (total, batch)
+
+  def test_a_run_folder_cannot_name_a_module(self, tmp_path):
+    about = {
+      "model": {"name": "their.code"},
+      "image_size": [28, 28],
+      "channels": 1,
+      "preprocess": "decode(channels=1)",
+    }
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"add model=their\.code"):
+      get_config("transfer", f"{tmp_path},folder:/a")
+    config = get_config("transfer", f"{tmp_path},folder:/a,model=their.code")
+    assert config.model.name == "their.code"
+    assert config.evals.val.pp == "decode(channels=1)|resize(28)"
+
+  @pytest.mark.parametrize("text", ["", "[]", '{"model": 3}', '{"model": {}}'])
+  def test_a_damaged_run_folder_is_named(self, tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=r"model\.json does not describe"):
+      get_config("transfer", f"{tmp_path},folder:/a")
+
   @pytest.mark.slow
   def test_it_goes_on_from_a_run(self, tmp_path, cache, straight):
     options = "steps=4,batch=16,probe"
@@ -660,7 +695,9 @@ class TestTransfer:
   def test_linear_probe_and_steps(self):
     run = resolve("transfer", "imagenet21k/ViT-B_16,cifar10,probe,steps=100")
     assert str(run.total) == "100 steps"
-    assert str(run.schedule.warmup) == "5 steps"
+    assert str(run.schedule.warmup) == "5 percent"
+    assert run.input.pp == "decode|resize(384)|flip_lr|value_range(-1, 1)"
+    assert run.optim["learning_rate"] == pytest.approx(0.3)
     (regex,) = run.optim["freeze"]
     names = ("head/kernel", "head/bias", "cls", "Transformer/head/kernel")
     frozen = [n for n in names if re.fullmatch(regex, n)]

@@ -95,7 +95,7 @@ def test_configs_can_be_read(page):
   "page, line, files",
   [
     # "  resized            1 arrays  pos_embedding (1, 197, 192) -> ..."
-    ("models.md", r"^  ([a-z -]+?) +\d+ arrays", ["weights/loading.py"]),
+    ("models.md", r"^  ([a-z -]+?) +\d+ arrays", ["weights/fitting.py"]),
     # "  accumulation x4   fits, 19.840 GiB"
     (
       "scale.md",

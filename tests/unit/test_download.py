@@ -5,6 +5,8 @@ import contextlib
 import errno
 import hashlib
 import http.server
+import io
+import json
 import os
 import socket
 import threading
@@ -12,9 +14,18 @@ import threading
 import numpy as np
 import pytest
 
-from vitjax.weights import download, zoo
+from vitjax.weights import download, integrity, zoo
 
-CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+def archive(size: int, seed: int = 0) -> bytes:
+  """An .npz file with one array of `size` bytes."""
+  file = io.BytesIO()
+  np.savez(file, x=np.frombuffer(np.random.default_rng(seed).bytes(size), "u1"))
+  return file.getvalue()
+
+
+CONTENT = archive(2_999_744)
+OTHER = archive(2_999_744, seed=1)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,7 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.send_error(404)
       return
     body = server.files[self.path]
-    etag = f'"{hashlib.md5(body).hexdigest()}"'
+    etag = server.etag or f'"{hashlib.md5(body).hexdigest()}"'
     start = 0
     wanted = self.headers.get("Range")
     if wanted and self.headers.get("If-Range") == etag:
@@ -50,7 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.send_header("Content-Range", f"bytes {start}-{end}/{len(body)}")
     else:
       self.send_response(200)
-    self.send_header("Content-Length", str(len(body) - start))
+    if server.lengths:
+      self.send_header("Content-Length", str(len(body) - start))
     self.send_header("ETag", etag)
     for name, value in server.headers.items():
       self.send_header(name, value)
@@ -74,6 +86,7 @@ def server(monkeypatch):
   server.handle_error = lambda *_: None  # the client may hang up
   server.cuts, server.errors, server.requests = [], {}, []
   server.redirects, server.headers = {}, {}
+  server.etag, server.lengths = None, True
   server.root = f"http://127.0.0.1:{server.server_address[1]}"
   server.url = f"{server.root}/weights/B_16.npz"
   thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -101,8 +114,11 @@ def fetch(source, tmp_path, **kwargs):
 
 
 def leftovers(tmp_path):
+  """The files of the cache, without the records of what was verified."""
   found = (tmp_path / "cache").rglob("*")
-  return sorted(p.name for p in found if p.is_file())
+  return sorted(
+    p.name for p in found if p.is_file() and p.parent.name != "verified"
+  )
 
 
 def test_downloads_once(server, tmp_path):
@@ -138,16 +154,16 @@ def test_starts_again_if_the_file_has_changed(server, tmp_path):
   server.cuts = [1_000_000] * 4
   with pytest.raises(download.DownloadError):
     fetch(server.url, tmp_path)
-  server.files["/weights/B_16.npz"] = CONTENT[::-1]
-  assert fetch(server.url, tmp_path).read_bytes() == CONTENT[::-1]
+  server.files["/weights/B_16.npz"] = OTHER
+  assert fetch(server.url, tmp_path).read_bytes() == OTHER
 
 
 def test_a_part_longer_than_a_changed_file_is_cut(server, tmp_path):
   server.cuts = [1_000_000] * 4
   with pytest.raises(download.DownloadError):
     fetch(server.url, tmp_path)
-  server.files["/weights/B_16.npz"] = b"short"
-  assert fetch(server.url, tmp_path).read_bytes() == b"short"
+  server.files["/weights/B_16.npz"] = short = archive(10)
+  assert fetch(server.url, tmp_path).read_bytes() == short
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(server, tmp_path, publish):
@@ -201,6 +217,121 @@ def test_a_damaged_file_in_the_cache_is_replaced(server, tmp_path, publish):
   assert fetch("small", tmp_path).read_bytes() == CONTENT
 
 
+def flip_a_bit(path):
+  """Also changes the time of the file, as writing to it does."""
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_flipped_bit_in_the_cache_is_noticed(
+  server, tmp_path, publish, is_published
+):
+  """By the published sha256, or by the one recorded at the download."""
+  sha256 = hashlib.sha256(CONTENT).hexdigest() if is_published else None
+  publish(zoo.File(server.url, sha256=sha256))
+  path = fetch("small", tmp_path)
+  flip_a_bit(path)
+  with pytest.raises(
+    download.DownloadError, match=r"sha256 .* and should have"
+  ):
+    fetch("small", tmp_path, offline=True)
+  assert fetch("small", tmp_path).read_bytes() == CONTENT
+  assert len(server.requests) == 2
+
+
+def test_a_verified_file_is_not_read_again(server, tmp_path, monkeypatch):
+  path = fetch(server.url, tmp_path)
+  monkeypatch.delattr(integrity, "digest")
+  assert fetch(server.url, tmp_path) == path
+
+
+def test_a_flipped_bit_in_a_folder_is_noticed(server, tmp_path, publish):
+  publish(zoo.File(server.url, sha256=hashlib.sha256(CONTENT).hexdigest()))
+  file = tmp_path / "B_16.npz"
+  file.write_bytes(CONTENT)
+  folder = str(tmp_path)
+  assert fetch("small", tmp_path, pretrained_dir=folder) == file
+  flip_a_bit(file)
+  with pytest.raises(download.DownloadError, match=r"B_16\.npz has sha256"):
+    fetch("small", tmp_path, pretrained_dir=folder)
+  assert not server.requests
+
+
+WEB_PAGE = b"\n<!DOCTYPE html><title>Sign in</title>"
+HEADER = json.dumps(
+  {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+).encode()
+SAFETENSORS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(8)
+
+
+@pytest.mark.parametrize(
+  ("name", "body", "message"),
+  [
+    ("x.npz", b"", "is empty"),
+    ("x.txt", b"", "is empty"),
+    ("x.npz", WEB_PAGE, "is a web page"),
+    ("x.csv", WEB_PAGE, "is a web page"),
+    ("x.npz", CONTENT[:-1000], "is not a complete archive"),
+    ("x.pth", CONTENT[:-1000], "is not a complete archive"),
+    ("x.npz", CONTENT[:999] + b"?" + CONTENT[1000:], r"is damaged in x\.npy"),
+    ("x.safetensors", SAFETENSORS[:-1], "its header says"),
+    ("x.safetensors", SAFETENSORS[:20], "not a complete safetensors"),
+  ],
+)
+def test_what_cannot_be_parsed_does_not_enter_the_cache(
+  server, tmp_path, name, body, message
+):
+  """Whole as far as HTTP can tell: without a length, the end is the end."""
+  server.files[f"/{name}"] = body
+  server.lengths = False
+  with pytest.raises(download.DownloadError, match=message):
+    fetch(f"{server.root}/{name}", tmp_path)
+  assert leftovers(tmp_path) == []
+
+
+def test_what_was_cached_before_there_were_records(server, tmp_path):
+  path = fetch(server.url, tmp_path)
+  for record in (tmp_path / "cache/verified").iterdir():
+    record.unlink()
+  path.write_bytes(WEB_PAGE)
+  assert fetch(server.url, tmp_path).read_bytes() == CONTENT
+  server.files["/x.safetensors"] = SAFETENSORS
+  fetch(f"{server.root}/x.safetensors", tmp_path)
+
+
+def test_parts_of_different_files_are_not_joined(server, tmp_path):
+  """A server that keeps the ETag when the content changes."""
+  server.etag = '"same"'
+  server.cuts = [1_000_000] * 4
+  with pytest.raises(download.DownloadError):
+    fetch(server.url, tmp_path)
+  server.files["/weights/B_16.npz"] = OTHER
+  assert fetch(server.url, tmp_path).read_bytes() == OTHER
+  # Nothing in the file and no header would tell: downloaded from the start.
+  server.files["/x.csv"] = table = b"a,b\n" * 500_000
+  server.cuts = [1_000_000]
+  url = f"{server.root}/x.csv"
+  assert fetch(url, tmp_path).read_bytes() == table
+  wanted = [wanted for path, wanted in server.requests if path == "/x.csv"]
+  assert wanted == [None, "bytes=1000000-", None]
+
+
+def test_the_size_that_the_hub_states(server, tmp_path):
+  server.headers["X-Linked-Size"] = "17"
+  server.redirects["/resolve/B_16.npz"] = server.url
+  with pytest.raises(download.DownloadError, match="bytes and should have 17"):
+    fetch(f"{server.root}/resolve/B_16.npz", tmp_path)
+
+
+def test_a_cache_that_cannot_be_written(server, tmp_path):
+  (tmp_path / "cache").write_text("a file")
+  with pytest.raises(download.DownloadError, match=r"Set \$VITJAX_CACHE"):
+    fetch(server.url, tmp_path)
+
+
 def test_the_next_mirror_after_one_that_is_damaged(server, tmp_path, publish):
   sha256 = hashlib.sha256(CONTENT).hexdigest()
   server.files["/bad.npz"] = CONTENT[:-1] + b"x"
@@ -216,7 +347,7 @@ def test_the_next_mirror_after_one_that_is_damaged(server, tmp_path, publish):
 @pytest.mark.parametrize("good", [True, False])
 @pytest.mark.parametrize("kind", ["google", "hub"])
 def test_checksums_that_servers_send(server, tmp_path, kind, good):
-  body = CONTENT if good else CONTENT[::-1]
+  body = CONTENT if good else OTHER
   url = server.url
   if kind == "google":
     md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
@@ -289,7 +420,7 @@ def test_a_disk_that_fills_up_meanwhile(server, tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, "No space left on device")
 
   monkeypatch.setattr(download.os, "fsync", full)
-  with pytest.raises(OSError, match="Make room, or set cache_dir") as e:
+  with pytest.raises(OSError, match=r"Make room, or set \$VITJAX_CACHE") as e:
     fetch(server.url, tmp_path)
   assert e.value.errno == errno.ENOSPC
   monkeypatch.undo()

@@ -403,6 +403,26 @@ def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():
   assert builder.with_vocab("decode | resize(8)", "x") == "decode | resize(8)"
 
 
+def test_a_run_folder_cannot_import_an_evaluator():
+  """Its config may be a stranger's; sections of the command are the user's."""
+  section = {"type": "their.code", "split": "test", "pp": ""}
+  run = schema.resolve(
+    {
+      "total_steps": 1,
+      "input": {"data": "digits", "batch_size": 8, "pp": ""},
+      "model": MODEL,
+      "optim": {"name": "sgd", "learning_rate": 1.0},
+      "evals": {"theirs": section},
+    }
+  )
+  for evals in (None, ["theirs"]):
+    with pytest.raises(ConfigError, match=r"--allow_module=their\.code"):
+      evaluation._sections(evals, run, "digits", "", None)
+  for evals, allowed in ((None, "their.code"), ({"mine": section}, None)):
+    (got,) = evaluation._sections(evals, run, "digits", "", allowed).values()
+    assert got.type == "their.code"
+
+
 @pytest.mark.slow
 def test_a_run_on_other_images_than_those_of_today(tmp_path, caplog):
   """What is held out now may have been trained on."""

@@ -26,6 +26,7 @@ METADATA = {
   "channels": 3,
   "preprocess": "value_range(-1, 1)",
   "class_names": ["a", "b", "c"],
+  "loss": "softmax_xent",
 }
 
 

@@ -1,8 +1,11 @@
 """Layouts of PyTorch's Vision Transformers, and files of tensors."""
 
+import argparse
 import functools
 import importlib.util
 import json
+import logging
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +80,11 @@ def test_rotary_round_trip(qkv_bias):
   assert "blocks.1.attn.qkv.weight" in flat and "blocks.1.gamma_2" in flat
   assert not any("k_bias" in n or "qkv.bias" in n for n in flat)
   assert_equal(layout.to_vitjax(flat, model), params)
-  with pytest.raises(ValueError, match="needs a learned position table"):
+  with pytest.raises(
+    ValueError, match=r"needs a position table.*rope.*timm_eva"
+  ):
     layouts.get("timm_vit").from_vitjax(params, model)
-  with pytest.raises(ValueError, match=r"key_bias=False. Use layout='timm_vit"):
+  with pytest.raises(ValueError, match=r"key_bias=True. Use layout='timm_vit"):
     layout.from_vitjax({}, tiny())
 
 
@@ -178,6 +183,55 @@ def test_hf_pooler_is_pre_logits():
   assert_equal(layouts.get("hf_vit").to_vitjax(flat, model), params)
 
 
+CONSTANTS = {
+  "fixed table": {"posemb": "sincos2d"},
+  "fixed table with rows": {
+    "posemb": "sincos2d",
+    "posemb_prefix": True,
+    "num_registers": 1,
+  },
+  "no key bias": {"key_bias": False},
+  "no biases": {"qkv_bias": False, "posemb": "sincos2d", "scan_layers": True},
+}
+
+
+@pytest.mark.parametrize("options", CONSTANTS.values(), ids=CONSTANTS)
+@pytest.mark.parametrize(
+  "layout", ["timm_vit", "timm_npz", "hf_vit", "vision_transformer"]
+)
+def test_constants_are_written_as_arrays(layout, options, tmp_path):
+  """What other programs have as parameters; it is dropped when read again."""
+  if layout != "timm_vit" and "num_registers" in options:
+    options = {**options, "num_registers": 0}
+  if layout == "hf_vit":
+    options = {**options, "pool_type": "tok"}
+  model = tiny(**options)
+  params = random_params(model)
+  file = tmp_path / "x.npz"
+  weights.save(
+    file, params, model, layout=layout, metadata={"image_size": (32, 32)}
+  )
+  assert_equal(weights.load(file, model), params)
+  # A model that has them all has the same outputs.
+  full = {"posemb": "learn", "key_bias": True}
+  if layout not in ("timm_vit", "hf_vit"):
+    full["qkv_bias"] = True
+  twin = tiny(**{**options, **full})
+  if twin.qkv_bias:
+    image = np.random.default_rng(1).normal(size=(1, 32, 32, 3))
+    want = jax.jit(model.apply)({"params": params}, image)[0]
+    got = jax.jit(twin.apply)({"params": weights.load(file, twin)}, image)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+def test_other_values_than_the_constants_are_reported(tmp_path):
+  model = tiny(posemb="sincos2d", key_bias=False)
+  params = random_params(tiny())
+  weights.save(tmp_path / "x.npz", params, tiny(), layout="timm_vit")
+  with pytest.raises(ValueError, match=r"Extra: .*key/bias.*pos_embedding"):
+    weights.load(tmp_path / "x.npz", model, image_size=32)
+
+
 @pytest.mark.parametrize(
   ("layout", "options", "message"),
   [
@@ -185,8 +239,8 @@ def test_hf_pooler_is_pre_logits():
     ("hf_vit", {**TOKEN, "rep_size": 8}, "rep_size=False"),
     ("hf_vit", {**TOKEN, **LS}, "no place for Transformer/.*LayerScale_0"),
     ("hf_vit", {**TOKEN, "num_registers": 1}, "no place for registers"),
-    ("timm_vit", {"rep_size": 8}, "no place for pre_logits/bias"),
-    ("timm_vit", {"posemb": "sincos2d"}, "needs a learned position table"),
+    ("timm_vit", {"rep_size": 8}, "Train with rep_size=False, or use"),
+    ("timm_vit", {"posemb": "sincos2d"}, "if metadata say image_size"),
     ("timm_npz", {"rep_size": 8}, "timm drops the layer before the head"),
     ("timm_npz", LS, "timm does not read LayerScale"),
     ("timm_npz", {"num_registers": 1}, "timm does not read registers"),
@@ -222,14 +276,40 @@ def test_timm_npz(options, table, norm, tmp_path):
   assert_equal(weights.load(tmp_path / "x.npz", model), params)
 
 
+@pytest.mark.parametrize(
+  ("name", "layout", "has_size"),
+  [
+    ("vit", "timm_vit", True),
+    ("R26+ViT-S_32", "timm_hybrid", True),
+    ("vit_medium_patch16_rope_reg1_gap_256", "timm_eva", True),
+    ("mixer", "timm_mixer", True),
+    ("convnext_atto", "timm_convnext", False),
+    ("dm_nfnet_f0", "timm_nfnet", False),
+    ("resnetv2_50x1_bit", "timm_bit", False),
+  ],
+)
+def test_timm_is_told_the_size_and_the_channels(name, layout, has_size):
+  """timm refuses `img_size` for networks that take any size."""
+  metadata = {"image_size": [144, 144], "channels": 1}
+  facts = layouts.get(layout).facts(models.create(name), metadata)["timm"]
+  assert facts["in_chans"] == 1
+  assert facts.get("img_size") == ([144, 144] if has_size else None)
+
+
 def test_metadata_says_how_to_create_the_other_model(tmp_path):
   model = tiny(gelu="tanh", pool_type="tok", mlp_dim=23)
   params = random_params(model)
-  weights.save(tmp_path / "x.npz", params, model, layout="timm_npz")
+  metadata = {"image_size": 32, "channels": 3, "transformers": {"stale": 1}}
+  weights.save(
+    tmp_path / "x.npz", params, model, layout="timm_npz", metadata=metadata
+  )
   facts = json.loads((tmp_path / "x.json").read_text())
   assert facts["gelu"] == "tanh"
   assert facts["timm"]["act_layer"] == "gelu_tanh"
   assert facts["timm"]["no_embed_class"] is False
+  assert facts["timm"]["img_size"] == facts["image_size"] == [32, 32]
+  assert facts["timm"]["in_chans"] == 3
+  assert "transformers" not in facts
   assert int(8 * facts["timm"]["mlp_ratio"]) == 23
   weights.save(tmp_path / "y.npz", params, model, layout="hf_vit")
   facts = json.loads((tmp_path / "y.json").read_text())
@@ -241,8 +321,8 @@ def test_mlp_ratio_survives_truncation():
   timm = layouts.get("timm_vit")
   for width in range(32, 2000, 32):
     for mlp_dim in (width * 3 - 1, width * 18 // 7, width * 34 // 13):
-      model = models.create("vit", width=width, mlp_dim=mlp_dim)
-      ratio = timm.timm_arguments(model)["mlp_ratio"]
+      model = models.create("vit", width=width, mlp_dim=mlp_dim, num_heads=1)
+      ratio = timm.timm_arguments(model, {})["mlp_ratio"]
       assert int(width * ratio) == mlp_dim
 
 
@@ -291,6 +371,55 @@ def test_without_torch(tmp_path):
   (tmp_path / "x.pth").write_bytes(b"")
   with pytest.raises(ImportError, match="need the package 'torch'"):
     files.read(tmp_path / "x.pth")
+
+
+def test_states_of_a_training_program(caplog):
+  """All that there are are listed; the user chooses, else the first known."""
+  logging.getLogger("absl").propagate = True
+  path = pathlib.Path("last.pth.tar")
+  content = {"epoch": 3, "state_dict_ema": {"a": 2}, "state_dict": {"a": 1}}
+  with caplog.at_level("INFO", logger="absl"):
+    assert files.choose_state(content, path, "") == ({"a": 1}, "")
+  assert "hold state_dict, state_dict_ema; reading state_dict." in caplog.text
+  assert "with last.pth.tar:NAME" in caplog.text
+  choose = files.choose_state
+  assert choose(content, path, "state_dict_ema") == ({"a": 2}, "")
+  assert choose(content, path, "state_dict_ema/img") == ({"a": 2}, "img")
+  assert choose(content, path, "img") == ({"a": 1}, "img")
+  assert choose({"model": {"module": {"a": 1}}}, path, "") == ({"a": 1}, "")
+  assert choose({"model_ema": {"a": 2}}, path, "") == ({"a": 2}, "")
+  assert choose([], path, "") == ({}, "")
+
+
+def test_prefixes_of_wrappers():
+  want = {"cls_token": 1, "module.weight": 2}
+  for prefix in ("", "module.", "_orig_mod.", "model.", "module._orig_mod."):
+    assert files.unwrap({prefix + name: x for name, x in want.items()}) == want
+  assert files.unwrap({}) == {}
+
+
+def test_wrappers_are_removed_from_files(tmp_path):
+  numpy_format = pytest.importorskip("safetensors.numpy")
+  file = tmp_path / "x.safetensors"
+  arrays = {"_orig_mod.img.a": np.ones(2), "_orig_mod.txt.b": np.ones(3)}
+  numpy_format.save_file(arrays, file)
+  assert files.read(file).keys() == {"img.a", "txt.b"}
+  assert files.read(f"{file}:img").keys() == {"a"}
+  assert files.read(f"{file}:_orig_mod.txt").keys() == {"b"}
+
+
+@pytest.mark.parametrize("name", ["x.pth.tar", "x.ckpt"])
+def test_checkpoints_of_torch_programs(tmp_path, name):
+  torch = pytest.importorskip("torch")
+  content = {
+    "args": argparse.Namespace(lr=0.1),
+    "state_dict": {"module.a": torch.ones(2)},
+    "state_dict_ema": {"module.a": torch.zeros(2)},
+  }
+  torch.save(content, tmp_path / name)
+  np.testing.assert_array_equal(files.read(tmp_path / name)["a"], [1, 1])
+  average = files.read(f"{tmp_path / name}:state_dict_ema")
+  np.testing.assert_array_equal(average["a"], [0, 0])
 
 
 def test_torch_pickles(tmp_path):

@@ -136,7 +136,7 @@ def test_a_module_that_breaks_the_contract(own, text, sentence):
   assert sentence in str(error.value)
 
 
-@pytest.mark.parametrize("family", sorted(models._MODELS))
+@pytest.mark.parametrize("family", sorted(models.FAMILIES))
 def test_every_family_obeys_the_contract(family):
   model = models.create(family)
   base.check(type(model), family)

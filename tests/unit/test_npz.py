@@ -1,6 +1,7 @@
 """Reading and writing flat dicts of arrays."""
 
 import pickle
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -42,6 +43,28 @@ def test_sub_tree(tmp_path, prefix):
     npz.read(f"{file}:txt")
 
 
+def test_only_the_parameters_are_decompressed(tmp_path):
+  """What the prefix or the sub-tree leaves out may be damaged, or huge."""
+  file = tmp_path / "x.npz"
+  np.savez(
+    file,
+    **{
+      "params/img/a": np.ones(2),
+      "params/txt/b": np.ones(3),
+      "opt": np.ones(9),
+    },
+  )
+  for member, subtree in [("opt", ""), ("params/txt/b", ":img")]:
+    damaged = tmp_path / "damaged.npz"
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(damaged, "w") as new:
+      for info in old.infolist():
+        content = b"?" if info.filename == f"{member}.npy" else old.read(info)
+        new.writestr(info.filename, content)
+    assert f"{member}.npy" in zipfile.ZipFile(damaged).namelist()
+    got = npz.read(f"{damaged}{subtree}")
+    assert {n.rpartition("/")[2] for n in got} <= {"a", "b"}
+
+
 def test_a_drive_letter_is_no_sub_tree():
   path, subtree = npz.split_subtree(r"D:\weights\x.npz")
   assert (str(path), subtree) == (r"D:\weights\x.npz", "")
@@ -66,6 +89,10 @@ def damaged(kind, path):
   elif kind == "npy":
     with path.open("wb") as f:
       np.save(f, np.ones(3))
+  elif kind == "impossible size":
+    header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50,)}
+    with zipfile.ZipFile(path, "w") as f, f.open("x.npy", "w") as member:
+      np.lib.format.write_array_header_1_0(member, header)
   elif kind == "other void":
     np.savez(path, x=np.zeros(3, "V3"))
 
@@ -80,6 +107,7 @@ def damaged(kind, path):
     "pickle",
     "pickled array",
     "npy",
+    "impossible size",
     "other void",
   ],
 )

@@ -1,10 +1,13 @@
-"""Weights that a run begins with, by all of their names."""
+"""Initialising runs from weights, by all of their names."""
+
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from vitjax import models, pretrained, trees, weights
+from vitjax.checkpoint import checkpointer
 from vitjax.config import schema
 from vitjax.weights import published
 
@@ -125,6 +128,11 @@ def test_the_weights_of_a_tower_leave_the_rest_as_it_starts(file):
   ("model", "init", "message"),
   [
     (TOWERS, {}, r"Extra: head/bias, head/kernel"),
+    (
+      TOWERS,
+      {"weights": {"img": "runs/none"}},
+      r"init\.weights\.img='runs/none'.*with --config\.init\.weights\.img=",
+    ),
     (TOWERS, {"weights": {"image": "x"}}, r"\['image'\]; .*\['img', 'txt'\]"),
     (MODEL, {"weights": {"img": "x"}}, r"towers of this model are \[\]"),
   ],
@@ -148,3 +156,26 @@ def test_what_does_not_fit_is_refused(file, init, message):
   with pytest.raises(schema.ConfigError, match=message) as e:
     pretrained.load(run, create(5), (2, 8, 8, 3))
   assert str(e.value).startswith("config.init.weights=")
+
+
+def test_a_run_folder_is_read_without_importing_its_model(tmp_path, file):
+  """Its config is the user's own; the module that it names need not be."""
+  model = create(3)
+  flat = weights.files.read(file)
+  params = trees.unflatten(
+    {n.removeprefix("params/"): x for n, x in flat.items()}
+  )
+  with checkpointer.Checkpointer(tmp_path / "checkpoints") as saver:
+    saver.save(1, {"params": jax.tree.map(jax.numpy.asarray, params)})
+  about = {
+    "model": {"name": "no.such.module"},
+    "image_size": [8, 8],
+    "channels": 3,
+    "preprocess": "",
+    "loss": "softmax_xent",
+  }
+  (tmp_path / "model.json").write_text(json.dumps(about))
+  run = make_run(init={"weights": str(tmp_path)})
+  got = trees.flatten(pretrained.load(run, model, (2, 8, 8, 3)))
+  for name, x in trees.flatten(params).items():
+    np.testing.assert_array_equal(got[name], x, err_msg=name)

@@ -62,7 +62,7 @@ def test_every_name_has_a_tree_and_its_number_of_parameters():
 
 def test_facts():
   for name, facts in models.list().items():
-    assert facts["model"] in models._MODELS, name
+    assert facts["model"] in models.FAMILIES, name
     assert facts["image_size"] % 2 == 0, name
 
 

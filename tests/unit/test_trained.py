@@ -111,7 +111,9 @@ def test_data_in_arrays_is_decoded_to_its_channels(run):
   want = np.array([[-1, -0.6, -0.2], [0.2, 0.6, 1]])[..., None]
   np.testing.assert_allclose(digits.prepare(png.tobytes()), want, atol=1e-6)
   np.testing.assert_allclose(digits.prepare(pixels), want, atol=1e-6)
-  with pytest.raises(ValueError, match="is 3x2x1; the model takes 2x3x1, and"):
+  with pytest.raises(
+    ValueError, match="has 3x2x1 pixels; the model takes 2x3x1,"
+  ):
     digits.prepare(pixels.T)
   # Asked for, it is squeezed, with antialiasing as Pillow has it.
   np.testing.assert_allclose(
@@ -136,7 +138,7 @@ def test_ops_on_texts_are_none_of_an_image(run):
   ("image", "message"),
   [
     ("gone.png", "^gone.png: No such file"),
-    (b"", "^image: is empty"),
+    (b"", "^image: it is empty"),
     (b"MZ\x90 no picture", "^image: "),
     (b"\xff\xd8\xff\xe0 cut off", r"^image: [^{\[]*$"),
     (np.zeros((8, 8, 2), np.uint8), r"uint8 \(8, 8, 2\) is not uint8"),
@@ -147,6 +149,58 @@ def test_what_cannot_be_read(run, image, message):
   with pytest.raises(ValueError, match=message) as e:
     run.prepare(image)
   assert "\n" not in str(e.value)
+
+
+def test_classify(run, pictures):
+  """One image of any kind, or several; the most likely class first."""
+  path = str(pictures / "val/cat/0.png")
+  batch = np.stack([run.prepare(path)])
+  (p,) = run.probabilities(run.predict(batch))
+  want = sorted(zip(run.labels, p.tolist()), key=lambda pair: -pair[1])
+  assert run.classify(path) == want
+  assert want[0][0] in ("golden retriever", "cat", "dog")
+  assert run.classify(path, top=1) == want[:1]
+  image = Image.open(path)
+  assert run.classify(image) == run.classify(np.asarray(image)) == want
+  several = run.classify([path, pictures / "val/cat/1.jpg"] * 20, top=2)
+  assert len(several) == 40 and {len(found) for found in several} == {2}
+  for (_, got), (_, probability) in zip(several[38], want):
+    assert got == pytest.approx(probability, rel=1e-4)
+  unnamed = dataclasses.replace(run, class_names=None)
+  assert {label for label, _ in unnamed.classify(path)} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "HSV"])
+def test_pil_images_of_any_mode(run, mode):
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+  image = Image.fromarray(pixels).convert(mode)
+  want = run.prepare(np.asarray(image.convert("RGB")))
+  np.testing.assert_array_equal(run.prepare(image), want)
+
+
+def test_a_short_repr(run, file):
+  count = sum(x.size for x in jax.tree.leaves(run.params))
+  assert repr(run) == (
+    f"Trained(vit, {count:,} parameters, 3 classes, images 16x16x3, from "
+    f"{str(file)!r})"
+  )
+
+
+@pytest.mark.parametrize(
+  ("batch", "given"),
+  [
+    (np.zeros((16, 16, 3), np.float32), r"float32 \(16, 16, 3\)"),
+    (np.zeros((1, 16, 17, 3), np.float32), r"\(1, 16, 17, 3\)"),
+    (np.zeros((1, 16, 16, 3), np.uint8), "not uint8"),
+    ("photo.jpg", r"not None \(\)"),
+  ],
+)
+def test_a_batch_is_of_prepared_images(run, batch, given):
+  for call in (run.predict, run.features):
+    with pytest.raises(
+      ValueError, match=rf"\(n, 16, 16, 3\).*{given}.*classify"
+    ):
+      call(batch)
 
 
 def test_logits_and_features(run):

@@ -109,6 +109,16 @@ def define_checkpoint() -> None:
   )
 
 
+def define_allow_module() -> None:
+  """Defines --allow_module: which module the files of --model may name."""
+  flags.DEFINE_string(
+    "allow_module",
+    None,
+    "Dotted path of a module of your own that --model may name. Importing a "
+    "module runs its code, so no other one is imported.",
+  )
+
+
 def show_help(argv: list[str]) -> None:
   """Prints what `--help` asks for, and ends with code 0."""
   if {"--help", "-h", "-help"} & {*argv[1:]}:

@@ -28,6 +28,7 @@ def define_flags() -> None:
     "model", None, "Run folder, exported file or published name.", required=True
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
   flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen on; 0.0.0.0 admits other machines."
   )
@@ -75,7 +76,12 @@ def main(argv: list[str]) -> None:
     from vitjax.demo import page
 
     model = page.Model(
-      vitjax.load(FLAGS.model, step=FLAGS.step, ema=FLAGS.ema),
+      vitjax.load(
+        FLAGS.model,
+        step=FLAGS.step,
+        ema=FLAGS.ema,
+        allow_module=FLAGS.allow_module,
+      ),
       max_bytes=int(FLAGS.max_mb * 1e6),
       max_pixels=int(FLAGS.max_megapixels * 1e6),
     )

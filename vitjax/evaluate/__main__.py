@@ -40,6 +40,7 @@ def define_flags() -> None:
     "evals", None, "Names, sections, or a .yaml or .json file of sections."
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
   flags.DEFINE_integer(
     "batch_size",
     None,
@@ -91,6 +92,7 @@ def main(argv: list[str]) -> None:
       batch_size=FLAGS.batch_size,
       data_dir=FLAGS.data_dir,
       pretrained_dir=FLAGS.pretrained_dir,
+      allow_module=FLAGS.allow_module,
       keep_answers=examples is not None,
       bootstrap=FLAGS.bootstrap,
     ):

@@ -65,6 +65,7 @@ def evaluate(
   batch_size: int | None = None,
   data_dir: str | None = None,
   pretrained_dir: str | None = None,
+  allow_module: str | None = None,
   keep_answers: bool = False,
   bootstrap: int = 0,
 ) -> Iterator[Result]:
@@ -77,7 +78,9 @@ def evaluate(
     result.metrics["20nn"]
 
   Args:
-    model, step, ema, pretrained_dir: see `vitjax.load`.
+    model, step, ema, pretrained_dir, allow_module: see `vitjax.load`. An
+      eval of a run folder's config may name `allow_module` too, and no other
+      module.
     evals: sections of `config.evals` by name, in which `data` is by default
       that of training, and `pp` the model's own; or names of the evals of the
       run's config; or None for all of these. Of a run, texts are tokenized
@@ -97,13 +100,17 @@ def evaluate(
   """
   run = _run_of(model)
   loaded = trained.load(
-    model, step=step, ema=ema, pretrained_dir=pretrained_dir
+    model,
+    step=step,
+    ema=ema,
+    pretrained_dir=pretrained_dir,
+    allow_module=allow_module,
   )
   if run is not None:
     _warn_of_changed_data(pathlib.Path(model), loaded, run)
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
-  sections = _sections(evals, run, subject.data, preprocess.spec)
+  sections = _sections(evals, run, subject.data, preprocess.spec, allow_module)
   if run and "tokenizer" in loaded.metadata:  # wherever the run was started
     vocab = loaded.metadata["tokenizer"]["vocab"]
     sections = {
@@ -242,6 +249,7 @@ def _sections(
   run: schema.RunConfig | None,
   data: str | None,
   pp: str,
+  allow_module: str | None,
 ) -> dict[str, schema.Eval]:
   """The evals to run, by name."""
   known = dict(run.evals) if run else {}
@@ -258,6 +266,14 @@ def _sections(
         f"{unknown[0]!r} is not an eval of the model. It has: "
         f"{', '.join(known) or 'none'}."
       )
+    for name in names:
+      kind = known[name].type
+      if "." in kind and kind != allow_module:
+        raise ConfigError(
+          f"eval {name!r} of the run names the module {kind!r}, and importing "
+          "it would run its code. If you trust it, allow it: "
+          f"--allow_module={kind}."
+        )
     return {name: known[name] for name in names}
   sections = schema.resolve_evals(evals, pp=pp)
   for name, section in sections.items():

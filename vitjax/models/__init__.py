@@ -29,7 +29,8 @@ from vitjax import trees
 from vitjax.config import kinds, messages
 from vitjax.models.contract import Model
 
-_MODELS = {
+# Family -> the module of its model.
+FAMILIES = {
   "bert": "vitjax.models.bert",
   "convnext": "vitjax.models.convnext",
   "mixer": "vitjax.models.mixer",
@@ -43,20 +44,25 @@ _MODELS = {
 
 def _module(name: str):
   """The module of model `name`: from the tables, or a dotted path."""
-  if name in _MODELS:
-    return importlib.import_module(_MODELS[name])
-  for path in _MODELS.values():
+  if name in FAMILIES:
+    return importlib.import_module(FAMILIES[name])
+  for path in FAMILIES.values():
     module = importlib.import_module(path)
     if name in getattr(module, "PUBLISHED", {}):
       return module
   if "." in name and all(part.isidentifier() for part in name.split(".")):
     return _own_module(name)
-  hint = messages.did_you_mean(name, [*_MODELS, *list()])
+  hint = messages.did_you_mean(name, [*FAMILIES, *list()])
   raise ValueError(
-    f"{name!r} is not a model.{hint} Known: {', '.join(sorted(_MODELS))}; a "
+    f"{name!r} is not a model.{hint} Known: {', '.join(sorted(FAMILIES))}; a "
     "published name of models.list(); or the dotted path of a module with a "
     "`Model` class and `decode_variant`."
   )
+
+
+def is_listed(name: str) -> bool:
+  """Whether `name` is a family or a published name of the tables."""
+  return name in FAMILIES or name in list()
 
 
 def _own_module(name: str):
@@ -85,7 +91,7 @@ def list() -> dict[str, dict[str, Any]]:
   """
   return {
     name: {"model": family, **facts}
-    for family, path in _MODELS.items()
+    for family, path in FAMILIES.items()
     for name, facts in getattr(
       importlib.import_module(path), "PUBLISHED", {}
     ).items()
@@ -151,7 +157,7 @@ def create(name: str, *, variant: str | None = None, **kwargs: Any) -> Model:
   if errors := problems(name, {"variant": variant, **kwargs}):
     raise ValueError("\n".join(errors))
   module = _module(name)
-  if name not in _MODELS and name in getattr(module, "PUBLISHED", {}):
+  if name not in FAMILIES and name in getattr(module, "PUBLISHED", {}):
     if variant is not None:
       raise ValueError(
         f"{name!r} already is a variant; drop variant={variant!r}, or name "

@@ -38,6 +38,7 @@ def define_flags() -> None:
     None,
     "CSV with columns model, top1 and maybe top5, in per cent: timm's results.",
   )
+  command_line.define_allow_module()
   flags.DEFINE_integer(
     "batch_size", 32, "Images per call of the model.", lower_bound=1
   )
@@ -87,7 +88,10 @@ def main(argv: list[str]) -> None:
     known = {}
     if FLAGS.accuracy:
       known = benchmark.read_accuracies(FLAGS.accuracy)
-    candidates = [benchmark.find(name, known, dtype) for name in FLAGS.models]
+    candidates = [
+      benchmark.find(name, known, dtype, FLAGS.allow_module)
+      for name in FLAGS.models
+    ]
     rows = benchmark.measure(
       candidates,
       batch_size=FLAGS.batch_size,

@@ -94,7 +94,12 @@ class Row:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
-def find(name: str, published: Mapping[str, Accuracy], dtype: str) -> Candidate:
+def find(
+  name: str,
+  published: Mapping[str, Accuracy],
+  dtype: str,
+  allow_module: str | None = None,
+) -> Candidate:
   """A model by the path of a run or a file, or by a published name.
 
   Nothing is downloaded: of a name the parameters have made-up values, which
@@ -104,13 +109,14 @@ def find(name: str, published: Mapping[str, Accuracy], dtype: str) -> Candidate:
     name: path, name of weights (see `weights.zoo`) or of `models.list()`.
     published: from `read_accuracies`.
     dtype: of the computation.
+    allow_module: see `vitjax.load`.
 
   Raises:
     ValueError: if there is no such thing, or it cannot be loaded.
   """
   accuracy = published.get(name)
   if os.path.exists(name):
-    run = vitjax.load(name)
+    run = vitjax.load(name, allow_module=allow_module)
     model, params = run.model, run.params
     shape = (*run.image_size, run.channels)
     if os.path.isdir(name):

@@ -41,6 +41,7 @@ def define_flags() -> None:
     required=True,
   )
   command_line.define_checkpoint()
+  command_line.define_allow_module()
   flags.DEFINE_string(
     "pretrained_dir", None, "Folder or URL with the files of published names."
   )
@@ -105,6 +106,7 @@ def run(paths: Sequence[str]) -> int:
     step=FLAGS.step,
     ema=FLAGS.ema,
     pretrained_dir=FLAGS.pretrained_dir,
+    allow_module=FLAGS.allow_module,
   )
   if trained.has_two_towers and not (texts or FLAGS.features):
     raise ValueError(

@@ -43,6 +43,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "images", 4, "Number of images to show attention on.", lower_bound=1
   )
+  command_line.define_allow_module()
 
 
 def main(argv: list[str]) -> None:
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> None:
       num_examples=FLAGS.examples,
       num_mistakes=FLAGS.mistakes,
       num_images=FLAGS.images,
+      allow_module=FLAGS.allow_module,
     )
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.report: {e}")

@@ -23,6 +23,7 @@ def model_section(
   num_examples: int | None = None,
   num_mistakes: int = 12,
   num_images: int = 4,
+  allow_module: str | None = None,
 ) -> Section:
   """Mistakes of a run's model, its position embeddings and its attention.
 
@@ -31,12 +32,13 @@ def model_section(
     num_examples: classify the first N examples of the eval set; None for all.
     num_mistakes: number of mistakes to show.
     num_images: number of images to show attention on.
+    allow_module: see `vitjax.load`.
   """
   section = Section(record.name)
   key = record.name.replace(os.sep, "_")
   trained = run = None
   with section.attempt("pictures of the model"):
-    trained = vitjax.load(record.path)
+    trained = vitjax.load(record.path, allow_module=allow_module)
     if record.config is None:
       raise FileNotFoundError("the run has no config.json.")
     run = schema.resolve(record.config)

@@ -15,17 +15,20 @@ from typing import Any
 # Public name -> the module that has it.
 _PUBLIC = {
   "fetch": "download",
-  "fit": "loading",
-  "initial": "loading",
+  "fit": "fitting",
+  "initial": "fitting",
   "load": "loading",
-  "read_metadata": "loading",
+  "read_metadata": "description",
   "save": "loading",
 }
 _SUBMODULES = (
   "augreg",
+  "description",
   "download",
   "files",
+  "fitting",
   "imagenet",
+  "integrity",
   "layouts",
   "npz",
   "published",

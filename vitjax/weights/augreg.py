@@ -52,15 +52,16 @@ _NAME = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """What a file name says; the fine-tuning is None where there was none.
+  """The contents of a file name; without fine-tuning, its fields are None.
 
   Attributes:
     model: published name, such as "ViT-B_16".
-    dataset: of the pre-training: "i1k", "i21k", or "i21k_30" of 30 epochs.
+    dataset: data of the pre-training: "i1k", "i21k", or "i21k_30" of 30
+      epochs.
     augmentation: "none", "light1" and so on to "strong2".
     finetune_steps: steps, not thousands of them.
-    image_size: pixels, of the fine-tuning if there was one.
-    num_classes: of the head; None where the data set is not known here.
+    image_size: side of the images of the last training, in pixels.
+    num_classes: classes of the head; None if the data set is unknown here.
   """
 
   model: str
@@ -121,7 +122,7 @@ def recommended(
   Args:
     model: "R_Ti_16", or the published name "R+ViT-Ti_16".
     index: path of `index.csv`.
-    dataset: of the pre-training.
+    dataset: data of the pre-training.
 
   Returns:
     The file name without ".npz", which `download.fetch` understands.

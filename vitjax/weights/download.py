@@ -1,15 +1,15 @@
 """Brings published files to this machine, whole or not at all.
 
 `fetch` takes whatever names a file: a path, a URL, `gs://bucket/file` or a
-name of `zoo`. Downloads go to a cache, resume after a cut connection, are
-checked and appear under their final name only when complete. Nothing here is
-called unless somebody asked for a file.
+name of `zoo`. Downloads go to a cache, resume after a cut connection, and
+appear under their final name only when they are complete and can be parsed.
+Their sha256 is recorded, and compared whenever the size or the time of the
+file has changed. Nothing is downloaded unless somebody asked for a file.
 """
 
 import base64
 import contextlib
 import errno
-import hashlib
 import http.client
 import os
 import pathlib
@@ -24,7 +24,9 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
-from vitjax.weights import zoo
+from absl import logging
+
+from vitjax.weights import integrity, zoo
 
 try:
   import fcntl
@@ -57,9 +59,19 @@ def show_progress(name: str, done: int, total: int | None) -> None:
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """`cache_dir`, else $VITJAX_CACHE, else ~/.cache/vitjax."""
+  """`cache_dir`, else $VITJAX_CACHE, else ~/.cache/vitjax.
+
+  Raises:
+    DownloadError: if there is no home folder.
+  """
   folder = cache_dir or os.environ.get("VITJAX_CACHE") or "~/.cache/vitjax"
-  return pathlib.Path(folder).expanduser()
+  try:
+    return pathlib.Path(folder).expanduser()
+  except RuntimeError as e:
+    raise DownloadError(
+      f"the cache {folder} cannot be found: {e} Set $VITJAX_CACHE to a folder "
+      "for downloads."
+    ) from e
 
 
 def fetch(
@@ -84,7 +96,7 @@ def fetch(
       unknown), once a second; None for silence.
 
   Returns:
-    The path. A file that was there already is not read again.
+    The path. A file whose sha256 is known has been compared with it.
 
   Raises:
     FileNotFoundError: if `source` is no file here, and no known name either.
@@ -130,7 +142,7 @@ def fetch_any(
 
   Args:
     files: the mirrors, in the order in which they are tried.
-    name: of what they hold, for messages.
+    name: the name of what they hold, for messages.
     instead: a published name to suggest where no mirror has the file.
     cache_dir: as for `fetch`, and so are the other arguments.
 
@@ -144,20 +156,23 @@ def fetch_any(
   missing = []
   for file in files:
     path = _local_path(file.url, cache)
-    if _is_whole(path, file):
+    problem = _problem(path, file, cache)
+    if problem is None:
       return path
-    if not _is_remote(file.url):
-      missing.append(f"{path} does not exist")
-  remote = [file for file in files if _is_remote(file.url)]
+    if offline or not _is_remote(file.url):
+      missing.append(f"{path} {problem}")
+    elif path.exists():
+      logging.warning("%s %s; downloading it again.", path, problem)
   if offline:
-    missing += [f"{_local_path(f.url, cache)} is not there" for f in remote]
     raise DownloadError(
       f"{name!r} is not in the cache and offline=True: {'; '.join(missing)}. "
       "Fetch it once with a connection, or copy the file there."
     )
-  for file in remote:
+  for file in files:
+    if not _is_remote(file.url):
+      continue
     try:
-      return _download(file, _local_path(file.url, cache), progress)
+      return _download(file, cache, progress)
     except _Refused as e:
       missing.append(f"{_https(file.url)}: {e}")
   names = " or ".join(dict.fromkeys(repr(file.name) for file in files))
@@ -172,8 +187,10 @@ def fetch_any(
   )
 
 
-def _is_whole(path: pathlib.Path, file: zoo.File) -> bool:
-  return path.is_file() and file.size in (None, path.stat().st_size)
+def _problem(
+  path: pathlib.Path, file: zoo.File, cache: pathlib.Path
+) -> str | None:
+  return integrity.problem(path, cache, size=file.size, sha256=file.sha256)
 
 
 def _is_remote(url: str) -> bool:
@@ -217,33 +234,43 @@ def _local_path(url: str, cache: pathlib.Path) -> pathlib.Path:
 
 
 def _download(
-  file: zoo.File, path: pathlib.Path, progress: Progress | None
+  file: zoo.File, cache: pathlib.Path, progress: Progress | None
 ) -> pathlib.Path:
-  """Downloads to `path`.
+  """Downloads to the cache.
 
   Raises:
     _Refused: if this URL has no such file, or keeps failing.
     OSError: for trouble with the disk.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
+  path = _local_path(file.url, cache)
   part = path.with_name(path.name + ".part")
-  with _locked(part):
-    if _is_whole(path, file):  # another process was faster
+  with contextlib.ExitStack() as stack:
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(_locked(part))
+    except OSError as e:
+      raise DownloadError(
+        f"the cache {cache} cannot be written: {e}. Set $VITJAX_CACHE (or "
+        "cache_dir) to another folder."
+      ) from e
+    if _problem(path, file, cache) is None:  # another process was faster
       return path
     try:
-      _verify(part, _with_retries(file, part, progress))
+      _with_retries(file, part, progress)
     except _Refused:
       if not part.stat().st_size:
         part.unlink()
       raise
+    sha256 = integrity.digest(part, "sha256")
     os.replace(part, path)
     _validator(part).unlink(missing_ok=True)
+    integrity.record(path, cache, sha256)
   return path
 
 
 def _with_retries(
   file: zoo.File, part: pathlib.Path, progress: Progress | None
-) -> tuple[str, str] | None:
+) -> None:
   """`_transfer` until it succeeds, or raises _Refused."""
   for wait in (*RETRY_SECONDS, None):
     try:
@@ -265,11 +292,12 @@ class _Cut(Exception):
 
 def _transfer(
   file: zoo.File, part: pathlib.Path, progress: Progress | None
-) -> tuple[str, str] | None:
-  """One attempt: appends to `part` what it lacks.
+) -> None:
+  """One attempt: appends to `part` what it lacks, and verifies it.
 
-  Returns:
-    (algorithm, hex digest) that the finished file must have, or None.
+  Raises:
+    _Refused: if this URL has no such file, or a wrong one.
+    _Cut: if another attempt may succeed.
   """
   offset = part.stat().st_size if part.exists() else 0
   validator = _validator(part)
@@ -293,16 +321,24 @@ def _transfer(
     raise _Refused(f"HTTP {e.code}, {meaning.get(e.code, e.reason)}") from e
   with response:
     resumed = response.status == 206
+    digest = redirects.digest or _google_md5(response.headers)
+    if file.sha256:
+      digest = "sha256", file.sha256
     if resumed and not response.headers.get("Content-Range", "").startswith(
       f"bytes {offset}-"
     ):
       validator.unlink()
       raise _Cut("the server resumed at another place")
+    if resumed and not (digest or integrity.has_checksums(part)):
+      # Nothing would tell whether both parts are of the same file.
+      validator.unlink()
+      raise _Cut("the server states no checksum, so it cannot be resumed")
     done = offset if resumed else 0
     length = response.headers.get("Content-Length")
     total = done + int(length) if length else None
-    if file.size is not None and total not in (None, file.size):
-      raise _Refused(f"has {total} bytes and should have {file.size}")
+    size = file.size or redirects.size
+    if size is not None and total not in (None, size):
+      raise _Refused(f"has {total} bytes and should have {size}")
     etag = response.headers.get("ETag", "")
     if not etag.startswith("W/") and etag:
       validator.write_text(etag)
@@ -312,11 +348,12 @@ def _transfer(
     _write(response, part, done, total, file.name, progress)
   if total is not None and part.stat().st_size < total:
     raise _Cut(f"the connection ended after {part.stat().st_size} bytes")
-  if file.size is not None and part.stat().st_size != file.size:
-    raise _Refused(f"sent {part.stat().st_size} bytes in place of {file.size}")
-  if file.sha256:
-    return "sha256", file.sha256
-  return redirects.digest or _google_md5(response.headers)
+  if size is not None and part.stat().st_size != size:
+    raise _Refused(f"sent {part.stat().st_size} bytes instead of {size}")
+  if problem := _wrong(part, file.name, digest):
+    part.write_bytes(b"")
+    validator.unlink(missing_ok=True)
+    raise (_Cut if resumed else _Refused)(problem)
 
 
 def _write(response, part, done, total, name, progress) -> None:
@@ -342,14 +379,17 @@ def _write(response, part, done, total, name, progress) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Keeps the sha256 that Hugging Face sends with its redirect."""
+  """Keeps the sha256 and the size that Hugging Face sends when redirecting."""
 
   digest: tuple[str, str] | None = None
+  size: int | None = None
 
   def redirect_request(self, req, fp, code, msg, headers, newurl):
     etag = headers.get("X-Linked-ETag", "").strip('"')
     if re.fullmatch(r"[0-9a-f]{64}", etag):
       self.digest = "sha256", etag
+    if headers.get("X-Linked-Size", "").isdecimal():
+      self.size = int(headers["X-Linked-Size"])
     return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -363,16 +403,26 @@ def _google_md5(headers) -> tuple[str, str] | None:
   return None
 
 
-def _verify(part: pathlib.Path, digest: tuple[str, str] | None) -> None:
-  if digest is None:
-    return
-  algorithm, want = digest
-  with open(part, "rb") as f:
-    got = hashlib.file_digest(f, algorithm).hexdigest()
-  if not got.startswith(want.lower()):  # only the start may be published
-    part.write_bytes(b"")
-    _validator(part).unlink(missing_ok=True)
-    raise _Refused(f"the file has {algorithm} {got} and should have {want}")
+def _wrong(
+  part: pathlib.Path, name: str, digest: tuple[str, str] | None
+) -> str | None:
+  """What is wrong with a finished download, if anything.
+
+  Args:
+    part: the download.
+    name: the name that the file will have.
+    digest: algorithm and the hex digest that it should have, if known.
+  """
+  if digest:
+    algorithm, want = digest
+    got = integrity.digest(part, algorithm)
+    if not got.startswith(want.lower()):  # only the start may be published
+      return f"the file has {algorithm} {got} and should have {want}"
+  try:
+    integrity.check(part, name)
+  except ValueError as e:
+    return f"the file {e}"
+  return None
 
 
 def _check_space(folder: pathlib.Path, needed: int, file: zoo.File) -> None:
@@ -387,7 +437,7 @@ def _disk_full(
   return OSError(
     errno.ENOSPC,
     f"{name} needs {needed} and {free / 1e6:.0f} MB are free. Make room, or "
-    "set cache_dir or VITJAX_CACHE to another disk",
+    "set $VITJAX_CACHE (or cache_dir) to a folder on another disk",
     os.fspath(folder),
   )
 

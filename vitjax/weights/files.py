@@ -1,17 +1,21 @@
 """Flat dicts of arrays in files of any format, by their suffix.
 
-`.npz`, `.safetensors`, and for reading PyTorch's pickles (`.pth`, `.pt`,
-`.bin`), from which only tensors are ever unpickled.
+`.npz` and `.safetensors`; for reading also PyTorch's pickles (`.pth`, `.pt`,
+`.bin`, `.ckpt`, `.pth.tar`), from which only tensors are ever unpickled.
 """
 
+import argparse
 import importlib
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+from absl import logging
 
+from vitjax.config import messages
 from vitjax.weights import npz
 
 Flat = dict[str, np.ndarray]
@@ -26,49 +30,51 @@ _TYPES = {
   "U8": np.uint8,
   "BOOL": np.bool_,
 }
-# Where training programs put the parameters in what they save.
-_STATES = ("model", "state_dict", "module")
+# Where training programs put the parameters in what they save; and what
+# DataParallel, torch.compile and Lightning put in front of all names.
+_STATES = ("model", "state_dict", "module", "model_ema", "state_dict_ema")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar
 
 
 def read(file: str | os.PathLike) -> Flat:
   """Reads arrays by their names in the file.
 
   Args:
-    file: path, with ":NAME" behind it for only the sub-tree NAME.
+    file: path, followed by ":NAME" for only the sub-tree NAME. In a PyTorch
+      file NAME may also be one of several states, as in
+      "last.pth:state_dict_ema".
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file cannot be read, has no such sub-tree or a suffix
-      that is not known.
+    ValueError: if the file cannot be read, has no such sub-tree or an unknown
+      suffix.
     ImportError: if reading it needs a package that is not installed.
   """
   path, subtree = npz.split_subtree(file)
   npz.require_file(path)
   if path.suffix == ".npz":
     return npz.read(file)
-  readers = {
-    ".safetensors": _read_safetensors,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
-  }
-  if path.suffix not in readers:
+  if path.suffix == ".safetensors":
+    flat = _read_safetensors(path)
+  elif path.suffix in TORCH:
+    flat, subtree = _read_torch(path, subtree)
+  else:
     raise ValueError(
       f"weights {str(path)!r} have an unknown suffix. "
-      f"Known: .npz, {', '.join(readers)}."
+      f"Known: .npz, .safetensors, {', '.join(TORCH)}."
     )
-  flat = readers[path.suffix](path)
   if not subtree:
-    return flat
-  prefix = subtree.replace("/", ".") + "."
-  found = {
-    name.removeprefix(prefix): x
-    for name, x in flat.items()
-    if name.startswith(prefix)
-  }
+    return unwrap(flat)
+  found = npz.subtree_of(flat, subtree)
+  found = found or npz.subtree_of(unwrap(flat), subtree)
   if not found:
-    raise ValueError(f"weights {str(path)!r} have no sub-tree {subtree!r}.")
-  return found
+    known = sorted({name.split(".")[0] for name in unwrap(flat)})
+    raise ValueError(
+      f"weights {str(path)!r} have no sub-tree {subtree!r}. "
+      f"Known: {messages.shorten(known, 20)}."
+    )
+  return unwrap(found)
 
 
 def write(
@@ -132,26 +138,65 @@ def _read_safetensors(path: pathlib.Path) -> Flat:
   return flat
 
 
-def _read_torch(path: pathlib.Path) -> Flat:
+def _read_torch(path: pathlib.Path, subtree: str) -> tuple[Flat, str]:
+  """Tensors by name, and the sub-tree of them that is still to be taken."""
   torch = _import("torch", path)
   try:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    # Training programs save their options too; a Namespace only holds values.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+      content = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as e:
     raise ValueError(
-      f"weights {str(path)!r} cannot be read: {e}. This must be a complete "
-      "PyTorch file of tensors only."
+      f"weights {str(path)!r} cannot be read: {str(e).partition(chr(10))[0]} "
+      "This must be a complete PyTorch file of tensors only."
     ) from e
-  for name in _STATES:
-    if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-      state = state[name]
-  tensors = {
-    name: x
-    for name, x in (state.items() if isinstance(state, Mapping) else ())
-    if isinstance(x, torch.Tensor)
-  }
+  state, subtree = choose_state(content, path, subtree)
+  tensors = {n: x for n, x in state.items() if isinstance(x, torch.Tensor)}
   if not tensors:
     raise ValueError(f"weights {str(path)!r} hold no tensors by name.")
-  return {
+  arrays = {
     name: (x.float() if x.is_floating_point() else x).numpy()
     for name, x in tensors.items()
   }
+  return arrays, subtree
+
+
+def choose_state(
+  content: Any, path: pathlib.Path, subtree: str
+) -> tuple[Mapping[str, Any], str]:
+  """The state to read from what a training program saved.
+
+  Args:
+    content: the content of the file.
+    path: the file, for messages.
+    subtree: what the user asked for; its first part may name a state.
+
+  Returns:
+    The state, and the rest of `subtree`.
+  """
+  while isinstance(content, Mapping):
+    states = [x for x in _STATES if isinstance(content.get(x), Mapping)]
+    if not states:
+      return content, subtree
+    first, _, rest = subtree.partition("/")
+    name = states[0]
+    if first in states:
+      name, subtree = first, rest
+    if len(states) > 1:
+      logging.info(
+        "weights %s hold %s; reading %s. Choose another with %s:NAME.",
+        path,
+        ", ".join(states),
+        name,
+        path.name,
+      )
+    content = content[name]
+  return {}, subtree
+
+
+def unwrap(flat: Flat) -> Flat:
+  """Removes the prefixes that wrappers of modules give to all names."""
+  for prefix in _WRAPPERS * len(_WRAPPERS):
+    if flat and all(name.startswith(prefix) for name in flat):
+      flat = {name.removeprefix(prefix): x for name, x in flat.items()}
+  return flat

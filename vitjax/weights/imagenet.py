@@ -1,8 +1,8 @@
-"""The classes of ImageNet-1k: their ids and what they are called.
+"""The classes of ImageNet-1k: their ids and readable names.
 
-Models and data sets have the ids of WordNet, "n02099601", as class names, in
-the order of the labels; people read "golden retriever", WordNet's first name
-for it (https://wordnet.princeton.edu, version 3.0).
+Models and data sets use WordNet's ids, such as "n02099601", as class names, in
+the order of the labels. The readable name, "golden retriever", is the first
+one that WordNet gives (https://wordnet.princeton.edu, version 3.0).
 """
 
 import functools
@@ -25,5 +25,5 @@ def class_names() -> tuple[str, ...]:
 
 
 def readable(class_names: Sequence[str]) -> tuple[str, ...]:
-  """Class names with those that are WordNet ids of ImageNet-1k in words."""
+  """Class names, with WordNet's ids of ImageNet-1k replaced by words."""
   return tuple(_names().get(name, name) for name in class_names)

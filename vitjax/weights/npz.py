@@ -1,8 +1,8 @@
 """Flat dicts of arrays in `.npz` files.
 
 Names are "/"-joined parameter paths, as in every `.npz` that Google has
-published. Nothing is ever unpickled. bfloat16 has no name of its own in the
-format: NumPy stores it as two-byte void, so that is what void is read as.
+published. Nothing is ever unpickled. The format has no name for bfloat16: NumPy
+stores it as two-byte void, and two-byte void is read as bfloat16.
 """
 
 import contextlib
@@ -11,13 +11,13 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-# What an optimizer state wraps its parameters in: optax era, flax.optim era.
+# Prefixes of parameters in a training state: optax era, flax.optim era.
 PREFIXES = ("params/", "opt/target/")
 
 
@@ -30,23 +30,44 @@ def split_subtree(file: str | os.PathLike) -> tuple[pathlib.Path, str]:
   return pathlib.Path(text), ""
 
 
+def parameter_prefix(names: Iterable[str]) -> str:
+  """The prefix of the names of parameters in a file; "" if they have none."""
+  names = list(names)
+  return next(
+    (p for p in PREFIXES if any(name.startswith(p) for name in names)), ""
+  )
+
+
 def strip_prefix(flat: Mapping[str, Any]) -> dict[str, Any]:
   """Leaves only the parameters, without the prefix they have in the file."""
-  for prefix in PREFIXES:
-    if any(name.startswith(prefix) for name in flat):
-      return {
-        name.removeprefix(prefix): value
-        for name, value in flat.items()
-        if name.startswith(prefix)
-      }
-  return dict(flat)
+  prefix = parameter_prefix(flat)
+  return {
+    name.removeprefix(prefix): value
+    for name, value in flat.items()
+    if name.startswith(prefix)
+  }
+
+
+def subtree_of(flat: Mapping[str, Any], subtree: str) -> dict[str, Any]:
+  """The values below `subtree`, by the rest of their names.
+
+  Parts of names are separated by "/" as in JAX, or by "." as in PyTorch.
+  """
+  starts = (f"{subtree}/", f"{subtree.replace('/', '.')}.")
+  return {
+    name[len(starts[0]) :]: value
+    for name, value in strip_prefix(flat).items()
+    if name.startswith(starts)
+  }
 
 
 def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads the arrays of an `.npz` file by their names in the file.
+  """Reads the parameters in an `.npz` file by their names in the file.
+
+  Other arrays, such as the state of an optimizer, are not decompressed.
 
   Args:
-    file: path, with ":NAME" behind it for only the sub-tree NAME, such as
+    file: path, followed by ":NAME" for only the sub-tree NAME, such as
       "two_towers.npz:img". A sub-tree loses its prefix, `params/` included.
 
   Returns:
@@ -63,7 +84,14 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   try:
     # NumPy leaves a path that it fails on open, hence the file.
     with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
-      flat = {name: _recover_dtype(archive[name]) for name in archive.files}
+      prefix = parameter_prefix(archive.files)
+      names = {name: name for name in archive.files if name.startswith(prefix)}
+      if subtree:
+        known = sorted({n.removeprefix(prefix).split("/")[0] for n in names})
+        names = subtree_of(names, subtree)
+      flat = {
+        name: _recover_dtype(archive[member]) for name, member in names.items()
+      }
   except (
     ValueError,
     TypeError,  # a bare .npy array is no context manager
@@ -71,6 +99,8 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
     EOFError,
     OSError,
     KeyError,
+    MemoryError,  # a header of impossible size
+    OverflowError,
     NotImplementedError,
     zipfile.BadZipFile,
     zlib.error,
@@ -79,20 +109,12 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
       f"weights {str(path)!r} cannot be read: {e}. This must be a complete "
       "npz archive of plain arrays; download or export it again."
     ) from e
-  if not subtree:
-    return flat
-  found = {
-    name.removeprefix(f"{subtree}/"): value
-    for name, value in strip_prefix(flat).items()
-    if name.startswith(f"{subtree}/")
-  }
-  if not found:
-    known = sorted({name.split("/")[0] for name in strip_prefix(flat)})
+  if subtree and not flat:
     raise ValueError(
       f"weights {str(path)!r} have no sub-tree {subtree!r}. "
       f"Known: {', '.join(known[:20])}."
     )
-  return found
+  return flat
 
 
 def require_file(path: pathlib.Path) -> None:
@@ -109,7 +131,7 @@ def require_file(path: pathlib.Path) -> None:
 
 
 def _refuse_pickle(path: pathlib.Path) -> None:
-  """Explains what to do with a pickle that is called `.npz`, as NFNet's are.
+  """Explains how to convert a pickle that is called `.npz`, as NFNet's are.
 
   Raises:
     ValueError: if the file is one.
@@ -118,9 +140,9 @@ def _refuse_pickle(path: pathlib.Path) -> None:
     if f.read(1) != b"\x80":
       return
   raise ValueError(
-    f"weights {str(path)!r} are a pickle, whatever they are called. Reading "
-    "one runs any code that is in it, so vitjax does not. If you trust it, "
-    "convert it once, in a process of its own: p = dill.load(open(path, 'rb'))"
+    f"weights {str(path)!r} are a pickle, whatever their suffix. Reading a "
+    "pickle runs any code in it, so vitjax does not. If you trust it, convert "
+    "it once, in another process: p = dill.load(open(path, 'rb'))"
     "; numpy.savez('new.npz', **{f'{m}/{n}': x for m, d in p.items() for n, x "
     "in d.items()})."
   )

@@ -1,4 +1,4 @@
-"""Published weights by name: where they are, and how they are to be used."""
+"""Published weights by name: finding the file, and using it as published."""
 
 import os
 from typing import Any
@@ -12,12 +12,12 @@ _AUGREG = "augreg:"
 def resolve(name: str, pretrained_dir: str | None = None) -> str:
   """The name in `zoo` of "augreg:R_Ti_16"; any other name as it is.
 
-  The recommendation is that of the record. The index of AugReg is read where
-  the record has none, or where `pretrained_dir` has an index of its own.
+  The record gives the recommendation. AugReg's index is read if the record has
+  none, or if `pretrained_dir` is given, which has an index of its own.
 
   Args:
-    name: of published weights; "augreg:R_Ti_16" is the checkpoint of How to
-      train your ViT? that its authors recommend for fine-tuning.
+    name: name of published weights; "augreg:R_Ti_16" is the checkpoint of How
+      to train your ViT? that its authors recommend for fine-tuning.
     pretrained_dir: see `find`.
   """
   if not name.startswith(_AUGREG):
@@ -33,13 +33,13 @@ def resolve(name: str, pretrained_dir: str | None = None) -> str:
 
 
 def find(name: str, pretrained_dir: str | None = None) -> str:
-  """The local path of weights by any of their names; downloads what lacks it.
+  """The local path of weights by any of their names; downloads absent files.
 
   Args:
-    name: a path, a URL or a name of `resolve`. ":NAME" behind it is a
+    name: a path, a URL or a name of `resolve`, followed by ":NAME" for a
       sub-tree.
-    pretrained_dir: a folder, URL or gs://bucket/folder to look for published
-      names in; None for where they are published.
+    pretrained_dir: folder, URL or gs://bucket/folder with the files of
+      published names; None for where they are published.
   """
   name = resolve(name, pretrained_dir)
   _, subtree = npz.split_subtree(name)
@@ -51,7 +51,7 @@ def find(name: str, pretrained_dir: str | None = None) -> str:
 def describe(
   entry: zoo.Entry, pretrained_dir: str | None = None
 ) -> dict[str, Any]:
-  """The `model.json` of published weights, from their record.
+  """The content of `model.json` for published weights, from their record.
 
   Fetches the vocabulary of a model that reads texts.
 

@@ -1,9 +1,8 @@
 """Resizes learned position tables to another grid.
 
 Corner-aligned bilinear, as the published Google models were fine-tuned: the
-corners of both grids coincide. It is neither the half-pixel convention of
-`jax.image.resize` nor that of PyTorch models, which differ from it by the
-size of the table itself.
+corners of both grids coincide. `jax.image.resize` and PyTorch models use other
+conventions, whose results differ by as much as the numbers of the table.
 """
 
 import math

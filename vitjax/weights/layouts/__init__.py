@@ -7,12 +7,14 @@ base. It consists of
   matches(names) -> bool: recognises a file by the names in it alone
   to_vitjax(flat, model) -> flat: the file's arrays under our "/"-joined
     names. What it does not know passes through, so that the comparison with
-    the model reports it as left over.
+    the model reports it.
   from_vitjax(flat, model) -> flat: the inverse. Raises ValueError for what
     the layout cannot hold.
-  facts(model) -> dict: optional, what `save` writes about them to JSON.
+  facts(model, metadata) -> dict: optional, what `save` adds to `metadata`.
+  NEEDS_TABLE = True: optional, for a layout in which a fixed position table is
+    an array as well; `save` computes it.
 
-`model` is the Linen module; only its fields are read.
+`model` is the Linen module, of which only the fields are read.
 """
 
 import importlib

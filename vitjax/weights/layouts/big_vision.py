@@ -43,6 +43,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
     old=old and _has_class_row(flat, model),
     new=getattr(model, "posemb_prefix", False),
   )
+  flat = vit_names.drop_constants(flat, model)
   return vit_names.stack_blocks(flat, getattr(model, "scan_layers", False))
 
 

@@ -11,6 +11,7 @@ from vitjax.weights.layouts import timm_vit
 from vitjax.weights.layouts.torch_tensors import Flat
 
 NAME = "deit"
+NEEDS_TABLE = True
 
 
 def matches(names: Collection[str]) -> bool:

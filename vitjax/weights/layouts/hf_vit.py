@@ -5,12 +5,14 @@ position table has a row for the class token. `ViTModel` has a hidden layer
 behind the class token, its pooler; a model with classes has none.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from vitjax.weights.layouts import torch_tensors, vit_names
 from vitjax.weights.layouts.torch_tensors import CONV, LINEAR, SAME, Flat, Row
 
 NAME = "hf_vit"
+NEEDS_TABLE = True
 
 _QUERY = "encoder.layer.0.attention.attention.query.weight"
 
@@ -58,6 +60,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
     old="cls" in flat,
     new=model.posemb_prefix,
   )
+  flat = vit_names.drop_constants(flat, model)
   return vit_names.stack_blocks(flat, model.scan_layers)
 
 
@@ -71,10 +74,8 @@ def from_vitjax(flat: Flat, model) -> Flat:
   rows = list(_rows(model))
   needed = {
     "pool_type": "tok",
-    "posemb": "learn",
     "parallel": False,
     "differential": False,
-    "key_bias": True,
     "fc_norm": False,
   }
   if model.num_classes:
@@ -83,19 +84,26 @@ def from_vitjax(flat: Flat, model) -> Flat:
     if getattr(model, option) != value:
       raise ValueError(
         f"layout {NAME!r} needs a model with {option}={value!r}; this one has "
-        f"{getattr(model, option)!r}."
+        f"{getattr(model, option)!r}. Train such a model, or use "
+        "layout='big_vision'."
       )
+  vit_names.require_table(flat, model, NAME)
   flat = vit_names.stack_blocks(flat, stacked=False)
+  if model.qkv_bias:
+    flat = vit_names.add_biases(flat)
   flat = vit_names.set_prefix_rows(
     flat, vit_names.num_prefix(model), old=model.posemb_prefix, new=True
   )
   return torch_tensors.from_vitjax(flat, rows, NAME)
 
 
-def facts(model) -> dict:
+def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Values for a `ViTConfig` with which the outputs are the same."""
+  size = {"image_size": metadata.get("image_size")}
+  channels = {"num_channels": metadata.get("channels")}
   return {
     "transformers": {
+      **{k: x for k, x in {**size, **channels}.items() if x},
       "model_type": "vit",
       "hidden_act": {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[model.gelu],
       "layer_norm_eps": model.layer_norm_eps,

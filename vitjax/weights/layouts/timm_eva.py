@@ -20,7 +20,7 @@ _THEIRS = (
   (r"^(blocks\.\d+)\.ls([12])\.gamma$", r"\1.gamma_\2"),
   (r"^(blocks\.\d+\.attn)\.([qv])\.bias$", r"\1.\2_bias"),
 )
-facts = torch_tensors.timm_facts
+facts = torch_tensors.timm_facts_with_size
 
 
 def matches(names: Collection[str]) -> bool:
@@ -56,6 +56,7 @@ def from_vitjax(flat: Flat, model) -> Flat:
   if model.posemb != "rope" or (model.qkv_bias and model.key_bias):
     raise ValueError(
       f"layout {NAME!r} holds models with posemb='rope' and key_bias=False. "
-      "Use layout='timm_vit'."
+      f"This one has posemb={model.posemb!r} and key_bias={model.key_bias}. "
+      "Use layout='timm_vit' without rotary embeddings, or 'big_vision'."
     )
   return _rename(timm_vit.state_dict(flat, model), _THEIRS)

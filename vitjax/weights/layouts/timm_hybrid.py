@@ -18,6 +18,7 @@ from vitjax.weights.layouts import timm_vit, torch_tensors
 from vitjax.weights.layouts.torch_tensors import CONV, Flat, Kind, Row
 
 NAME = "timm_hybrid"
+NEEDS_TABLE = True
 
 _BACKBONE = "patch_embed.backbone."
 _TIMM_EPS = 1e-8  # beside the variance
@@ -95,6 +96,4 @@ def from_vitjax(flat: Flat, model) -> Flat:
   }
 
 
-def facts(model) -> dict:
-  """Arguments for `timm.create_model`, as in timm_vit."""
-  return timm_vit.facts(model)
+facts = timm_vit.facts

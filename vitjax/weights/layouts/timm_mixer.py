@@ -6,7 +6,7 @@ from vitjax.weights.layouts import torch_tensors
 from vitjax.weights.layouts.torch_tensors import CONV, LINEAR, Flat, Row
 
 NAME = "timm_mixer"
-facts = torch_tensors.timm_facts
+facts = torch_tensors.timm_facts_with_size
 
 
 def matches(names: Collection[str]) -> bool:

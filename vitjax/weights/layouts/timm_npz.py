@@ -1,4 +1,4 @@
-"""What timm's `load_pretrained` reads from `.npz`, without losing anything.
+"""The `.npz` files that timm's `load_pretrained` reads without a loss.
 
 timm takes the names of vision_transformer without prefix and those of
 big_vision under `params/`. It silently leaves out what it has no place for
@@ -8,7 +8,8 @@ timm resizes it in another way. Only for writing: reading recognises the two
 layouts that it consists of.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from vitjax.weights.layouts import (
   big_vision,
@@ -20,6 +21,7 @@ from vitjax.weights.layouts import (
 from vitjax.weights.layouts.vit_names import Flat
 
 NAME = "timm_npz"
+NEEDS_TABLE = True
 
 # Option, its value where timm reads all, and why it does not otherwise.
 _READ = (
@@ -29,9 +31,6 @@ _READ = (
   ("fc_norm", False, "looks for the norm before the pooling"),
   ("parallel", False, "does not know parallel blocks"),
   ("differential", False, "does not know differential attention"),
-  ("qkv_bias", True, "needs the biases of the attention"),
-  ("key_bias", True, "needs the biases of the attention"),
-  ("posemb", "learn", "needs a learned position table"),
   ("stem", None, "standardises the kernels of hybrids in another way"),
 )
 
@@ -62,14 +61,16 @@ def from_vitjax(flat: Flat, model) -> Flat:
         f"{getattr(model, option)!r}: timm {why}. "
         "Use layout='timm_vit', or 'big_vision'."
       )
+  vit_names.require_table(flat, model, NAME)
   if model.pool_type == "map":
-    flat = vit_names.stack_blocks(flat, stacked=False)
+    flat = vit_names.add_biases(vit_names.stack_blocks(flat, stacked=False))
     return big_vision.from_vitjax(flat, model)
   return vision_transformer.from_vitjax(flat, model)
 
 
-def facts(model) -> dict:
+def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Arguments for `timm.create_model` with which the outputs are the same."""
-  arguments = timm_vit.timm_arguments(model)
+  arguments = timm_vit.timm_arguments(model, metadata)
+  arguments["qkv_bias"] = True
   arguments["no_embed_class"] = model.pool_type == "map"
   return {"timm": arguments}

@@ -6,7 +6,8 @@ class token and registers (timm's default) or not (its `no_embed_class`).
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from vitjax.weights.layouts import torch_tensors, vit_names
 from vitjax.weights.layouts.torch_tensors import (
@@ -19,6 +20,7 @@ from vitjax.weights.layouts.torch_tensors import (
 )
 
 NAME = "timm_vit"
+NEEDS_TABLE = True
 
 
 def matches(names: Collection[str]) -> bool:
@@ -115,6 +117,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
     old=_has_prefix_rows(flat, sum(tokens.values()), model.posemb_prefix),
     new=model.posemb_prefix,
   )
+  flat = vit_names.drop_constants(flat, model)
   return vit_names.stack_blocks(flat, model.scan_layers)
 
 
@@ -133,17 +136,19 @@ def from_vitjax(flat: Flat, model) -> Flat:
   """Inverse of `to_vitjax`.
 
   Raises:
-    ValueError: for another family, a fixed or rotary position embedding,
-      biases of query and value only, a hidden layer before the head and the
-      ResNet of a hybrid.
+    ValueError: for another family, a rotary position embedding, a hidden
+      layer before the head and the ResNet of a hybrid.
   """
   torch_tensors.require(model, "vit", NAME)
-  if model.posemb != "learn" or (model.qkv_bias and not model.key_bias):
+  vit_names.require_table(flat, model, NAME)
+  if model.rep_size:
     raise ValueError(
-      f"layout {NAME!r} needs a learned position table and biases of query, "
-      f"key and value alike; this model has posemb={model.posemb!r} and "
-      f"key_bias={model.key_bias}."
+      f"layout {NAME!r} has no place for pre_logits, the layer before the "
+      "head. Train with rep_size=False, or use layout='big_vision'."
     )
+  flat = vit_names.stack_blocks(flat, stacked=False)
+  if model.qkv_bias:
+    flat = vit_names.add_biases(flat)
   return state_dict(flat, model)
 
 
@@ -155,9 +160,9 @@ def state_dict(flat: Flat, model) -> Flat:
   return torch_tensors.join_fused(flat, _fused(model))
 
 
-def facts(model) -> dict:
+def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Arguments for `timm.create_model` with which the outputs are the same."""
-  return {"timm": timm_arguments(model)}
+  return {"timm": timm_arguments(model, metadata)}
 
 
 def _mlp_ratio(model) -> float:
@@ -167,10 +172,10 @@ def _mlp_ratio(model) -> float:
   return math.nextafter(ratio, math.inf) if short else ratio
 
 
-def timm_arguments(model) -> dict:
+def timm_arguments(model, metadata: Mapping[str, Any]) -> dict:
   """Arguments of timm's VisionTransformer for `model`."""
   arguments = {
-    **torch_tensors.timm_facts(model)["timm"],
+    **torch_tensors.timm_facts_with_size(model, metadata)["timm"],
     "class_token": model.has_class_token,
     "global_pool": {"gap": "avg", "tok": "token", "map": "map"}.get(
       model.pool_type, ""

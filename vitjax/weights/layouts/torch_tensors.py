@@ -4,8 +4,8 @@ A row of a table is (their name, our name, kind). A kind is a pair of
 functions on arrays, theirs to ours and back; each undoes the other exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def require(model, family: str, layout: str) -> None:
     )
 
 
-def timm_facts(model) -> dict:
+def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   """Arguments for `timm.create_model`, beside the name of the network.
 
   timm has the exact GELU by default; its NFNets and rotary ViTs have no other
@@ -106,6 +106,16 @@ def timm_facts(model) -> dict:
   arguments = {"num_classes": model.num_classes or 0}
   if getattr(model, "gelu", "erf") == "tanh":
     arguments["act_layer"] = "gelu_tanh"
+  if "channels" in metadata:
+    arguments["in_chans"] = metadata["channels"]
+  return {"timm": arguments}
+
+
+def timm_facts_with_size(model, metadata: Mapping[str, Any]) -> dict:
+  """`timm_facts` of a network that is made for images of one size."""
+  arguments = timm_facts(model, metadata)["timm"]
+  if "image_size" in metadata:
+    arguments["img_size"] = metadata["image_size"]
   return {"timm": arguments}
 
 

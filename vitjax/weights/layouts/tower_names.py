@@ -1,8 +1,8 @@
-"""What the layouts of two-tower models share.
+"""Renaming that the layouts of two-tower models share.
 
 The image tower is under `img/`, the text tower under `txt/`, and `t` and `b`
 are at the root. The encoder of a text transformer has the names of a ViT's,
-under `Encoder_0` in place of `Transformer`.
+under `Encoder_0` instead of `Transformer`.
 """
 
 import re

@@ -15,6 +15,7 @@ from vitjax.weights.layouts import vit_names
 from vitjax.weights.layouts.vit_names import Flat
 
 NAME = "vision_transformer"
+NEEDS_TABLE = True
 
 _OURS = re.compile(
   r"(params/|opt/target/)?Transformer/"
@@ -48,6 +49,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
     old="cls" in flat,
     new=getattr(model, "posemb_prefix", False),
   )
+  flat = vit_names.drop_constants(flat, model)
   return vit_names.stack_blocks(flat, getattr(model, "scan_layers", False))
 
 
@@ -56,14 +58,11 @@ def from_vitjax(flat: Flat, model) -> Flat:
 
   Raises:
     ValueError: for attention pooling, LayerScale, registers and what else
-      this Vision Transformer does not have, and for a fixed position table.
+      this Vision Transformer does not have.
   """
-  flat = vit_names.stack_blocks(flat, stacked=False)
+  flat = vit_names.add_biases(vit_names.stack_blocks(flat, stacked=False))
   extra = [name for name in flat if not _HOLDS.fullmatch(name)]
   missing = sorted({"embedding/kernel", "pos_embedding"} - flat.keys())
-  attention = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0"
-  if f"{attention}/query/bias" not in flat:
-    missing.append(f"{attention}/query/bias")
   if extra or missing:
     cause = f"cannot hold {', '.join(extra[:4])}" if extra else ""
     cause += " and " if extra and missing else ""

@@ -1,9 +1,11 @@
-"""What the layouts of Google's ViTs share: one tree under several names."""
+"""Renaming that the layouts of Vision Transformers share."""
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
+
+from vitjax.models import common
 
 Flat = dict[str, np.ndarray]
 
@@ -22,12 +24,13 @@ _LEGACY_BLOCK = {
   "MlpBlock_0": "MlpBlock_3",
 }
 _BLOCKS = "Transformer/encoderblock"
+_QKV = re.compile(rf"{_BLOCKS}_\d+/\w+/(query|key|value)/kernel")
 TABLE = "Transformer/posembed_input/pos_embedding"
 _TABLES = (TABLE, "Transformer/pos_embedding")
 
 
 def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Linen numbers in place of those before Linen; leaves Linen's alone.
+  """Replaces the numbers from before Linen by Linen's; keeps Linen's.
 
   Before Linen one counter numbered all modules of a parent (`LayerNorm_0`,
   `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`); Linen counts
@@ -55,7 +58,7 @@ def renumber(flat: Mapping[str, np.ndarray]) -> Flat:
 
 
 def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
-  """The numbers before Linen in the encoder's blocks, and only there."""
+  """Gives only the encoder's blocks their numbers from before Linen."""
 
   def rename(name):
     parts = name.split("/")
@@ -67,10 +70,10 @@ def renumber_legacy(flat: Mapping[str, np.ndarray]) -> Flat:
 
 
 def move(flat: Mapping[str, np.ndarray]) -> Flat:
-  """Moves what older versions had elsewhere.
+  """Moves arrays from the places that older versions had for them.
 
-  The position table to the root, and attention pooling that is inlined at the
-  root to `MAPHead_0`.
+  The position table moves to the root, and attention pooling that is inlined
+  at the root moves to `MAPHead_0`.
   """
 
   def place(name):
@@ -101,8 +104,75 @@ def stack_blocks(flat: Mapping[str, np.ndarray], stacked: bool) -> Flat:
   return out
 
 
+def add_biases(flat: Mapping[str, np.ndarray]) -> Flat:
+  """Adds zeros for the biases that query, key and value do not have."""
+  absent = {
+    name.replace("/kernel", "/bias"): x
+    for name, x in flat.items()
+    if _QKV.fullmatch(name)
+  }
+  zeros = {
+    name: np.zeros(x.shape[1:], np.float32) for name, x in absent.items()
+  }
+  return {**zeros, **flat}
+
+
+def drop_constants(flat: Mapping[str, np.ndarray], model) -> Flat:
+  """Removes what layouts write and the model has without parameters.
+
+  These are biases of zeros, see `add_biases`, and a fixed position table.
+  Arrays with other values stay, so that the comparison with the model reports
+  them.
+  """
+  if not hasattr(model, "qkv_bias"):  # not a Vision Transformer
+    return dict(flat)
+
+  def is_constant(name, x):
+    if name == "pos_embedding":
+      return model.posemb == "sincos2d" and _is_fixed_table(x, model)
+    if not _QKV.fullmatch(name.replace("/bias", "/kernel")):
+      return False
+    is_absent = not model.qkv_bias or ("/key/" in name and not model.key_bias)
+    return name.endswith("/bias") and is_absent and not np.any(x)
+
+  return {name: x for name, x in flat.items() if not is_constant(name, x)}
+
+
+def _is_fixed_table(table: np.ndarray, model) -> bool:
+  prefix = sum(num_prefix(model).values()) if model.posemb_prefix else 0
+  patches = table[:, prefix:]
+  n, width = patches.shape[1:]
+  return not np.any(table[:, :prefix]) and any(
+    np.allclose(
+      common.posemb_sincos_2d(h, n // h, width), patches, rtol=0, atol=1e-5
+    )
+    for h in range(1, n + 1)
+    if n % h == 0
+  )
+
+
+def require_table(flat: Mapping[str, np.ndarray], model, layout: str) -> None:
+  """Says what to do where there is no position table to write.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  if "pos_embedding" in flat:
+    return
+  advice = "Use layout='big_vision'."
+  if model.posemb == "sincos2d":
+    advice = "It can be written if metadata say image_size, or "
+    advice += "use layout='big_vision'."
+  elif model.posemb == "rope":
+    advice = "Use layout='timm_eva', or 'big_vision'."
+  raise ValueError(
+    f"layout {layout!r} needs a position table; this model has "
+    f"posemb={model.posemb!r}. {advice}"
+  )
+
+
 def num_prefix(model) -> dict[str, int]:
-  """Tokens in front of the patches, in order: parameter to how many."""
+  """Parameter -> number of its tokens, in their order before the patches."""
   tokens = {
     "cls": int(getattr(model, "has_class_token", False)),
     "registers": getattr(model, "num_registers", 0),
@@ -121,8 +191,8 @@ def set_prefix_rows(
   Args:
     flat: has `pos_embedding` and an array for each of `tokens`.
     tokens: see `num_prefix`.
-    old: whether the table has these rows now.
-    new: whether it shall have them.
+    old: whether the table has these rows.
+    new: whether the result has them.
   """
   if old == new or "pos_embedding" not in flat or not tokens:
     return flat

@@ -37,9 +37,9 @@ class File:
 
   Attributes:
     url: https:// or gs:// address.
-    size: in bytes; None if not known.
+    size: size in bytes; None if unknown.
     sha256: hexadecimal checksum, or only its first digits where no more is
-      published; None if not known.
+      published; None if unknown.
   """
 
   url: str
@@ -70,31 +70,31 @@ class Entry:
     files: mirrors, in the order in which they are tried.
     model: name for `vitjax.models.create`.
     options: further options of `create`.
-    image_size: pixels, that the file was made for.
-    normalisation: of its images, a key of `NORMALISATIONS`.
-    vocab: mirrors of the tokenizer's file of a text tower.
+    image_size: side of the images that the file was made for, in pixels.
+    normalisation: normalisation of its images, a key of `NORMALISATIONS`.
+    vocab: mirrors of the vocabulary of its text tower's tokenizer.
     family: model family, such as "vit".
-    resize: pixels to resize images to before the centre crop; None for
-      `image_size`.
+    resize: side to which images are resized before the centre crop, in
+      pixels; None for `image_size`.
     keep_aspect: whether `resize` is the shorter side; otherwise images are
       squeezed into a square.
-    interpolation: of resizing, "bilinear" or "bicubic".
-    antialias: whether resizing blurs what it makes smaller.
+    interpolation: interpolation when resizing, "bilinear" or "bicubic".
+    antialias: whether images are blurred before they are made smaller.
     conventions: whose settings the name stands for when it is fine-tuned:
       "vision_transformer" (SGD, bilinear resizing) or "timm" (AdamW,
       bicubic).
     classes: "imagenet2012" if the head's classes are those of ImageNet-1k, in
       the usual order; None if they have no names here.
-    loss: of the training, a name of `config.loss`; it says how logits become
-      probabilities.
-    tokenizer: name in `vitjax.data.tokenizers` of a text tower's tokenizer.
+    loss: loss of the training, a name of `config.loss`; it says how logits
+      become probabilities.
+    tokenizer: the text tower's tokenizer, a name of `vitjax.data.tokenizers`.
     data: data sets that it was trained on, in order.
     paper: address of the paper that describes the training.
     licence: SPDX identifier, as published with the file; None if not stated.
-    top1: published accuracy on ImageNet-1k's validation set, in per cent, of
-      images prepared as here; zero-shot of models without classes.
-    source: where `top1` is published.
-    instead: of a file without an open home, the nearest name that has one.
+    top1: published accuracy on ImageNet-1k's validation set, in per cent, with
+      images prepared as here; zero-shot accuracy for models without classes.
+    source: address where `top1` is published.
+    instead: the nearest name that has an open home, if this one has none.
   """
 
   name: str
