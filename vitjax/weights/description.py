@@ -138,16 +138,17 @@ def create_model(
   options = dict(metadata["model"])
   name = options.pop("name")
   for given in (name, *(options.get(key) for key in _MODEL_OPTIONS)):
-    if _is_text(given) and given != allow_module:
+    if isinstance(given, str) and given != allow_module:
       _check_listed(given, path)
   problems = [*models.problems(name, options, "model.")]
   problems += _too_large(options, flat)
+  model = None
   if not problems:
     try:
       model = models.create(name, **options)
     except Exception as e:  # any option may be nonsense in its own way
       problems = [f"{type(e).__name__}: {e}"]
-  if not problems:
+  if model is not None:
     num_classes = getattr(model, "num_classes", None)
     class_names = metadata.get("class_names")
     if num_classes and class_names and len(class_names) != num_classes:

@@ -80,6 +80,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   """
   path, subtree = split_subtree(file)
   require_file(path)
+  known = []
   _refuse_pickle(path)
   try:
     # NumPy leaves a path that it fails on open, hence the file.
