@@ -60,6 +60,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "grad_clip_norm": 1.0,
   }
   config.schedule = {"decay": "cosine", "warmup_percent": 5}
+  config.mixing = {"mixup_alpha": 0.2}
 
   config.evals = {
     "val": {

@@ -168,7 +168,7 @@ OPTIONS = {
     "",
     "imagenet21k/ViT-B_16,oxford_iiit_pet",
     "vit_small_patch16_224.augreg_in21k_ft_in1k,folder:/a/b",
-    "convnext_tiny_22k_224,cifar100,layer_decay=0.8",
+    "convnext_tiny_22k_224,cifar100,layer_decay=0.8,epochs=3",
     "augreg:R_Ti_16,folder:/a/b,batch=32,accumulate=4",
     f"{AUGREG},oxford_flowers102,steps=100,lr=0.01,wd=1e-4,res=224",
     "weights=/a/B_16.npz,dataset=folder:/a/b,model=ViT-B_16,probe",

@@ -123,7 +123,7 @@ def resolved(**overrides) -> schema.RunConfig:
     ({"input.data": "folder:/no/such"}, ["'/no/such' does not exist"]),
     ({"input.data": "cifra10"}, ["is no TFDS data set", "'cifar10'"]),
     ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),
-    ({"input.split": "training"}, ["no split 'training'", "train (1437)"]),
+    ({"input.split": "tarin"}, ["no split 'tarin'", "train (1437)"]),
     ({"num_classes": 7}, ["config.num_classes=7", "has 10 classes"]),
     (
       {"model.num_classes": 12},

@@ -199,7 +199,7 @@ def test_a_config_that_fails(tmp_path, body, part):
     ("pretrained_dir=None", "pretrained_dir", None),
     ("checkpoint.best_metric=None", "checkpoint.best_metric", None),
     ("evals.test=None", "evals", {}),
-    ("seed=-3", "seed", -3),
+    ("seed=3", "seed", 3),
   ],
 )
 def test_overrides(tmp_path, override, path, value):
@@ -256,7 +256,7 @@ def test_the_home_folder(monkeypatch):
   [
     (["--config.modle.x=3"], ["key that the config lacks: 'modle'"]),
     (["--config.sed=3"], ["config.sed is not a key. Did you mean 'seed'?"]),
-    (["--config.seed=0.5"], ["config.seed=0.5 (float) has to be: int."]),
+    (["--config.seed=0.5"], ["config.seed=0.5 (float) must be int."]),
     (["--workdir=/proc/x"], ["--workdir=/proc/x: cannot write into /proc"]),
     (["--workdir=/dev/null/x"], ["cannot write into /dev/null (Not a dir"]),
     (["--config.pretrained_dir", "/x"], ["behind an equals sign"]),

@@ -85,7 +85,7 @@ VIT = {"name": "vit", "variant": "mu/16"}
     ({"accumulation_steps": 2}, "accumulation_steps=2 with config.loss='sig"),
     ({"num_classes": 10}, "config.num_classes with config.loss='siglip'"),
     ({"mixing": {"mixup_alpha": 0.2}}, "config.mixing with config.loss"),
-    ({"input.pp": "flip_lr"}, "has to end with texts: add an op such as tok"),
+    ({"input.pp": "flip_lr"}, "must produce texts: add an op such as tok"),
     ({"model.text.vocab_size": 99}, "text.vocab_size=99, .* has 169 ids. Use"),
     (
       {"evals.zeroshot.type": "classification"},

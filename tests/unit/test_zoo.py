@@ -202,7 +202,7 @@ def test_a_near_name_is_offered():
 
 def test_reading_the_records_needs_the_standard_library_alone():
   code = (
-    "import sys; from vitjax.weights import augreg, download, zoo;"
+    "import sys; from vitjax.weights import augreg, zoo;"
     "zoo.entries(); print({'jax', 'numpy', 'tensorflow'} & {*sys.modules})"
   )
   out = subprocess.run(

@@ -14,15 +14,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from vitjax.config import extras
 from vitjax.data.pp import builder
 from vitjax.demo import uploads
 from vitjax.plots import attention_maps, pixels
 from vitjax.trained import Trained
-
-with extras.needed("demo", "demos"):
-  import PIL.Image
 
 _KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _WIDTH = 320  # pixels of a picture, at least

@@ -9,6 +9,7 @@ colour profiles are dropped, and of several frames or pages the first is used.
 import dataclasses
 import importlib.util
 import io
+import re
 import struct
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
+from vitjax.config import extras
 from vitjax.data.pp import orientation
 from vitjax.data.tf import tf
 
@@ -169,7 +171,8 @@ class Decoder:
         f"starts like {kind}, but what follows is not {kind}"
       ) from None
     except Exception as e:  # Each decoder has errors of its own.
-      reason = getattr(e, "message", None) or e
+      # TensorFlow names its own op before the reason or behind it.
+      reason = re.sub(r"{{.*?}} ?| ?\[Op:.*?\]", "", str(e))
       raise ValueError(f"{kind} that cannot be decoded: {reason}") from e
 
   def _decode_jpeg(self, data: bytes) -> np.ndarray:
@@ -299,12 +302,8 @@ def can_read_heif() -> bool:
 
 
 def _register_heif() -> None:
-  if not can_read_heif():
-    raise ValueError(
-      'is a HEIC image, which needs a plug-in: pip install "vitjax[heic]". Or '
-      "convert it to JPEG"
-    )
-  import pillow_heif
+  with extras.needed("heic", "HEIC images"):
+    import pillow_heif
 
   pillow_heif.register_heif_opener()
 

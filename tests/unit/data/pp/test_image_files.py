@@ -208,7 +208,7 @@ def test_formats_that_are_not_read_are_named(monkeypatch):
     with pytest.raises(ValueError, match="no image that can be read: JPEG, P"):
       decode(data)
   monkeypatch.setattr(image_files, "can_read_heif", lambda: False)
-  with pytest.raises(ValueError, match=r"HEIC image, .*vitjax\[heic\]"):
+  with pytest.raises(ValueError, match=r"HEIC images need .*vitjax\[heic\]"):
     decode(b"\0\0\0\x18ftypheic\0\0\0\0")
 
 
