@@ -12,7 +12,7 @@ was, turn by turn. --compare prints what has become slower than in a file of
 before, beyond the spread of both, and exits with 3 then; only ratios within a
 run are compared, for the speed of machines changes.
 
-Peers are measured where they are installed: pip install "vitjax[bench]" timm,
+Peers are measured where they are installed: pip install timm,
 with torch and torchvision.
 """
 

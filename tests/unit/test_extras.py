@@ -67,7 +67,7 @@ def test_each_optional_import_names_its_extra():
         )
         seen.add(module)
   assert seen >= {
-    *("PIL", "gradio", "jinja2", "libtpu", "matplotlib"),
+    *("gradio", "jinja2", "libtpu", "matplotlib"),
     *("sentencepiece", "tokenizers"),
   }
 
@@ -77,7 +77,6 @@ def test_each_optional_import_names_its_extra():
   [
     ("vitjax.plots.figures", "matplotlib", "plots"),
     ("vitjax.report.reporting", "jinja2", "plots"),
-    ("vitjax.demo.page", "PIL", "demo"),
   ],
 )
 def test_a_module_without_its_package(monkeypatch, module, package, extra):
