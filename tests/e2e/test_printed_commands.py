@@ -19,7 +19,7 @@ PROMISED = {
   "README.md": (
     "Wrote 1,797 images",
     "Nothing is wrong.",
-    "Wrote runs/digits/report.html",
+    "Wrote report.html",
     "images/val/3/0045.png",
     "Wrote digits.npz",
     "plain_vit.py",

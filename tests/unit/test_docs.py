@@ -57,7 +57,7 @@ def test_every_page_says_its_kind_and_is_listed_under_it():
     assert page.relative_to(DOCS).as_posix() in listed[kind[1]], page.name
 
 
-@pytest.mark.parametrize("page", OURS, ids=lambda x: str(x.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda x: str(x.relative_to(ROOT)))
 def test_modules_and_files_exist(page):
   text = page.read_text()
   for path in re.findall(r"\bvitjax/[\w/]*\w(?:\.py)?", text):
