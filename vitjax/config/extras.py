@@ -1,11 +1,11 @@
 """Packages that only some commands need, and the extras that install them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def needed(extra: str, purpose: str) -> Iterator[None]:
+def needed(extra: str, purpose: str) -> Generator[None]:
   """Context for imports of optional packages: names the extra they lack.
 
     with extras.needed("plots", "plots"):

@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import ml_collections
 from absl import flags, logging
@@ -107,7 +107,7 @@ class _WholeConfig(flags.ArgumentParser):
 
 
 @contextlib.contextmanager
-def _importable(*folders: pathlib.Path) -> Iterator[None]:
+def _importable(*folders: pathlib.Path) -> Generator[None]:
   """Lets a config import other files in `folders`; packages come first."""
   before = [*sys.path]
   sys.path += map(str, folders)

@@ -17,7 +17,7 @@ import pathlib
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -335,7 +335,7 @@ def _write_atomically(file: pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file: pathlib.Path) -> Iterator[None]:
+def _locked(file: pathlib.Path) -> Generator[None]:
   """Raises ValueError if another process holds the lock."""
   with open(file, "w") as f:
     if fcntl is not None:

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,7 +167,7 @@ def unique(names: Sequence[str]) -> list[str]:
 @contextlib.contextmanager
 def serve(
   model: Model, title: str, *, host: str, port: int | None, top: int = 5
-) -> Iterator[str]:
+) -> Generator[str]:
   """Serves the page until the context ends; yields its address.
 
   Args:

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 try:
   import fcntl
@@ -19,7 +19,7 @@ _MIN_AGE_SECONDS = 60
 
 
 @contextlib.contextmanager
-def folder() -> Iterator[str]:
+def folder() -> Generator[str]:
   """A folder that is removed at the end, and locked until then.
 
   Folders that a killed server left behind are removed first.
@@ -46,7 +46,7 @@ def remove_old() -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: str | os.PathLike) -> Iterator[None]:
+def _lock(path: str | os.PathLike) -> Generator[None]:
   """Locks a folder; the lock ends with the process at the latest.
 
   Raises:

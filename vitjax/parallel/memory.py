@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 from absl import logging
@@ -125,7 +125,7 @@ def used_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 @contextlib.contextmanager
-def explained(advice: str) -> Iterator[None]:
+def explained(advice: str) -> Generator[None]:
   """Turns an allocation that fails inside into an error with advice."""
   try:
     yield

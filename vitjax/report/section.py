@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from vitjax.config import extras
 from vitjax.plots import figures
@@ -71,7 +71,7 @@ class Section:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   @contextlib.contextmanager
-  def attempt(self, what: str) -> Iterator[None]:
+  def attempt(self, what: str) -> Generator[None]:
     """Turns an error inside into a note that there is no `what`."""
     try:
       yield

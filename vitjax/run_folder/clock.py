@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -72,7 +72,7 @@ class Progress:
     self._since, self._kind = now, kind
 
   @contextlib.contextmanager
-  def paused(self, kind: str) -> Iterator[None]:
+  def paused(self, kind: str) -> Generator[None]:
     """Charges the time inside to `kind`: "eval", "checkpoint" or "input"."""
     if kind not in _KINDS[3:]:
       raise ValueError(f"kind={kind!r}; use one of {', '.join(_KINDS[3:])}.")

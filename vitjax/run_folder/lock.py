@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psutil
@@ -42,7 +42,7 @@ class RunFolderInUseError(RuntimeError):
 @contextlib.contextmanager
 def held(
   workdir: pathlib.Path, is_main: bool = True
-) -> Iterator[Callable[[], None]]:
+) -> Generator[Callable[[], None]]:
   """Holds the lock of a run folder.
 
   Args:

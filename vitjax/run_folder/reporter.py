@@ -3,7 +3,7 @@
 import contextlib
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -124,7 +124,7 @@ class Reporter(contextlib.AbstractContextManager):
     self._writer.write(step, results)
 
   @contextlib.contextmanager
-  def saving(self, step: int) -> Iterator[None]:
+  def saving(self, step: int) -> Generator[None]:
     """Wraps the saving of a step: its record is on disk before its state."""
     self._writer.write_timing(step, self.progress.scalars())
     with self.progress.paused("checkpoint"):

@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -192,7 +192,7 @@ class _JsonLines:
         self._file.close()
 
   @contextlib.contextmanager
-  def _errors(self) -> Iterator[None]:
+  def _errors(self) -> Generator[None]:
     try:
       yield
     except OSError as error:
@@ -252,7 +252,7 @@ class _Board:
     self._writer = None
 
   @contextlib.contextmanager
-  def _never_fatal(self) -> Iterator[None]:
+  def _never_fatal(self) -> Generator[None]:
     try:
       yield
     except Exception as error:

@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from absl import logging
 
@@ -448,7 +448,7 @@ def _validator(part: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _locked(part: pathlib.Path) -> Iterator[None]:
+def _locked(part: pathlib.Path) -> Generator[None]:
   """Lets one process at a time write `part`, which it creates."""
   if fcntl is None:
     part.touch()

@@ -11,7 +11,7 @@ import pathlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -171,7 +171,7 @@ def write(
 
 
 @contextlib.contextmanager
-def atomic(file: str | os.PathLike) -> Iterator[str]:
+def atomic(file: str | os.PathLike) -> Generator[str]:
   """`with atomic(file) as path`: write to `path`, which then becomes `file`.
 
   A reader sees the old file or the whole new one, also when the writer is
