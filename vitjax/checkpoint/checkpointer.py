@@ -116,7 +116,9 @@ class Checkpointer:
         ) from error
 
   def _open(self) -> None:
-    policies = [ocp.checkpoint_managers.LatestN(self._keep_latest)]
+    policies: list[ocp.checkpoint_managers.PreservationPolicy] = [
+      ocp.checkpoint_managers.LatestN(self._keep_latest)
+    ]
     if self._keep_every_steps is not None:
       every = ocp.checkpoint_managers.EveryNSteps(self._keep_every_steps)
       policies.append(every)
@@ -220,10 +222,10 @@ class Checkpointer:
     self._keep_best.add(step, record["metrics"].get(self._best[0]))
     self._size = sum(x.nbytes for x in jax.tree.leaves(stored))
     args = {name: ocp.args.StandardSave(tree) for name, tree in stored.items()}
-    args[INFO] = ocp.args.JsonSave(record)
+    items = ocp.args.Composite(**args, **{INFO: ocp.args.JsonSave(record)})
     self._pending = step
     with self._save_errors(), jax.transfer_guard("allow"):
-      if not self._manager.save(step, args=ocp.args.Composite(**args)):
+      if not self._manager.save(step, args=items):
         raise RuntimeError("Orbax declined to save it")
     if not self._async_save:
       self.wait()
@@ -333,7 +335,8 @@ class Checkpointer:
         reason = step_files.reason(error)
       if mismatch is not None:
         raise mismatch
-      if _on_all_processes(reason is None):
+      everywhere = _on_all_processes(result is not None)
+      if result is not None and everywhere:
         self._set_aside(failures)
         self._current = step
         return step, *result

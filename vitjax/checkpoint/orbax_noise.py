@@ -9,6 +9,7 @@ import logging as python_logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
@@ -40,7 +41,7 @@ class _AsyncioFilter(python_logging.Filter):
     return f"{os.sep}orbax{os.sep}" not in text
 
 
-def _ignore_leftovers(previous: Any) -> Any:
+class _UnraisableHook:
   """Drops the tracebacks of work that Orbax gives up after a failure.
 
   Each write still queued prints "Event loop is closed", and each read still
@@ -48,7 +49,10 @@ def _ignore_leftovers(previous: Any) -> Any:
   tracebacks, of a failure that is raised as one CheckpointError already.
   """
 
-  def hook(unraisable: Any) -> None:
+  def __init__(self, previous: Callable[[Any], Any]):
+    self._previous = previous
+
+  def __call__(self, unraisable: Any) -> None:
     error, code = (
       unraisable.exc_value,
       getattr(unraisable.object, "cr_code", None),
@@ -60,10 +64,7 @@ def _ignore_leftovers(previous: Any) -> Any:
     )
     pending = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
     if not queued and not pending:
-      previous(unraisable)
-
-  hook.is_vitjax = True
-  return hook
+      self._previous(unraisable)
 
 
 def quieten() -> None:
@@ -74,5 +75,5 @@ def quieten() -> None:
   logger = logging.get_absl_logger()
   if not any(isinstance(f, _OrbaxFilter) for f in logger.filters):
     logger.addFilter(_OrbaxFilter())
-  if not hasattr(sys.unraisablehook, "is_vitjax"):
-    sys.unraisablehook = _ignore_leftovers(sys.unraisablehook)
+  if not isinstance(sys.unraisablehook, _UnraisableHook):
+    sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
