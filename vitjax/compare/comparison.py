@@ -103,13 +103,14 @@ def compare(
   others = [Curves(p) for path in references for p in expand(path)]
   recipe.check_one_recipe(others)
   notes = []
-  if None in [curves.config for curves in (this, *others)]:
+  every = [this, *others]
+  if None in [curves.config for curves in every]:
     notes.append(
       "The recipes were not compared: a record has no config.json beside it."
     )
-  sizes = [curves.batch_size for curves in (this, *others)]
-  if None in sizes:
-    sizes = [1] * len(sizes)
+  sizes = [c.batch_size for c in every if c.batch_size is not None]
+  if len(sizes) < len(every):
+    sizes = [1] * len(every)
     notes.append(
       "Metrics are compared by step: without config.json a batch size is "
       "unknown."
