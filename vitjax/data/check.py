@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from vitjax.config import messages
 from vitjax.data import pipeline, sources
@@ -90,7 +90,9 @@ class Report:
 
   def __str__(self) -> str:
     lines = [self.data, ""]
-    rows = [("split", "images", "height", "width", "colours")]
+    rows: list[tuple[str, ...]] = [
+      ("split", "images", "height", "width", "colours")
+    ]
     for name, split in self.splits.items():
       colours = "; ".join(f"{n} {k}" for k, n in split.colours.items())
       sizes = map(_range, (split.height, split.width))
@@ -122,8 +124,8 @@ class Report:
     if len(names) > most:
       title = f"smallest of {len(names)} classes"
       names = sorted(names, key=counts)[:most]
-    rows = [(title, *self.splits)]
-    return rows + [(name, *map(str, counts(name))) for name in names]
+    rows = [(name, *map(str, counts(name))) for name in names]
+    return [(title, *self.splits), *rows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +193,8 @@ def check(
   same = [group for group in groups.values() if len(group) > 1]
   leaked = [group for group in same if len({f.split for f in group}) > 1]
   good = [(f, x) for f, x in zip(files, found) if not x.error]
-  classes = {file.class_name for file in files}
-  if len(classes) == 1 and None not in classes:
+  classes = {file.class_name for file in files if file.class_name}
+  if len(classes) == 1:
     remarks.append(folder.one_class(classes))
   warnings = [*remarks, *_copies(same, leaked), *_odd_sizes(good)]
   if "levels" not in pp:
@@ -295,10 +297,10 @@ def _facts(data: bytes) -> dict:
     mode = image.mode
     is_transparent = "transparency" in image.info or (
       mode in ("LA", "PA", "RGBA")
-      and image.getchannel("A").getextrema()[0] < 255
+      and bool(np.asarray(image.getchannel("A")).min() < 255)
     )
     is_deep = mode[0] == "I" or (kind == "PNG" and data[24] == 16)
-    if kind == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
       is_deep |= max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16
     peak = 0
     if is_deep:

@@ -208,14 +208,16 @@ def _index(path: pathlib.Path, split: str) -> list[_Image]:
   try:
     with open(path, "rb") as file:
       if split != "train":
-        found = [(m.name, "", m.offset_data, m.size) for m in _members(file)]
+        found = [
+          _Image(m.name, "", m.offset_data, m.size) for m in _members(file)
+        ]
       else:
         found = []
         for member in _members(file):
           start, label = member.offset_data, member.name.removesuffix(".tar")
           window = io.BufferedReader(_Window(file, start, member.size))
           found += [
-            (m.name, label, start + m.offset_data, m.size)
+            _Image(m.name, label, start + m.offset_data, m.size)
             for m in _members(window)
           ]
   except tarfile.TarError as e:
@@ -223,22 +225,24 @@ def _index(path: pathlib.Path, split: str) -> list[_Image]:
       f"{path} cannot be read: {e}. Copy or download it again."
     ) from e
   size = path.stat().st_size
-  for name, label, offset, length in found:
-    if offset + length > size:
+  for x in found:
+    if x.offset + x.size > size:
       raise ValueError(
-        f"{path} ends within {name}: it was cut off. Copy or download it again."
+        f"{path} ends within {x.file_name}: it was cut off. Copy or download "
+        "it again."
       )
-    match = _TRAIN_NAME.fullmatch(name)
-    if split == "train" and (match is None or match[1] != label):
+    match = _TRAIN_NAME.fullmatch(x.file_name)
+    if split == "train" and (match is None or match[1] != x.label):
       raise ValueError(
-        f"{path}: {name} in {label}.tar is no image of ImageNet's training set."
+        f"{path}: {x.file_name} in {x.label}.tar is no image of ImageNet's "
+        "training set."
       )
   if split != "train":
     labels = _validation_labels(path)
-    found = [(name, labels[name], *rest) for name, _, *rest in found]
-  if len({name for name, *_ in found}) != len(found) or not found:
+    found = [dataclasses.replace(x, label=labels[x.file_name]) for x in found]
+  if len({x.file_name for x in found}) != len(found) or not found:
     raise ValueError(f"{path} has no images, or one of them twice.")
-  return [_Image(*row) for row in found]
+  return found
 
 
 def _members(file) -> Iterator[tarfile.TarInfo]:

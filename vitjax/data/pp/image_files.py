@@ -149,7 +149,7 @@ class Decoder:
     """
     data = _bytes(data)
     kind = kind_of(data)
-    if kind is None:
+    if not kind:
       raise ValueError(f"is no image that can be read: {_READ} can")
     try:
       if kind == "NPY":
@@ -281,15 +281,15 @@ class Decoder:
       raise ValueError(self._too_many)
 
 
-def kind_of(data: bytes) -> str | None:
-  """Pillow's name of the format of a file, by its first bytes."""
+def kind_of(data: bytes) -> str:
+  """Pillow's name of the format of a file, by its first bytes; or ""."""
   if data.startswith(_JPEG):
     return "JPEG"
   if data.startswith(_PNG):
     return "PNG"
   if data[4:8] == b"ftyp":
-    return _BRANDS.get(data[8:12])
-  return next((k for m, k in _MAGICS.items() if data.startswith(m)), None)
+    return _BRANDS.get(data[8:12], "")
+  return next((k for m, k in _MAGICS.items() if data.startswith(m)), "")
 
 
 def _jpeg_shape(data: bytes) -> list[int]:

@@ -84,7 +84,7 @@ def digits(split: str) -> ArraySource:
   file = metadata.distribution("scikit-learn").locate_file(
     "sklearn/datasets/data/digits.csv.gz"
   )
-  table = np.loadtxt(file, delimiter=",")
+  table = np.loadtxt(str(file), delimiter=",")
   images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)
   images = images.reshape(-1, 8, 8, 1)
   order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))
@@ -120,11 +120,11 @@ class FakeSource(Source):
         f"{data!r} is malformed. Write fake:NUM,HxWxC,CLASSES, such as "
         "fake:1000,224x224x3,10."
       )
-    num, *shape, self.num_classes = map(int, match.groups())
+    num, height, width, channels, self.num_classes = map(int, match.groups())
     sizes = dict.fromkeys(self._SPLITS, max(1, num // 10)) | {"train": num}
     parts = split_indices(data, split, sizes)
     self.data, self.split = data, split
-    self.image_shape = tuple(shape)
+    self._shape = self.image_shape = (height, width, channels)
     # The identity of an example: its split and its number there.
     self._ids = np.concatenate(
       [
@@ -134,7 +134,7 @@ class FakeSource(Source):
     )
     self._noise = np.frombuffer(
       np.random.Generator(np.random.PCG64(0)).bytes(
-        int(np.prod(shape)) + _NOISE_PLACES
+        int(np.prod(self._shape)) + _NOISE_PLACES
       ),
       np.uint8,
     )
@@ -148,7 +148,7 @@ class FakeSource(Source):
     )
     count = indices.shape[0]
     return {
-      "image": tf.ensure_shape(images, (count, *self.image_shape)),
+      "image": tf.ensure_shape(images, (count, *self._shape)),
       "label": tf.ensure_shape(labels, (count,)),
     }
 
@@ -156,7 +156,7 @@ class FakeSource(Source):
     """Cuts each image out of one piece of noise, at a place of its own."""
     ids = self._ids[indices]
     places = (ids[:, 0] * 21841 + ids[:, 1] * 40503) % _NOISE_PLACES
-    size = int(np.prod(self.image_shape))
+    size = int(np.prod(self._shape))
     images = np.stack([self._noise[p : p + size] for p in places])
     labels = places % self.num_classes
-    return images.reshape(-1, *self.image_shape), labels.astype(np.int32)
+    return images.reshape(-1, *self._shape), labels.astype(np.int32)

@@ -84,11 +84,11 @@ def read(data: str) -> folder.Listing:
     for file, label, _ in found
     if file in sizes
   ]
-  if found[0][2] is None:
+  split_of = {file: split for file, _, split in found if split is not None}
+  if not split_of:
     splits = folder.hash_split(files)
   else:
     splits = {}
-    split_of = {file: split for file, _, split in found}
     for file in files:
       splits.setdefault(split_of[file.path], []).append(file)
   notes = tables.unused(columns, _COLUMNS)
@@ -97,7 +97,8 @@ def read(data: str) -> folder.Listing:
 
 def _checked(row: object, where: str) -> tuple[str, str, str | None]:
   """File, label and split of a row."""
-  columns = list(row) if isinstance(row, dict) else []
+  cells = row if isinstance(row, dict) else {}
+  columns = list(cells)
   if missing := [x for x in ("file", "label") if x not in columns]:
     unknown = [repr(x) for x in columns if x not in _COLUMNS]
     raise ValueError(
@@ -106,16 +107,16 @@ def _checked(row: object, where: str) -> tuple[str, str, str | None]:
       "perhaps split."
     )
   tables.check_columns(columns, _COLUMNS, where)
-  file, label = row["file"], row["label"]
+  file, label = cells["file"], cells["label"]
   if isinstance(label, int) and not isinstance(label, bool):
     label = str(label)
   for name, value in (("file", file), ("label", label)):
     if not isinstance(value, str) or not value.strip():
       raise ValueError(
-        f"{where}: the {name} is {row[name]!r}. It must be a "
+        f"{where}: the {name} is {cells[name]!r}. It must be a "
         f"{'path' if name == 'file' else 'name or an integer'}."
       )
-  split = row.get("split")
+  split = cells.get("split")
   if "split" in columns and not (isinstance(split, str) and split.strip()):
     raise ValueError(f"{where}: the split is {split!r}. Name one.")
   if split is not None:
@@ -128,13 +129,13 @@ def _classes(
   data: str,
   splits: Mapping[str, Sequence[folder.File]],
   class_names: Sequence[str] | None,
-) -> tuple[dict[str, list[folder.File]], Sequence[str]]:
+) -> tuple[Mapping[str, Sequence[folder.File]], Sequence[str]]:
   """The files with the names of their classes, and all classes by id."""
   labels = {file.class_name for files in splits.values() for file in files}
   # "007" is a name.
   ids = {x for x in labels if x.isascii() and x.isdigit() and x == str(int(x))}
   if ids != labels or (class_names is not None and labels <= {*class_names}):
-    return dict(splits), class_names or folder.classes_of(data, splits)
+    return splits, class_names or folder.classes_of(data, splits)
   if class_names is None:
     train = {int(name) for name in folder.classes_of(data, splits)}
     count = max(train) + 1

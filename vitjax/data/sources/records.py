@@ -14,6 +14,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ class TfdsSource(Source):
     self._features = info.features
     self._image_key = _image_key(data, info.features)
     self._caption_key = _caption_key(info.features)
-    image = info.features[self._image_key]
+    self._image = image = info.features[self._image_key]
     if (
       self._caption_key is None
       and isinstance(image, tfds.features.Image)
@@ -136,14 +137,14 @@ class TfdsSource(Source):
     for row, record in enumerate(records):
       feature = tf.train.Example.FromString(record).features.feature
       data = feature[self._image_key].bytes_list.value[0]
-      images[row] = _decode_image(data, self.image_shape)
+      images[row] = _decode_image(data, self._image.shape)
       for key, values in zip(self._label_keys, labels):
         values[row] = feature[key].int64_list.value[0]
     return [images, *labels]
 
   def _empty(self, count: int) -> list[np.ndarray]:
     labels = [np.empty(count, np.int32) for _ in self._label_keys]
-    return [np.empty((count, *self.image_shape), np.uint8), *labels]
+    return [np.empty((count, *self._image.shape), np.uint8), *labels]
 
   def _read(self, indices: np.ndarray) -> np.ndarray:
     records = np.empty(len(indices), object)
@@ -158,8 +159,7 @@ class TfdsSource(Source):
   def parse(self, features: Features) -> Features:
     if self.image_shape is not None:
       return features
-    image = self._features[self._image_key]
-    encoded = isinstance(image, tfds.features.Image)
+    encoded = isinstance(self._image, tfds.features.Image)
     features = self._features.deserialize_example(
       features["record"],
       decoders={self._image_key: tfds.decode.SkipDecoding()} if encoded else {},
@@ -308,7 +308,10 @@ def _prepare_fashion_mnist(
   data: str, data_dir: str | None
 ) -> tfds.core.DatasetBuilder:
   """Prepares Fashion-MNIST from the files of the Debian package."""
-  builder = tfds.builder(data, data_dir=data_dir, file_format="array_record")
+  # Of any type, since DatasetBuilder itself has no URL.
+  builder: Any = tfds.builder(
+    data, data_dir=data_dir, file_format="array_record"
+  )
   if not _FASHION_MNIST.is_dir():
     raise DatasetNotPreparedError(
       f"{_how_to_prepare(builder, 'fashion_mnist', data_dir)}\n"
