@@ -248,13 +248,14 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
           type="filepath",
           height=160,
         )
-        inputs = [file]
+        inputs, triggers = [file], []
         if model.takes_texts:
           texts = gradio.Textbox(
             _EXAMPLE_TEXTS, lines=4, label="Texts, one per line"
           )
           inputs.append(texts)
           button = gradio.Button("Compare", variant="primary")
+          triggers = [button.click, texts.submit]
         message = gradio.Markdown(visible=False)
         label = "Texts" if model.takes_texts else "Classes"
         # Results have no place before there are any.
@@ -273,10 +274,8 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
         )
     outputs = [scores, image, heat, message]
     file.change(show, inputs, outputs, api_name=False)
-    if model.takes_texts:
-      gradio.on(
-        [button.click, texts.submit], show, inputs, outputs, api_name=False
-      )
+    if triggers:
+      gradio.on(triggers, show, inputs, outputs, api_name=False)
   return page
 
 
