@@ -146,6 +146,23 @@ def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
     subject.make_evaluator("v", run.evals["v"], model, predict, mesh_of(1))
 
 
+def test_an_eval_needs_data_if_the_model_does_not_name_any():
+  model = subject.Subject(
+    data=None,
+    data_dir=None,
+    cache=False,
+    batch_size=8,
+    num_classes=10,
+    class_names=None,
+    loss="softmax_xent",
+    pixel_statistics={},
+    tokenizer=None,
+  )
+  section = schema.Eval(split="test", pp="keep('image')")
+  with pytest.raises(schema.ConfigError, match=r"evals\.v\.data is missing"):
+    subject.make_evaluator("v", section, model, predict, mesh_of(1))
+
+
 @pytest.mark.parametrize("bad", [0.0, np.nan])
 def test_constant_and_nan_logits_score_nothing(bad):
   logits = jnp.full((4, 10), bad)

@@ -417,9 +417,9 @@ def test_a_run_folder_cannot_import_an_evaluator():
   )
   for evals in (None, ["theirs"]):
     with pytest.raises(ConfigError, match=r"--allow_module=their\.code"):
-      evaluation._sections(evals, run, "digits", "", None)
+      evaluation._sections(evals, run, "", None)
   for evals, allowed in ((None, "their.code"), ({"mine": section}, None)):
-    (got,) = evaluation._sections(evals, run, "digits", "", allowed).values()
+    (got,) = evaluation._sections(evals, run, "", allowed).values()
     assert got.type == "their.code"
 
 

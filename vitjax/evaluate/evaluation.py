@@ -110,7 +110,7 @@ def evaluate(
     _warn_of_changed_data(pathlib.Path(model), loaded, run)
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
-  sections = _sections(evals, run, subject.data, preprocess.spec, allow_module)
+  sections = _sections(evals, run, preprocess.spec, allow_module)
   if run and "tokenizer" in loaded.metadata:  # wherever the run was started
     vocab = loaded.metadata["tokenizer"]["vocab"]
     sections = {
@@ -247,7 +247,6 @@ def _subject(
 def _sections(
   evals: Mapping[str, Mapping[str, Any]] | Sequence[str] | None,
   run: schema.RunConfig | None,
-  data: str | None,
   pp: str,
   allow_module: str | None,
 ) -> dict[str, schema.Eval]:
@@ -275,14 +274,7 @@ def _sections(
           f"--allow_module={kind}."
         )
     return {name: known[name] for name in names}
-  sections = schema.resolve_evals(evals, pp=pp)
-  for name, section in sections.items():
-    if section.data is None and data is None:
-      raise ConfigError(
-        f"config.evals.{name}.data is missing, and the model does not say what "
-        "it was trained on."
-      )
-  return sections
+  return schema.resolve_evals(evals, pp=pp)
 
 
 def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
@@ -354,7 +346,7 @@ def to_table(results: Iterable[Result]) -> str:
 def to_json(result: Result) -> str:
   """One JSON object; NaN and infinities are strings, as in metrics.jsonl."""
   section = result.section
-  content = {
+  content: dict[str, Any] = {
     "eval": result.name,
     "type": section.type,
     "data": section.data,

@@ -247,14 +247,14 @@ def number_of_classes(source: Source) -> int:
   return source.num_classes
 
 
-def lines(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
-  """Texts as they are, or those in a text file, one on each line.
+def lines(given: str | Sequence[str] | None) -> tuple[str, ...]:
+  """Texts as they are, or those in a text file, one on each line; () for None.
 
   Raises:
     ValueError: if the file cannot be read, or has an empty line.
   """
   if not isinstance(given, str):
-    return given and tuple(given)
+    return tuple(given or ())
   try:
     text = pathlib.Path(given).expanduser().read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as e:

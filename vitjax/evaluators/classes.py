@@ -49,7 +49,7 @@ class Classes:
         "data."
       )
     if not same and self.names and source.class_names:
-      return self._by_name(source)
+      return _by_name(self.names, source.class_names, source.data)
     if same or source.data == self.data:
       return np.arange(count)
     who = "the model" if not self.names else repr(source.data)
@@ -59,26 +59,6 @@ class Classes:
       f"{who} are unknown, so labels might mean something else. If class ids "
       "are the same, set same_classes=True."
     )
-
-  def _by_name(self, source: Source) -> np.ndarray:
-    if self.names == source.class_names:
-      return np.arange(len(self.names))
-    count = Counter(self.names)
-    unknown = [name for name in source.class_names if count[name] != 1]
-    if unknown:
-      first = ", ".join(map(repr, unknown[:5]))
-      reason = (
-        "is not a class" if not count[unknown[0]] else "is several classes"
-      )
-      raise ValueError(
-        f"{len(unknown)} of the {len(source.class_names)} classes of "
-        f"{source.data!r} cannot be found among the {len(self.names)} of the "
-        f"model ({', '.join(map(repr, self.names[:3]))}, ...): {first}"
-        f"{', ...' if len(unknown) > 5 else ''} {reason} there. If class ids "
-        "are the same and only the names differ, set same_classes=True."
-      )
-    id_of = {name: i for i, name in enumerate(self.names)}
-    return np.array([id_of[name] for name in source.class_names])
 
   def find(self, names: Sequence[str]) -> np.ndarray:
     """Class ids of some names of the model's classes.
@@ -94,6 +74,28 @@ class Classes:
         f"{', ...' if len(known) > 10 else ''}."
       )
     return np.unique([known.index(name) for name in names])
+
+
+def _by_name(
+  own: Sequence[str], theirs: Sequence[str], data: str
+) -> np.ndarray:
+  """The model's class id of each class of `data`, whose names are `theirs`."""
+  if own == theirs:
+    return np.arange(len(own))
+  count = Counter(own)
+  unknown = [name for name in theirs if count[name] != 1]
+  if unknown:
+    first = ", ".join(map(repr, unknown[:5]))
+    reason = "is not a class" if not count[unknown[0]] else "is several classes"
+    raise ValueError(
+      f"{len(unknown)} of the {len(theirs)} classes of {data!r} cannot be "
+      f"found among the {len(own)} of the model "
+      f"({', '.join(map(repr, own[:3]))}, ...): {first}"
+      f"{', ...' if len(unknown) > 5 else ''} {reason} there. If class ids "
+      "are the same and only the names differ, set same_classes=True."
+    )
+  id_of = {name: i for i, name in enumerate(own)}
+  return np.array([id_of[name] for name in theirs])
 
 
 def present(source: Source) -> np.ndarray:

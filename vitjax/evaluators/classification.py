@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,9 @@ class Evaluator:
         return {"acc@1": right.sum(), "n_counted": counted.sum()}
       label = jnp.asarray(place)[batch["label"]]
       targets = jax.nn.one_hot(label, logits.shape[-1])
-      result = {"loss": jnp.where(mask, loss_fn(logits, targets), 0.0)}
+      result: dict[str, Any] = {
+        "loss": jnp.where(mask, loss_fn(logits, targets), 0.0)
+      }
       for k in tops:
         result[f"acc@{k}"] = mask & correct_at_k(logits, label, k)
       result = {name: x.sum() for name, x in result.items()}

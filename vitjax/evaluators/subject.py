@@ -79,7 +79,7 @@ def of_run(
     class_names=source.class_names,
     loss=run.loss,
     pixel_statistics=preprocess.pixel_statistics,
-    tokenizer=preprocess.tokenize and preprocess.tokenize.tokenizer,
+    tokenizer=preprocess.tokenize.tokenizer if preprocess.tokenize else None,
     image_shape=image_shape,
   )
 
@@ -106,6 +106,11 @@ def make_evaluator(
   """
   evaluator = evaluators.find(section.type)
   data = section.data or model.data
+  if data is None:
+    raise ConfigError(
+      f"config.evals.{name}.data is missing, and the model does not say what "
+      "it was trained on."
+    )
   # Files of classes get the ids of the model, also if some are lacking.
   files = sources.with_kind(data).startswith(("folder:", "labels:"))
   named = data == model.data or files
@@ -120,7 +125,7 @@ def make_evaluator(
   # Rounded up to a multiple of the devices: metrics do not depend on it.
   batch_size = section.batch_size or model.batch_size
   batch_size += -batch_size % mesh.size
-  filled = {"loss": model.loss, "tokenizer": model.tokenizer}
+  filled: dict[str, Any] = {"loss": model.loss, "tokenizer": model.tokenizer}
   if model.num_classes is not None:
     known = (model.data, model.num_classes, model.class_names)
     filled["classes"] = Classes(*known)
@@ -213,8 +218,10 @@ def _explaining(
     try:
       return predict_fn(params, batch)
     except Exception as e:  # of any kind: each layer has its own
-      given = batch["image"].shape[1:] if "image" in batch else image_shape
-      if image_shape is None or given == image_shape:
+      if image_shape is None or "image" not in batch:
+        raise
+      given = batch["image"].shape[1:]
+      if given == image_shape:
         raise
       shapes = ["x".join(map(str, shape)) for shape in (given, image_shape)]
       raise ValueError(

@@ -60,7 +60,7 @@ class Evaluator:
         place for it, or a file cannot be read.
     """
     names = base.lines(class_names) or data.source.class_names or ()
-    templates = base.lines(templates) or ()
+    templates = base.lines(templates)
     classes = data.source.num_classes
     if not names or len(names) != (classes or len(names)):
       raise ValueError(
@@ -89,8 +89,8 @@ class Evaluator:
       z = z.reshape(len(names), len(templates), -1).mean(axis=1)
       return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
-    def sums(params_and_classes, batch):
-      params, classes = params_and_classes
+    def sums(given, batch):
+      params, classes = given["params"], given["classes"]
       image, _, _ = predict_fn(params, {"image": batch["image"]})
       similarity = jnp.matmul(
         image, classes.T, precision=jax.lax.Precision.HIGHEST
@@ -109,11 +109,11 @@ class Evaluator:
   def trace(self, params) -> None:
     """See `evaluators`."""
     classes = jax.eval_shape(self._classes, params)
-    self._sums.trace((params, classes))
+    self._sums.trace({"params": params, "classes": classes})
 
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
-    sums = self._sums((params, self._classes(params)))
+    sums = self._sums({"params": params, "classes": self._classes(params)})
     n_seen = sums.pop("n_seen")
     for name, value in sums.items():
       yield name, float(value / n_seen)
