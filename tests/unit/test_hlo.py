@@ -1,5 +1,7 @@
 """What is read from compiled programs, of TPUs and of this machine."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,14 @@ def test_a_loop_of_a_tpu_counts_to_its_end():
   # 0, 2, 4, 6; and one whose end is not known counts once.
   assert hlo.collectives(TPU) == {
     "collective-permute": {"count": 5, "bytes": 5 * 128}
+  }
+
+
+def test_a_loop_whose_body_ends_in_no_tuple_counts_once():
+  text = re.sub(r"ROOT %t = (.*?) tuple\(.*\)", r"ROOT %t = \1 copy(%u)", TPU)
+  assert " tuple(" not in text
+  assert hlo.collectives(text) == {
+    "collective-permute": {"count": 2, "bytes": 2 * 128}
   }
 
 

@@ -135,6 +135,17 @@ def test_steps_and_flops(plan):
   assert plan.fits and plan.compiled is None and not plan.tries
 
 
+def test_flops_are_unknown_where_xla_does_not_count(plan, monkeypatch):
+  monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)
+  run = make_run()
+  source, _ = stand_in.find_source(run, None)
+  assert planning.count_flops(run, source) is None
+  rows = table.to_table(dataclasses.replace(plan, flops_xla=None)).splitlines()
+  (at,) = (i for i, row in enumerate(rows) if "FLOPs of a step" in row)
+  assert rows[at].endswith(" unknown")
+  assert rows[at + 1].endswith(f" {plan.flops_formula:.4g}")
+
+
 def test_activations_follow_the_batch_of_a_device(plan):
   more = planning.make_plan(make_run(**{"input.batch_size": 64}))
   assert 3.5 < more.activation_bytes / plan.activation_bytes < 4.01

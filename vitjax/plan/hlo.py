@@ -84,9 +84,9 @@ def _trips(loop: str, condition: Sequence[str], body: Sequence[str]) -> int:
     _operation(condition, compared[1]),
   )
   end = _constant(condition, compared[2])
-  if not (place and end):
-    return 1
   root = re.search(r" tuple\((.*?)\)", _operation(body, r"ROOT .*"))
+  if not (place and end and root):
+    return 1
   values = root[1].split(", ")
   added = re.search(
     r" add\(%?[\w.-]+, %?([\w.-]+)\)",

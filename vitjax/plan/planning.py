@@ -57,7 +57,8 @@ class Plan:
     host_bytes: batches in the memory of one host.
     flops_formula: FLOPs of a global step by `vitjax.models.flops`, without
       recomputation; None if there is no formula for the model.
-    flops_xla: FLOPs as XLA counts them before it optimises, likewise.
+    flops_xla: FLOPs as XLA counts them before it optimises, likewise; None if
+      it does not.
     limit_bytes: memory of a device of this machine; None for a topology, or if
       the device does not say.
     compiled: what the compiler reports; None if shapes alone say that it fits.
@@ -83,7 +84,7 @@ class Plan:
   checkpoint_bytes: int
   host_bytes: int
   flops_formula: int | None
-  flops_xla: int
+  flops_xla: int | None
   limit_bytes: int | None = None
   compiled: Compiled | None = None
   tries: Sequence[Try] = ()
@@ -108,15 +109,18 @@ class Plan:
     """Whether the step fits; None if nothing says how much memory there is."""
     if self.compiled:
       return self.compiled.fits
-    return self.limit_bytes and self.shape_bytes <= self.limit_bytes
+    if not self.limit_bytes:
+      return None
+    return self.shape_bytes <= self.limit_bytes
 
   @property
   def batch_that_fits(self) -> int | None:
     """The largest batch that should fit, if this one does not."""
-    if self.fits is not False or not self.compiled.limit_bytes:
+    compiled = self.compiled
+    if compiled is None or compiled.fits or not compiled.limit_bytes:
       return None
-    free = self.compiled.limit_bytes - self.fixed_bytes
-    used = self.compiled.used_bytes - self.fixed_bytes
+    free = compiled.limit_bytes - self.fixed_bytes
+    used = compiled.used_bytes - self.fixed_bytes
     rows = int(self.batch_size * free / used)
     return max(0, rows // self.batch_multiple * self.batch_multiple) or None
 
@@ -135,11 +139,17 @@ def make_program(
   return program.assemble(run, source, mesh)
 
 
-def count_flops(run: RunConfig, source: Source) -> int:
+def count_flops(run: RunConfig, source: Source) -> int | None:
   """FLOPs of a global step as XLA counts them before it optimises.
 
   XLA counts a loop once, so this step has no loops, and recomputes nothing.
+  The plug-ins for GPUs and TPUs do not count, so it is lowered for the CPU;
+  None if JAX_PLATFORMS leaves the CPU out.
   """
+  try:
+    cpu = jax.local_devices(backend="cpu")[:1]
+  except RuntimeError:
+    return None
   plain = {"accumulation_steps": 1, "sharding": "replicated"}
   plain |= {f"mesh.{axis}": 1 for axis in sharding.AXES}
   known = models.options(run.model["name"])
@@ -148,12 +158,11 @@ def count_flops(run: RunConfig, source: Source) -> int:
     for key, value in {"scan_layers": False, "remat": "none"}.items()
     if key in known
   }
-  parts = make_program(
-    with_overrides(run, plain), source, jax.local_devices()[:1]
-  )
+  parts = make_program(with_overrides(run, plain), source, cpu)
   batch = device.on_arrival(parts.batch)
   lowered = jax.jit(parts.train_step).lower(parts.abstract, batch)
-  return int(lowered.cost_analysis()["flops"])
+  cost = lowered.cost_analysis()
+  return None if cost is None else int(cost["flops"])
 
 
 def make_plan(

@@ -26,7 +26,10 @@ def to_table(plan: Plan) -> str:
     return "unknown" if n is None else f"{n:,.0f}"
 
   where = plan.devices["topology"] or "this machine"
-  formula = plan.flops_formula
+  by_xla, formula = plan.flops_xla, plan.flops_formula
+  ratio = (
+    f" ({by_xla / formula:.3f} times as many)" if by_xla and formula else ""
+  )
   rows = [
     ("devices", f"{plan.devices['count']} x {plan.devices['kind']}, {where}"),
     ("hosts", plan.devices["hosts"]),
@@ -46,12 +49,10 @@ def to_table(plan: Plan) -> str:
     ("", "in total:"),
     ("checkpoint", size(plan.checkpoint_bytes)),
     ("batches on a host", size(plan.host_bytes)),
-    ("FLOPs of a step", f"{plan.flops_xla:.4g}"),
+    ("FLOPs of a step", "unknown" if by_xla is None else f"{by_xla:.4g}"),
     (
       "  by formula",
-      "none for this model"
-      if formula is None
-      else f"{formula:.4g} ({plan.flops_xla / formula:.3f} times as many)",
+      "none for this model" if formula is None else f"{formula:.4g}{ratio}",
     ),
   ]
   if plan.compiled:
