@@ -82,7 +82,8 @@ def main(argv: list[str]) -> None:
     from vitjax.weights import npz
 
     if any(file.suffix in _PLOTS for file in out):
-      from vitjax.plots import charts
+      # So that a missing package is reported before minutes of measuring.
+      from vitjax.plots import charts  # noqa: F401
     device = jax.devices()[0]
     dtype = FLAGS.dtype or models.default_dtype(device.platform)
     known = {}
@@ -107,16 +108,11 @@ def main(argv: list[str]) -> None:
     logging.info("On one %s, in %s.", device.device_kind, dtype)
     for file in out:
       if file.suffix in _PLOTS:
-        groups = benchmark.groups(rows)
-        if not groups:
+        title = f"batches of {FLAGS.batch_size}, {device.device_kind}, {dtype}"
+        content = _plot(title, benchmark.groups(rows), file.suffix)
+        if content is None:
           logging.warning("No accuracy is known: %s is not drawn.", file)
           continue
-        plot = charts.trade_off(
-          f"batches of {FLAGS.batch_size}, {device.device_kind}, {dtype}",
-          groups,
-          ("images per second", "parameters in millions", "top-1 in %"),
-        )
-        content = plot.png() if file.suffix == ".png" else plot.svg().encode()
       elif file.suffix == ".json":
         content = benchmark.to_json(rows, facts).encode()
       elif file.suffix == ".csv":
@@ -130,6 +126,17 @@ def main(argv: list[str]) -> None:
     sys.exit(f"vitjax.pareto: {e}")
   if not out:
     print(benchmark.to_markdown(rows), end="")
+
+
+def _plot(title: str, groups: dict, suffix: str) -> bytes | None:
+  """The file of the plot; None if there is nothing to draw."""
+  from vitjax.plots import charts
+
+  if not groups:
+    return None
+  axes = ("images per second", "parameters in millions", "top-1 in %")
+  plot = charts.trade_off(title, groups, axes)
+  return plot.png() if suffix == ".png" else plot.svg().encode()
 
 
 if __name__ == "__main__":

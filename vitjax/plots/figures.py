@@ -14,7 +14,7 @@ from vitjax.config import extras
 
 with extras.needed("plots", "plots"):
   import matplotlib
-  from matplotlib import figure, ticker
+  from matplotlib import figure, rcsetup, ticker
 
 # Told apart by most kinds of colour vision, on white and on black: Okabe and
 # Ito, https://jfly.uni-koeln.de/color/, without their black and yellow.
@@ -31,7 +31,7 @@ _STYLE = {
   "axes.edgecolor": _INK,
   "axes.formatter.useoffset": False,
   "axes.labelcolor": _INK,
-  "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+  "axes.prop_cycle": rcsetup.cycler(color=COLORS),
   "axes.spines.right": False,
   "axes.spines.top": False,
   "axes.titlesize": "medium",

@@ -74,7 +74,9 @@ class Judged:
     pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
     pairs, counts = np.unique(pairs, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:most]
-    return [(*map(int, pairs[i]), int(counts[i])) for i in order]
+    return [
+      (int(a), int(b), int(n)) for (a, b), n in zip(pairs[order], counts[order])
+    ]
 
   def most_confused(self, most: int) -> np.ndarray:
     """Ids of the classes in the most mistakes, of either side; ascending."""

@@ -66,7 +66,9 @@ def write(
   written = [pathlib.Path(out)]
   with npz.atomic(out) as temporary:
     pathlib.Path(temporary).write_text(page, encoding="utf-8")
-  for section in sections if png is not None else ():
+  if png is None:
+    return written
+  for section in sections:
     for picture in (*section.pictures, *section.more):
       name = "".join(
         c if c.isalnum() or c in "-._" else "_" for c in picture.key

@@ -171,10 +171,11 @@ class Progress:
     parts = [f"step {step:,}/{self._total_steps:,} ({percent} %)"]
     for name, value in {**(scalars or {}), **more}.items():
       parts.append(f"{name} {_readable(float(value))}")
-    if (rate := self.examples_per_second) is not None:
+    rate, share = self.examples_per_second, self.input_wait_share
+    if rate is not None and share is not None:
       number = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
       parts.append(f"{number} {self._unit}/s")
-      parts.append(f"input wait {100 * self.input_wait_share:.0f} %")
+      parts.append(f"input wait {100 * share:.0f} %")
     if (eta := self.eta_seconds) is not None:
       parts.append(f"ETA {_duration(eta)}")
     return " · ".join(parts)
