@@ -14,6 +14,7 @@ import pathlib
 from absl import app, flags, logging
 
 import vitjax
+from vitjax import weights
 from vitjax.config import command_line
 
 FLAGS = flags.FLAGS
@@ -51,9 +52,7 @@ def export(
 ) -> None:
   """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
   run = vitjax.load(model, step=step, ema=ema, allow_module=allow_module)
-  vitjax.weights.save(
-    out, run.params, run.model, layout=layout, metadata=run.metadata
-  )
+  weights.save(out, run.params, run.model, layout=layout, metadata=run.metadata)
 
 
 def main(argv: list[str]) -> None:

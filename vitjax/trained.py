@@ -34,6 +34,7 @@ _NEEDED = ("model", "image_size", "channels", "preprocess", "loss")
 _BATCH_SIZE = 32
 
 Image = Any  # a path, the bytes of a file, pixels or a PIL image
+Batch = Float[Array | np.ndarray, "b h w c"]  # prepared images
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -212,7 +213,7 @@ class Trained:
     return builder.build(spec), builder.build(squeezed)
 
   def forward(
-    self, batch: Float[Array, "b h w c"]
+    self, batch: Batch
   ) -> tuple[Float[np.ndarray, "b n"] | None, Float[np.ndarray, "b d"]]:
     """(logits, features) of prepared images, see `predict` and `features`.
 
@@ -234,22 +235,21 @@ class Trained:
       features
     )
 
-  def predict(self, batch: Float[Array, "b h w c"]) -> Float[np.ndarray, "b n"]:
+  def predict(self, batch: Batch) -> Float[np.ndarray, "b n"]:
     """The logits of prepared images.
 
     Raises:
       ValueError: if the model has no classes.
     """
-    if self.has_two_towers:
+    logits = None if self.has_two_towers else self.forward(batch)[0]
+    if logits is None:
       raise ValueError(
         "this model has no classes but compares images with texts: use "
         "similarity(batch, texts)."
       )
-    return self.forward(batch)[0]
+    return logits
 
-  def features(
-    self, batch: Float[Array, "b h w c"]
-  ) -> Float[np.ndarray, "b d"]:
+  def features(self, batch: Batch) -> Float[np.ndarray, "b d"]:
     """Features of prepared images: the head's input, or the embedding."""
     return self.forward(batch)[1]
 
@@ -263,7 +263,7 @@ class Trained:
     return np.asarray(self._apply_to_texts(self._device_params, ids))
 
   def similarity(
-    self, batch: Float[Array, "b h w c"], texts: Sequence[str]
+    self, batch: Batch, texts: Sequence[str]
   ) -> Float[np.ndarray, "b t"]:
     """The logits of prepared images and texts, as training compares them."""
     return self.compare(self.features(batch), self.text_features(texts))

@@ -103,23 +103,23 @@ def fetch(
     DownloadError: if it is not cached and `offline`, or no mirror has it.
     OSError: if the disk is full.
   """
-  source = os.fspath(source)
+  name = os.fspath(source)
   instead = None
-  if "://" in source:
-    files = (zoo.File(source),)
-  elif pathlib.Path(source).expanduser().is_file():
-    return pathlib.Path(source).expanduser()
+  if "://" in name:
+    files = (zoo.File(name),)
+  elif pathlib.Path(name).expanduser().is_file():
+    return pathlib.Path(name).expanduser()
   else:
     try:
-      entry = zoo.find(source)
+      entry = zoo.find(name)
       files, instead = entry.files, entry.instead
     except KeyError as e:
       raise FileNotFoundError(
-        f"{source!r} is not a file here, and not a published name: {e.args[0]}"
+        f"{name!r} is not a file here, and not a published name: {e.args[0]}"
       ) from None
   return fetch_any(
     files,
-    source,
+    name,
     instead=instead,
     cache_dir=cache_dir,
     offline=offline,

@@ -91,7 +91,10 @@ def save(
     if getattr(converter, "NEEDS_TABLE", False):
       flat |= fitting.fixed_table(model, size, metadata.get("channels", 3))
   out = converter.from_vitjax(flat, model)
-  facts = {"layout": layout, "checksums": description.checksums(out)}
+  facts: dict[str, Any] = {
+    "layout": layout,
+    "checksums": description.checksums(out),
+  }
   if hasattr(converter, "facts"):
     facts.update(converter.facts(model, metadata))
   for option in ("gelu", "layer_norm_eps"):
