@@ -59,7 +59,11 @@ def define_flags() -> None:
 def default_workdir(config_path: str, overrides: dict) -> pathlib.Path:
   """A folder that is the same for the same config file, options, overrides."""
   # The option may hold colons and slashes, and so may a Windows drive.
-  path, _, arg = re.fullmatch(r"(.*?\.py|[^:]*)(:?)(.*)", config_path).groups()
+  path, extension, arg = config_path.partition(".py")
+  if extension:
+    path, arg = path + extension, arg.removeprefix(":")
+  else:
+    path, _, arg = config_path.partition(":")
   name = pathlib.PurePath(path).stem
   if arg:
     name += "-" + re.sub(r"[^\w.=+-]+", "_", arg)
@@ -164,7 +168,7 @@ def use_compilation_cache(workdir: pathlib.Path) -> None:
   """
   import jax
 
-  folder = jax.config.jax_compilation_cache_dir
+  folder = jax.config.values["jax_compilation_cache_dir"]
   if folder and "://" not in folder:
     try:
       pathlib.Path(folder).mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ absent, so both see the same one.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import optax
@@ -71,6 +71,12 @@ class Program:
       self.abstract,
       self.shardings,
     )
+
+  @overload
+  def steps(self, duration: schema.Duration) -> int: ...
+
+  @overload
+  def steps(self, duration: None) -> None: ...
 
   def steps(self, duration: schema.Duration | None) -> int | None:
     """A duration of the config in steps."""
