@@ -6,10 +6,10 @@ r"""A small ViT from scratch on small images, for a laptop without a network.
 about a minute on two CPU cores and ends with 97.5 % accuracy. For photographs,
 fine-tune published weights instead: `transfer.py`.
 
-Options: data (a folder:, labels: or TFDS data set), res=32 (a multiple of 8, the
-size of the patches), epochs=60, batch=64, flip (mirror images at random; wrong
-for digits and text), train= and val= (splits; by default the data set's usual
-ones), smoke (a few steps on made-up data).
+Options: data (a folder:, labels: or TFDS data set), res=32 (a multiple of 8,
+the size of the patches), epochs=60, batch=64, flip (mirror images at random;
+wrong for digits and text), train= and val= (splits; by default the data set's
+usual ones), smoke (a few steps on made-up data).
 """
 
 import ml_collections
