@@ -167,6 +167,7 @@ def test_a_config_without_a_batch_size(folder):
   (folder / "config.json").write_text('{"input": []}')
   (folder / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
   for read in (
+    lambda: identity.check_config(folder, resolved()),
     lambda: history.read([folder]),
     lambda: comparison.compare(folder, folder),
   ):

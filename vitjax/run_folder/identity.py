@@ -32,7 +32,7 @@ def check_config(workdir: pathlib.Path, run: schema.RunConfig) -> None:
   if not file.exists() or not any((workdir / "checkpoints").glob("*")):
     return
   try:
-    saved = reader.read_json(file)
+    saved = reader.read_config(file)
   except ValueError as e:
     raise ValueError(
       f"{e} Or delete it to resume: checkpoints hold the config, too."
