@@ -53,6 +53,13 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
   assert len(text.splitlines()) == 4
 
 
+def test_a_key_that_is_no_text():
+  c = {**minimal().to_dict(), 1: 2, "ema": {3: 4}}
+  text = message(schema.ConfigError, schema.resolve, c)
+  assert "config.1 is not a key." in text
+  assert "config.ema.3 is not a key." in text
+
+
 def test_open_sections_are_checked_in_the_same_round():
   c = minimal(
     modle={}, seed="zero", model__widht=3, optim__b3=1, input__pp="crop(2"
@@ -300,6 +307,10 @@ def test_the_average_has_a_name_of_its_own():
     ({"model__widht": 3}, "config.model.widht is not a key. Did you mean"),
     ({"model__depth": "many"}, "config.model.depth='many' (str) must be int"),
     ({"model__posemb": "sine"}, "posemb='sine' is not one of"),
+    (
+      {"model__dtype": "fp16"},
+      "model.dtype='fp16' (str) must be 'bfloat16' or",
+    ),
     ({"optim__name": "adamw2"}, "Did you mean 'adamw'? Known: adam, "),
     ({"optim__momentum": 0.9}, "config.optim.momentum is not a key"),
     ({"optim__decay_scale": "lr"}, "config.optim.decay_scale='lr'"),

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Sequence
 
 
 def did_you_mean(
-  given: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6
+  given: object, known: Iterable[str], most: int = 1, cutoff: float = 0.6
 ) -> str:
   """ " Did you mean 'vit'?", or nothing if no known name is near.
 
   Args:
-    given: what the user wrote.
+    given: what the user wrote; the key of a config may be a number.
     known: what is allowed.
     most: how many names to offer.
     cutoff: how near a name must be, from 0 (any) to 1 (equal).
   """
-  near = difflib.get_close_matches(given, list(known), most, cutoff)
+  near = difflib.get_close_matches(str(given), list(known), most, cutoff)
   return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

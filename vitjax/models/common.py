@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
-Dtype = jax.typing.DTypeLike
+Dtype = Literal["bfloat16", "float16", "float32", "float64"] | type
 Gelu = Literal["tanh", "erf"]
 # What models are called with.
 ArrayLike = Array | np.ndarray
