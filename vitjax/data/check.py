@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -231,9 +232,13 @@ def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
   }
   read = kinds.get(data.partition(":")[0])
   if read is None:
+    path = f"./{data}"
+    hint = (
+      f" For the path {data}, write {path}." if os.path.exists(path) else ""
+    )
     raise ValueError(
       f"{data!r} cannot be checked: write folder:/path, "
-      "labels:/path/labels.csv or captions:/path/captions.csv."
+      f"labels:/path/labels.csv or captions:/path/captions.csv.{hint}"
     )
   listing = read(data)
   files = [

@@ -214,7 +214,7 @@ def test_many_classes_are_summed_up(tmp_path):
   assert lines[at + 1].split() == ["c7", "1"]
 
 
-def test_tables(root):
+def test_tables(root, monkeypatch):
   (root / "labels.csv").write_text(
     "file,label,split\n"
     "train/cat/0.jpg,0,train\ntrain/cat/1.jpg,1,train\nval/cat/0.jpg,2,val\n"
@@ -229,6 +229,9 @@ def test_tables(root):
   )
   report = check.check(f"captions:{root}/captions.csv")
   assert report.splits["train"].examples == 1 and not report.problems
+  monkeypatch.chdir(root.parent)
+  with pytest.raises(ValueError, match=f"write ./{root.name}\\.$"):
+    check.check(root.name)
   with pytest.raises(ValueError, match="'cifar10' cannot be checked"):
     check.check("cifar10")
 
