@@ -155,10 +155,12 @@ def test_damage_is_said_with_the_name_of_the_file(folder, name, content):
     "model.json": [lambda: trained.load(folder)],
     "run.json": [lambda: identity.run_id(folder, None)],
   }
+  advice = "Delete the file" if name == "run.json" else ""
   for read in readers[name]:
     with pytest.raises(ValueError) as error:
       read()
     assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert advice in str(error.value)
   # A run drops the lines that it cannot read, and resumes.
   assert reader.seconds_spent(folder, 1) == {}
 

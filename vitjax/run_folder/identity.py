@@ -49,11 +49,14 @@ def run_id(workdir: pathlib.Path, info: Mapping[str, Any] | None) -> str | None:
   """
   file = workdir / RUN
   if file.exists():
-    found = reader.read_json(file).get("id")
+    try:
+      found = reader.read_json(file).get("id")
+    except ValueError:
+      found = None
     if not isinstance(found, str):
       raise ValueError(
-        f"{file} has no id. Delete the file: the run takes its id from its "
-        "newest checkpoint."
+        f"{file} is damaged: it has no id. Delete the file: the run takes its "
+        "id from its newest checkpoint."
       )
     return found
   return uuid.uuid4().hex if info is None else info.get("run")
