@@ -116,6 +116,7 @@ def main(argv: list[str]) -> None:
     RuntimeError,
     KeyError,
     ImportError,
+    MemoryError,
   ) as e:
     stop_with(e, workdir)
 

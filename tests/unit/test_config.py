@@ -87,6 +87,7 @@ def test_open_sections_are_checked_in_the_same_round():
     ({"schedule__warmup_steps": 0}, "=0 must be a number above 0, or None."),
     ({"schedule__warmup_epochs": nan}, "=nan must be a number above 0, or"),
     ({"schedule__cooldown_steps": inf}, "=inf must be a number above 0, or"),
+    ({"schedule__cooldown_steps": 1e12}, "above 0 and at most 2147483647, or"),
     ({"evals": {"v": {**EVAL, "every_percent": 200}}}, "and at most 100, or"),
     ({"schedule__decay": "cosin"}, "config.schedule.decay='cosin' is not one"),
     ({"input__batch_size": True}, "config.input.batch_size=True (bool)"),
@@ -574,6 +575,13 @@ def test_every_field_of_the_schema_is_documented():
         entry = text.partition(f"  {field.name}: ")[2].partition("\n  ")
         whole = re.split(r"\n  (?=\w)", entry[0] + "\n  " + entry[2])[0]
         assert "None" in whole, f"{cls.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+  "data", ["folder:x", "/x", "./x", "../x", "~/x", "/x/labels.csv"]
+)
+def test_the_splits_of_a_path_are_those_of_a_folder(data):
+  assert common.splits(data) == ("train", "val")
 
 
 class TestParseArg:

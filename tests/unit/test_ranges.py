@@ -39,6 +39,11 @@ def test_allowed(value, bounds):
     (nan, Rate, "config.x=nan must be finite and at least 0 and below 1."),
     (inf, Positive | None, "config.x=inf must be finite and above 0."),
     (0.0, Positive, "config.x=0.0 must be above 0."),
+    (
+      2**31,
+      Count,
+      "config.x=2147483648: whole numbers must be below 2147483648.",
+    ),
     (nan, Finite, "config.x=nan must be finite."),
     (
       (3, 0),

@@ -123,6 +123,8 @@ def splits(data: str) -> tuple[str, str]:
     "food101": ("train", "validation"),
     "folder": ("train", "val"),
     "labels": ("train", "val"),
+    # A path alone, which is that of a folder or of a file of labels.
+    **dict.fromkeys(("", ".", "..", "~"), ("train", "val")),
   }.get(name, ("train", "test"))
 
 

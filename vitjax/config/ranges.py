@@ -59,6 +59,10 @@ Rate = Annotated[float, Range(ge=0, lt=1)]
 Finite = Annotated[float, Range()]
 
 
+# Shapes and steps are numbers of 32 bits.
+_LIMIT = 2**31
+
+
 def problem(path: str, value: Any, bounds: Any) -> str | None:
   """Why a value is not allowed, as a sentence; None if it is.
 
@@ -77,6 +81,9 @@ def problem(path: str, value: Any, bounds: Any) -> str | None:
         finite = "" if math.isfinite(number) else "finite"
         must = " and ".join(filter(None, (finite, str(allowed))))
         return f"{path}={value!r}{what} {must}."
+      if allowed.le is allowed.lt is None and isinstance(number, int):
+        if number >= _LIMIT:
+          return f"{path}={value!r}: whole numbers must be below {_LIMIT}."
   return None
 
 

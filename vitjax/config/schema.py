@@ -649,12 +649,14 @@ def _has_duration(kind) -> bool:
 
 def _duration_problem(where: str, value, unit: str, kind) -> str | None:
   """Why a number of `unit`s is no duration."""
-  most = 100 if unit == "percent" else math.inf
-  if kinds.is_a(value, float) and 0 < value <= most and value < math.inf:
+  # Steps are numbers of 32 bits.
+  most = {"percent": 100, "examples": math.inf}.get(unit, 2**31 - 1)
+  is_number = kinds.is_a(value, float)
+  if is_number and 0 < value <= most and value < math.inf:
     return None
   must = "a number above 0"
-  if unit == "percent":
-    must += " and at most 100"
+  if unit == "percent" or (is_number and most < value < math.inf):
+    must += f" and at most {most}"
   if kind is not Duration:
     must += ", or None"
   return f"{where}={value!r} must be {must}."
