@@ -50,7 +50,21 @@ def export(
   ema: bool = False,
   allow_module: str | None = None,
 ) -> None:
-  """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`."""
+  """Loads, converts, writes; see `vitjax.load` and `vitjax.weights.save`.
+
+  Raises:
+    ValueError: if the JSON file of this name describes a file of the other
+      format, among other reasons.
+  """
+  out = pathlib.Path(out)
+  about = out.with_suffix(".json")
+  for suffix in {".npz", ".safetensors"} - {out.suffix}:
+    if about.exists() and out.with_suffix(suffix).exists():
+      raise ValueError(
+        f"{about} describes {out.with_suffix(suffix)}, and {out} would replace "
+        f"it by its own. Give another name, such as --out={out.stem}_2"
+        f"{out.suffix}."
+      )
   run = vitjax.load(model, step=step, ema=ema, allow_module=allow_module)
   weights.save(out, run.params, run.model, layout=layout, metadata=run.metadata)
 

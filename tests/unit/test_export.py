@@ -100,6 +100,15 @@ def test_files_that_do_not_say_what_they_are(source, tmp_path):
     export.export(tmp_path / "y.npz", tmp_path / "z.npz")
 
 
+def test_the_description_of_another_file_is_kept(source, tmp_path):
+  export.export(source, tmp_path / "x.npz")
+  about = (tmp_path / "x.json").read_text()
+  with pytest.raises(ValueError, match=r"x\.json describes .*x_2"):
+    export.export(source, tmp_path / "x.safetensors")
+  assert (tmp_path / "x.json").read_text() == about
+  export.export(source, tmp_path / "x.npz")  # replaces both
+
+
 @pytest.mark.slow
 def test_errors_are_one_line(source, tmp_path):
   def run(*flags):
