@@ -173,4 +173,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  command_line.set_up_logging()
   command_line.run(main, define_flags)

@@ -88,8 +88,8 @@ class Decoder:
   @property
   def _too_many(self) -> str:
     return (
-      f"has more pixels than max_pixels={self.max_pixels} allows. If the file "
-      "is to be trusted, set this option of the op that decodes"
+      f"has more pixels than max_pixels={self.max_pixels} allows. If you trust "
+      "the file, allow more in the op that decodes, as decode(max_pixels=...)"
     )
 
   def __call__(self, data: tf.Tensor) -> tf.Tensor:
