@@ -44,6 +44,11 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
     )
   assert init.weights is not None  # else there is nothing to load
   towers = model.towers()
+  if not towers:
+    raise ConfigError(
+      f"config.init.weights={dict(init.weights)} is for models with two "
+      "towers. This model takes one file, run folder or published name."
+    )
   if unknown := init.weights.keys() - towers.keys():
     raise ConfigError(
       f"config.init.weights names {sorted(unknown)}; the towers of this model "
