@@ -274,6 +274,12 @@ def _prepared_builder(
       f"{data!r} is no TFDS data set.{hint} For a data set of your own, use "
       "folder:/path, or import the module of its builder first."
     ) from None
+  except (ValueError, TypeError):
+    raise ValueError(
+      f"{data!r} is no TFDS name, such as imagenet2012, name/config or "
+      "name:1.2.3. For a data set of your own, write folder:/path or "
+      "labels:/path/labels.csv."
+    ) from None
   except AssertionError as error:  # a version that TFDS does not have
     raise ValueError(f"{data!r} cannot be opened: {error}") from None
   if builder.is_prepared():
