@@ -97,10 +97,17 @@ def is_stacked(name: str) -> bool:
   return "encoderblock" in name.split("/")[:-1]
 
 
+def _compiled(regex: str) -> re.Pattern[str]:
+  try:
+    return re.compile(regex)
+  except re.error as e:
+    raise ValueError(f"{regex!r} is not a regular expression: {e}.") from e
+
+
 def mask(tree: PyTree, regexes: str | Sequence[str]) -> PyTree:
   """Returns a tree of bool: does any of the regexes match the leaf's name?"""
   regexes = [regexes] if isinstance(regexes, str) else regexes
-  patterns = [re.compile(regex) for regex in regexes]
+  patterns = [_compiled(regex) for regex in regexes]
   return map_with_names(
     lambda name, _: any(p.fullmatch(name) for p in patterns), tree
   )
@@ -128,7 +135,7 @@ def match_rules(
   Raises:
     ValueError: as above; lists all leaves and all rules at fault.
   """
-  patterns = [(re.compile(regex), value) for regex, value in rules]
+  patterns = [(_compiled(regex), value) for regex, value in rules]
   used = [False] * len(patterns)
   unmatched = []
 

@@ -115,6 +115,9 @@ def test_errors():
   state = {"params": {"kernel": jnp.zeros((7, 5))}}
   with pytest.raises(ValueError, match="'tensor' fits no parameter"):
     sharding.of_state(state, "tensor", sharding.make_mesh(model=8))
+  for rule in (1, None, "kernel", ["kernel"], (1, 2), ("kernel", "data")):
+    with pytest.raises(ValueError, match=r"is not a rule\. Write"):
+      sharding.of_state(state, [rule], sharding.make_mesh())
   with pytest.raises(ValueError, match="'rows' is no mesh axis"):
     sharding.of_state(state, [("kernel", ("rows", None))], sharding.make_mesh())
 

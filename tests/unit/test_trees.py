@@ -65,6 +65,15 @@ def test_mask_matches_whole_names_only():
   assert trees.mask(tree, [".*head", "nothing"])["a"] == {"head": True}
 
 
+def test_what_is_no_regular_expression_is_named():
+  for fn in (
+    lambda: trees.mask({"a": 0}, ["a", "("]),
+    lambda: trees.match_rules({"a": 0}, [("(", 1)]),
+  ):
+    with pytest.raises(ValueError, match=r"'\(' is not a regular expression"):
+      fn()
+
+
 def test_match_rules_takes_the_first_match():
   rules = [(".*/kernel", "decay"), (".*", "none")]
   assert trees.match_rules(_params(), rules) == {

@@ -141,6 +141,13 @@ def of_state(state: Any, rules: str | Rules, mesh: Mesh) -> Any:
   """
   if isinstance(rules, str):
     return _of_preset(state, rules, mesh)
+  for rule in rules:
+    if not _is_rule(rule):
+      raise ValueError(
+        f"config.sharding: {rule!r} is not a rule. Write the regex of "
+        "parameter names, and a mesh axis or None for each dimension: "
+        "('head/kernel', (None, 'fsdp'))."
+      )
   specs = trees.match_rules(
     state,
     [(rf"(?:.*/)?(?:{regex})", spec) for regex, spec in rules] + [(".*", ())],
@@ -153,6 +160,15 @@ def of_state(state: Any, rules: str | Rules, mesh: Mesh) -> Any:
     return _sharding(name, leaf, spec, mesh)
 
   return trees.map_with_names(sharding, state, specs)
+
+
+def _is_rule(rule: Any) -> bool:
+  return (
+    isinstance(rule, tuple | list)
+    and len(rule) == 2
+    and isinstance(rule[0], str)
+    and isinstance(rule[1], tuple | list)
+  )
 
 
 def _of_preset(state: Any, preset: str, mesh: Mesh) -> Any:
