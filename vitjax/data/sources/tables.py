@@ -27,7 +27,7 @@ def find(data: str) -> pathlib.Path:
   if path.suffix not in EXTENSIONS or not path.is_file():
     raise DatasetNotPreparedError(
       f"{data!r}: {str(path)!r} is not a {kind} file. Give the path of a file "
-      f"that ends in {', '.join(EXTENSIONS)}; see vitjax.data.{kind}."
+      f"that ends in {', '.join(EXTENSIONS)}; see docs/prepare_data.md."
     )
   return path
 
