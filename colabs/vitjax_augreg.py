@@ -302,7 +302,7 @@ if ":" not in DATA:  # a TFDS data set; a run downloads nothing
 import logging
 
 from vitjax import checks, train
-from vitjax.config.schema import resolve
+from vitjax.config.resolving import resolve
 
 log = logging.getLogger("absl")  # vitjax's lines, and warnings of others
 handler = logging.StreamHandler()

@@ -45,7 +45,7 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
   """What the compiler says of one row."""
   from configs import plain_vit
   from vitjax import checks
-  from vitjax.config import schema
+  from vitjax.config import resolving
   from vitjax.models import flops
   from vitjax.parallel import sharding
   from vitjax.plan import compiling, planning, stand_in
@@ -60,7 +60,7 @@ def plan_row(model: str, preset: str, topology: str, chips: int) -> dict:
     c.mesh = {"data": 1, "fsdp": -1}
   if preset == "tensor":
     c.mesh = {"data": -1, "model": 4}
-  run = schema.resolve(c, checks.problems)
+  run = resolving.resolve(c, checks.problems)
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, topology_devices(topology))
   compiled = compiling.compile_step(parts)

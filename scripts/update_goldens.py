@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from vitjax import models, trees
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.parallel import sharding
 from vitjax.plan import compiling, planning, stand_in
 
@@ -91,7 +91,7 @@ def dump(tree: dict[str, list[int]]) -> str:
 
 def compiled(preset: str) -> dict:
   """What the compiler makes of a small train step."""
-  run = schema.resolve(
+  run = resolving.resolve(
     {
       "total_steps": 9,
       "loss": "softmax_xent",

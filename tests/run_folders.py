@@ -9,7 +9,7 @@ import numpy as np
 
 from vitjax import models, program, weights
 from vitjax.checkpoint.checkpointer import Checkpointer
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.data import sources
 from vitjax.parallel import sharding
 from vitjax.run_folder import files
@@ -48,7 +48,7 @@ def make(
   losses=(2.0, 1.5, 1.0),
 ) -> pathlib.Path:
   """A finished run on `images` whose parameters are random."""
-  run = schema.resolve(
+  run = resolving.resolve(
     {
       "total_steps": STEP,
       "input": {

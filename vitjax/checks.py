@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitjax import evaluators, losses, models, optim
-from vitjax.config import messages, schema
+from vitjax.config import messages, resolving, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
@@ -46,7 +46,7 @@ NEEDS = {
 
 def check(run: RunConfig) -> None:
   """Raises ConfigError with all `problems` of a config, if there are any."""
-  schema.fail_on(problems(run))
+  resolving.fail_on(problems(run))
 
 
 def problems(run: RunConfig) -> list[str]:
@@ -63,7 +63,7 @@ def problems(run: RunConfig) -> list[str]:
     name, section = split_name(getattr(run, path))
     known = attempt(f"config.{path}.name", package.options, name)
     if known is not None:
-      errors += schema.check_call(known, section, path)
+      errors += resolving.check_call(known, section, path)
   if "learning_rate" not in run.optim:
     errors.append("config.optim.learning_rate is missing.")
   model = None
@@ -201,7 +201,7 @@ def eval_problems(
   except ValueError as e:
     return [*errors, messages.at(f"config.{path}.type", e)]
   filled = ("self", "predict_fn", "data", *evaluators.FILLED)
-  errors += schema.check_call(
+  errors += resolving.check_call(
     evaluator.__init__, section.options, path, filled=filled
   )
   needs = getattr(evaluator, "two_towers", two_towers)

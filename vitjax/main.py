@@ -26,7 +26,7 @@ import traceback
 from absl import flags, logging
 from ml_collections import config_flags
 
-from vitjax.config import command_line, flag, schema
+from vitjax.config import command_line, flag, plain, resolving, schema
 
 FLAGS = flags.FLAGS
 
@@ -87,11 +87,11 @@ def main(argv: list[str]) -> None:
     check_local(FLAGS.workdir)
     check_writable(workdir)
     config = flag.read()
-    schema.resolve(config)
+    resolving.resolve(config)
 
     from vitjax import checks
 
-    run = schema.resolve(config, checks.problems)
+    run = resolving.resolve(config, checks.problems)
   except (ValueError, OSError, ImportError) as e:
     sys.exit(f"vitjax.main: {type(e).__name__}: {e}")
   try:
@@ -152,7 +152,7 @@ def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
   return processes.start(
     {
       **files.software(),
-      "config": schema.to_dict(run),
+      "config": plain.to_dict(run),
       "workdir": str(workdir),
     },
     coordinator_address=FLAGS.coordinator_address,

@@ -17,7 +17,7 @@ def measure(repetitions: int) -> list[dict]:
   """Rows: images per second, and as a share of the forward pass's."""
   from vitjax import checks, program, weights
   from vitjax import step as step_lib
-  from vitjax.config import schema
+  from vitjax.config import resolving
   from vitjax.data import sources
   from vitjax.data.pp import builder
   from vitjax.evaluators import subject as subject_lib
@@ -27,7 +27,7 @@ def measure(repetitions: int) -> list[dict]:
   c.input.data = f"fake:{IMAGES},28x28x1,10"
   section = c.evals.test
   section.split = "train"
-  run = schema.resolve(c, checks.problems)
+  run = resolving.resolve(c, checks.problems)
   mesh = sharding.make_mesh(**vars(run.mesh))
   source = sources.open_source(run.input.data, "train")
   preprocess = builder.build(section.pp)

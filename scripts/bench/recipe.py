@@ -13,13 +13,13 @@ def make(
 ) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
   from vitjax import checks
-  from vitjax.config import schema
+  from vitjax.config import resolving
   from vitjax.plan import planning, stand_in
 
   c = vit_s16_i1k.get_config(f"batch={batch_size}")
   c.model.variant = variant
   c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
-  run = schema.resolve(c, checks.problems)
+  run = resolving.resolve(c, checks.problems)
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
   state = jax.jit(

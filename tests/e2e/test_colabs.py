@@ -13,7 +13,7 @@ import pytest
 from colabs import smoke
 from configs import augreg, transfer
 from vitjax import checks
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.weights import zoo
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_what_a_user_gets_exists():
   runs.append(augreg.get_config("{FINETUNE},{DATA},{OPTIONS}".format(**values)))
   for run in runs:
     run.report = {"every_percent": 4}
-    schema.resolve(run, checks.problems)
+    resolving.resolve(run, checks.problems)
 
 
 # Text that the cells print in the smoke mode.

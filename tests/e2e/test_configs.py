@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e import launch
 from vitjax import checks, models, optim, trees
-from vitjax.config import common, schema, shipped
+from vitjax.config import common, plain, resolving, schema, shipped
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
@@ -197,7 +197,7 @@ def get_config(name: str, arg: str):
 
 
 def resolve(name: str, arg: str = "") -> schema.RunConfig:
-  return schema.resolve(get_config(name, arg))
+  return resolving.resolve(get_config(name, arg))
 
 
 def test_no_file_is_forgotten():
@@ -230,8 +230,8 @@ def test_no_option_is_forgotten(name, monkeypatch):
 def test_it_resolves_and_survives_the_round_trip(name, arg):
   run = resolve(name, arg)
   checks.check(run)
-  again = schema.resolve(json.loads(schema.to_json(run)))
-  assert schema.to_json(again) == schema.to_json(run)
+  again = resolving.resolve(json.loads(plain.to_json(run)))
+  assert plain.to_json(again) == plain.to_json(run)
 
 
 @functools.cache

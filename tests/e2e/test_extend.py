@@ -10,7 +10,7 @@ import pytest
 import vitjax
 from configs import quickstart
 from vitjax import checks, train
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
 
@@ -49,7 +49,7 @@ def test_the_examples_of_the_docs_work(blocks, tmp_path, monkeypatch):
   for block in [x for x in blocks if x.startswith("config.")]:
     exec(block, {"config": cfg})
   cfg.evals.mine.pp = cfg.input.pp
-  run = schema.resolve(cfg, checks.problems)
+  run = resolving.resolve(cfg, checks.problems)
   metrics = train.train_and_evaluate(run, tmp_path / "run")
   assert metrics["mine/n_seen"] == 360
   assert metrics["mine/accuracy"] == pytest.approx(100 * metrics["test/acc@1"])
@@ -66,4 +66,4 @@ def test_an_option_that_is_not_in_the_signature_is_refused(blocks):
   cfg.model.widht = 3
   cfg.evals.mine.sclae = 1.0
   with pytest.raises(schema.ConfigError, match=r"(?s)'width'.*'scale'"):
-    schema.resolve(cfg, checks.problems)
+    resolving.resolve(cfg, checks.problems)

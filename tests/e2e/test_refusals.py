@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e import launch, tiny
 from vitjax import train
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 
@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 def resolved(**overrides) -> schema.RunConfig:
   config = tiny.get_config()
   config.update_from_flattened_dict(overrides)
-  return schema.resolve(config)
+  return resolving.resolve(config)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import launch
 from vitjax import trained
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.run_folder import identity
 from vitjax.run_folder.reader import read_metrics
 
@@ -28,11 +28,11 @@ def workdir(tmp_path):
 
 def test_its_config_is_that_of_the_same_command(workdir):
   saved = json.loads((workdir / "config.json").read_text())
-  run = schema.resolve(saved)
+  run = resolving.resolve(saved)
   assert run.input.prefetch == 1
   identity.check_config(workdir, run)
   # Of other parameters it is another run.
-  other = schema.resolve({**saved, "seed": 4})
+  other = resolving.resolve({**saved, "seed": 4})
   with pytest.raises(schema.ConfigError, match="seed: 3 -> 4"):
     identity.check_config(workdir, other)
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from jax.sharding import AxisType, Mesh
 
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
 from vitjax.evaluators import base, classification, subject
@@ -125,7 +125,7 @@ def test_a_label_that_no_class_has_is_an_error(label):
 
 
 def test_an_eval_set_with_more_classes_than_the_head_is_an_error():
-  run = schema.resolve(
+  run = resolving.resolve(
     {
       "total_steps": 1,
       "input": {

@@ -19,10 +19,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 # Prints the config of a command line, as `vitjax train` resolves it.
 RESOLVE = """
-from vitjax.config import command_line, flag, schema
+from vitjax.config import command_line, flag, plain, resolving
 
 def main(argv):
-  print(schema.to_json(schema.resolve(flag.read())))
+  print(plain.to_json(resolving.resolve(flag.read())))
 
 command_line.run(main, flag.define, flag.parse_flags)
 """

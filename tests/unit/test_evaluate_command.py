@@ -17,7 +17,7 @@ from PIL import Image
 import vitjax
 from tests import run_folders
 from vitjax import checks, models, program, train, weights
-from vitjax.config import schema
+from vitjax.config import plain, resolving
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
@@ -334,7 +334,7 @@ def test_the_preprocessing_of_a_model_is_that_of_its_own_data():
     "other": {**section, "data": "fake:9,16x16x3,4"},
     "val": {**section, "pp": "resize(8)|value_range(-1, 1)"},
   }
-  run = schema.resolve(
+  run = resolving.resolve(
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": "value_range(-1, 1)"},
@@ -367,30 +367,30 @@ def test_optional_evals(caplog):
       "here": {"split": "test", "pp": "value_range(-1, 1)"},
     },
   }
-  run = schema.resolve(given, checks.problems)
+  run = resolving.resolve(given, checks.problems)
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()
   made = train.make_evaluators(program.assemble(run, source, mesh))
   assert list(made) == ["here"]
   assert "config.evals.gone is left out: 'folder:/no/such/fol" in caplog.text
   given["evals"]["gone"]["optional"] = False
-  run = schema.resolve(given, checks.problems)
+  run = resolving.resolve(given, checks.problems)
   with pytest.raises(DatasetNotPreparedError, match="does not exist"):
     train.make_evaluators(program.assemble(run, source, mesh))
   given["evals"]["gone"]["optional"] = True
   given["checkpoint"] = {"best_metric": "gone/acc@1"}
   with pytest.raises(ConfigError, match="a metric of an optional eval"):
-    schema.resolve(given, checks.problems)
+    resolving.resolve(given, checks.problems)
 
 
 def test_a_resolved_eval_resolves_to_itself():
   given = {"t": {"type": "knn", "split": "a", "pp": "", "k": 5}}
-  sections = schema.resolve_evals(given)
-  plain = {"t": schema.to_dict(sections["t"])}
-  assert "options" not in plain["t"] and plain["t"]["k"] == 5
-  assert schema.resolve_evals(plain) == sections
-  older = {"t": {**plain["t"], "options": {"k": 5}}}
-  assert schema.resolve_evals(older) == sections
+  sections = resolving.resolve_evals(given)
+  saved = {"t": plain.to_dict(sections["t"])}
+  assert "options" not in saved["t"] and saved["t"]["k"] == 5
+  assert resolving.resolve_evals(saved) == sections
+  older = {"t": {**saved["t"], "options": {"k": 5}}}
+  assert resolving.resolve_evals(older) == sections
 
 
 def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():
@@ -406,7 +406,7 @@ def test_the_vocabulary_of_a_run_is_the_one_in_its_folder():
 def test_a_run_folder_cannot_import_an_evaluator():
   """Its config may be a stranger's; sections of the command are the user's."""
   section = {"type": "their.code", "split": "test", "pp": ""}
-  run = schema.resolve(
+  run = resolving.resolve(
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": ""},

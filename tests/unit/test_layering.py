@@ -257,7 +257,7 @@ def test_every_module_imports_and_the_light_ones_stay_light():
 
     import vitjax
     check("jax", "tensorflow", "flax", "numpy")
-    import vitjax.config.schema, vitjax.compare
+    import vitjax.config.resolving, vitjax.compare
     check("jax", "tensorflow")
     import vitjax.models, vitjax.weights
     vitjax.models.list()

@@ -4,7 +4,7 @@ import pytest
 
 from configs import lit
 from vitjax import checks
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.data import tokenizers
 
 pytest.importorskip("tokenizers")
@@ -30,7 +30,7 @@ def vocab(tmp_path_factory):
   ],
 )
 def test_options(arg, vocab):
-  run = schema.resolve(lit.get_config(arg.replace("VOCAB", str(vocab))))
+  run = resolving.resolve(lit.get_config(arg.replace("VOCAB", str(vocab))))
   checks.check(run)
   assert ("bias_init" in run.model) == (run.loss == "siglip")
   if "steps=7" in arg:
@@ -41,7 +41,7 @@ def test_options(arg, vocab):
 
 
 def test_published_settings(vocab):
-  run = schema.resolve(lit.get_config(f"vocab={vocab}"))
+  run = resolving.resolve(lit.get_config(f"vocab={vocab}"))
   assert run.model["temperature_init"] == 10
   assert run.model["bias_init"] == -2.71
   assert run.optim["learning_rate"] == 1e-3
@@ -70,7 +70,7 @@ def test_the_vocabulary_has_every_word_of_the_captions():
 def changed(**overrides):
   changed = lit.get_config("smoke")
   changed.update_from_flattened_dict(overrides)
-  return schema.resolve(changed)
+  return resolving.resolve(changed)
 
 
 VIT = {"name": "vit", "variant": "mu/16"}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e import tiny
 from vitjax import checks, program, train
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.data import sources
 from vitjax.parallel import devices, memory, sharding
 
@@ -85,7 +85,7 @@ def assemble(monkeypatch):
     config = tiny.get_config()
     config.update_from_flattened_dict(settings)
     return program.assemble(
-      schema.resolve(config, checks.problems), source, mesh
+      resolving.resolve(config, checks.problems), source, mesh
     )
 
   return assemble

@@ -9,7 +9,7 @@ import pytest
 
 from configs import transfer
 from vitjax import checks, models, optim
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.models import base, common, contract
 
 nan, inf = float("nan"), float("inf")
@@ -172,7 +172,7 @@ def minimal(**sections):
 )
 def test_the_check_of_a_config_says_it(model, sentence):
   with pytest.raises(schema.ConfigError) as error:
-    schema.resolve(minimal(model=model), checks.problems)
+    resolving.resolve(minimal(model=model), checks.problems)
   assert sentence in str(error.value)
 
 
@@ -181,7 +181,7 @@ def test_the_text_tower_is_checked_before_its_tokenizer():
   text = {"vocab_size": "16000"}
   model = {"name": "two_tower", "image": {"variant": "mu/16"}, "text": text}
   with pytest.raises(schema.ConfigError) as error:
-    schema.resolve(minimal(model=model, loss="siglip"), checks.problems)
+    resolving.resolve(minimal(model=model, loss="siglip"), checks.problems)
   assert "text.vocab_size='16000' (str) must be int." in str(error.value)
 
 
@@ -230,14 +230,14 @@ def test_options_of_an_optimizer_have_ranges(name, option, sentence):
     optim.make_optimizer(**section, schedule=lambda step: 1.0)
   assert sentence in str(error.value)
   with pytest.raises(schema.ConfigError) as error:
-    schema.resolve(minimal(optim=section), checks.problems)
+    resolving.resolve(minimal(optim=section), checks.problems)
   assert sentence in str(error.value)
 
 
 def test_the_names_of_the_field_are_known():
   assert optim.OPTIMIZERS["adamw"] is optim.OPTIMIZERS["adam"]
   assert optim.OPTIMIZERS["momentum"] is optim.OPTIMIZERS["sgd"]
-  schema.resolve(
+  resolving.resolve(
     minimal(optim={"name": "adamw", "learning_rate": 0.1, "weight_decay": 0.1}),
     checks.problems,
   )

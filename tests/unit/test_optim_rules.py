@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from vitjax import models, optim, trees
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.optim import agc
 
 OPTIMIZERS = ("adam", "adafactor", "lamb", "sgd")
@@ -341,7 +341,7 @@ class TestConfig:
     scales += ["schedule", "gradient"] if name != "lamb" else []
     for scale in scales:
       section = {**COMMON_OPTIONS, **own, "decay_scale": scale}
-      assert not schema.check_call(known, section, "optim")
+      assert not resolving.check_call(known, section, "optim")
       make(name, **section)
     assert "model" not in known and "schedule" not in known
 
@@ -358,7 +358,7 @@ class TestConfig:
   )
   def test_wrong_types_are_found(self, wrong):
     (key,) = wrong
-    errors = schema.check_call(optim.options("sgd"), wrong, "optim")
+    errors = resolving.check_call(optim.options("sgd"), wrong, "optim")
     assert len(errors) == 1 and f"config.optim.{key}=" in errors[0]
 
   @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import ml_collections
 import pytest
 
 from vitjax import losses, models
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.models import flops
 from vitjax.parallel import devices
 from vitjax.plan import (
@@ -39,7 +39,7 @@ def make_run(**overrides):
     "optim": {"name": "adam", "learning_rate": 1e-3, "mu_dtype": "bfloat16"},
     "ema": {"decay": 0.9},
   }
-  run = schema.resolve(ml_collections.ConfigDict(values))
+  run = resolving.resolve(ml_collections.ConfigDict(values))
   return changes.with_overrides(run, {"mesh.data": -1, **overrides})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vitjax import models, pretrained, trees, weights
 from vitjax.checkpoint import checkpointer
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.weights import published
 
 MODEL = {
@@ -22,7 +22,7 @@ MODEL = {
 
 
 def make_run(**changes):
-  return schema.resolve(
+  return resolving.resolve(
     {
       "total_steps": 1,
       "input": {"data": "digits", "batch_size": 8, "pp": ""},

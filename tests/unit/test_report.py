@@ -19,7 +19,7 @@ import sklearn.metrics
 
 import vitjax
 from tests import run_folders
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.data.sources.arrays import AbsentSource
 from vitjax.evaluate import answers
 from vitjax.plots import charts, grids, pixels
@@ -43,7 +43,7 @@ def run(images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(run):
-  resolved = schema.resolve(json.loads((run / "config.json").read_text()))
+  resolved = resolving.resolve(json.loads((run / "config.json").read_text()))
   name, judged = mistakes.judge(vitjax.load(run), resolved)
   assert name == "val"
   return judged
@@ -84,7 +84,7 @@ def test_every_example_is_judged(run, judged):
 
 
 def test_the_first_examples_alone(run, judged):
-  resolved = schema.resolve(json.loads((run / "config.json").read_text()))
+  resolved = resolving.resolve(json.loads((run / "config.json").read_text()))
   _, first = mistakes.judge(vitjax.load(run), resolved, 5)
   np.testing.assert_array_equal(first.label, judged.label[:5])
   np.testing.assert_array_equal(first.prediction, judged.prediction[:5])

@@ -8,14 +8,14 @@ import pytest
 from configs import quickstart
 from vitjax import trained
 from vitjax.compare import comparison
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.run_folder import files, history, identity, reader
 
 
 def resolved(**sections):
   c = quickstart.get_config()
   c.update(sections)
-  return schema.resolve(c)
+  return resolving.resolve(c)
 
 
 def resume(folder, **sections):
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
   saved = json.loads(info["config"])
   del saved["sam"]
   info["config"] = json.dumps(saved)
-  run = schema.resolve({**saved, "input": {**saved["input"], "prefetch": 7}})
+  run = resolving.resolve({**saved, "input": {**saved["input"], "prefetch": 7}})
   identity.check_checkpoint(tmp_path, 7, info, run)
 
 

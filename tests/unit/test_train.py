@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from vitjax import checks, program, train
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.parallel import sharding
 from vitjax.run_folder.reader import read_metrics
 
@@ -21,7 +21,7 @@ WAITS = {*EVALS, *SAVES}
 def resolve() -> schema.RunConfig:
   """A run in which each part of the loop has several turns."""
   pp = "value_range(-1, 1)"
-  return schema.resolve(
+  return resolving.resolve(
     {
       "total_steps": TOTAL,
       "input": {"data": "digits", "batch_size": 16, "pp": pp},

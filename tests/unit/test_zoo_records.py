@@ -12,7 +12,7 @@ import pytest
 from configs import transfer
 from scripts.update_docs import choose, pages
 from vitjax import models, trees
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.data import tokenizers
 from vitjax.weights import augreg, zoo
 
@@ -177,7 +177,7 @@ def test_every_classifier_can_be_fine_tuned():
       with pytest.raises(ValueError, match="compares images with texts"):
         transfer.get_config(f"{name},cifar10")
       continue
-    run = schema.resolve(transfer.get_config(f"{name},cifar10"))
+    run = resolving.resolve(transfer.get_config(f"{name},cifar10"))
     models.create(**run.model, num_classes=10)
     assert run.input.pp.endswith(f"|{entry.normalise}"), name
     assert run.evals["val"].pp.endswith(f"|{entry.normalise}"), name

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitjax.compare.curves import Curves
-from vitjax.config import schema
+from vitjax.config import plain
 
 # Sections and keys that change a result by chance or rounding at most.
 _SECTIONS = ("seed", "checkpoint", "report", "mesh", "sharding", "export_npz")
@@ -42,7 +42,7 @@ def differences(
     names = {*reference.config.get("evals", {})} & {
       *run.config.get("evals", {})
     }
-    lines = schema.differences(
+    lines = plain.differences(
       _essentials(reference.config, names), _essentials(run.config, names)
     )
     found = {line.partition(":")[0]: line for line in lines}
@@ -73,7 +73,7 @@ def check_one_recipe(references: Sequence[Curves]) -> None:
 
 def _essentials(given: Mapping[str, Any], evals: set[str]) -> dict[str, Any]:
   """The recipe of a config, flat, with the evals of these names."""
-  given = schema.with_defaults(given)
+  given = plain.with_defaults(given)
   given["evals"] = {
     name: section
     for name, section in given.get("evals", {}).items()
@@ -82,6 +82,6 @@ def _essentials(given: Mapping[str, Any], evals: set[str]) -> dict[str, Any]:
   kept = {k: v for k, v in given.items() if k not in _SECTIONS}
   return {
     key: value
-    for key, value in schema.flatten(kept).items()
+    for key, value in plain.flatten(kept).items()
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in _KEYS)
   }

@@ -13,7 +13,7 @@ import numpy as np
 from vitjax import checks, program, trees
 from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.data import pipeline, sources
 from vitjax.models import attention, fused_attention
 from vitjax.parallel import sharding
@@ -50,7 +50,7 @@ def run() -> Result:
   Uses all devices. Leaves nothing behind.
   """
   batch_size = 16 * jax.device_count()
-  parsed = schema.resolve(
+  parsed = resolving.resolve(
     {
       "total_steps": _STEPS,
       "loss": "softmax_xent",

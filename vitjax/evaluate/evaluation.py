@@ -18,7 +18,7 @@ from absl import logging
 from vitjax import checks, trained
 from vitjax import step as step_lib
 from vitjax.checkpoint import step_files
-from vitjax.config import schema
+from vitjax.config import resolving, schema
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
@@ -134,7 +134,7 @@ def evaluate(
       pixel_statistics=subject.pixel_statistics,
     )
   ]
-  schema.fail_on(problems)
+  resolving.fail_on(problems)
   if (keep_answers or bootstrap) and not any(
     map(_has_answers, sections.values())
   ):
@@ -191,7 +191,7 @@ def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   file = pathlib.Path(model) / files.CONFIG
   if not file.exists():
     return None
-  return schema.resolve(reader.read_json(file))
+  return resolving.resolve(reader.read_json(file))
 
 
 def _warn_of_changed_data(
@@ -274,7 +274,7 @@ def _sections(
           f"--allow_module={kind}."
         )
     return {name: known[name] for name in names}
-  return schema.resolve_evals(evals, pp=pp)
+  return resolving.resolve_evals(evals, pp=pp)
 
 
 def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:

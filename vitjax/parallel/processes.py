@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitjax.config import schema
+from vitjax.config import plain
 
 TIMEOUT_SECONDS = 60
 # After this long without a sign of life a process counts as dead. Only where
@@ -249,7 +249,7 @@ def _differences(everyone: Mapping[int, Mapping[str, Any]]) -> str:
   groups: dict[tuple[str, ...], list[int]] = {}
   first = everyone[0]
   for rank, other in sorted(everyone.items()):
-    lines = schema.differences(first["facts"], other["facts"])
+    lines = plain.differences(first["facts"], other["facts"])
     counts = [x["num_processes"] for x in (first, other)]
     if counts[0] != counts[1]:
       lines.append(f"num_processes: {counts[0]} -> {counts[1]}")

@@ -21,7 +21,7 @@ import sys
 
 from absl import flags, logging
 
-from vitjax.config import command_line, flag, schema
+from vitjax.config import command_line, flag, resolving
 
 FLAGS = flags.FLAGS
 
@@ -63,12 +63,12 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   try:
     config = flag.read()
-    schema.resolve(config)
+    resolving.resolve(config)
 
     from vitjax import checks
     from vitjax.plan import planning, table
 
-    run = schema.resolve(config, checks.problems)
+    run = resolving.resolve(config, checks.problems)
     plan = planning.make_plan(
       run,
       topology=FLAGS.topology,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vitjax import losses, models
-from vitjax.config import schema
+from vitjax.config import plain, resolving
 from vitjax.config.schema import RunConfig
 
 
@@ -23,14 +23,14 @@ class Change:
 
 def with_overrides(run: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
   """The run with other values at these dotted paths."""
-  plain = schema.to_dict(run)
+  config = plain.to_dict(run)
   for path, value in overrides.items():
     *sections, key = path.split(".")
-    section = plain
+    section = config
     for name in sections:
       section = section.setdefault(name, {})
     section[key] = value
-  return schema.resolve(plain)
+  return resolving.resolve(config)
 
 
 def changes(run: RunConfig, num_devices: int) -> Iterator[Change]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import vitjax
-from vitjax.config import schema
+from vitjax.config import resolving
 from vitjax.plots import attention_maps, grids, pixels
 from vitjax.report import mistakes
 from vitjax.report.section import Image, Picture, Section
@@ -41,7 +41,7 @@ def model_section(
     trained = vitjax.load(record.path, allow_module=allow_module)
     if record.config is None:
       raise FileNotFoundError("the run has no config.json.")
-    run = schema.resolve(record.config)
+    run = resolving.resolve(record.config)
   if run is None:
     return section
   section.notes.append(f"Checkpoint of step {trained.metadata['step']:,}.")

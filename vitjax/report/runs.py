@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitjax.config import schema
+from vitjax.config import plain
 from vitjax.plots import charts
 from vitjax.report.section import Picture, Section
 from vitjax.run_folder.history import Record, differences, thin
@@ -104,7 +104,7 @@ def config_section(records: Sequence[Record]) -> Section:
       continue
     given = [getattr(record, what) for record in known]
     if what == "config":
-      given = [schema.with_defaults(one) for one in given]
+      given = [plain.with_defaults(one) for one in given]
     rows = [[key, *x] for key, x in differences(given) if key != "command"]
     if rows:
       section.tables.append(([what, *(r.name for r in known)], rows))

@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from vitjax.config import schema
+from vitjax.config import plain, schema
 from vitjax.data import tokenizers
 from vitjax.run_folder.identity import CONFIG, RUN
 
@@ -61,7 +61,7 @@ def write(
     model = {**model, "tokenizer": kept}
   write_json(workdir / MODEL, model)
   write_text(workdir / "parameters.txt", parameters)
-  write_text(workdir / CONFIG, schema.to_json(run))
+  write_text(workdir / CONFIG, plain.to_json(run))
 
 
 def environment() -> dict[str, Any]:

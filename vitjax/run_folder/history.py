@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.config import schema
+from vitjax.config import plain
 from vitjax.run_folder import reader
 from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, read_metrics
 
@@ -156,7 +156,7 @@ def differences(
   dicts: Sequence[Mapping[str, Any]],
 ) -> list[tuple[str, list[str]]]:
   """(key, value of each) of what nested dicts do not agree on."""
-  flat = [schema.flatten(given) for given in dicts]
+  flat = [plain.flatten(given) for given in dicts]
   missing = object()
   return [
     (key, [_text(one[key]) if key in one else "(absent)" for one in flat])

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from vitjax.config import schema
+from vitjax.config import plain, schema
 from vitjax.run_folder import reader
 
 RUN = "run.json"
@@ -71,7 +71,7 @@ def describe(
   """What each checkpoint says about its run, see `run_id`."""
   return {
     "run": run_id(workdir, info),
-    "config": schema.to_json(run),
+    "config": plain.to_json(run),
     "fingerprint": fingerprint,
   }
 
@@ -116,8 +116,8 @@ def _check_same(
   what: str, saved: Mapping[str, Any], run: schema.RunConfig
 ) -> None:
   # Keys added since then take their defaults.
-  saved = json.loads(json.dumps(schema.with_defaults(saved)))
-  changes = schema.differences(saved, json.loads(schema.to_json(run)))
+  saved = json.loads(json.dumps(plain.with_defaults(saved)))
+  changes = plain.differences(saved, json.loads(plain.to_json(run)))
   if changes:
     raise schema.ConfigError(
       f"{what} with another config:\n  "
