@@ -80,21 +80,21 @@ class Input:
   """Training data.
 
   Attributes:
-    data: the data set: a TFDS name, "folder:/path", "labels:/path/file.csv",
+    data: data set: a TFDS name, "folder:/path", "labels:/path/file.csv",
       "captions:/path/file.jsonl" or "digits".
-    split: the part of it to train on, in TFDS notation, such as "train",
+    split: part of the data set to train on, in TFDS notation, such as "train",
       "train[:90%]" or "train+val".
     data_dir: folder in which TFDS looks for prepared data sets. None: TFDS's
       default.
-    batch_size: images per step, over all devices and processes. At least 1; a
-      multiple of the number of devices times `accumulation_steps`.
+    batch_size: images per step, over all devices and processes; a multiple of
+      the number of devices times `accumulation_steps`.
     repeats: repeated augmentation: how often an image appears in a batch, each
-      time with other random ops. At least 1.
-    prefetch: batches buffered ahead, on each host and on its devices. At least
-      1. Changes no result.
-    cache: keep decoded images in memory, those of evals too, if all have one
+      time with other random ops.
+    prefetch: batches buffered ahead, on each host and on its devices. Changes
+      no result.
+    cache: keep decoded images of training and evals in memory, if all have one
       size. Changes no result.
-    pp: preprocessing ops, separated by "|".
+    pp: preprocessing ops, separated by "|"; docs/reference/ops.md lists them.
   """
 
   data: str
@@ -114,13 +114,13 @@ class Init:
   Position tables are resized to the images of the run.
 
   Attributes:
-    weights: a path, a URL, a published name or a run folder; for a model with
-      two towers also {"img": ..., "txt": ...}, with weights of one tower each.
-      None: random parameters.
-    reinit: parameters to re-initialise: names, names of modules or regexes,
-      such as ("head",).
-    ignore: arrays of the file to leave out, likewise, such as
-      ("pre_logits",).
+    weights: weights to load: a path, a URL, a published name or a run folder;
+      for a model with two towers also {"img": ..., "txt": ...}, with weights of
+      one tower each. None: random parameters.
+    reinit: parameters to initialise at random instead of loading them: names,
+      names of modules or regexes, such as ("head",).
+    ignore: arrays of the file that are not loaded, such as ("pre_logits",),
+      written likewise.
   """
 
   weights: str | Mapping[str, str] | None = None
@@ -133,20 +133,17 @@ class Mixing:
   """Mixing and erasing of images on the device, over the global batch.
 
   Attributes:
-    mixup_alpha: parameter of mixup's Beta distribution. 0 or more; 0: no
-      mixup.
-    cutmix_alpha: parameter of CutMix's Beta distribution. 0 or more; 0: no
-      CutMix.
-    prob: probability of mixing a batch, or with mode="elem" an example. 0 to 1.
-    switch_prob: probability of CutMix rather than mixup, where both are on. 0
-      to 1.
-    mode: "batch" draws once for the batch, "elem" for each example.
-    partner: an example is mixed with the one before it ("roll", as in
-      big_vision) or with the one at the other end of the batch ("flip", as in
-      timm).
-    erase_prob: probability of replacing a box of an image by noise. 0 to 1.
-    label_smoothing: share of the target that is spread over all classes. 0 or
-      more and below 1.
+    mixup_alpha: parameter of mixup's Beta distribution. 0: no mixup.
+    cutmix_alpha: parameter of CutMix's Beta distribution. 0: no CutMix.
+    prob: probability of mixing a batch, or with mode="elem" an example.
+    switch_prob: probability of CutMix rather than mixup, where both are on.
+    mode: whether the random numbers are drawn once for the batch ("batch") or
+      for each example ("elem").
+    partner: which example an example is mixed with: the one before it ("roll",
+      as in big_vision), or the one at the mirrored place in the batch ("flip",
+      as in timm).
+    erase_prob: probability of replacing a box of an image by noise.
+    label_smoothing: share of the target that is spread over all classes.
   """
 
   mixup_alpha: NonNegative = 0.0
@@ -164,9 +161,10 @@ class Ema:
   """Exponential moving average of the parameters, updated at each step.
 
   Attributes:
-    decay: weight of the average so far. 0 or more and below 1, such as 0.9999.
-      None: no average.
-    warmup: start with a smaller weight: min(decay, (1 + step) / (10 + step)).
+    decay: weight of the average so far at each step, such as 0.9999. None: no
+      average.
+    warmup: use min(decay, (1 + step) / (10 + step)) as the weight, which is
+      smaller at the start.
   """
 
   decay: Rate | None = None
@@ -178,10 +176,10 @@ class Sam:
   """Sharpness-aware minimisation (SAM, GSAM): two gradients a step.
 
   Attributes:
-    rho: radius of the neighbourhood in parameter space. 0 or more; 0: off.
-    rho_min: the radius then follows the learning rate, from `rho` at its peak
-      to `rho_min` at 0. 0 or more. None: the radius is constant.
-    alpha: weight of GSAM's surrogate gap. 0 or more; 0: plain SAM.
+    rho: radius of the neighbourhood in parameter space. 0: no SAM.
+    rho_min: radius at learning rate 0; the radius then follows the learning
+      rate, from `rho` at its peak. None: the radius is constant.
+    alpha: weight of GSAM's surrogate gap. 0: plain SAM.
   """
 
   rho: NonNegative = 0.0
@@ -194,13 +192,13 @@ class Schedule:
   """Learning rate over time, as a factor of `optim.learning_rate`.
 
   Attributes:
-    decay: "constant", "cosine", "linear" or "rsqrt", after the warm-up.
+    decay: shape of the schedule after the warm-up.
     warmup: duration of the linear rise from 0. None: no warm-up.
-    end_value: factor at the end of "cosine" and "linear". 0 to 1.
-    timescale: of "rsqrt": duration after the warm-up until the factor is
-      sqrt(1/2). None: 10,000 steps.
-    cooldown: of "constant" and "rsqrt": duration of the linear fall to 0 at
-      the end of the run. None: no fall.
+    end_value: factor at the end of the run, for "cosine" and "linear".
+    timescale: duration from the end of the warm-up until the factor is
+      sqrt(1/2), for "rsqrt". None: 10,000 steps.
+    cooldown: duration of the linear fall to 0 at the end of the run, for
+      "constant" and "rsqrt". None: no cool-down.
   """
 
   decay: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
@@ -222,9 +220,11 @@ class Mesh:
   the others leave.
 
   Attributes:
-    data: parts of the batch whose devices each hold all parameters.
-    fsdp: parts of the batch whose devices also share the parameters.
-    model: devices that work together on the same part of the batch.
+    data: devices that split the batch; each holds all parameters.
+    fsdp: devices that split the batch and, with sharding="fsdp" or "tensor",
+      also the parameters and the optimizer state.
+    model: devices that work on the same part of the batch and, with
+      sharding="tensor", split each layer.
   """
 
   data: _Axis = -1
@@ -237,15 +237,15 @@ class Eval:
   """One evaluation, a section of `config.evals`.
 
   Attributes:
-    type: "classification", "fewshot", "knn", "linear_probe", "retrieval",
-      "zeroshot", or the dotted path of a module with a class `Evaluator`.
-    data: the data set. None: that of training.
-    split: the part of it to evaluate, in which each image occurs once.
-    data_dir: folder in which TFDS looks for prepared data sets. None: that of
-      training.
-    batch_size: images per step, over all devices. At least 1; rounded up to a
-      multiple of the number of devices. Changes no metric. None: that of
-      training.
+    type: evaluator: "classification", "fewshot", "knn", "linear_probe",
+      "retrieval", "zeroshot", or the dotted path of a module with a class
+      `Evaluator`.
+    data: data set, as in `input`. None: the training data.
+    split: part of the data set to evaluate, in which each image occurs once.
+    data_dir: folder in which TFDS looks for prepared data sets. None: as in
+      `input`.
+    batch_size: images per step, over all devices; rounded up to a multiple of
+      the number of devices. Changes no metric. None: as in `input`.
     pp: preprocessing ops; they must normalise images as in training.
     every: interval during training; the end is always evaluated. None: the
       end only.
@@ -270,15 +270,15 @@ class Checkpoint:
 
   Attributes:
     every: interval between checkpoints; the end is always saved.
-    keep_every: interval of checkpoints that are never deleted. None: none are
-      kept for good.
-    best_metric: EVAL/METRIC, such as "val/acc@1", or "val_ema/acc@1" for the
-      averaged parameters: also keep the checkpoint with its best value, and
-      save at each eval. None: keep no best checkpoint.
-    best_mode: whether the best value is the largest ("max") or the smallest
-      ("min"). None: as the metric's name tells: "min" for losses and errors,
-      "max" for accuracies; required for other metrics.
-    max_failures: failed saves in a row that end the run. At least 1.
+    keep_every: interval between checkpoints that are never deleted. None: all
+      but the latest are deleted.
+    best_metric: metric whose best checkpoint is kept too: EVAL/METRIC, such as
+      "val/acc@1", or "val_ema/acc@1" for the averaged parameters. The run then
+      also saves at each eval. None: keep no best checkpoint.
+    best_mode: whether the largest ("max") or the smallest ("min") value is the
+      best. None: "min" for losses and errors, "max" for accuracies; required
+      for metrics with other names.
+    max_failures: number of failed saves in a row after which the run stops.
   """
 
   every: Duration = Duration(1000, "steps")
@@ -294,9 +294,9 @@ class Report:
 
   Attributes:
     every: interval between two records of the training loss.
-    profile_first_step: steps to take before a profile for TensorBoard starts;
-      10 leaves compilation out. 0 or more. None: no profile.
-    profile_num_steps: steps to profile. At least 1.
+    profile_first_step: number of steps before the profile for TensorBoard
+      starts; 10 leaves compilation out. None: no profile.
+    profile_num_steps: number of steps to profile.
   """
 
   every: Duration = Duration(50, "steps")
@@ -309,20 +309,19 @@ class RunConfig:
   """Everything that decides what a run does.
 
   Attributes:
-    seed: of every random draw: parameters, order of images, ops, dropout. 0 to
-      2**32 - 1.
+    seed: seed of all random numbers: parameters, order of images, ops, dropout.
     total: length of the run.
-    num_classes: width of the head; at least the number of classes of the data.
-      None: that number.
-    loss: "softmax_xent", "sigmoid_xent" or "sigmoid_xent_mean"; for a model
-      with two towers "contrastive" or "siglip".
-    target_threshold: mixed targets above it become 1, others 0. 0 or more and
-      below 1; DeiT III uses 0. None: mixed targets stay as they are.
-    accumulation_steps: parts into which a batch is split to save memory. At
-      least 1; must divide `input.batch_size`. Changes no result but dropout.
+    num_classes: outputs of the head; at least the number of classes of the
+      data. None: that number.
+    loss: training loss: "softmax_xent", "sigmoid_xent" or "sigmoid_xent_mean";
+      for a model with two towers "contrastive" or "siglip".
+    target_threshold: mixed targets above this value become 1, all others 0;
+      DeiT III uses 0. None: mixed targets are not changed.
+    accumulation_steps: parts into which a batch is split to save memory; must
+      divide `input.batch_size`. Changes no result but dropout.
     input: training data.
-    pretrained_dir: folder, gs:// or https:// address to look in for published
-      names of `init.weights`. None: where they are published.
+    pretrained_dir: folder, or gs:// or https:// address, from which published
+      names in `init.weights` are loaded. None: download the published files.
     init: weights to start from.
     model: `name` and the options of the model.
     optim: `name` and the options of the optimizer.
@@ -331,11 +330,11 @@ class RunConfig:
     ema: average of the parameters.
     sam: sharpness-aware minimisation.
     sharding: how parameters are split over the mesh: "replicated", "fsdp" or
-      "tensor", or a list of rules (regex of parameters, mesh axis or None of
-      each dimension).
-    mesh: devices on each axis.
-    evals: sections by name; None as a section removes the eval. A name has no
-      slash.
+      "tensor", or a list of rules (regex of parameter names, for each dimension
+      a mesh axis or None).
+    mesh: number of devices on each axis of the mesh.
+    evals: evaluations, a section for each by its name, which has no slash; None
+      as a section removes the eval.
     checkpoint: what to save.
     report: what to record.
     export_npz: write params.npz into the run folder at the end.

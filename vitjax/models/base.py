@@ -1,6 +1,6 @@
 """A base class of models, and the check of the contract.
 
-Your own model can be derived from `ImageModel`, or have the methods itself.
+Derive your own model from `ImageModel`, or define the methods of the contract.
 """
 
 from collections.abc import Mapping, Sequence

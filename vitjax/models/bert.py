@@ -45,7 +45,7 @@ def decode_variant(variant: str) -> dict[str, int]:
 
 
 class Embedder(nn.Module):
-  """Sum of the embeddings of tokens, positions and segments (all 0 here)."""
+  """Sums the embeddings of tokens, positions and segments (all 0 here)."""
 
   width: int
   vocab_size: int
@@ -221,20 +221,23 @@ class Encoder(nn.Module):
 
 
 class Model(base.ImageModel):
-  """BERT with token id 0 as padding.
+  """BERT's encoder; token id 0 is padding.
 
   Attributes:
-    num_classes: width of the head; None returns the [CLS] token itself.
+    num_classes: outputs of the head. None: no head, the model returns the [CLS]
+      token.
     width: channels of the encoder; a multiple of `num_heads`.
-    depth: number of blocks.
-    mlp_dim: hidden width of each MLP.
-    num_heads: heads of each attention.
+    depth: number of transformer blocks.
+    mlp_dim: hidden channels of each MLP.
+    num_heads: attention heads of each block.
     vocab_size: number of rows of the token embedding.
     max_len: rows of the position embedding; texts may be shorter.
     num_segments: rows of the segment embedding; only the first is used.
     dropout_rate: probability of dropout after the embedding and at the end of
-      each branch, in [0, 1).
-    dtype: type of the computation; parameters are always float32.
+      each branch.
+    layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

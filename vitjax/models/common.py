@@ -4,11 +4,11 @@ Layers compute in `dtype`. Parameters, the statistics of norms and logits stay
 in float32.
 
 Two things differ in float32, the type on CPUs. Tokens are flattened to (b l)
-before every dense layer, because one large matrix product is what a CPU does
-best; a TPU would copy every activation for it, since 196 tokens are not a
-whole number of its tiles. The backward pass recomputes norms and GELUs instead
-of keeping their inputs: a CPU gets memory for each step from the system, page
-by page, which takes longer.
+before every dense layer, because a CPU is fastest at one large matrix product;
+a TPU would copy every activation for it, since 196 tokens are not a whole
+number of its tiles. The backward pass recomputes norms and GELUs instead of
+keeping their inputs: on a CPU, allocating their memory anew in each step takes
+longer.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"] | type
 Gelu = Literal["tanh", "erf"]
-# What models are called with.
+# Types of the inputs of models.
 ArrayLike = Array | np.ndarray
 
 
@@ -44,7 +44,7 @@ GELU: dict[str, Callable[[Array], Array]] = {
 
 
 def layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
-  """The norm ahead of a branch, computed again in float32; see the module."""
+  """The norm before a branch, recomputed in float32; see the module."""
   recompute = jnp.dtype(dtype) == jnp.float32
   norm = nn.remat(nn.LayerNorm) if recompute else nn.LayerNorm
   return norm(epsilon, dtype=dtype, name=name)
@@ -86,7 +86,7 @@ def conv(
   padding: str | tuple[tuple[int, int], ...] = "SAME",
   groups: int = 1,
 ) -> Float[Array, "b _h _w o"]:
-  """2-D convolution in the type of `x`, for kernels that are computed."""
+  """2-D convolution in the type of `x`, with a kernel given as an array."""
   return jax.lax.conv_general_dilated(
     x,
     kernel.astype(x.dtype),

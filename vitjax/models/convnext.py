@@ -5,9 +5,10 @@ A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545. GELU is the exact
 up linearly from 0 in the first block to `drop_path_rate` in the last one of
 all stages.
 
-No weights were published under JAX names. Ours say what an optimizer's rules
-need: "stage2/block07/..." for layer-wise decay of the learning rate, and
-`kernel` for whatever is decayed (the depth-wise kernels are, `gamma` is not).
+No weights were published under JAX names. Our names serve the optimizer's
+rules: "stage2/block07/..." for layer-wise decay of the learning rate, and
+`kernel` for all parameters with weight decay (the depth-wise kernels have it,
+`gamma` has none).
 
 The initialisation of kernels is a plain normal of deviation 0.02: PyTorch's
 `trunc_normal_` cuts at -2 and 2, a hundred deviations away.
@@ -206,18 +207,23 @@ class Model(base.ImageModel):
   """ConvNeXt.
 
   Attributes:
-    num_classes: width of the head; None returns the pooled features.
-    depths, widths: number of blocks and channels of each stage.
-    patch_size: stride of the stem, in pixels.
-    stem_norm: whether a norm follows the stem (not in the isotropic models).
-    drop_path_rate: probability of dropping the last block, in [0, 1); it ramps
-      up linearly from 0 in the first.
-    layer_scale_init: initial gamma of LayerScale, None for none.
-    gelu: "erf", as published, or "tanh".
-    head_init_scale: multiplies the initial kernel of the head. Weights that
-      are loaded are not scaled.
-    head_bias_init: a negative value starts a sigmoid loss near its prior.
-    dtype: type of the computation; parameters are always float32.
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    depths: number of blocks of each stage.
+    widths: channels of each stage.
+    patch_size: stride of the stem in pixels.
+    stem_norm: add a norm after the stem; the isotropic models have none.
+    drop_path_rate: probability of dropping the last block (stochastic depth);
+      it ramps up linearly from 0 in the first block.
+    layer_scale_init: initial gamma of LayerScale. None: no LayerScale.
+    gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
+    layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    head_init_scale: factor of the initial kernel of the head. Loaded weights
+      are not scaled.
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

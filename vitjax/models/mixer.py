@@ -115,18 +115,25 @@ class Model(base.ImageModel):
   """MLP-Mixer.
 
   Attributes:
-    num_classes: width of the head; None returns the pooled features.
-    patch_size: side of the square patches, in pixels. A border that does not
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    patch_size: side of the square patches in pixels. A border that does not
       fill a patch is padded with zeros; ViT drops it.
     width: channels of each token.
-    depth: number of blocks.
-    tokens_mlp_dim, mlp_dim: hidden widths of the two MLPs.
-    drop_path_rate: probability of dropping a branch of the last block, in
-      [0, 1); it ramps up linearly from 0 in the first.
-    gelu: "tanh" (Google's weights) or "erf" (timm's).
-    head_bias_init: a negative value starts a sigmoid loss near its prior.
-    head_zero_init: zero kernel of the head, as published, or LeCun normal.
-    dtype: type of the computation; parameters are always float32.
+    depth: number of mixer blocks.
+    tokens_mlp_dim: hidden channels of the MLP that mixes tokens.
+    mlp_dim: hidden channels of the MLP that mixes channels.
+    drop_path_rate: probability of dropping a branch of the last block
+      (stochastic depth); it ramps up linearly from 0 in the first block.
+    gelu: form of the GELU: "tanh" (approximate, Google's weights) or "erf"
+      (exact, timm's weights).
+    layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    head_zero_init: initialise the kernel of the head with zeros, as published.
+      False: LeCun normal.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

@@ -3,11 +3,10 @@
 High-Performance Large-Scale Image Recognition Without Normalization,
 https://arxiv.org/abs/2102.06171. F0 to F7 and the wider "+" models.
 
-Names matter to the optimizer. Adaptive gradient clipping (AGC) clips each
-tensor by its units: a kernel per output channel, `gain`, `bias` and
-`skip_gain` as a whole. As published it leaves out `head/kernel` alone (the
-bias of the head is clipped), and weight decay applies to what ends in
-"/kernel".
+Names matter to the optimizer. Adaptive gradient clipping (AGC) clips a kernel
+per output channel, and `gain`, `bias` and `skip_gain` as a whole. As published,
+only `head/kernel` is not clipped (the bias of the head is), and weight decay
+applies to names that end in "/kernel".
 
 Stochastic depth is the published one: the rate of block i of n is
 `drop_path_rate * i / n`, so that the last block gets a little less than the
@@ -135,9 +134,9 @@ class ScaledStdConv(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-  """Gate of each channel, in (0, 1), from the mean over the image.
+  """Computes a gate in (0, 1) for each channel from the mean over the image.
 
-  https://arxiv.org/abs/1709.01507, with a ratio of one half.
+  https://arxiv.org/abs/1709.01507, with a ratio of 1/2.
   """
 
   dtype: common.Dtype = jnp.float32
@@ -154,7 +153,7 @@ class SqueezeExcite(nn.Module):
 class Block(nn.Module):
   """Pre-activation bottleneck with two grouped convolutions.
 
-  `beta` is one over the deviation that is expected of its input.
+  `beta` is 1 / the expected standard deviation of the block's input.
   """
 
   width: int
@@ -220,14 +219,19 @@ class Model(base.ImageModel):
   """NFNet.
 
   Attributes:
-    num_classes: width of the head; None returns the pooled features.
-    depths, widths: number of blocks and channels of each stage.
-    dropout_rate: probability of dropout before the head, in [0, 1).
-    drop_path_rate: see the docstring of this module. Published training has
-      0.25.
-    gelu: "tanh" (DeepMind's weights) or "erf" (timm's).
-    head_bias_init: a negative value starts a sigmoid loss near its prior.
-    dtype: type of the computation; parameters are always float32.
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    depths: number of blocks of each stage.
+    widths: channels of each stage.
+    dropout_rate: probability of dropout before the head.
+    drop_path_rate: stochastic depth: block i of n is dropped with probability
+      drop_path_rate * i / n. The published training used 0.25.
+    gelu: form of the GELU: "tanh" (approximate, DeepMind's weights) or "erf"
+      (exact, timm's weights).
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

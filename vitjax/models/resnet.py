@@ -12,14 +12,14 @@ share their table and little else:
   are of this kind.
 
 They standardise weights (https://arxiv.org/abs/1903.10520) with different
-epsilons: 1e-5 beside the deviation in the first, 1e-10 beside the variance in
-the second. timm has 1e-8 beside the variance in both: `std_eps` for BiT, and
-the layout of timm's hybrids corrects for it. Parameter names are those of
+epsilons: the first adds 1e-5 to the deviation, the second 1e-10 to the
+variance. timm adds 1e-8 to the variance in both: use `std_eps` for BiT; the
+layout of timm's hybrids corrects for it. Parameter names are those of
 google-research/big_vision.
 
-The max-pooling of BiT pads with zeros, as the code did that trained the
-released weights; big_vision's port pads with minus infinity, which changes
-the border of the image.
+BiT's max-pooling pads with zeros, as did the code that trained the released
+weights; big_vision's port pads with minus infinity, which changes the border
+of the image.
 """
 
 import re
@@ -103,8 +103,8 @@ PUBLISHED = {
 class StdConv(nn.Module):
   """Convolution, without bias, whose kernel has mean 0 and deviation 1.
 
-  `std_eps` is that of BiT, and with it comes symmetric padding; None is the
-  ResNet baseline.
+  With `std_eps`, it is BiT's and pads symmetrically; None is the ResNet
+  baseline.
   """
 
   features: int
@@ -278,15 +278,20 @@ class Model(base.ImageModel):
   """ResNet with group norm and standardised weights.
 
   Attributes:
-    num_classes: width of the head; None returns the pooled features.
-    stages: number of units of each stage.
-    width_factor: multiplies the width of every layer.
-    preact: False for the ResNet baseline, True for BiT.
-    std_eps: beside the variance of kernels in BiT; timm has 1e-8. The
-      baseline has a constant of its own.
-    head_bias_init: a negative value starts a sigmoid loss near its prior.
-    head_zero_init: zero kernel of the head, as published, or LeCun normal.
-    dtype: type of the computation; parameters are always float32.
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    stages: number of bottleneck units of each stage.
+    width_factor: factor of the channels of every layer.
+    preact: norms before the convolutions (BiT). False: after them (the ResNet
+      baseline).
+    std_eps: epsilon that BiT adds to the variance of a kernel; timm's models
+      use 1e-8. The baseline has a constant epsilon.
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    head_zero_init: initialise the kernel of the head with zeros, as published.
+      False: LeCun normal.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

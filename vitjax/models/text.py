@@ -38,17 +38,21 @@ class Model(base.ImageModel):
   """Text transformer.
 
   Attributes:
-    num_classes: width of the head; None returns the last token itself.
+    num_classes: outputs of the head. None: no head, the model returns the last
+      token.
     width: channels of the encoder; a multiple of `num_heads`.
-    depth: number of blocks.
-    mlp_dim: hidden width of each MLP; None is 4 * `width`.
-    num_heads: heads of each attention.
+    depth: number of transformer blocks.
+    mlp_dim: hidden channels of each MLP. None: 4 * `width`.
+    num_heads: attention heads of each block.
     vocab_size: number of rows of the token embedding.
     max_len: number of tokens of every text, padding included.
     dropout_rate: probability of dropout after the position embedding and in
-      each block, in [0, 1).
-    attention, scan_layers, remat: as in the Vision Transformer.
-    dtype: type of the computation; parameters are always float32.
+      each block.
+    attention: implementation of attention, as in the Vision Transformer.
+    scan_layers: compile one block for all, as in the Vision Transformer.
+    remat: what the backward pass recomputes, as in the Vision Transformer.
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

@@ -170,23 +170,25 @@ def decode_variant(variant: str) -> dict[str, Any]:
 
 
 class Model(base.ImageModel):
-  """Two towers with a common embedding.
+  """An image tower and a text tower that share one embedding space.
 
   `apply({"params": params}, image, text)` returns the image embedding, the
-  text embedding, and the intermediate arrays of the towers under `img/` and
-  `txt/` with the temperature `t` (not its logarithm) and the bias `b`. Either
-  input may be None: its embedding is None and its parameters are not needed.
+  text embedding, and a dict: the intermediate arrays of the towers under
+  `img/` and `txt/`, the temperature `t` (not its logarithm) and the bias `b`.
+  Either input may be None: its embedding is then None, and its parameters are
+  not needed.
 
   Attributes:
-    image: options of the image tower as for `vitjax.models.create`; its
-      output without or with a head is the embedding.
+    image: options of the image tower, as for `vitjax.models.create`. Its output
+      is the embedding: set `num_classes` for a projection to that width.
     text: options of the text tower, likewise.
-    image_model: any image model of the table.
-    text_model: "text" or "bert".
-    temperature_init: initial temperature of the logits; `t` starts at its
-      logarithm.
-    bias_init: initial bias of the logits; None for no `b`.
-    dtype: type of the towers' computation, unless their options name one.
+    image_model: family of the image tower; any but "bert", "text" and
+      "two_tower".
+    text_model: family of the text tower.
+    temperature_init: initial temperature, which multiplies the logits; the
+      parameter `t` starts at its logarithm.
+    bias_init: initial bias of the logits. None: no bias.
+    dtype: type of the towers' activations, unless their options set one.
   """
 
   image: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -240,47 +240,56 @@ class Model(base.ImageModel):
   """Vision Transformer.
 
   Attributes:
-    num_classes: width of the head; None returns the pooled features.
-    patch_size: side of the square patches, in pixels. Rows and columns that do
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    patch_size: side of the square patches in pixels. Rows and columns that do
       not fill a patch are dropped, with a warning.
-    stem: units of each stage of a ResNet in front of the patches; `patch_size`
-      then counts pixels of its features. () is its root alone, whose features
-      are 4 times smaller than the image. None for a plain ViT.
+    stem: hybrid model: units of each stage of a ResNet that computes features
+      of which `patch_size` counts the pixels. (): only the root of the ResNet,
+      whose features are 4 times smaller than the image. None: a plain ViT.
     width: channels of the encoder; a multiple of `num_heads`.
-    depth: number of blocks.
-    mlp_dim: hidden width of each MLP; None is 4 * `width`.
-    num_heads: heads of each attention.
-    pool_type: "gap" (mean over the patches), "tok" (class token), "map"
-      (attention pooling) or "none" (every token).
-    posemb: "learn", "sincos2d", or "rope" (rotary, relative to a grid of
-      16x16 as in timm; other tokens are not rotated).
-    rep_size: width of a tanh layer before the head; True takes `width`.
-    class_token: a learned token in front; None has one where the pooling
-      needs it.
-    num_registers: learned tokens that no pooling reads.
-    parallel: attention and MLP of a block side by side.
-    qkv_bias: whether query, key and value have biases.
-    key_bias: whether the key has one too.
-    attention: "xla", or "fused" into kernels that write no score (Pallas on a
-      TPU, cuDNN on a GPU); "auto" is "fused" on a TPU where it is possible.
-    differential: attention as the difference of two softmaxes.
-    fc_norm: LayerNorm after the pooling instead of before it.
-    posemb_prefix: whether the position table has rows for class token and
-      registers, as in vision_transformer; big_vision's has none.
+    depth: number of transformer blocks.
+    mlp_dim: hidden channels of each MLP. None: 4 * `width`.
+    num_heads: attention heads of each block.
+    pool_type: pooling of the tokens: "gap" (mean over the patches), "tok"
+      (class token), "map" (attention pooling) or "none" (no pooling).
+    posemb: position embedding: "learn" (learned table), "sincos2d" (fixed
+      sine-cosine table), or "rope" (rotary embedding of the patches, relative
+      to a grid of 16x16 as in timm).
+    rep_size: channels of a tanh layer before the head. True: `width`; False: no
+      such layer.
+    class_token: prepend a learned class token. None: if `pool_type` needs one.
+    num_registers: number of register tokens: learned, and read by no pooling.
+    parallel: compute attention and MLP of a block in parallel, not in sequence.
+    qkv_bias: add biases to query, key and value.
+    key_bias: with `qkv_bias`, add one to the key as well.
+    attention: implementation of attention: "xla"; "fused", which never writes
+      the scores to memory (a Pallas kernel on TPUs, cuDNN on GPUs); or "auto",
+      which is "fused" on TPUs where possible and "xla" elsewhere.
+    differential: use differential attention, the difference of two softmaxes.
+    fc_norm: put the final LayerNorm after the pooling instead of before it.
+    posemb_prefix: the position table has rows for class token and registers, as
+      in vision_transformer; big_vision's table has none.
     dropout_rate: probability of dropout after the position embedding and in
-      each block, in [0, 1).
-    drop_path_rate: probability of dropping a branch of the last block, in
-      [0, 1).
-    drop_path_schedule: "linear" ramps up from 0 in the first block; "constant"
-      is the same rate in each, as in DeiT III.
-    layer_scale_init: initial gamma of LayerScale, None for none.
-    gelu: "tanh" (Google's ViT) or "erf" (PyTorch's).
-    head_bias_init: a negative value starts a sigmoid loss near its prior.
-    head_zero_init: zero kernel of the head, as published, or LeCun normal.
-    scan_layers: stacks the blocks' parameters and compiles one block.
-    remat: what the backward pass recomputes: "none", "dots" (all but matrix
-      products) or "full".
-    dtype: type of the computation; parameters are always float32.
+      each block.
+    drop_path_rate: probability of dropping a branch of the last block
+      (stochastic depth).
+    drop_path_schedule: rate of the other blocks: "linear" ramps up from 0 in
+      the first block, "constant" is the same in all, as in DeiT III.
+    layer_scale_init: initial gamma of LayerScale. None: no LayerScale.
+    gelu: form of the GELU: "tanh" (approximate, Google's ViT) or "erf" (exact,
+      PyTorch's).
+    layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    head_zero_init: initialise the kernel of the head with zeros, as published.
+      False: LeCun normal.
+    scan_layers: stack the parameters of all blocks and compile one block for
+      all of them, which compiles faster.
+    remat: what the backward pass recomputes to save memory: "none", "dots" (all
+      but matrix products) or "full" (everything).
+    dtype: type of activations, float32 or bfloat16; parameters are always
+      float32.
   """
 
   num_classes: Count | None = None

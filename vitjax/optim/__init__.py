@@ -1,10 +1,11 @@
-"""From the `optim` section of a config to an optax chain.
+"""Builds an optax chain from the `optim` section of a config.
 
-The order of operations, where all but the four marked with * are optional and
-"decay" is what `decay_scale` of that name adds:
+The chain does this to a gradient, in this order. Steps without a * are
+optional. At most one of the steps "decay ..." is present: the one that
+`decay_scale` names.
 
-    clip the gradient by its global norm
-    clip it by unit (AGC)
+    clip by the global norm
+    clip each unit by its norm (AGC)
     decay "gradient": + weight_decay * parameter
   * statistics of the optimizer
     LAMB: + weight_decay * parameter, times trust ratio
@@ -15,10 +16,11 @@ The order of operations, where all but the four marked with * are optional and
   * times schedule
   * times -1
 
-"learning_rate" is the decay of PyTorch's AdamW and of optax, "schedule" that
-of big_vision and AugReg: weight_decay=0.1 with learning_rate=1e-3 of the first
-is weight_decay=1e-4 of the second. "gradient" is L2 regularisation, as in
-NFNet's SGD. Frozen parameters take no part in any of this.
+PyTorch's AdamW and optax scale the decay by "learning_rate", big_vision and
+AugReg by "schedule": weight_decay=0.1 with learning_rate=1e-3 in the former
+equals weight_decay=1e-4 in the latter. "gradient" is L2 regularisation, as in
+NFNet's SGD. Frozen parameters are not updated, and their gradients do not count
+in the global norm.
 """
 
 import dataclasses
@@ -46,7 +48,15 @@ def adam(
   eps: Positive = 1e-8,
   mu_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
-  """Adam's statistics, https://arxiv.org/abs/1412.6980, algorithm 1."""
+  """Adam, https://arxiv.org/abs/1412.6980, algorithm 1; with decay, AdamW.
+
+  Args:
+    b1: decay rate of the first moment.
+    b2: decay rate of the second moment.
+    eps: term added to the denominator.
+    mu_dtype: type in which the first moment is stored. None: that of the
+      gradients.
+  """
   return optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
 
 
@@ -55,9 +65,13 @@ def sgd(
   nesterov: bool = False,
   accumulator_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
-  """Momentum as a plain sum: m <- momentum * m + g.
+  """SGD with momentum: m <- momentum * m + gradient; the update is m.
 
-  The step is m, or g + momentum * m with `nesterov`.
+  Args:
+    momentum: decay rate of the sum of gradients. 0: plain SGD.
+    nesterov: use Nesterov's update: gradient + momentum * m.
+    accumulator_dtype: type in which the sum is stored. None: that of the
+      gradients.
   """
   return optax.trace(momentum, nesterov, accumulator_dtype)
 
@@ -68,12 +82,19 @@ def lamb(
   eps: Positive = 1e-6,
   mu_dtype: Dtype | None = None,
 ) -> optax.GradientTransformation:
-  """Adam's statistics for LAMB, https://arxiv.org/abs/1904.00962.
+  """LAMB, https://arxiv.org/abs/1904.00962: Adam with a trust ratio.
 
-  The chain adds the weight decay to them and multiplies each array (each
-  block of stacked ones) by its trust ratio |parameter| / |update|. As in
-  apex's FusedLAMB, which trained DeiT III, only what matches `decay_params`
-  has a trust ratio; differs from it in that this holds for weight_decay=0 too.
+  The update of each array (of each block, if blocks are stacked), weight decay
+  included, is multiplied by the trust ratio |parameter| / |update|. As in
+  apex's FusedLAMB, which trained DeiT III, only parameters that match
+  `decay_params` have a trust ratio; here also with weight_decay=0.
+
+  Args:
+    b1: decay rate of the first moment.
+    b2: decay rate of the second moment.
+    eps: term added to the denominator.
+    mu_dtype: type in which the first moment is stored. None: that of the
+      gradients.
   """
   return optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype)
 
@@ -86,14 +107,23 @@ def adafactor(
   min_dim: Count = 32,
   eps: Positive = 1e-30,
 ) -> optax.GradientTransformation:
-  """Factored second moments, and momentum of what they have scaled.
+  """Adafactor as changed for Scaling Vision Transformers.
 
-  Adafactor, https://arxiv.org/abs/1804.04235, as Scaling Vision Transformers,
-  https://arxiv.org/abs/2106.04560, sec. 3.4 changes it: beta2 at update t is
-  min(beta2_cap, 1 - t**-decay_exponent), updates are not clipped, and the
-  momentum is an average in half precision without correction of its bias.
-  Arrays are factored over their two longest axes if both have `min_dim`; of
-  32 or more stacked blocks that can be the axis of the blocks.
+  https://arxiv.org/abs/1804.04235, with the changes of
+  https://arxiv.org/abs/2106.04560, sec. 3.4: the second moment is stored as row
+  and column sums, updates are not clipped, and the momentum of the scaled
+  gradients is an average in half precision without bias correction.
+
+  Args:
+    momentum: decay rate of the momentum. None: no momentum.
+    momentum_dtype: type in which the momentum is stored.
+    decay_exponent: the decay rate of the second moment at update t is
+      min(beta2_cap, 1 - t**-decay_exponent).
+    beta2_cap: largest decay rate of the second moment.
+    min_dim: an array is factored over its two longest axes if both have at
+      least this length; other arrays store the full second moment. The axis of
+      stacked blocks counts too.
+    eps: term added to the squared gradients.
   """
 
   def beta2(step, exponent):
@@ -112,7 +142,8 @@ def adafactor(
   return optax.chain(second, first)
 
 
-# With weight decay, adam is AdamW: "gradient" is the L2 regularisation of Adam.
+# With weight decay, adam is AdamW too; decay_scale="gradient" gives Adam's L2
+# regularisation.
 OPTIMIZERS = {
   "adam": adam,
   "adamw": adam,
@@ -163,25 +194,30 @@ def make_optimizer(
   """Builds the chain that the module's docstring describes.
 
   Args:
-    name: of the statistics, see `OPTIMIZERS`.
-    schedule: factor of the learning rate at each step.
-    learning_rate: the peak.
-    model: whose layers `layer_decay` counts; only needed for that.
-    weight_decay: fraction of each decayed parameter that is subtracted in a
-      step, before it is scaled.
-    decay_scale: what scales the weight decay, see above.
-    decay_params: regexes of the whole names of decayed parameters.
-    grad_clip_norm: largest global norm of the gradient, None for no limit.
-    agc_clip: largest norm of the gradient of a unit as a fraction of its
-      weights', see `vitjax.optim.agc`; None for no limit.
-    agc_exclude: regexes of parameters that AGC leaves alone.
-    learning_rate_multipliers: (regex, factor) of the learning rate of single
-      parameters, the first match wins. The decay of "learning_rate" is scaled
-      too, that of "schedule" is not.
-    layer_decay: multiplies the learning rate once for each layer between a
-      parameter and the head, see `vitjax.models.layers`.
-    freeze: regexes of parameters that stay as they are. They have no state,
-      and do not count in the global norm.
+    name: name of the optimizer, see `OPTIMIZERS`.
+    schedule: function of the step that returns the factor of the learning rate.
+    learning_rate: peak learning rate; the schedule multiplies it.
+    model: model whose layers `layer_decay` counts; only needed for that.
+    weight_decay: fraction of each decayed parameter that a step subtracts,
+      before `decay_scale` scales it.
+    decay_scale: factor of the weight decay: "learning_rate" (learning rate and
+      schedule, as PyTorch's AdamW), "schedule" (schedule only, as big_vision)
+      or "gradient" (L2 regularisation: the decay is added to the gradient).
+    decay_params: parameters with weight decay, as regexes that match whole
+      names.
+    grad_clip_norm: clip the gradient to this global norm. None: no clipping.
+    agc_clip: adaptive gradient clipping: largest norm of the gradient of a
+      unit, as a fraction of the norm of its weights; see `vitjax.optim.agc`.
+      None: no clipping.
+    agc_exclude: regexes of parameters that AGC does not clip.
+    learning_rate_multipliers: (regex, factor) pairs that scale the learning
+      rate of matching parameters; the first match wins. Weight decay with
+      decay_scale="schedule" is not scaled.
+    layer_decay: factor of the learning rate from each layer to the one before
+      it, counted from the head; see `vitjax.models.layers`. None: no such
+      decay.
+    freeze: regexes of parameters that are not trained. They have no optimizer
+      state, and do not count in the global norm.
     **own: options of the optimizer called `name`.
 
   Returns:
@@ -242,8 +278,8 @@ def make_optimizer(
       optax.masked(optax.set_to_zero(), _mask(roles.frozen)),
     )
 
-  # Rules are about names, so the chain is built when there are parameters.
-  # What it has to remember is in its state.
+  # The rules need the names of the parameters, so each call builds the chain
+  # again. All that it must remember is in its state.
   return optax.GradientTransformation(
     lambda params: chain_of(params).init(params),
     lambda updates, state, params=None: chain_of(params).update(
@@ -253,11 +289,11 @@ def make_optimizer(
 
 
 def describe(params: Any, **section) -> list[str]:
-  """Says how many parameters are decayed, scaled, clipped and frozen.
+  """Describes how many parameters are decayed, scaled, clipped and frozen.
 
   Args:
-    params: arrays, or their abstract shapes.
-    **section: the arguments of `make_optimizer` but for the schedule.
+    params: parameters as arrays or abstract shapes.
+    **section: arguments of `make_optimizer`, without the schedule.
 
   Returns:
     Lines for the start of a run.
@@ -273,14 +309,14 @@ def describe(params: Any, **section) -> list[str]:
 
 
 def _mask(names: Collection[str]) -> Callable[[Any], Any]:
-  """Tree -> the same tree of whether each leaf is one of `names`."""
+  """A function from a tree to one of bools: whether a leaf is in `names`."""
   return lambda tree: trees.map_with_names(lambda name, _: name in names, tree)
 
 
 def _scale_by_factor(
   factors: Mapping[str, Any],
 ) -> optax.GradientTransformation:
-  """Multiplies updates by their factor, or each row by its own."""
+  """Multiplies each update by its factor; stacked blocks have one each."""
 
   def scale(name, update):
     factor = jnp.asarray(factors.get(name, 1.0), update.dtype)

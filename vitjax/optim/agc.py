@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping (AGC): each unit by its own size.
+"""Adaptive gradient clipping (AGC): clips each unit relative to its weights.
 
 High-Performance Large-Scale Image Recognition Without Normalization,
 https://arxiv.org/abs/2102.06171, eq. 3.
@@ -25,8 +25,8 @@ def unit_axes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
   (i, o) and of the query, key and value of attention (d, k, e), axes 0 and 1
   of its `out` (k, e, d), axes 0 to 2 of a convolution (h, w, i, o). A parameter
   with at most one axis longer than 1 is one unit, as published. So is any
-  parameter that is no kernel: in the paper's models those are vectors; here
-  also tables of positions (as in timm) and the biases (k, e) of attention.
+  parameter that is not a kernel: in the paper's models those are vectors; here
+  also position tables (as in timm) and the biases (k, e) of attention.
 
   Args:
     name: name of the parameter.
@@ -43,17 +43,16 @@ def unit_axes(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def adaptive_grad_clip(
   clip: float, names: Collection[str], eps: float = 1e-3
 ) -> optax.GradientTransformation:
-  """Limits the norm of each unit's gradient to `clip` times its weights'.
+  """Clips the gradient of each unit to `clip` times the norm of its weights.
 
-  Stacked blocks are clipped one by one. Differs from
-  `optax.adaptive_grad_clip`, which gives the same for dense and convolution
-  kernels, in what a unit is: see `unit_axes`.
+  Stacked blocks are clipped one by one. Equals `optax.adaptive_grad_clip` for
+  dense and convolution kernels; other units differ, see `unit_axes`.
 
   Args:
     clip: largest ratio of the two norms.
     names: names of the parameters to clip.
-    eps: lower bound of the norm of weights, so that weights that start at zero
-      can change.
+    eps: lower bound of the norm of the weights, so that weights that start at
+      zero can change.
   """
 
   def clip_leaf(name, grad, param):

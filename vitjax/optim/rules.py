@@ -1,7 +1,7 @@
 """Rules of the `optim` section: which parameters are decayed, clipped, frozen.
 
-Owns the checks of the rules and their description in the log of a run, which
-reads the same masks as the optimizer.
+Checks the rules, applies them, and describes them in the log of a run. The
+optimizer and the description read the same masks.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from vitjax import models, trees
 from vitjax.config import kinds
 from vitjax.config.ranges import NonNegative, Positive, Range
 
-# Factor of the learning rate from one layer to the next.
+# Factor of the learning rate from a layer to the one before it.
 LayerDecay = Annotated[float, Range(gt=0, le=1)]
 DecayScale = Literal["learning_rate", "schedule", "gradient"]
 Multipliers = Sequence[Sequence[str | Positive]]
@@ -24,14 +24,14 @@ Multipliers = Sequence[Sequence[str | Positive]]
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-  """Names of parameters by how they are optimized.
+  """Names of parameters, by how they are optimized.
 
   Attributes:
     decayed: names with weight decay; for LAMB, with a trust ratio.
     clipped: names with adaptive gradient clipping.
-    factor: name -> factor of the learning rate, or one for each row of a
-      parameter of stacked blocks. Names that are absent have the factor 1.
-    frozen: names without an update. They are in none of the others.
+    factor: name -> factor of the learning rate; for stacked blocks, one factor
+      for each. The factor of absent names is 1.
+    frozen: names that are not trained; they are in none of the others.
   """
 
   decayed: frozenset[str]
@@ -42,7 +42,7 @@ class Roles:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rules:
-  """Arguments of `make_optimizer`, with the same meaning, once checked.
+  """The checked arguments of `make_optimizer`, with the same meaning.
 
   Raises:
     ValueError: for a value that is not allowed.
@@ -100,7 +100,7 @@ class Rules:
           ) from e
 
   def roles(self, params: Any) -> Roles:
-    """The roles of parameters, given as arrays or abstract shapes.
+    """Applies the rules to parameters, given as arrays or abstract shapes.
 
     Raises:
       ValueError: if a rule matches none of them, or the layers of the model
@@ -146,7 +146,7 @@ class Rules:
     )
 
   def describe(self, params: Any) -> list[str]:
-    """One line for each thing that is done to some parameters only.
+    """One line for each rule that applies to some parameters only.
 
     Raises:
       ValueError: as `roles` does.

@@ -1,4 +1,4 @@
-"""Gradients at the worst point nearby instead of at the parameters.
+"""Sharpness-aware minimisation (SAM): gradients at the worst point nearby.
 
 SAM: Sharpness-Aware Minimization, https://arxiv.org/abs/2010.01412.
 GSAM: Surrogate Gap Guided Sharpness-Aware Minimization,
@@ -20,15 +20,15 @@ LossAndGrads = tuple[Float[Array, ""], Params]
 def rho_at(
   factor: float | Float[Array, ""], rho: float, rho_min: float | None
 ) -> float | Float[Array, ""]:
-  """Radius of a step: from `rho_min` to `rho` with the learning rate.
+  """SAM's radius at a step: falls with the learning rate to `rho_min`.
 
   GSAM, sec. 4.1, for a learning rate between 0 and its peak.
 
   Args:
     factor: factor of the learning rate at the step, in [0, 1].
     rho: the radius at the peak.
-    rho_min: the radius where the learning rate is 0; None for the same `rho`
-      in every step.
+    rho_min: the radius where the learning rate is 0. None: `rho` at every
+      step.
   """
   if rho_min is None:
     return rho

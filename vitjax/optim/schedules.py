@@ -27,14 +27,13 @@ def make_schedule(
       "rsqrt" (Scaling Vision Transformers, https://arxiv.org/abs/2106.04560,
       sec. 3.5).
     total_steps: step at which "cosine" and "linear" end.
-    warmup_steps: steps in which the factor is step / warmup_steps; step 0 of
-      a run with warm-up changes nothing, as published.
+    warmup_steps: length of the warm-up, in which the factor is
+      step / warmup_steps; step 0 therefore changes nothing, as published.
     end_value: the last factor of "cosine" and "linear".
     timescale_steps: steps after the warm-up until "rsqrt" has fallen to
       sqrt(1/2).
-    cooldown_steps: last steps, in which "constant" and "rsqrt" are also
-      multiplied by a factor that falls linearly from 1 to 0 at `total_steps`;
-      same section.
+    cooldown_steps: length of the cool-down: the last steps, in which "constant"
+      and "rsqrt" also fall linearly to 0 (same section).
 
   Returns:
     A function of the 0-based step.
@@ -45,8 +44,8 @@ def make_schedule(
   """
   if warmup_steps > total_steps:
     raise ValueError(
-      f"config.schedule.warmup lasts {warmup_steps} steps, but the run only "
-      f"{total_steps}. Shorten it, or give it in percent: warmup_percent=5."
+      f"config.schedule.warmup lasts {warmup_steps} steps, but the run has only"
+      f" {total_steps}. Shorten it, or give it in percent: warmup_percent=5."
     )
 
   if warmup_steps + cooldown_steps > total_steps:
@@ -56,8 +55,8 @@ def make_schedule(
     )
   if cooldown_steps and decay in ("cosine", "linear"):
     raise ValueError(
-      f"config.schedule.cooldown does not fit decay={decay!r}, which falls to "
-      "end_value by itself. Remove it, or use 'constant' or 'rsqrt'."
+      f"config.schedule.cooldown does not fit decay={decay!r}, which already "
+      "falls to end_value. Remove it, or use decay='constant' or 'rsqrt'."
     )
 
   decays = {

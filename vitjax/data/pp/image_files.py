@@ -1,4 +1,4 @@
-"""Image files to pixels: which decoder, which way up, which values.
+"""Decodes image files: the decoder, the orientation and the range of values.
 
 JPEG and PNG are decoded by TensorFlow, which is fast and can decode a part of a
 JPEG; all other formats by Pillow, and arrays by NumPy. The first bytes of a
@@ -42,8 +42,8 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 _READ = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and .npy"
 
 
-# How a JPEG starts: its marker, the JFIF header of 16 bytes, tables. What is
-# zero in the mask may be anything.
+# How a JPEG starts: its marker, the JFIF header of 16 bytes, tables. Bytes that
+# are zero in the mask are not compared.
 _PLAIN = np.array([*b"\xff\xd8\xff\xe0\0\x10", *[0] * 14, 255, 219], np.uint8)
 _PLAIN_MASK = np.array([255] * 6 + [0] * 14 + [255] * 2, np.uint8)
 
@@ -53,11 +53,11 @@ class Decoder:
   """Decodes files, in graph mode or eagerly.
 
   Attributes:
-    channels: 1, 3, or as many as all files have.
-    orient: turns images as their EXIF orientation says.
-    levels: (black, white) of images with more than 8 bits. None takes the upper
-      8 of 16 bits, and refuses 32 bits and floats.
-    max_pixels: a larger image is refused before it is decoded.
+    channels: channels of the result: 1, 3, or the number that all files have.
+    orient: rotate images by their EXIF orientation.
+    levels: values of black and white in images with more than 8 bits. None
+      takes the upper 8 of 16 bits, and refuses 32 bits and floats.
+    max_pixels: refuse larger images, before they are decoded.
   """
 
   channels: int = 3

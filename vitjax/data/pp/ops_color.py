@@ -28,14 +28,15 @@ def color_jitter(
   """Changes colours by random factors, in random order, as torchvision does.
 
   Args:
-    brightness: factors are uniform in `1 - brightness .. 1 + brightness`, but
-      not negative; 0 leaves it as it is.
-    contrast: likewise.
-    saturation: likewise.
-    hue: hues turn by a uniform share of the circle in -hue..hue, at most 0.5.
-    prob: probability that an image is changed.
-    key: the feature; uint8 images of one size, with 1 or 3 channels. Grey ones
-      have neither saturation nor hue.
+    brightness: strength of the change of brightness; the factor is uniform in
+      1 - brightness .. 1 + brightness, but never negative. 0: no change.
+    contrast: strength of the change of contrast, as for brightness.
+    saturation: strength of the change of saturation, as for brightness.
+    hue: largest shift of the hue, as a fraction of the colour circle, 0..0.5;
+      the shift is uniform in -hue..hue.
+    prob: probability of changing an image.
+    key: feature with the image: uint8, all of one size, 1 or 3 channels. Grey
+      images have neither saturation nor hue.
   """
   change = _jitter(brightness, contrast, saturation, hue)
   return random_image_op("color_jitter", _with_prob(prob, change), key=key)
@@ -66,15 +67,24 @@ def _jitter(brightness, contrast, saturation, hue) -> _RandomChange:
 
 
 def grayscale(prob: float = 1.0, *, key: str = "image") -> ChunkOp:
-  """Makes an image grey with probability `prob`, keeping its channels."""
+  """Makes an image grey with probability `prob`, keeping its channels.
+
+  Args:
+    prob: probability of changing an image.
+    key: feature with the image: uint8, all of one size, 1 or 3 channels.
+  """
   change = _with_prob(prob, lambda image, random: pillow.grayscale(image))
   return random_image_op("grayscale", change, key=key)
 
 
 def gaussian_blur(prob: float = 1.0, *, key: str = "image") -> ChunkOp:
-  """Blurs with probability `prob`, by a radius uniform in 0.1..2 pixels.
+  """Blurs an image with probability `prob`.
 
-  The radius is the standard deviation of the Gaussian.
+  The standard deviation of the Gaussian is uniform in 0.1..2 pixels.
+
+  Args:
+    prob: probability of changing an image.
+    key: feature with the image: uint8, all of one size, 1 or 3 channels.
   """
   return random_image_op("gaussian_blur", _with_prob(prob, _blur), key=key)
 
@@ -96,12 +106,14 @@ def _with_prob(prob: float, change: _RandomChange) -> _RandomChange:
 def three_augment(color_jitter: float = 0.3, *, key: str = "image") -> ChunkOp:
   """3-Augment of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3.
 
-  Exactly one of grayscale, solarize from 128 on, and Gaussian blur of radius
-  0.1..2, with equal probability; then colour jitter.
+  Applies one of three changes, each with probability 1/3: grayscale, solarize
+  (values of 128 and more are inverted), or Gaussian blur of 0.1..2 pixels. Then
+  applies colour jitter.
 
   Args:
-    color_jitter: of brightness, contrast and saturation; see `color_jitter`.
-    key: the feature; uint8 images of one size, with 1 or 3 channels.
+    color_jitter: strength of the jitter of brightness, contrast and saturation;
+      see the op `color_jitter`.
+    key: feature with the image: uint8, all of one size, 1 or 3 channels.
   """
   jitter = _jitter(color_jitter, color_jitter, color_jitter, 0)
   changes = (

@@ -17,8 +17,15 @@ def onehot(
 ) -> AnyOp:
   """Turns class ids into float32 targets of length `num_classes`.
 
-  A vector of ids gives a multi-hot target. Ids outside of the classes are
-  ignored, so an example of which no id is valid gets `off` everywhere.
+  A vector of ids gives a multi-hot target. Ids outside 0..num_classes-1 are
+  ignored: an example without a valid id gets `off` everywhere.
+
+  Args:
+    num_classes: length of the target.
+    key: feature with the class id, or with several.
+    key_result: feature for the target; the loss reads "labels".
+    on: value of the example's classes.
+    off: value of all other classes.
   """
 
   def run(features: Features) -> Features:
@@ -32,7 +39,11 @@ def onehot(
 
 
 def keep(*names: str) -> AnyOp:
-  """Keeps only the named features (and those that the pipeline owns)."""
+  """Keeps the named features and the pipeline's own; removes all others.
+
+  Args:
+    *names: features to keep, such as "image", "labels".
+  """
   if not names:
     raise ValueError("keep needs the name of at least one feature")
 
@@ -45,7 +56,11 @@ def keep(*names: str) -> AnyOp:
 
 
 def drop(*names: str) -> AnyOp:
-  """Removes the named features."""
+  """Removes the named features.
+
+  Args:
+    *names: features to remove.
+  """
   if bad := set(names) & set(RESERVED):
     raise ValueError(f"{sorted(bad)} cannot be dropped")
 
@@ -57,7 +72,12 @@ def drop(*names: str) -> AnyOp:
 
 
 def copy(inkey: str, outkey: str) -> AnyOp:
-  """Copies the feature `inkey` to `outkey`."""
+  """Copies a feature.
+
+  Args:
+    inkey: feature to copy.
+    outkey: feature for the copy.
+  """
 
   def run(features: Features) -> Features:
     require(features, (inkey,))

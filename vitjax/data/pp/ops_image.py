@@ -27,8 +27,7 @@ from vitjax.data.tf import tf
 _MIRRORED = 4
 _METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
-# tf.data runs many ops at once already; OpenCV's own threads only get in the
-# way.
+# tf.data already runs many ops at once; OpenCV's own threads would compete.
 cv2.setNumThreads(0)
 
 
@@ -42,18 +41,19 @@ def decode(
 ) -> AnyOp:
   """Decodes an image file; `image_files` has the formats and the rules.
 
-  An image that is an array already only gets the number of channels: grey is
+  An image that is already an array is only converted to `channels`: grey is
   repeated for three channels, alpha is dropped.
 
   Args:
-    channels: 1, 3, or as many as all images have: .npy files of any number, or
-      4 for colours with alpha.
-    orient: turns photographs as their EXIF orientation says.
-    levels: which values of images with 16 bits, 32 bits or floats are black and
-      white, such as (0, 4095) for 12 bits in a file of 16. None takes the
-      upper 8 of 16 bits. Images with 8 bits stay as they are.
-    max_pixels: larger images are refused.
-    key: the feature.
+    channels: number of channels of the result. 1: grey; 3: RGB; any other
+      number must be that of all files: 4 for RGBA, any for .npy files.
+    orient: rotate photographs by their EXIF orientation.
+    levels: (black, white): the values of 16-bit, 32-bit or float images that
+      become 0 and 255, such as (0, 4095) for 12 bits in a 16-bit file. None:
+      the upper 8 of 16 bits; 32-bit and float images are refused. 8-bit images
+      are never changed.
+    max_pixels: refuse images with more pixels than this.
+    key: feature with the image.
   """
   black_white = None
   if levels is not None:
@@ -99,7 +99,19 @@ def decode_jpeg_and_inception_crop(
   max_pixels: int = image_files.MAX_PIXELS,
   key: str = "image",
 ) -> Op:
-  """`decode|inception_crop(...)`, decoding only the cropped part of a JPEG."""
+  """`decode|inception_crop(...)`, but decodes only the crop of a JPEG.
+
+  Args:
+    size: height and width of the result in pixels: one number, or (height,
+      width).
+    area_min: least area of the crop, in percent of the image.
+    area_max: greatest area of the crop, in percent of the image.
+    aspect_ratio_range: least and greatest width / height of the crop.
+    method: interpolation, as in `inception_crop`.
+    orient: rotate photographs by their EXIF orientation.
+    max_pixels: refuse images with more pixels than this.
+    key: feature with the image.
+  """
   height, width = _height_width(size)
   _check_method(method, pillow.METHODS)
   box_of = _box_sampler(area_min, area_max, aspect_ratio_range)
@@ -126,18 +138,19 @@ def inception_crop(
   method: str = "bilinear",
   key: str = "image",
 ) -> Op:
-  """Resizes a random part of the image to `size`.
+  """Crops a random part of the image and resizes it to `size`.
 
   Going deeper with convolutions, https://arxiv.org/abs/1409.4842, sec. 6.
 
   Args:
-    size: pixels, one number or (height, width).
-    area_min: least area of the part, in percent of the image.
-    area_max: greatest area, in percent.
-    aspect_ratio_range: width / height of the part.
-    method: "bilinear" without antialiasing, as big_vision resizes, or "bicubic"
-      with antialiasing, as Pillow does for DeiT, ConvNeXt and timm.
-    key: the feature.
+    size: height and width of the result in pixels: one number, or (height,
+      width).
+    area_min: least area of the crop, in percent of the image.
+    area_max: greatest area of the crop, in percent of the image.
+    aspect_ratio_range: least and greatest width / height of the crop.
+    method: interpolation: "bilinear" without antialiasing (big_vision), or
+      "bicubic" with antialiasing as in Pillow (DeiT, ConvNeXt, timm).
+    key: feature with the image.
   """
   height, width = _height_width(size)
   _check_method(method, pillow.METHODS)
@@ -188,14 +201,16 @@ def resize(
 ) -> Op:
   """Resizes to exactly `size`, without keeping the aspect ratio.
 
-  Bilinear without antialiasing, as published; a reduction by a large factor
-  therefore skips pixels.
+  The default is bilinear without antialiasing, as published: shrinking an image
+  by a large factor skips pixels.
 
   Args:
-    size: pixels, one number or (height, width).
-    method: of `tf.image.resize`.
-    antialias: widens the filter when reducing.
-    key: the feature.
+    size: height and width of the result in pixels: one number, or (height,
+      width).
+    method: interpolation of `tf.image.resize`: "bilinear", "nearest",
+      "bicubic", "area", "lanczos3" or "lanczos5".
+    antialias: when shrinking, average over all pixels instead of skipping some.
+    key: feature with the image.
   """
   height, width = _height_width(size)
   _check_method(method)
@@ -217,6 +232,12 @@ def resize_small(
   """Resizes so that the shorter side is `smaller_size` pixels.
 
   The longer side is rounded to the nearest pixel (half to even).
+
+  Args:
+    smaller_size: shorter side of the result in pixels.
+    method: interpolation, as in `resize`.
+    antialias: when shrinking, average over all pixels instead of skipping some.
+    key: feature with the image.
   """
   _height_width(smaller_size)
   _check_method(method)
@@ -245,9 +266,9 @@ def _resize_crop(
 ) -> tf.Tensor:
   """Resizes a random crop, several times as fast as `_resize`.
 
-  OpenCV's weights are fixed-point numbers, so bilinear values may be off by one
-  level, and bicubic ones by a few from Pillow's. That does not matter for a
-  random crop; images of evals are resized as published.
+  OpenCV's weights are fixed-point numbers: bilinear values may be off by one
+  level of 255, and bicubic values differ from Pillow's by a few levels. That
+  does not matter for a random crop; evals resize as published.
   """
 
   def run(pixels: np.ndarray) -> np.ndarray:
@@ -264,14 +285,15 @@ def _resize_crop(
 def central_crop(
   size: int | Sequence[int] | None = None, *, key: str = "image"
 ) -> AnyOp:
-  """Cuts out the centre.
+  """Crops the centre of the image.
 
-  An odd margin leaves one more pixel at the right and at the bottom, as
-  published.
+  If the margin is odd, one more pixel is removed at the right and at the
+  bottom, as published.
 
   Args:
-    size: pixels, one number or (height, width); none means the largest square.
-    key: the feature.
+    size: height and width of the crop in pixels: one number, or (height,
+      width). None: the largest square.
+    key: feature with the image.
   """
   fixed = None if size is None else _height_width(size)
 
@@ -295,12 +317,13 @@ def central_crop(
 def random_crop(
   size: int | Sequence[int], padding: int = 0, *, key: str = "image"
 ) -> AnyOp:
-  """Cuts out `size` pixels at a uniformly random place.
+  """Crops `size` pixels at a uniformly random place.
 
   Args:
-    size: pixels, one number or (height, width).
-    padding: black pixels that are added at each side before.
-    key: the feature.
+    size: height and width of the crop in pixels: one number, or (height,
+      width).
+    padding: black pixels to add at each side before the crop.
+    key: feature with the image.
   """
   height, width = _height_width(size)
   if padding < 0:
@@ -343,15 +366,15 @@ def _random_crop(image, height, width, features) -> tf.Tensor:
 
 
 def simple_random_crop(size: int, *, key: str = "image") -> Op:
-  """Cuts a square out of the image, after its shorter side was made `size`.
+  """Resizes the shorter side to `size` and crops a random square.
 
-  Simple Random Crop of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3: the
-  shorter side becomes `size` pixels, bicubic with antialiasing as by Pillow,
-  four pixels are mirrored at each side, and the place is uniform.
+  Simple Random Crop of DeiT III, https://arxiv.org/abs/2204.07118, sec. 3. The
+  resize is bicubic with antialiasing as in Pillow; each side is then padded
+  with four mirrored pixels, and the place of the crop is uniform.
 
   Args:
-    size: pixels.
-    key: the feature.
+    size: side of the square in pixels.
+    key: feature with the image.
   """
   _height_width(size)
 
@@ -384,9 +407,13 @@ def simple_random_crop(size: int, *, key: str = "image") -> Op:
 
 
 def random_shift(pixels: int, *, key: str = "image") -> AnyOp:
-  """Moves the image by up to `pixels` in each direction, filling with black.
+  """Shifts the image by up to `pixels` in each direction; fills with black.
 
-  `random_crop` of the image's own size after padding: for small images.
+  For small images. The same as `random_crop(SIZE, padding=pixels)`.
+
+  Args:
+    pixels: largest shift in pixels.
+    key: feature with the image.
   """
   if pixels < 0:
     raise ValueError(f"pixels must not be negative, it is {pixels}")
@@ -405,14 +432,15 @@ def random_shift(pixels: int, *, key: str = "image") -> AnyOp:
 def pad(
   size: int | Sequence[int], value: int = 0, *, key: str = "image"
 ) -> AnyOp:
-  """Pads to `size` with the image in the centre.
+  """Pads the image to `size`, with the image in the centre.
 
-  An odd margin puts one more pixel at the right and at the bottom.
+  If the margin is odd, one more pixel is added at the right and at the bottom.
 
   Args:
-    size: pixels, one number or (height, width).
-    value: of the new pixels, 0..255.
-    key: the feature.
+    size: height and width of the result in pixels: one number, or (height,
+      width). The image must not be larger.
+    value: value of the added pixels, 0..255.
+    key: feature with the image.
   """
   height, width = _height_width(size)
 
@@ -446,7 +474,11 @@ def _with_size(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def flip_lr(*, key: str = "image") -> AnyOp:
-  """Mirrors left and right with probability one half."""
+  """Mirrors the image left to right with probability 1/2.
+
+  Args:
+    key: feature with the image.
+  """
 
   def run(features: Features) -> Features:
     image = features[key]
@@ -482,6 +514,13 @@ def value_range(
   """Maps values linearly from [in_min, in_max] to [vmin, vmax], as float32.
 
   Runs on the accelerator, so it must follow every other op on the image.
+
+  Args:
+    vmin: result for `in_min`.
+    vmax: result for `in_max`.
+    in_min: value of a pixel that becomes `vmin`; 0 is black.
+    in_max: value of a pixel that becomes `vmax`; 255 is white.
+    key: feature with the image.
   """
   if not (vmin < vmax and in_min < in_max):
     raise ValueError("needs vmin < vmax and in_min < in_max")
@@ -496,9 +535,15 @@ def normalize(
   *,
   key: str = "image",
 ) -> DeviceOp:
-  """`(pixel / 255 - mean) / std`; the defaults are ImageNet's.
+  """Computes `(pixel / 255 - mean) / std`, as float32.
 
   Runs on the accelerator, so it must follow every other op on the image.
+
+  Args:
+    mean: mean of pixels in 0..1, one number or one for each channel; the
+      default is ImageNet's.
+    std: standard deviation of pixels in 0..1, likewise.
+    key: feature with the image.
   """
   mean, std = as_statistics(mean), as_statistics(std)
   if max(map(abs, mean)) > 1 or max(std) > 1 or min(std) <= 0:
@@ -517,9 +562,15 @@ def vgg_value_range(
   *,
   key: str = "image",
 ) -> DeviceOp:
-  """`(pixel - mean) / std` with values of 0..255; defaults are ImageNet's.
+  """Computes `(pixel - mean) / std`, as float32.
 
   Runs on the accelerator, so it must follow every other op on the image.
+
+  Args:
+    mean: mean of pixels in 0..255, one number for each channel; the default is
+      ImageNet's.
+    std: standard deviation of pixels in 0..255, likewise.
+    key: feature with the image.
   """
   mean, std = as_statistics(mean), as_statistics(std)
   if min(std) <= 0:

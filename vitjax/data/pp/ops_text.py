@@ -18,7 +18,12 @@ from vitjax.data.tf import tf
 
 
 def choice(*, inkey: str = "captions", outkey: str = "text") -> Op:
-  """Takes one of several texts at random, a new draw each time."""
+  """Takes one of an image's texts, drawn at random in each epoch.
+
+  Args:
+    inkey: feature with the texts.
+    outkey: feature for the chosen text.
+  """
 
   def run(features: Features) -> Features:
     require(features, (inkey,))
@@ -36,11 +41,13 @@ def label_to_text(
   inkey: str = "label",
   outkey: str = "text",
 ) -> AnyOp:
-  """Writes a text from a class id, with a template taken at random.
+  """Writes a text about the class, from a random template.
 
   Args:
-    templates: such as "a photo of a {}.".
-    class_names: by class id; None for those of the data set.
+    templates: texts with one {} for the name of the class, such as "a photo of
+      a {}.".
+    class_names: names of the classes, in the order of their ids. None: the
+      names that the data set has.
     inkey: feature with the class id.
     outkey: feature for the text.
   """
@@ -68,8 +75,7 @@ class TokenizeOp(AnyOp):
 
   Attributes:
     tokenizer: the function from texts to ids.
-    facts: its name, vocabulary file and length, as `tokenizers.create` takes
-      them.
+    facts: name, vocabulary file and length: arguments of `tokenizers.create`.
   """
 
   tokenizer: tokenizers.Tokenizer
@@ -84,15 +90,18 @@ def tokenize(
   num_texts: int | None = None,
   inkey: str = "text",
 ) -> TokenizeOp:
-  """Turns a text into `text`, int32 [max_len]; see `vitjax.data.tokenizers`.
+  """Turns a text into token ids: the feature `text`, int32 [max_len].
+
+  See `vitjax.data.tokenizers`.
 
   Args:
     tokenizer: "bert", "sentencepiece" or "siglip".
-    vocab: path of its vocabulary or model file.
-    max_len: number of ids of a text.
-    num_texts: keeps the first `num_texts` texts of an image, as
-      [num_texts, max_len]; `text_mask` is False where there are fewer.
-    inkey: feature with the text, or with several of them.
+    vocab: path of the tokenizer's vocabulary or model file.
+    max_len: number of ids; longer texts are cut, shorter ones padded.
+    num_texts: for images with several texts: keep the first `num_texts`. `text`
+      is then [num_texts, max_len], and the feature `text_mask` is False where
+      an image has fewer texts.
+    inkey: feature with the text, or with several texts.
   """
   try:
     encode = tokenizers.create(tokenizer, vocab, max_len=max_len)

@@ -1,24 +1,25 @@
 """RandAugment, https://arxiv.org/abs/1909.13719, on chunks of uint8 images.
 
-The meaning is that of the AutoAugment reference policy in TensorFlow, which
-big_vision and "How to train your ViT?" (https://arxiv.org/abs/2106.10270) use.
-That includes what one may not expect of it:
+The ops are those of AutoAugment's reference code in TensorFlow, which
+big_vision and "How to train your ViT?" (https://arxiv.org/abs/2106.10270) use,
+with all of its surprises:
 
-* Every chosen op is applied, always, at the one magnitude given. Only
-  the sign of geometric ops, and the place of Cutout, are random.
-* Colours are scaled by `magnitude / 10 * 1.8 + 0.1`: less than 1 for
-  magnitudes below 5, so the direction is not random.
-* Posterize keeps `magnitude / 10 * 4` bits, so fewer at a lower magnitude.
-* Solarize inverts from `magnitude / 10 * 256` modulo 256, as TensorFlow wraps a
-  number that a uint8 cannot hold: at magnitudes 10 and 20 it inverts the image.
+* Every drawn op is applied, at the one magnitude given. Only the sign of
+  geometric ops and the place of Cutout are random.
+* Colours are scaled by `magnitude / 10 * 1.8 + 0.1`: always less than 1 below
+  magnitude 5, always more above.
+* Posterize keeps `magnitude / 10 * 4` bits: a lower magnitude changes more.
+* Solarize inverts values from `magnitude / 10 * 256` modulo 256 upwards, as a
+  uint8 wraps around in TensorFlow: at magnitudes 10 and 20 it inverts the whole
+  image.
 * Contrast fades to the constant `pixels / 256` (196 for 224 x 224), not to the
   mean grey: the reference divides the sum of a histogram by its bins.
-* Translations are of up to 100 pixels and Cutout of 40 to each side, whatever
-  the size of the image.
-* Warps take the nearest pixel; new pixels are grey, 128.
+* Translate moves by 100 pixels and Cutout greys 40 pixels to each side at
+  magnitude 10, whatever the size of the image.
+* Warps take the nearest pixel; pixels from outside the image are grey, 128.
 
-Warps use maps of places that are computed once, so that rounding is that of the
-reference.
+Each warp looks its source pixels up in a map that is computed once, with the
+reference's rounding.
 """
 
 import functools
@@ -45,13 +46,16 @@ _ImageOp = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 def randaug(
   num_layers: int = 2, magnitude: float = 10, *, key: str = "image"
 ) -> ChunkOp:
-  """Applies `num_layers` ops, drawn uniformly with replacement.
+  """RandAugment: applies `num_layers` random changes to each image.
+
+  https://arxiv.org/abs/1909.13719, as in big_vision. The changes are drawn
+  uniformly, with replacement, from 16: contrast, colour, rotation and so on.
 
   Args:
-    num_layers: ops per image.
-    magnitude: strength of all ops, 0..20. The paper's scale ends at 10; AugReg
-      uses up to 20.
-    key: the feature; uint8 images of one size with three channels.
+    num_layers: number of changes per image.
+    magnitude: strength of every change, 0..20. The paper's scale ends at 10;
+      AugReg uses up to 20.
+    key: feature with the image: uint8, all of one size, 3 channels.
   """
   most = 2 * _MAX_LEVEL  # posterize would keep more than 8 bits above
   if num_layers < 0 or not 0 <= magnitude <= most:
@@ -169,7 +173,7 @@ def _signed(value: float, random: np.random.Generator) -> float:
 
 def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
   height, width = image.shape[:2]
-  # A pixel as one number of 32 bits, and behind the image one that is grey.
+  # Each pixel is one 32-bit number; a grey one follows the image.
   pixels = np.full(height * width + 1, _FILL * 0x010101, np.uint32)
   padded = pixels[:-1].view(np.uint8).reshape(height, width, 4)
   cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, padded)
@@ -183,7 +187,7 @@ def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
 def _warp_map(
   height: int, width: int, kind: str, amount: float | np.float32
 ) -> np.ndarray:
-  """[h * w]: from where each pixel is taken; `h * w` if from outside."""
+  """[h * w]: the source of each pixel; `h * w` if outside of the image."""
   y, x = np.mgrid[:height, :width].astype(np.float32)
   amount = np.float32(amount)
   if kind == "shear_x":

@@ -1,15 +1,15 @@
-"""RandAugment as timm has it, by its strings: `rand-m9-mstd0.5-inc1`.
+"""timm's RandAugment, configured by strings such as `rand-m9-mstd0.5-inc1`.
 
-DeiT, ConvNeXt and timm's own recipes use this form, which differs from that of
-`randaug` (https://arxiv.org/abs/1909.13719) in all that matters:
+DeiT, ConvNeXt and timm's own recipes use this form. It differs from `randaug`
+(https://arxiv.org/abs/1909.13719):
 
-* Each of the chosen ops is applied with probability one half only.
+* Each drawn op is applied with probability 1/2 only.
 * Magnitudes vary from op to op, by normal noise or uniformly.
-* With `inc1`, the effect of every op grows with the magnitude, and colours
-  fade to either side. Without, it is that of `randaug`: Posterize and Solarize
-  do less at higher magnitudes.
-* There is no Cutout, which `erase_prob` of the mixing stands for.
-* Warps interpolate, and translations are a share of the image's side.
+* With `inc1`, the effect of every op grows with the magnitude, and colours may
+  get stronger or weaker. Without `inc1`, as in `randaug`, Posterize and
+  Solarize change less at higher magnitudes.
+* There is no Cutout; `config.mixing.erase_prob` takes its place.
+* Warps interpolate, and translations are a fraction of the image's side.
 """
 
 import re
@@ -25,7 +25,7 @@ _MAX_LEVEL = 10
 _ROTATE = 30  # degrees
 _SHEAR = 0.3
 _TRANSLATE = 0.45
-# From here on, a standard deviation means uniform magnitudes.
+# A standard deviation above this means uniform magnitudes.
 _UNIFORM = 100
 _FIELDS = {
   "m": int,
@@ -38,7 +38,7 @@ _FIELDS = {
 # ImageNet's mean colour.
 _FILL = (124, 116, 104)
 
-# Of a share of the magnitude's scale, 1 at 10, to the argument of an op.
+# Maps a magnitude, scaled so that 10 is 1, to the argument of an op.
 _Argument = Callable[[float, np.random.Generator], Any]
 
 
@@ -49,21 +49,27 @@ def timm_randaug(
   fill: int | Sequence[int] = _FILL,
   key: str = "image",
 ) -> ChunkOp:
-  """timm's RandAugment.
+  """timm's RandAugment, configured by its string.
+
+  The string is `rand` and, in any order, after dashes:
+
+  - `m`: magnitude of the changes, default 10.
+  - `n`: number of changes drawn per image, with replacement, default 2.
+  - `p`: probability of applying a drawn change, default 0.5.
+  - `mstd`: standard deviation of the magnitude, default 0. Above 100: the
+    magnitude is uniform in 0..m.
+  - `mmax`: largest magnitude, default 10.
+  - `inc`: 1 if every change grows with the magnitude, default 0.
 
   Args:
-    config: `rand`, then in any order after dashes: `m` magnitude (10), `n` ops
-      per image (2), drawn with replacement, `p` probability that a drawn op is
-      applied (0.5), `mstd` standard deviation of the magnitude (0; above 100
-      it is uniform in 0..m), `mmax` what magnitudes are clipped to (10), `inc`
-      whether effects increase with the magnitude (0).
-    method: of warps: "bilinear", "bicubic", or "random" for either. timm means
-      "random", but a recipe that names its interpolation also names this one:
-      DeiT and ConvNeXt have "bicubic".
-    fill: of what a warp takes from outside; one value, or one for each of three
-      channels, of which grey images take the mean.
-    key: the feature; uint8 images of one size, with 1 or 3 channels. Ops on
-      colours leave grey images alone.
+    config: timm's string, see above.
+    method: interpolation of rotations, shears and translations: "bilinear",
+      "bicubic", or "random" for either, which is timm's default. DeiT and
+      ConvNeXt use "bicubic".
+    fill: value, 0..255, of pixels that come from outside of the image; one
+      number, or one for each of three channels (grey images take the mean).
+    key: feature with the image: uint8, all of one size, 1 or 3 channels.
+      Changes of colour leave grey images alone.
   """
   options = _parse(config)
   methods = pillow.METHODS if method == "random" else (method,)
