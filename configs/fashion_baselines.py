@@ -12,7 +12,7 @@ Options: row=ours, seed=0, epochs=3.0, optim=adam, smoke. The rows:
             embedding; average pooling; a tanh layer before the head
   no_aug    without RandAugment and mixup
   learned   a learned position embedding
-  tok       a class token in place of average pooling
+  tok       a class token instead of average pooling
   linear    no layer before the head
   original  learned, tok, no_aug and a four times larger batch, as in the
             ViT paper's own recipe; the head has its tanh layer

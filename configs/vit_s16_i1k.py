@@ -13,10 +13,10 @@ The rows of the paper's table of ablations, which has their results:
 
   vit_s16_i1k.py                 ours
   vit_s16_i1k.py:aug=none        no RandAugment, no mixup
-  vit_s16_i1k.py:posemb=learn    learned in place of fixed position embedding
-  vit_s16_i1k.py:batch=4096      batches of 4096 in place of 1024
-  vit_s16_i1k.py:pool=tok        class token in place of average pooling
-  vit_s16_i1k.py:head=linear     linear head in place of one with a tanh layer
+  vit_s16_i1k.py:posemb=learn    learned instead of fixed position embedding
+  vit_s16_i1k.py:batch=4096      batches of 4096 instead of 1024
+  vit_s16_i1k.py:pool=tok        class token instead of average pooling
+  vit_s16_i1k.py:head=linear     linear head instead of one with a tanh layer
   vit_s16_i1k.py:original,aug=randaug2_10+mixup
   vit_s16_i1k.py:original        posemb=learn, batch=4096, pool=tok, aug=none
 

@@ -5,7 +5,7 @@ r"""Kills a run of several processes at random, until it is done all the same.
 Trains once undisturbed and once under faults: each process in a loop of its
 own (`run_until_done.sh`), as on several hosts, and at random moments kill -9
 or, for one in five, SIGTERM to one of them. Some come while the processes
-start. Both runs have to end with the same parameters and the same record, to
+start. Both runs must end with the same parameters and the same record, to
 the bit. Prints the faults, and a summary as JSON; exit code 1 if the runs
 differ. Linux only.
 """

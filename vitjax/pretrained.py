@@ -1,7 +1,7 @@
 """Initialises a run from weights: a file, a published name or another run.
 
 Parameters are those of the file, to the bit, with two exceptions: those in
-`config.init.reinit` are initialised anew, and position tables are resized to
+`config.init.reinit` are re-initialised, and position tables are resized to
 the images of this run.
 """
 
@@ -18,7 +18,7 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   """Parameters of `model` from `run.init.weights`.
 
   For a model with two towers, the weights may be given for each tower, such as
-  {"img": "B_16.npz"}; parameters of no named tower are initialised anew.
+  {"img": "B_16.npz"}; parameters of no named tower are re-initialised.
 
   Args:
     run: its `init`, `pretrained_dir` and `seed` are read.

@@ -1,6 +1,6 @@
 """Saving and restoring the state of a ViT-S/16 with Adam: 22M parameters.
 
-`blocked` is how long a step waits for a save that goes on in the background,
+`blocked` is how long a step waits for a save that continues in the background,
 `saved` until it is on the disk, `restored` until it is back on the device. The
 disk is the one that holds temporary files.
 """

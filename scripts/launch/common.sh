@@ -58,7 +58,7 @@ need() { # NAME...: these options have no default
   done
 }
 
-# All processes have to see one folder, so the scripts do not invent it.
+# All processes must see the same folder, so the scripts do not invent it.
 need_workdir() {
   case " ${main_args[*]}" in
     *" --workdir="*) ;;

@@ -11,7 +11,7 @@
 # image builds the committed state and pushes it. The cluster needs JobSet and
 # a node pool of that slice; both come with
 #   xpk cluster create --cluster=C --tpu-type=v5litepod-16 --spot
-# and kubectl has to point to it. --volume is a claim (ReadWriteMany, such as
+# and kubectl must point to it. --volume is a claim (ReadWriteMany, such as
 # Filestore) that all pods see as /runs. `xpk workload create` with the same
 # image and command does what start does, by Kueue's queue.
 #

@@ -85,10 +85,10 @@ print(f"process {jax.process_index()} of {jax.process_count()}:",
   start)
     if pid="$(running)"; then
       if [ "$(cat "$STATE/arguments")" = "$*" ]; then
-        say "under way already (process $pid)"
+        say "already running (process $pid)"
         exit 0
       fi
-      say "another run is under way (process $pid): see logs, or stop it first"
+      say "another run is running (process $pid): see logs, or stop it first"
       exit 2
     fi
     mkdir -p "$STATE"

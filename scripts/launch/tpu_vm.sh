@@ -11,7 +11,7 @@
 #   scripts/launch/tpu_vm.sh keep    (the options of create and start): until
 #     the run is done, make the slice again whenever it was taken away
 #
-# create waits until the slice is there. All hosts of a slice have to see the
+# create waits until the slice exists. All hosts of a slice must see the
 # same --workdir: mount an NFS share (Filestore) on them with --setup. Needs
 # gcloud, signed in; the queued-resources API serves v2 to v6e.
 #

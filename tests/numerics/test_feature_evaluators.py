@@ -206,7 +206,7 @@ def test_a_probe_that_does_not_converge_says_so(caplog):
     predict, data_of(), train_split=TRAIN, l2=1e-6, max_iterations=2
   )
   assert 0 < dict(evaluator.run(WEIGHTS))["acc@1"] < 1
-  assert "max_iterations=2 are too few for l2=1e-06" in caplog.text
+  assert "no convergence in max_iterations=2 for l2=1e-06" in caplog.text
 
 
 EVALUATORS = pytest.mark.parametrize(

@@ -177,8 +177,8 @@ def test_an_import_that_fails_in_a_config(tmp_path, line, part):
   ("body", "part"),
   [
     ("return {}['a']", "mine.py, line 3: KeyError: 'a'"),
-    ("return None", "get_config of mine.py returned None in place of a"),
-    ("return 3", "get_config of mine.py returned 3 in place of a"),
+    ("return None", "get_config of mine.py returned None instead of a"),
+    ("return 3", "get_config of mine.py returned 3 instead of a"),
     ("raise ValueError('odd')", ": odd"),
     ("return open('/no/such')", "No such file or directory: '/no/such'"),
   ],

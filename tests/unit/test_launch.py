@@ -124,9 +124,9 @@ def test_a_run_on_one_machine(cloud):
   assert (cloud.fakes / "arguments").read_text().splitlines() == [*RUN[1:]]
   wait_for(lambda: "step" in cloud("gpu_box.sh", "status", "--host=box").stdout)
   again = cloud("gpu_box.sh", "start", "--host=box", *RUN)
-  assert again.returncode == 0 and "under way already" in again.stderr
+  assert again.returncode == 0 and "already running" in again.stderr
   other = cloud("gpu_box.sh", "start", "--host=box", "--", "--workdir=/other")
-  assert other.returncode == 2 and "another run is under way" in other.stderr
+  assert other.returncode == 2 and "another run is running" in other.stderr
 
   stopped = cloud("gpu_box.sh", "stop", "--host=box")
   assert "stopped with exit code 75" in stopped.stderr

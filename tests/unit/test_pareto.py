@@ -158,4 +158,4 @@ def test_the_command():
     assert part in found.stdout
   found = run("--models=a", "--out=x.txt")
   assert found.returncode == 1
-  assert found.stderr.startswith("vitjax.pareto: --out=x.txt has to end in")
+  assert found.stderr.startswith("vitjax.pareto: --out=x.txt must end in")

@@ -244,7 +244,7 @@ class Checkpointer:
       self._manager.wait_until_finished()
       # Orbax has returned from failed saves without a word before.
       if not (self._directory / str(self._pending) / INFO).exists():
-        raise RuntimeError("the save ended, but the step is not there")
+        raise RuntimeError("the save ended, but wrote no step")
     self._pending = None
     self._failures = 0
 

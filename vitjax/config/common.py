@@ -32,7 +32,7 @@ def parse_arg(
     arg: the options, or None.
     positional: how many of the first options may omit their names.
     **defaults: name and default of each option. A value has the type of the
-      default, but `epochs` may be a fraction. A type in place of a default
+      default, but `epochs` may be a fraction. A type instead of a default
       means that the option is None unless it is set.
 
   Raises:
@@ -339,7 +339,7 @@ def make_smoke(
   for key in [k for k in schedule if re.match("(warmup|cooldown)_", k)]:
     set_steps(schedule, key.partition("_")[0], 1)
   for name in [name for name, x in config.evals.items() if "data" in x]:
-    del config.evals[name]  # data that is not there
+    del config.evals[name]  # data that is missing
   for section in config.evals.values():
     section.split = "train"
     section.pp = smaller(section.pp)

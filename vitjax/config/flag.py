@@ -38,7 +38,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(command_line.expand_home(argv))
     if len(rest) > 1:
       raise flags.Error(
-        f"{rest[1]!r} is not a flag; flags begin with --. Write the value of "
+        f"{rest[1]!r} is not a flag; flags start with --. Write the value of "
         "a flag behind an equals sign: --name=value."
       )
     if flags.FLAGS.config is None:
@@ -94,7 +94,7 @@ class _WholeConfig(flags.ArgumentParser):
     if not isinstance(config, ml_collections.ConfigDict):
       getattr(config, "any", None)  # raises why the file cannot be read
       raise ValueError(
-        f"get_config of {file} returned {config!r} in place of a "
+        f"get_config of {file} returned {config!r} instead of a "
         "ml_collections.ConfigDict."
       )
     for field in dataclasses.fields(schema.RunConfig):
@@ -191,7 +191,7 @@ def replace_units(read: ml_collections.ConfigDict, overrides: dict) -> None:
 
 
 def reason(error: BaseException) -> str:
-  """What is wrong with the command line, without what is wrapped around it."""
+  """The message of a flag error, without what absl wraps around it."""
   if isinstance(error, OSError):
     lines = str(error.__cause__ or error).strip().splitlines()
     return f"the config file cannot be read: {lines[-1].strip()}"

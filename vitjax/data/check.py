@@ -187,7 +187,7 @@ def check(
     problems.append(
       f"{len(listed)} image(s) cannot be decoded: {_listed(listed)}"
     )
-  unreadable |= dict.fromkeys(missing, "is not there")
+  unreadable |= dict.fromkeys(missing, "does not exist")
   groups = collections.defaultdict(list)
   for file, x in zip(files, found):
     groups[x.digest].append(file)

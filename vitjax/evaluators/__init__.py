@@ -7,17 +7,16 @@ An evaluator is a class with
   trace(params): raises what `run` would raise for these shapes
   run(params) -> iterator of (metric name, float)
 
-where `eval_data` is an `evaluators.base.EvalData` and the options are those
-that its signature names; they are written into the eval's own section of the
-config. Options called as in `FILLED` get their value from the run instead.
+where `eval_data` is an `evaluators.base.EvalData`. The options are the other
+parameters of its signature; a config sets them in the section of the eval.
+Options with a name in `FILLED` get their value from the run instead.
 
-`metrics` and `trace` are asked before step 1, when no parameters exist: the
-first so that `checkpoint.best_metric` names a metric, the second, with
-abstract parameters, so that images of a wrong size do not end a run at its
-first eval. An evaluator of your own may leave them out, and then neither is
-checked.
+`metrics` and `trace` are used before step 1, when no parameters exist:
+`metrics` to check that `checkpoint.best_metric` exists, `trace`, with abstract
+parameters, to find images of a wrong size before the first eval. Your own
+evaluator may leave them out; then neither is checked.
 
-The class attribute `two_towers` says whether `predict_fn` must be that of a
+The class attribute `two_towers` says whether `predict_fn` must belong to a
 model with two towers; without it, any model will do. `own_classes` says that
 labels are only compared with each other, never with the model's classes.
 """

@@ -29,10 +29,10 @@ class EvalData:
   """An eval set, how to read it, and where its batches go.
 
   Attributes:
-    source: the examples.
-    preprocess: their ops.
+    source: data source of the examples.
+    preprocess: preprocessing ops.
     batch_size: images per step, over all devices.
-    mesh: the devices.
+    mesh: mesh of the devices.
     open_split: opens another split of the same data set, if there are any.
   """
 

@@ -59,10 +59,11 @@ def calibration_sums(
 
 
 class Evaluator:
-  """`loss`, `acc@1`, `acc@5` and `n_seen`; options give more.
+  """Loss and accuracy of a classifier on a labelled data set.
 
-  With `calibration` also `ece`; with `labels` only `acc@1`, `n_counted` and
-  `n_seen`.
+  Metrics: `loss`, `acc@1`, `acc@5`, `n_seen` (the number of images) and those
+  that `metrics` adds; with `calibration` also `ece`. With `labels` only
+  `acc@1`, `n_counted` (the number of images with a label) and `n_seen`.
 
   Attributes:
     metrics: names of all metrics, in the order of `run`.
@@ -90,20 +91,20 @@ class Evaluator:
       data: examples with an int `label`.
       loss: which of `vitjax.losses` to report, without label smoothing.
       classes: classes of the model. None: those of the data set.
-      same_classes: the data set's class ids are those of the model; without
-        it, classes of other data are matched by their names.
-      among: which of the model's classes can be predicted: "all", those that
-        occur in the split ("present", as for ImageNet-A and -R), names, or a
-        text file with a name on each line.
-      labels: feature with several acceptable classes for an image, such as
-        `real_label`: an image is right if the largest logit is one of them,
-        and does not count without any. Are we done with ImageNet?,
+      same_classes: take the class ids of the data set for those of the model.
+        False: match the classes of other data sets by their names.
+      among: classes of the model that can be predicted: "all", "present" (those
+        that occur in the split, as for ImageNet-A and -R), a list of names, or
+        a text file with one name on each line.
+      labels: feature with several correct classes for each image, such as
+        `real_label`. An image is right if the largest logit is one of them; an
+        image without any is not counted. Are we done with ImageNet?,
         https://arxiv.org/abs/2006.07159.
-      calibration: report the expected calibration error, see
-        `calibration_sums`.
-      metrics: more of them: "acc@K" for any K, keys of `counts.METRICS`,
-        "confusion", "auroc" and "ap". The last two evaluate the set once more
-        and keep all logits in memory.
+      calibration: add the expected calibration error `ece`, with 15 bins.
+      metrics: metrics to add: "acc@K" for any K, "majority", "balanced_acc",
+        "macro_precision", "macro_f1", "precision", "recall", "f1", "support",
+        "confusion", "auroc" and "ap". The last two evaluate the set a second
+        time and keep all logits in memory.
 
     Raises:
       ValueError: if classes cannot be matched, or options contradict.

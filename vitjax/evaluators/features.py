@@ -1,8 +1,8 @@
-"""Features of a train and a test split, for what is learned on top of a model.
+"""Features of a train and a test split, for classifiers on frozen features.
 
-Memory on the host grows with the splits: float32 numbers, examples x width
-(3 GB for a million images with a ViT-B/16, whose width is 768). Of a large
-training set take a part, such as `train_split="train[:65000]"`.
+Memory on the host grows with the splits: examples x width float32 numbers (3 GB
+for a million images with a ViT-B/16, whose width is 768). Use a part of a large
+training set, such as `train_split="train[:65000]"`.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class TrainAndTest:
   """Collects the features of two splits of a labelled data set.
 
   Attributes:
-    num_classes: of the data set.
-    train_split: name of the split that is learned from.
+    num_classes: number of classes of the data set.
+    train_split: name of the split to train on.
   """
 
   def __init__(
@@ -44,8 +44,8 @@ class TrainAndTest:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
       train_split: another split of the same data set.
-      feature: which output (b, d) of the model. "pre_logits" is what the head
-        reads; of two towers, the image embedding.
+      feature: name of an output (b, d) of the model. "pre_logits" is the input
+        of the head; of two towers, the image embedding.
 
     Raises:
       ValueError: if the data set has no classes, or the splits are the same.
@@ -85,10 +85,10 @@ class TrainAndTest:
 
 
 def features(outputs: tuple, name: str) -> jax.Array:
-  """(b, d) float32 of what a predict function returns for images.
+  """The output `name` of a predict function for images, as (b, d) float32.
 
   Raises:
-    ValueError: if there is no such output, or it is not one vector an image.
+    ValueError: if there is no such output, or it is not one vector per image.
   """
   *results, out = outputs
   if name == "pre_logits" and len(results) == 2:
@@ -110,10 +110,10 @@ def num_correct(scores: np.ndarray, label: np.ndarray) -> int:
 
 
 def best(scores: Sequence[float]) -> int:
-  """The number of the highest score; of several in order, the middle one.
+  """The index of the highest score; of several equal ones, the middle one.
 
-  Penalties that do equally well on few images do not on others, and the least
-  and the largest of them least.
+  Penalties that do equally well on a few images do not on others; the smallest
+  and the largest of them do worst.
   """
   highest = np.flatnonzero(np.equal(scores, max(scores)))
   return int(highest[len(highest) // 2])

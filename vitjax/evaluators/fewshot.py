@@ -22,7 +22,7 @@ from vitjax.evaluators.features import Split, TrainAndTest, best, num_correct
 
 BIAS = 100.0
 L2 = tuple(2.0**i for i in range(-10, 20))
-# Most float64 numbers in memory at a time.
+# Largest number of float64 numbers in memory at a time.
 _MOST = 2**24
 
 
@@ -49,7 +49,7 @@ class Regression:
       self._left, self._right = z.T @ q, q.T @ targets
 
   def num_correct(self, split: Split, l2: Sequence[float]) -> list[int]:
-    """The number of examples that get the right class, for each penalty."""
+    """Number of correctly classified examples, for each penalty."""
     total = np.zeros(len(l2), np.int64)
     rows = max(1, _MOST // max(self._left.shape[0], self._right.shape[1]))
     for start in range(0, len(split.x), rows):
@@ -67,10 +67,11 @@ class Regression:
 
 
 class Evaluator:
-  """`5shot`: mean accuracy over the draws, `5shot_l2`: its penalty; `n_seen`.
+  """Few-shot accuracy: linear regression on the features of a few images.
 
-  The first two for each number of shots. `n_seen` is the size of the test
-  split.
+  Metrics, for each number of shots: `5shot`, the mean accuracy over the draws,
+  and `5shot_l2`, the penalty that was used; then `n_seen`, the number of test
+  images.
 
   Attributes:
     metrics: names of all metrics, in the order of `run`.
@@ -95,14 +96,16 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
-      train_split: where the few examples are drawn from.
-      shots: training images of each class. A class with fewer gives all.
-      num_seeds: draws; the seeds are 0, 1, ...
-      l2: the penalty, or several of which the best is taken: for all draws of
-        a number of shots together, on training images that no draw with the
-        largest number of shots of that seed has. Of equals, the middle one.
-      held_out: the largest number of these images to use.
-      feature: output of the model, see `features.TrainAndTest`.
+      train_split: split from which the training images are drawn.
+      shots: numbers of training images of each class. A class with fewer images
+        gives all of them.
+      num_seeds: number of random draws of the training images.
+      l2: L2 penalty, or several to choose from, for each number of shots. The
+        best is chosen by the accuracy on training images that are in no draw;
+        of equally good ones, the middle one.
+      held_out: largest number of images on which the penalty is chosen.
+      feature: output of the model with one vector per image. "pre_logits" is
+        the input of the head; of two towers, the image embedding.
 
     Raises:
       ValueError: if a list is empty, or see `TrainAndTest`.

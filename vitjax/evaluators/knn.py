@@ -14,12 +14,15 @@ from vitjax.config.ranges import Count, Positive
 from vitjax.evaluators import base
 from vitjax.evaluators.features import TrainAndTest
 
-# Most similarities in memory at a time.
+# Largest number of similarities in memory at a time.
 _MOST = 2**24
 
 
 class Evaluator:
-  """`20nn`: accuracy with k = 20, `n_train` and `n_seen`.
+  """Accuracy of a k-nearest-neighbour classifier on the features of a model.
+
+  Metrics: `20nn`, the accuracy with k = 20; `n_train` and `n_seen`, the numbers
+  of training and test images.
 
   Attributes:
     metrics: names of all metrics, in the order of `run`.
@@ -45,12 +48,14 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
-      train_split: the split whose images are the neighbours.
-      k: number of neighbours that vote; several values give a metric each.
-      temperature: divisor of the similarity in the weight of a vote.
-      vote: "softmax" weighs votes as above, "majority" counts them; of classes
-        with as many votes, the first is taken.
-      feature: output of the model, see `features.TrainAndTest`.
+      train_split: split whose images are the neighbours.
+      k: number of neighbours that vote; each of several values gives a metric.
+      temperature: with vote="softmax", a neighbour of cosine similarity s has
+        the weight exp(s / temperature).
+      vote: whether votes are weighted by similarity ("softmax") or counted
+        ("majority"). Of classes with equal votes, the first wins.
+      feature: output of the model with one vector per image. "pre_logits" is
+        the input of the head; of two towers, the image embedding.
 
     Raises:
       ValueError: if `k` is empty, or see `TrainAndTest`.
@@ -105,7 +110,7 @@ class Evaluator:
 def neighbours(
   queries: np.ndarray, keys: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Similarities and numbers of the k nearest keys (n, k), nearest first."""
+  """Similarities and indices of the k nearest keys (n, k), nearest first."""
   similarity = queries @ keys.T
   nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
   found = np.take_along_axis(similarity, nearest, axis=1)

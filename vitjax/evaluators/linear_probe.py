@@ -1,10 +1,10 @@
 """Linear probe: logistic regression on frozen features.
 
-As CLIP does it, https://arxiv.org/abs/2103.00020, appendix A.3: multinomial
-logistic regression by L-BFGS, its L2 penalty chosen on held-out training
-images, then learned anew from all of them. Here features are shifted and
-scaled to mean 0 and standard deviation 1 of the training images first, and the
-penalties to choose from are fewer.
+As in CLIP, https://arxiv.org/abs/2103.00020, appendix A.3: multinomial logistic
+regression by L-BFGS. The L2 penalty is chosen on held-out training images, then
+the regression is fitted again to all training images. Two things differ:
+features are first standardised to mean 0 and standard deviation 1 over the
+training images, and there are fewer penalties to choose from.
 """
 
 import warnings
@@ -22,7 +22,11 @@ L2 = tuple(10.0**i for i in range(-6, 2))
 
 
 class Evaluator:
-  """`acc@1`, `l2` that was chosen, `n_train` and `n_seen`."""
+  """Accuracy of a logistic regression on the features of a model.
+
+  Metrics: `acc@1`; `l2`, the penalty that was chosen; `n_train` and `n_seen`,
+  the numbers of training and test images.
+  """
 
   own_classes = True
   metrics = ("acc@1", "l2", "n_train", "n_seen")
@@ -43,13 +47,15 @@ class Evaluator:
     Args:
       predict_fn: from `step.make_predict_fn`.
       data: the test split, with an int `label`.
-      train_split: the split to learn from.
-      l2: the objective is the mean cross-entropy + l2 / 2 * |weights|^2, the
-        bias left out. Of several, that with the best accuracy on the held-out
-        part is taken; of equals, the middle one.
-      held_out: share of the training split that l2 is chosen on, drawn once.
-      max_iterations: iterations of L-BFGS; a warning says if they are too few.
-      feature: output of the model, see `features.TrainAndTest`.
+      train_split: split to train on.
+      l2: L2 penalty, or several to choose from by the accuracy on the held-out
+        images; of equally good ones, the middle one. The objective is the mean
+        cross-entropy + l2 / 2 * |weights|^2, without the bias.
+      held_out: share of the training split on which the penalty is chosen.
+      max_iterations: largest number of iterations of L-BFGS; a warning says if
+        it does not converge.
+      feature: output of the model with one vector per image. "pre_logits" is
+        the input of the head; of two towers, the image embedding.
 
     Raises:
       ValueError: if `l2` is empty, or see `TrainAndTest`.
@@ -99,7 +105,8 @@ class Evaluator:
       probe.fit(x, label)
     if max(probe.n_iter_) >= self._max_iterations:
       logging.warning(
-        "linear_probe: max_iterations=%d are too few for l2=%g.",
+        "linear_probe: no convergence in max_iterations=%d for l2=%g. Raise "
+        "max_iterations.",
         self._max_iterations,
         l2,
       )

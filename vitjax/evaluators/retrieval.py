@@ -1,7 +1,8 @@
 """Retrieval of texts by images and of images by texts: R@1, R@5 and R@10.
 
-A query counts at K if a key of its own is among the K most similar, as in LiT,
-https://arxiv.org/abs/2111.07991, table 6. An image may have several texts.
+As in LiT, https://arxiv.org/abs/2111.07991, table 6: R@K is the share of
+queries with a match among the K most similar keys. An image may have several
+texts.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 from vitjax.evaluators import base
 
 KS = (1, 5, 10)
-# Most similarities in memory at a time.
+# Largest number of similarities in memory at a time.
 _MOST = 2**24
 
 
@@ -21,16 +22,16 @@ def ranks(
   query_ids: np.ndarray,
   key_ids: np.ndarray,
 ) -> np.ndarray:
-  """Rank of the best own key of each query: the number of others before it.
+  """Rank of the best matching key of each query, from 0.
 
-  Keys that tie with it count as before it, and so does NaN: a model that gives
-  everything the same embedding finds nothing.
+  Other keys that tie with it, and NaN, count as more similar: a model that
+  gives everything the same embedding finds nothing.
 
   Args:
     queries: (q, d) embeddings.
     keys: (n, d) embeddings.
-    query_ids: (q,); a key with the id of a query is its own.
-    key_ids: (n,).
+    query_ids: (q,) ids; a key matches a query with the same id.
+    key_ids: (n,) ids.
 
   Returns:
     (q,) int64.
@@ -46,7 +47,11 @@ def ranks(
 
 
 class Evaluator:
-  """`image_to_text_R@K`, `text_to_image_R@K`, `n_texts` and `n_seen`."""
+  """Recall of texts by images, and of images by texts.
+
+  Metrics: `image_to_text_R@K` and `text_to_image_R@K` for K = 1, 5 and 10;
+  `n_texts` and `n_seen`, the numbers of texts and images.
+  """
 
   two_towers = True
   metrics = (

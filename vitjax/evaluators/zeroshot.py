@@ -15,7 +15,7 @@ from vitjax.evaluators import base
 from vitjax.evaluators.classification import correct_at_k
 from vitjax.parallel import sharding
 
-# Chosen here: CLIP's published list of 80 would be long for a default.
+# Our choice: CLIP's published list of 80 would be long for a default.
 TEMPLATES = (
   "{}",
   "a photo of a {}.",
@@ -28,7 +28,9 @@ TEMPLATES = (
 
 
 class Evaluator:
-  """`acc@1`, `acc@5` and `n_seen` of a labelled set, from class names.
+  """Zero-shot accuracy on a labelled data set, from the names of its classes.
+
+  Metrics: `acc@1`, `acc@5` and `n_seen`, the number of images.
 
   Attributes:
     metrics: names of all metrics, in the order of `run`.
@@ -51,9 +53,10 @@ class Evaluator:
       predict_fn: of a model with two towers, see `step.make_predict_fn`.
       data: examples with an int `label`.
       tokenizer: tokenizer of training.
-      class_names: a name for each class id, or a text file with one on each
-        line. None: those of the data set.
-      templates: texts with one {} for the name each, or a text file of them.
+      class_names: names of the classes, in the order of their ids, or a text
+        file with one name on each line. None: the names that the data set has.
+      templates: texts with one {} for the name of the class, or a text file
+        with one template on each line.
 
     Raises:
       ValueError: if there is not one name for each class, a template has no

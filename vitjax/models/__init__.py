@@ -14,7 +14,7 @@ names to intermediate arrays. Training with dropout or stochastic depth needs
 (`scan_layers`) are below a module called "encoderblock", see
 `trees.is_stacked`.
 
-The text towers "text" and "bert" take token ids (b, t) int32 in place of the
+The text towers "text" and "bert" take token ids (b, t) int32 instead of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
 out).
 """

@@ -7,7 +7,7 @@ Two things differ in float32, the type on CPUs. Tokens are flattened to (b l)
 before every dense layer, because a CPU is fastest at one large matrix product;
 a TPU would copy every activation for it, since 196 tokens are not a whole
 number of its tiles. The backward pass recomputes norms and GELUs instead of
-keeping their inputs: on a CPU, allocating their memory anew in each step takes
+keeping their inputs: on a CPU, allocating their memory again in each step takes
 longer.
 """
 

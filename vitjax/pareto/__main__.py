@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
   for file in out:
     if file.suffix not in (*_TABLES, *_PLOTS):
       sys.exit(
-        f"vitjax.pareto: --out={file} has to end in one of "
+        f"vitjax.pareto: --out={file} must end in one of "
         f"{', '.join((*_TABLES, *_PLOTS))}."
       )
   try:

@@ -93,7 +93,7 @@ def short_numbers(axis) -> None:
 
 
 def plain_numbers(axis) -> None:
-  """Labels a logarithmic axis with numbers in place of formulas."""
+  """Labels a logarithmic axis with numbers instead of formulas."""
   axis.set_major_formatter(lambda value, _: f"{value:g}")
   axis.set_minor_formatter(ticker.NullFormatter())
 

@@ -68,7 +68,7 @@ def grid_of_maps(
     maps: (rows, columns, h, w).
     row_label, column_label: what rows and columns count.
     row_names, column_names: numbers of the rows and columns; None: from 0.
-    each: scale the colours of each map alone, in place of all together.
+    each: scale the colours of each map alone, instead of all together.
   """
   rows, columns, h, w = maps.shape
   if each:

@@ -134,7 +134,7 @@ def judge(
 
   Raises:
     ValueError: if the run is no classifier, has no eval of one, or the data
-      is not there.
+      is missing.
   """
   if trained.has_two_towers:
     raise ValueError("the model compares images with texts; it has no classes.")
@@ -172,7 +172,7 @@ def eval_data(
   """The first eval set of a run, of any type, and its name.
 
   Raises:
-    ValueError: if there is none, or the data is not there.
+    ValueError: if there is none, or the data is missing.
   """
   if not run.evals:
     raise ValueError("the run has no evals.")

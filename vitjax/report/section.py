@@ -37,7 +37,7 @@ class Picture:
     key: name of its PNG file.
     figure: the figure; for the PNG file only, if there are images.
     hint: how to read it.
-    images: shown in place of the figure.
+    images: shown instead of the figure.
   """
 
   key: str

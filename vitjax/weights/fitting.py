@@ -44,7 +44,7 @@ class Options:
     channels: channels of the images.
     inputs: shapes of the model's inputs, where these are neither one image
       nor what its method `example_inputs` says.
-    reinit: parameters to initialise anew, such as ["head"] for other classes.
+    reinit: parameters to re-initialise, such as ["head"] for other classes.
     ignore: arrays of the file to leave out, such as ["pre_logits"]. A pattern
       that matches nothing is fine.
     resize_posemb: False makes a position table of another size an error.
@@ -52,7 +52,7 @@ class Options:
       neither square nor noted in the file's metadata.
     legacy_scipy: repeat a fault of published code; see
       `resample.resample_grid`.
-    key: PRNG key of the parameters that are initialised anew; None for
+    key: PRNG key of the parameters that are re-initialised; None for
       `jax.random.key(0)`.
   """
 
@@ -306,7 +306,7 @@ def _check(found, expected, fresh, source, layout, model, inputs) -> None:
   if any(n in POSITION_TABLES for n in shape):
     hints.append("pass resize_posemb=True")
   if start := sorted({n.partition("/")[0] for n in missing + shape}):
-    hints.append(f"initialise anew with reinit={start[:4]}")
+    hints.append(f"re-initialise with reinit={start[:4]}")
   if extra:
     drop = sorted({n.partition("/")[0] for n in extra})
     hints.append(f"leave out with ignore={drop[:4]}")
