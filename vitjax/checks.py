@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a config, as one report.
+"""Checks a config against models, optimizers, ops and evaluators.
 
 The schema finds wrong keys, types and ranges. This file asks the readers of
 the open sections, and checks what must fit together. It allocates nothing and
@@ -50,7 +50,7 @@ def check(run: RunConfig) -> None:
 
 
 def problems(run: RunConfig) -> list[str]:
-  """What is wrong with the open sections, and what does not fit together."""
+  """Problems of the open sections, and of sections that contradict."""
   errors: list[str] = []
 
   def attempt(where, fn, *args):
@@ -100,7 +100,7 @@ def problems(run: RunConfig) -> list[str]:
 
 
 def without_effect(run: RunConfig) -> list[str]:
-  """The keys that are given without what they need, see `NEEDS`."""
+  """Keys that have no effect, because what they need is not set: `NEEDS`."""
   name = run.optim["name"]
   optimizer = {
     k: p.default
@@ -138,7 +138,7 @@ def without_effect(run: RunConfig) -> list[str]:
 
 
 def name_problems(run: RunConfig) -> list[str]:
-  """What is wrong with the names of evals, and with that of a metric."""
+  """Problems of the names of evals and of `checkpoint.best_metric`."""
   averages = {}
   if run.ema.decay is not None:
     averages = {f"{name}{EMA_SUFFIX}": name for name in run.evals}
@@ -175,14 +175,14 @@ def eval_problems(
   two_towers: bool,
   pixel_statistics: Mapping[str, Any] | None,
 ) -> list[str]:
-  """What is wrong with one eval of a model.
+  """Problems of one eval of a model.
 
   Args:
-    path: of the section, for the messages.
+    path: path of the section, for the messages.
     section: the eval.
-    two_towers: whether the model has two.
-    pixel_statistics: what the model was trained on, see `pp.builder`; None if
-      that is not known.
+    two_towers: whether the model has two towers.
+    pixel_statistics: normalisation that the model was trained with, see
+      `pp.builder`; None if unknown.
   """
   errors: list[str] = []
   try:
@@ -192,9 +192,9 @@ def eval_problems(
   else:
     if pixel_statistics not in (None, preprocess.pixel_statistics):
       errors.append(
-        f"config.{path}.pp={section.pp!r} normalises images in another way "
-        "than training did, so the model would see values that it does not "
-        "know. End it with the value_range or normalize of training."
+        f"config.{path}.pp={section.pp!r} does not normalise images as "
+        "training did, so its metrics would be wrong. End it with the "
+        "value_range or normalize of training."
       )
   try:
     evaluator = evaluators.find(section.type)
@@ -219,7 +219,7 @@ def has_two_towers(model) -> bool:
 
 
 def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
-  """What is wrong with a run on images and texts; see `check` for Args."""
+  """Problems of a run on images and texts; see `check` for Args."""
   errors = []
   where = f"with config.loss={run.loss!r}"
   if run.accumulation_steps > 1:

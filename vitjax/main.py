@@ -125,8 +125,8 @@ def check_local(workdir: str | None) -> None:
   """Raises ValueError for the URL of an object store, such as gs://."""
   if workdir and "://" in workdir:
     raise ValueError(
-      f"--workdir={workdir} is no local or mounted folder, which a run needs: "
-      "it appends to its record line by line, which object stores cannot do. "
+      f"--workdir={workdir} is not a local or mounted folder. A run "
+      "appends to its record line by line, which object stores cannot do. "
       "Mount the bucket (gcsfuse, for example), or copy the folder afterwards."
     )
 

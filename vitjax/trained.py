@@ -144,7 +144,7 @@ class Trained:
     """Prepares an image as the first eval of training prepared its images.
 
     Runs all of `preprocess`, including what runs on the device. Files and PIL
-    images are turned as their EXIF orientation says, as in training.
+    images are rotated by their EXIF orientation, as in training.
 
     Args:
       image: a path; the bytes of a file; a PIL image; or pixels, uint8 (h, w)

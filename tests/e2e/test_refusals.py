@@ -121,7 +121,7 @@ def resolved(**overrides) -> schema.RunConfig:
       ["does not divide into the 8 parts", "16 or 24"],
     ),
     ({"input.data": "folder:/no/such"}, ["'/no/such' does not exist"]),
-    ({"input.data": "cifra10"}, ["is no TFDS data set", "'cifar10'"]),
+    ({"input.data": "cifra10"}, ["is not a TFDS data set", "'cifar10'"]),
     ({"input.data": "cifar10:9.9.9"}, ["version 9.9.9, only: 3.0.2"]),
     ({"input.split": "tarin"}, ["no split 'tarin'", "train (1437)"]),
     ({"num_classes": 7}, ["config.num_classes=7", "has 10 classes"]),

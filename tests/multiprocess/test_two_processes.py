@@ -28,7 +28,7 @@ def test_two_that_differ_stop_with_one_message(tmp_path):
   with processes.started(*commands, cache=tmp_path / "cache") as both:
     for process in both:
       process.finish().assert_refused(
-        "the processes of this run are not alike",
+        "the processes of this run differ",
         "process 1 (",
         "config.optim.learning_rate: 0.001 -> 0.002",
       )
@@ -162,7 +162,7 @@ def test_an_error_of_one_ends_both(tmp_path, cache, one_process):
   first, second = processes.run(command, 2, cache=cache)
   first.assert_refused("is a run with another config")
   second.assert_refused(
-    "stopped, for process 0 failed: ConfigError", "another config"
+    "stopped because process 0 failed: ConfigError", "another config"
   )
 
 
@@ -176,5 +176,6 @@ def test_other_files_on_one_of_the_hosts(tmp_path):
   assert first.code == 1, why + first.text
   assert first.text.startswith("Equal values pass.\n"), why + first.text
   assert (
-    "stopped, for process 1 failed: process 1 found training data that differs"
+    "stopped because process 1 failed: process 1 found training data that "
+    "differs"
   ) in first.text

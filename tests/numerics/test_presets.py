@@ -118,7 +118,7 @@ def test_errors():
   for rule in (1, None, "kernel", ["kernel"], (1, 2), ("kernel", "data")):
     with pytest.raises(ValueError, match=r"is not a rule\. Write"):
       sharding.of_state(state, [rule], sharding.make_mesh())
-  with pytest.raises(ValueError, match="'rows' is no mesh axis"):
+  with pytest.raises(ValueError, match="'rows' is not a mesh axis"):
     sharding.of_state(state, [("kernel", ("rows", None))], sharding.make_mesh())
 
 

@@ -346,7 +346,7 @@ def test_the_average_has_a_name_of_its_own():
     ),
     (
       {"evals": {"v": {"split": "test", "pp": "normalize"}}},
-      "config.evals.v.pp='normalize' normalises images in another way",
+      "config.evals.v.pp='normalize' does not normalise images as training",
     ),
     ({"checkpoint__best_metric": "val/acc@1"}, "names no eval"),
     (

@@ -97,7 +97,7 @@ def damaged(monkeypatch):
     return step, items, info
 
   monkeypatch.setattr(checkpointer.Checkpointer, "restore", wrong)
-  return "does not give back what was saved", "end with other parameters"
+  return "differs from what was saved", "gives different parameters"
 
 
 def no_updates(monkeypatch):
@@ -135,7 +135,7 @@ def test_judge():
   for losses, restored, difference, message in (
     ([2.3] * 16, True, 0.0, "does not lower the loss"),
     ([2.3] * 15 + [float("nan")], True, 0.0, "not finite"),
-    (good, False, 0.0, "does not give back"),
+    (good, False, 0.0, "differs from what was saved"),
     (good, True, 0.1, "differ by 0.1"),
     (good, True, float("nan"), "differ by nan"),
   ):

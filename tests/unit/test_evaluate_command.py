@@ -142,7 +142,7 @@ def test_evaluators_with_classes_of_their_own(file, pictures):
     ({"t": {}}, "config.evals.t.split is missing"),
     ({"t": 1}, "config.evals.t=1 must be a section, or None"),
     ({"t": {"split": "val", "amog": 1}}, "evals.t.amog is not a key. Did you"),
-    ({"t": {"split": "val", "pp": "decode"}}, "normalises images in another"),
+    ({"t": {"split": "val", "pp": "decode"}}, "does not normalise images"),
     ({"t": {"split": "val", "type": "zeroshot"}}, "with two towers, and this"),
     (
       {"t": {"data": "digits", "split": "test"}},

@@ -126,7 +126,7 @@ def test_a_model_of_ones_own(own):
       "`Model` of 'own_package.own_model' has no `example_inputs`, `towers`, "
       "`layers`. Derive it from vitjax.models.base.ImageModel",
     ),
-    ("Model = 3", "`Model` of 'own_package.own_model' is 3, no flax.linen"),
+    ("Model = 3", "`Model` of 'own_package.own_model' is 3, not a flax.linen"),
     ("import nothing.such", "cannot be imported: No module named 'nothing'"),
   ],
 )

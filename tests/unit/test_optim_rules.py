@@ -412,9 +412,9 @@ class TestDescribe:
 
   def test_both_conventions_of_decay_say_the_same(self):
     want = [
-      "Weight decay: 3 arrays, 488 numbers; a step at the peak takes 0.0001 "
-      "of them, as weight_decay=0.1 of PyTorch's AdamW does.",
-      "No weight decay: 2 arrays, 13 numbers.",
+      "Weight decay: 3 arrays, 488 parameters; subtracts 0.0001 of them in a "
+      "step at the peak, as PyTorch's AdamW does with weight_decay=0.1.",
+      "No weight decay: 2 arrays, 13 parameters.",
     ]
     assert self.lines(weight_decay=0.1) == want
     assert self.lines(weight_decay=1e-4, decay_scale="schedule") == want
@@ -430,16 +430,16 @@ class TestDescribe:
       agc_clip=0.01,
     )
     assert got == [
-      "Weight decay: 2 arrays, 104 numbers; a step at the peak takes 5e-05 to "
-      "0.001 of them times the trust ratio, as weight_decay=0.1 of PyTorch's "
-      "AdamW does.",
-      "No weight decay: 1 array, 5 numbers.",
-      "Adaptive gradient clipping: 2 arrays, 69 numbers.",
-      "Learning rate times 0.5 to 10: 3 arrays, 109 numbers.",
-      "Frozen: 2 arrays, 392 numbers.",
+      "Weight decay: 2 arrays, 104 parameters; subtracts 5e-05 to 0.001 of "
+      "them times the trust ratio in a step at the peak, as PyTorch's AdamW "
+      "does with weight_decay=0.1.",
+      "No weight decay: 1 array, 5 parameters.",
+      "Adaptive gradient clipping: 2 arrays, 69 parameters.",
+      "Learning rate times 0.5 to 10: 3 arrays, 109 parameters.",
+      "Frozen: 2 arrays, 392 parameters.",
     ]
     got = self.lines("sgd", weight_decay=2e-5, decay_scale="gradient")
-    assert got[0].endswith("; their gradients get 2e-05 of them.")
+    assert got[0].endswith("; adds 2e-05 of them to the gradients.")
 
   def test_layer_decay_of_abstract_parameters(self):
     model = models.create("vit", variant="Ti/16", scan_layers=True)
@@ -450,5 +450,5 @@ class TestDescribe:
     )
     numbers = sum(x.size for x in jax.tree.leaves(params)) - 2 * 192
     assert line == (
-      f"Learning rate times 0.0001221 to 0.5: 19 arrays, {numbers:,} numbers."
+      f"Learning rate times 0.0001221 to 0.5: 19 arrays, {numbers:,} parameters."
     )

@@ -121,7 +121,7 @@ def test_published_accuracies_come_from_a_table(tmp_path):
   for text, message in (
     ("name,top1\n", "has no column model; it has name, top1"),
     ("model,top1\na,x\n", "line 2"),
-    ("model,top1\na,101\n", "no per cent"),
+    ("model,top1\na,101\n", "not a percentage"),
   ):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -167,8 +167,8 @@ def test_output():
 def test_files_of_unknown_kinds_are_counted():
   files = ["a.xyz", "b/c.xyz", "README", "notes.txt"]
   line = prediction.describe_unknown(files)
-  assert line.startswith("4 files are skipped") and "\n" not in line
-  assert "2 x .xyz, 1 x no ending, 1 x .txt" in line
+  assert line.startswith("skipped 4 files") and "\n" not in line
+  assert "2 x .xyz, 1 x no suffix, 1 x .txt" in line
 
 
 def run(*arguments):
@@ -234,7 +234,7 @@ def test_exit_codes(file, photos, tmp_path):
   assert run(model, photos / "a.JPG", "--strict").returncode == 0
   for arguments, message in (
     ([model, photos / "empty.jpg"], "1 of 1 images could not be read"),
-    ([model, tmp_path], "there are no images in"),
+    ([model, tmp_path], "found no images in"),
     ([model, photos, "--features=x.txt"], "must end in .npz"),
     (["--model=gone", photos], "'gone' is not a run folder, a file or the"),
     ([photos], "flag --model=None"),

@@ -158,7 +158,7 @@ def test_a_collapsed_model_is_named(run, judged):
   collapsed = dataclasses.replace(judged, prediction=one)
   section = model.Section("x")
   model._add_mistakes(section, "x", "val", collapsed, 2)
-  assert f"Every example is taken for {judged.names[0]}." in section.notes
+  assert f"Every example is predicted as {judged.names[0]}." in section.notes
   columns, rows = section.tables[0]
   assert columns == ["class", "examples", "precision", "recall"]
   assert rows[0][1:] == ["7", "33.3%", "100.0%"]

@@ -1,8 +1,7 @@
 """Hides messages of Orbax that no user can act on.
 
-Owns: filters on the loggers of absl and asyncio, and a hook for exceptions that
-nobody raises.
-Everything hidden is either routine or reaches the caller as one error.
+Filters the loggers of absl and asyncio, and hooks into exceptions that are
+never raised. All that is hidden is routine, or reaches the caller as one error.
 """
 
 import logging as python_logging
@@ -28,7 +27,7 @@ class _OrbaxFilter(python_logging.Filter):
 
 
 class _AsyncioFilter(python_logging.Filter):
-  """Hides that nobody fetched the error of one of Orbax's failed writes.
+  """Hides asyncio's reports of failed writes whose errors were not fetched.
 
   The first write that fails is raised; asyncio logs the others, with their
   tracebacks, when they are collected.
@@ -42,7 +41,7 @@ class _AsyncioFilter(python_logging.Filter):
 
 
 class _UnraisableHook:
-  """Drops the tracebacks of work that Orbax gives up after a failure.
+  """Drops the tracebacks of work that Orbax abandons after a failure.
 
   Each write still queued prints "Event loop is closed", and each read still
   pending prints its error when it is collected: up to thousands of
@@ -68,7 +67,7 @@ class _UnraisableHook:
 
 
 def quieten() -> None:
-  """Installs all, once per process; others' messages are untouched."""
+  """Installs the filters once per process; other messages are not touched."""
   asyncio_logger = python_logging.getLogger("asyncio")
   if not any(isinstance(f, _AsyncioFilter) for f in asyncio_logger.filters):
     asyncio_logger.addFilter(_AsyncioFilter())

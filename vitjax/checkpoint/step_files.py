@@ -1,9 +1,9 @@
-"""One saved step on disk: what it holds, and whether it is as it was saved.
+"""One saved step on disk: its content, and whether it is intact.
 
 Owns: the record of a step (names, shapes, dtypes and checksums of its leaves,
-metrics, what the caller adds), the form in which a pytree is stored, reading
-it back, and saying in one line why that failed. Which steps there are, are
-kept or are tried is the business of `checkpoint`.
+metrics, what the caller adds), the form in which a pytree is stored, reading it
+back, and a one-line reason if that fails. `checkpointer` decides which steps
+are written, kept and restored.
 
 A step is a directory with one Orbax item per entry of the state, each a
 nested dict by leaf name, and the JSON item `info`, which is the record.
@@ -283,7 +283,7 @@ def absolute(directory: str | os.PathLike) -> epath.Path:
 
 
 def reason(error: BaseException) -> str:
-  """Returns an error as one short line, without its wrappings."""
+  """Returns an error as one short line, without the errors that wrap it."""
   text = " ".join(str(error).split()) or type(error).__name__
   # Storage errors name files for five lines before they say what is wrong.
   if code := re.search(r"os_error_code='(\d+)'", text):

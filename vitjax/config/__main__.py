@@ -15,7 +15,7 @@ from vitjax.config import command_line, shipped
 
 
 def run(arguments: list[str]) -> None:
-  """Does what the command line says."""
+  """Runs the command and prints its output."""
   match arguments:
     case []:
       known = shipped.summaries()

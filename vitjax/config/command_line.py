@@ -1,4 +1,4 @@
-"""What the commands share: how they start, their flags, what they log."""
+"""Shared by the commands: start-up, common flags and logging."""
 
 import logging as std_logging
 import os
@@ -34,7 +34,7 @@ def run(
   define_flags: Callable[[], None] = lambda: None,
   parse: Callable[[list[str]], list[str]] = parse_flags,
 ) -> None:
-  """Runs the module of a command; the last line of each.
+  """Runs a command; the last line of its module calls this.
 
   Args:
     main: called with what `parse` returns; returns the exit code.
@@ -69,7 +69,7 @@ def name_of(argv: list[str]) -> str:
 def expand_home(argv: list[str]) -> list[str]:
   """Replaces the `~` of paths that begin with it, as in `--workdir=~/runs`.
 
-  A shell does so only at the beginning of an argument. `folder:~/images` is
+  A shell expands `~` only at the start of an argument. `folder:~/images` is
   left to the data source, so that a run does not depend on the home folder.
   """
   begins = re.compile(r"(?:(?<![^=,])|(?<=\.py:))~(?=/|$)")
@@ -97,7 +97,7 @@ class _StepParser(flags.ArgumentParser):
 
 
 def define_checkpoint() -> None:
-  """Defines --step and --ema: which parameters of a run folder to use."""
+  """Defines --step and --ema, which choose the parameters of a run folder."""
   flags.DEFINE(
     _StepParser(),
     "step",
@@ -110,7 +110,7 @@ def define_checkpoint() -> None:
 
 
 def define_allow_module() -> None:
-  """Defines --allow_module: which module the files of --model may name."""
+  """Defines --allow_module: a module that the files of --model may import."""
   flags.DEFINE_string(
     "allow_module",
     None,
@@ -126,7 +126,7 @@ def show_help(argv: list[str]) -> None:
 
 
 def set_up_logging() -> None:
-  """Plain lines of ours on stderr; other packages only when they warn."""
+  """Logs plain lines to stderr; of other packages only warnings."""
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(std_logging.Formatter("%(message)s"))

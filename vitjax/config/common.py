@@ -1,7 +1,8 @@
-"""What config files share: options, where data sets have what, and fragments.
+"""Shared by config files: options, splits of data sets, and fragments.
 
-A fragment is here if more than one recipe has it: the optimizer of big_vision,
-the fine-tuning of vision_transformer, how PyTorch's recipes evaluate.
+A fragment is a part that several recipes have in common: big_vision's
+optimizer, vision_transformer's fine-tuning, the evaluation of PyTorch's
+recipes.
 """
 
 import re
@@ -85,10 +86,10 @@ def parse_arg(
 
 
 def pick(table: Mapping[str, Any], key: str, what: str) -> Any:
-  """`table[key]`.
+  """Returns `table[key]`.
 
   Raises:
-    ValueError: if there is none; says what there is.
+    ValueError: if there is none; lists the known keys.
   """
   if key not in table:
     hint = messages.did_you_mean(key, table)
@@ -129,12 +130,12 @@ def splits(data: str) -> tuple[str, str]:
 
 
 def all_of_train(data: str) -> str:
-  """The training split of recipes that hold nothing of ImageNet-1k back."""
+  """The whole training split of ImageNet-1k, with nothing held out."""
   return "train" if data.startswith("imagenet2012") else splits(data)[0]
 
 
 def evals(data: str, pp: str, **every) -> dict[str, dict[str, Any]]:
-  """Evaluation on the usual split, and on what `splits` holds back."""
+  """Evals of the usual split, and of the images that `splits` holds out."""
   sections = {"val": {"split": splits(data)[1], "pp": pp, **every}}
   if data.startswith("imagenet2012"):
     minival = {"split": "train[99%:]", "pp": pp, **every}
@@ -143,7 +144,7 @@ def evals(data: str, pp: str, **every) -> dict[str, dict[str, Any]]:
 
 
 def imagenet_label_sets(pp: str, **every) -> dict[str, dict[str, Any]]:
-  """ImageNet-v2, and ReaL's labels of the validation set, if they are there."""
+  """Evals of ImageNet-v2 and of ReaL's labels; skipped without their data."""
   common = {"pp": pp, "optional": True, **every}
   return {
     "v2": {
@@ -161,7 +162,7 @@ def imagenet_label_sets(pp: str, **every) -> dict[str, dict[str, Any]]:
 
 
 def fewshot(res: int = 224, **every) -> dict[str, dict[str, Any]]:
-  """big_vision's few-shot evals of pre-training, of the data that is there.
+  """big_vision's few-shot evals of pre-training; skipped without their data.
 
   The penalty is the published one, so the accuracies can be compared.
   """
@@ -196,8 +197,8 @@ def big_vision_adam(
 ) -> dict[str, Any]:
   """The optimizer of big_vision's recipes.
 
-  Decay is scaled by the schedule but not by the learning rate: PyTorch and
-  the names of AugReg's files call 1e-4 of it 0.1, at a rate of 1e-3.
+  The schedule scales the decay, the learning rate does not: a decay of 1e-4
+  here is 0.1 in PyTorch and in the names of AugReg's files, at a rate of 1e-3.
   """
   return {
     "name": "adam",
@@ -210,7 +211,7 @@ def big_vision_adam(
 
 
 def bicubic_crop(size: int) -> str:
-  """Ops of training in PyTorch's recipes: a random part, perhaps mirrored."""
+  """Training ops of PyTorch's recipes: a random crop and a random flip."""
   return (
     f"decode_jpeg_and_inception_crop({size}, area_min=8, "
     'method="bicubic")|flip_lr'
@@ -218,11 +219,11 @@ def bicubic_crop(size: int) -> str:
 
 
 def bicubic_eval(size: int, crop_pct: float | None) -> str:
-  """Ops that decode an image and take its middle, as PyTorch's recipes do.
+  """Evaluation ops of PyTorch's recipes: resize and crop the centre.
 
   Args:
-    size: pixels.
-    crop_pct: part of the shorter side that is kept; None squeezes the whole
+    size: side of the result in pixels.
+    crop_pct: share of the shorter side that is kept; None squeezes the whole
       image into a square.
   """
   bicubic = '"bicubic", antialias=True'
@@ -280,7 +281,7 @@ def vision_transformer_finetuning(
 
 
 def set_steps(section: ml_collections.ConfigDict, name: str, steps: int):
-  """Sets a duration in steps, whatever unit it had."""
+  """Sets a duration in steps; replaces the key of any other unit."""
   for key in [k for k in section if k.startswith(f"{name}_")]:
     del section[key]
   section[f"{name}_steps"] = steps
@@ -299,14 +300,14 @@ TINY = {
 def make_smoke(
   config: ml_collections.ConfigDict, family: str | None = None
 ) -> None:
-  """Shrinks a recipe to a few steps of a tiny model on made-up images.
+  """Shrinks a recipe to a few steps of a tiny model on random images.
 
-  All that the recipe does to images, labels, gradients and parameters stays;
-  only weights to start from are left out, as they would not fit.
+  Ops, mixing, loss and optimizer stay; weights to start from are left out, as
+  they would not fit.
 
   Args:
     config: the recipe.
-    family: of its model, a key of `TINY`; None if the model is called so.
+    family: family of its model, a key of `TINY`. None: the model's name.
   """
 
   def smaller(pp):

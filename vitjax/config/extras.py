@@ -6,13 +6,13 @@ from collections.abc import Generator
 
 @contextlib.contextmanager
 def needed(extra: str, purpose: str) -> Generator[None]:
-  """Context for imports of optional packages: names the extra they lack.
+  """Context for imports of optional packages; an error names their extra.
 
     with extras.needed("plots", "plots"):
       import matplotlib
 
   Args:
-    extra: its name in pyproject.toml.
+    extra: name of the extra in pyproject.toml.
     purpose: what the packages are for; the subject of the message, plural.
 
   Raises:

@@ -108,7 +108,7 @@ class _WholeConfig(flags.ArgumentParser):
 
 @contextlib.contextmanager
 def _importable(*folders: pathlib.Path) -> Generator[None]:
-  """Lets a config import other files in `folders`; packages come first."""
+  """Lets a config import files in `folders`; installed packages come first."""
   before = [*sys.path]
   sys.path += map(str, folders)
   try:
@@ -118,7 +118,7 @@ def _importable(*folders: pathlib.Path) -> Generator[None]:
 
 
 def _advice(file: pathlib.Path, error: ImportError) -> str:
-  """What to do about an import that failed in a config file."""
+  """Advice about an import that failed in a config file."""
   is_old = error.name in ("configs", "configs.common")
   if is_old and "common" in file.read_text(encoding="utf-8"):
     return (
@@ -136,11 +136,12 @@ def forget_types(
 ) -> None:
   """Drops values whose override need not have their type.
 
-  An override is read by the type of the value in the file. So nothing could
-  replace None, None nothing, and 0.5 no whole number. The schema checks types.
+  ConfigDict reads an override by the type of the value in the file: it would
+  refuse a value for None, None for a value, and 0.5 for an integer. The schema
+  checks the types instead.
 
   Args:
-    config: of the file.
+    config: config of the file.
     arguments: the command line.
   """
   for argument in arguments:

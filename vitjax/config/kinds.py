@@ -1,4 +1,4 @@
-"""Types of config values: whether a value has one, and the error if not."""
+"""Types of config values: checks a value against an annotation."""
 
 import inspect
 import types
@@ -10,7 +10,7 @@ from vitjax.config import messages, ranges
 
 
 def is_a(value: Any, kind: Any) -> bool:
-  """Whether `value` can be read as the annotation `kind`."""
+  """Whether `value` has the type that the annotation `kind` asks for."""
   if kind is Any or kind is inspect.Parameter.empty:
     return True
   origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -56,7 +56,7 @@ def name(kind: Any) -> str:
 
 
 def problem(path: str, value: Any, kind: Any) -> str | None:
-  """Why `value` is not of this kind or out of its range; None if it is fine.
+  """The error of a value with a wrong type or out of range; None if it is fine.
 
   Args:
     path: of the key, such as "config.seed".

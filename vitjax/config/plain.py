@@ -52,7 +52,7 @@ _MEMORY = frozenset({"input.cache", "input.prefetch"})
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """One line for each key in which two plain configs differ.
 
-  What only decides how much memory is used is no difference.
+  Keys that only change the use of memory are left out.
   """
   old, new = flatten(old), flatten(new)
   missing = object()
@@ -64,9 +64,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-  """A plain config with the defaults of keys younger than it.
+  """An older plain config with the defaults of keys added since.
 
-  As it is, if it cannot be resolved any more.
+  Unchanged if this version cannot resolve it.
   """
   try:
     return to_dict(resolve(given))

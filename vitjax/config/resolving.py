@@ -49,8 +49,8 @@ def resolve(
 
   Args:
     config: nested dicts.
-    more: what else is wrong with a config in which no required key is
-      missing, such as `checks.problems`.
+    more: further checks of a config without missing keys, such as
+      `checks.problems`; returns sentences.
 
   Raises:
     ConfigError: with one line for each unknown key, missing key, wrong type,
@@ -116,12 +116,12 @@ def check_call(
   *,
   filled: Sequence[str] = (),
 ) -> list[str]:
-  """What is wrong with calling `allowed(**given)`.
+  """Problems of calling `allowed(**given)`, one sentence each.
 
   Args:
     allowed: a function, or option name -> type.
     given: the section of the config.
-    path: of the section, for the messages.
+    path: path of the section, for the messages.
     filled: parameters that the caller passes itself.
   """
   required = []
@@ -153,7 +153,7 @@ class _Gap(str):
 
 
 def _section(cls, given: Mapping, path: str, errors: list[str]):
-  """Builds the dataclass `cls`; appends to `errors` what does not fit."""
+  """Builds the dataclass `cls`; appends the problems to `errors`."""
   fields = {f.name: f for f in dataclasses.fields(cls)}
   is_eval = cls is Eval
   keys = {}  # key in the file -> field

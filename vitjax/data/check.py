@@ -1,11 +1,10 @@
-"""Looks at every image of a data set before a run does.
+"""Checks every image of a data set before a run.
 
-What would stop a run is a problem: files that cannot be decoded, classes that
-train lacks, missing files. What a run survives, but its result perhaps not, is
-a warning: copies of an image in train and val, or with two labels; tiny or
-narrow images; files and folders that are ignored. What is done about an image
-silently is a note: photographs that are turned. Images are decoded as in
-training.
+Problems would stop a run: files that cannot be decoded, classes that train
+lacks, missing files. Warnings may spoil its result: copies of an image in train
+and val, or with two labels; tiny or narrow images; files and folders that are
+ignored. Notes say what is done to images: photographs that are rotated. Images
+are decoded as in training.
 """
 
 import collections
@@ -51,10 +50,11 @@ class Split:
 
   Attributes:
     examples: number of images.
-    classes: images of each class, in the order of the labels; {} of captions.
-    height, width: (least, median, greatest) pixels of what can be decoded.
+    classes: number of images of each class, in the order of the labels; {} for
+      captions.
+    height, width: (least, median, greatest) pixels of the decoded images.
     colours: images by mode, such as "rgb" or "grey, 16 bit".
-    rotated: number of images that are turned as their EXIF orientation says.
+    rotated: number of images that are rotated by their EXIF orientation.
   """
 
   examples: int
@@ -70,11 +70,11 @@ class Report:
   """What was found; `str` gives a table.
 
   Attributes:
-    data: as in `config.input.data`.
-    splits: by name.
-    problems: sentences about what would stop a run.
-    warnings: sentences about what may spoil one.
-    notes: sentences about what is done about images.
+    data: data set, as in `config.input.data`.
+    splits: splits by name.
+    problems: sentences about faults that stop a run.
+    warnings: sentences about faults that may spoil its result.
+    notes: sentences about changes of images.
     unreadable: file -> why.
     duplicates: groups of files with the same bytes.
     leaked: those groups that are in more than one split.
@@ -138,15 +138,15 @@ class _File:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-  """What is in a file.
+  """Content of a file.
 
   Attributes:
-    digest: of its bytes.
-    error: why it cannot be decoded, if so.
-    height, width: in pixels, upright.
+    digest: hash of its bytes.
+    error: why it cannot be decoded; empty if it can.
+    height, width: size of the upright image in pixels.
     colour: see `Split`.
-    peak: the greatest value of an image with 16 bits; 0 of others.
-    is_rotated: whether EXIF orientation turns it.
+    peak: greatest value of a 16-bit image; 0 for others.
+    is_rotated: whether its EXIF orientation rotates it.
     has_frames: whether it has several frames or pages.
     is_transparent: whether some pixels are.
   """
@@ -168,8 +168,8 @@ def check(
   """Reads and decodes all images of "folder:", "labels:" or "captions:".
 
   Args:
-    data: as in `config.input.data`.
-    pp: how images are decoded, such as "decode(levels=(0, 4095))".
+    data: data set, as in `config.input.data`.
+    pp: op that decodes images, such as "decode(levels=(0, 4095))".
     log: called with a line of progress every ten seconds.
 
   Raises:
@@ -224,7 +224,7 @@ def check(
 
 
 def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
-  """The files, remarks on what is left out, and paths that are missing."""
+  """The files, notes about files that are left out, and missing paths."""
   kinds = {
     "folder": folder.read,
     "labels": labels.read,
@@ -292,7 +292,7 @@ def _look(decode, path: pathlib.Path) -> _Found:
 
 
 def _facts(data: bytes) -> dict:
-  """The further attributes of `_Found`, of a file that can be decoded."""
+  """The other attributes of `_Found` for a file that can be decoded."""
   kind = image_files.kind_of(data)
   if kind == "NPY":
     values = np.load(io.BytesIO(data))
@@ -397,9 +397,9 @@ def _notes(good: Sequence[tuple[_File, _Found]]) -> list[str]:
   rotated = [str(f.path) for f, x in good if x.is_rotated]
   frames = [str(f.path) for f, x in good if x.has_frames]
   return [
-    *_counted(rotated, "image(s) are turned as their EXIF orientation says"),
+    *_counted(rotated, "image(s) are rotated by their EXIF orientation"),
     *_counted(
-      frames, "image(s) with several frames or pages, of which the first counts"
+      frames, "image(s) with several frames or pages; only the first is used"
     ),
   ]
 

@@ -1,4 +1,4 @@
-"""From batches on the host to global arrays on the devices.
+"""Moves batches from the host to global arrays on the devices.
 
 A thread takes batches from the input while the devices compute, and starts
 their transfer; the loop gets arrays whose transfer has started.
@@ -55,7 +55,7 @@ class DeviceFeed(Iterator[dict[str, jax.Array]]):
         batches.close()
 
   def _put(self, item) -> bool:
-    """Puts unless closed; says whether it did."""
+    """Puts an item unless closed; returns whether it did."""
     while not self._closed.is_set():
       try:
         self._queue.put(item, timeout=0.1)
@@ -102,7 +102,7 @@ def to_device(
 
   Args:
     batches: this process's rows of each global batch.
-    sharding: over the batch axis, and no other.
+    sharding: sharding over the batch axis only.
     prefetch: batches buffered on the devices, in their memory.
 
   Returns:

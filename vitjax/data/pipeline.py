@@ -57,17 +57,17 @@ def train_batches(
 
   Args:
     source: the training examples.
-    preprocess: makes images of one size from them.
+    preprocess: ops that make images of one size.
     batch_size: examples per step, over all processes.
-    seed: seeds the order of examples and the random ops.
-    start_step: number of steps that are done.
+    seed: seed of the order of examples and of the random ops.
+    start_step: number of steps that are already done.
     total_steps: number of steps of the whole run.
     repeats: copies of each image, each with random ops of its own.
       MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
       https://arxiv.org/abs/1901.09335. Copies are about
       `batch_size / repeats` rows apart, so neighbours are different images.
-    prefetch: batches that are made ahead.
-    process_index: number of this process.
+    prefetch: batches buffered ahead.
+    process_index: index of this process.
     process_count: number of processes. Process p gets the p-th part of each
       batch.
 
@@ -112,7 +112,7 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterable[dict[str, np.ndarray]]:
-  """Every example exactly once, in order, each time it is iterated over.
+  """Batches with every example exactly once, in order; iterable many times.
 
   The last batch is padded with rows where `mask` is False and `index` is -1;
   each process yields the same number of batches. Random ops give the same
@@ -155,7 +155,7 @@ class _Again(Iterable[dict[str, np.ndarray]]):
 def example(
   source: Source, preprocess: Preprocess, index: int
 ) -> dict[str, np.ndarray]:
-  """One example as in a row of `eval_batches`, to look at.
+  """One example, as in a row of `eval_batches`, to inspect.
 
   Raises:
     InputError: if it cannot be read.
@@ -206,16 +206,15 @@ def host_bytes(
 ) -> int:
   """Bytes of the batches that a process holds while it trains.
 
-  These are the batches that are ready, the one in the making and the one on its
-  way to the devices. Not counted are the program itself and what its threads
-  work on: in each stage of the preprocessing, for each core, a chunk of 32
-  examples (of small images of one size up to a quarter of a batch) or a single
-  example.
+  Counts the buffered batches, the one being made and the one being transferred.
+  Does not count the program itself and the examples that its threads work on:
+  for each core and each stage of the preprocessing one example, or a chunk of
+  32 (up to a quarter of a batch for small images of one size).
 
   Args:
     spec: from `example_spec`.
     process_count: number of processes among which a batch is split.
-    prefetch: batches that are made ahead.
+    prefetch: batches buffered ahead.
   """
   batch = sum(math.prod(x.shape) * x.dtype.itemsize for x in spec.values())
   return batch // process_count * (prefetch + 2)
@@ -224,15 +223,16 @@ def host_bytes(
 def run_once(
   preprocess: Preprocess, image: bytes | np.ndarray
 ) -> dict[str, np.ndarray]:
-  """What the host's ops make of one image that belongs to no data set.
+  """Applies the host's ops to one image that belongs to no data set.
 
   Args:
-    preprocess: that of an eval. Random ops give the same result each time.
+    preprocess: preprocessing of an eval. Random ops give the same result each
+      time.
     image: the bytes of a file, or uint8 (h, w, c).
 
   Returns:
-    The features as in a row of a batch; a label or texts, if the ops made
-    any, mean nothing.
+    The features, as in a row of a batch. A label or texts that the ops add have
+    no meaning.
 
   Raises:
     ValueError: if the image cannot be decoded or processed; in one line.
@@ -252,7 +252,7 @@ def run_once(
 
 
 def _first_line(error: Exception) -> str:
-  """The reason of an error, without what TensorFlow says about its graph."""
+  """The reason of an error, without TensorFlow's lines about its graph."""
   reason = getattr(error, "message", None) or str(error)
   line = (reason.strip() or type(error).__name__).splitlines()[0]
   return re.sub(r"^\{\{.*?\}\} | \[Op:.*$", "", line)
@@ -274,7 +274,7 @@ def _rows_per_process(batch_size, process_index, process_count) -> int:
 def _train_examples(
   ordinals: tf.Tensor, total: int, seed: int, repeats: int = 1
 ) -> Features:
-  """Which examples these are, and their randomness."""
+  """Index and seed of the examples with these ordinals."""
   positions = ordinals // repeats
   epoch_seed = seeds.example_seeds(seed, positions // total, _PERMUTATION)
   # The op of tf.random.experimental.index_shuffle, which cannot take a seed for
@@ -331,7 +331,7 @@ def _fetch(source: Source, examples: Features) -> Features:
 
 
 def _parse(source: Source, features: Features) -> Features:
-  """Parses one example; marks the rows that only fill up a batch."""
+  """Parses one example; masks the rows that pad a batch."""
   owned = _owned(features)
   others = {k: v for k, v in features.items() if k not in owned}
   if "mask" in owned:
@@ -344,7 +344,7 @@ def _owned(features: Features) -> Features:
 
 
 def _select(features: Features) -> Features:
-  """What goes to the accelerator: numbers in arrays of one known shape."""
+  """Keeps the features that go to the accelerator: numbers of one shape."""
   leading = int(is_chunk(features))
   image = features.get("image")
   if image is not None and image.dtype == tf.string:
@@ -388,9 +388,9 @@ def _batches(
         _try_example(source, preprocess, examples, counter // rows)
       raise InputError(
         f"Reading {source.data!r}, split {source.split!r}, failed at step "
-        f"{step}, but each of its examples can be read now. Run the same "
-        f"command to resume. If it does not fail again, the storage failed "
-        f"for a moment: {error}"
+        f"{step}, but each example of the step can be read now: the storage "
+        f"may have failed for a moment. Run the same command to resume. The "
+        f"error was: {error}"
       ) from error
     batch = {name: value.numpy() for name, value in batch.items()}
     _check_labels(source, batch)
@@ -415,7 +415,7 @@ def _check_labels(source: Source, batch: dict[str, np.ndarray]) -> None:
 
 
 def _try_example(source, preprocess, examples, step) -> None:
-  """Raises an InputError if this one example is the culprit."""
+  """Raises an InputError if this example cannot be read."""
   index = int(examples["index"][0])
   try:
     _example(source, preprocess, examples)

@@ -1,9 +1,9 @@
-"""ImageNet-1k from its official archives into the form of TFDS.
+"""Prepares ImageNet-1k for TFDS from its official archives.
 
-TFDS's own builder starts again after each interruption; here every finished
-shard stays. The file names alone decide where an example is written, so the
-files are the same however often the work is interrupted. Features, formats and
-metadata are TFDS's, and so is the repair of images that are not RGB JPEGs.
+TFDS's own builder starts again after each interruption; here finished shards
+are kept. The file name alone decides to which shard an example belongs, so the
+files are the same after any number of interruptions. Features, formats,
+metadata and the conversion of images that are not RGB JPEGs are TFDS's.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ _TRAIN_NAME = re.compile(r"(n\d{8})_\d+\.JPEG")
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-  """Where an image is: at `offset` of the archive, `size` bytes."""
+  """Place of an image: `size` bytes at `offset` of the archive."""
 
   file_name: str
   label: str
@@ -63,7 +63,7 @@ class _Image:
 
 
 class _Window(io.RawIOBase):
-  """A part of a file as a file: an archive in an archive."""
+  """A part of a file, readable as a file: an archive in an archive."""
 
   def __init__(self, file, start: int, size: int):
     self._file, self._start, self._size, self._at = file, start, size, 0
@@ -257,7 +257,7 @@ def _validation_labels(path: pathlib.Path) -> dict[str, str]:
 
 
 def _check_plan(file: pathlib.Path, plan: dict) -> None:
-  """Writes the plan down; raises ValueError if there is another one."""
+  """Writes the plan; raises ValueError if another one exists."""
   if not file.exists():
     _write_atomically(file, json.dumps(plan))
   elif json.loads(file.read_text()) != plan:
@@ -268,7 +268,7 @@ def _check_plan(file: pathlib.Path, plan: dict) -> None:
 
 
 def _check_md5(path, md5: str, done: pathlib.Path, log) -> None:
-  """Reads the whole archive, unless an earlier attempt did."""
+  """Checks the MD5 of an archive, unless an earlier attempt did."""
   if done.exists():
     return
   log(f"Checking the MD5 of {path} ...")
@@ -295,7 +295,7 @@ def _rgb_jpeg(file_name: str, data: bytes) -> bytes:
 
 
 def _write(builder, serializer, archive, images, path: pathlib.Path) -> None:
-  """One shard, which appears complete or not at all."""
+  """Writes one shard; it appears complete or not at all."""
   size = sum(image.size for image in images)
   free = shutil.disk_usage(path.parent).free
   if size > free:

@@ -13,8 +13,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 def _import_without_keras():
   """Imports TensorFlow without Keras, which takes as long as all the rest.
 
-  Asked for the older Keras, which is not installed, TensorFlow does without;
-  `tf.keras` is read when it is used, and then finds the new one again.
+  TensorFlow is asked for the older Keras, which is not installed, and imports
+  none. `tf.keras` is imported when it is used, and then is the new one again.
   """
   asked = os.environ.get("TF_USE_LEGACY_KERAS")
   os.environ["TF_USE_LEGACY_KERAS"] = "1"

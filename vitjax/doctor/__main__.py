@@ -45,7 +45,7 @@ def define_flags() -> None:
 
 
 def report() -> tuple[list[str], bool]:
-  """The lines of the report but the self-test; whether JAX has a device."""
+  """The report without the self-test, and whether JAX has a device."""
   import vitjax
   from vitjax.run_folder import files
 
@@ -97,7 +97,7 @@ def report() -> tuple[list[str], bool]:
 
 
 def self_test() -> tuple[list[str], bool]:
-  """The lines of the self-test, and whether it went well."""
+  """The lines of the self-test, and whether it passed."""
   start = time.perf_counter()
   try:
     from vitjax.doctor import self_test

@@ -59,11 +59,11 @@ def conflicts(
   gpus: Sequence[str] = (),
   has_tpu: bool = False,
 ) -> list[str]:
-  """Known ways in which an installation does not fit together.
+  """Known conflicts of an installation, one sentence each.
 
   Args:
-    versions: of the packages that are installed.
-    backend: "cpu", "gpu" or "tpu", that JAX computes on; None if it fails.
+    versions: versions of the installed packages.
+    backend: JAX's backend: "cpu", "gpu" or "tpu"; None if it fails.
     gpus: models of the NVIDIA GPUs that the driver sees.
     has_tpu: whether this machine has TPU chips.
   """
@@ -113,7 +113,7 @@ def nvidia_gpus() -> list[str]:
 
 
 def pip_check() -> list[str]:
-  """What pip says of requirements that are not met."""
+  """Pip's lines about requirements that are not met."""
   command = [sys.executable, "-m", "pip", "check", "--no-color"]
   lines = _output(command, check=False)
   return [x for x in lines if " has requirement " in x or " requires " in x]

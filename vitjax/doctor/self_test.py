@@ -1,4 +1,4 @@
-"""A tiny run with all of the parts, whose outcome is known."""
+"""A tiny run with all parts of a real one, whose outcome is known."""
 
 import dataclasses
 import functools
@@ -155,7 +155,7 @@ def attention_problems() -> list[str]:
   )
   if error < _BFLOAT16:
     return []
-  return [f"Fused attention is off by {error:g} of its range: {advice}"]
+  return [f"Fused attention has a relative error of {error:g}: {advice}"]
 
 
 def judge(losses, restored: bool, difference: float) -> list[str]:
@@ -168,10 +168,10 @@ def judge(losses, restored: bool, difference: float) -> list[str]:
       f"Training does not lower the loss: {losses[0]:.3f} -> {losses[-1]:.3f}."
     )
   if not restored:
-    problems.append("A checkpoint does not give back what was saved.")
+    problems.append("A restored checkpoint differs from what was saved.")
   if not difference <= _TOLERANCE:
     problems.append(
-      "The same steps end with other parameters: they differ by "
+      "Repeating the same steps gives different parameters: they differ by "
       f"{difference:g}."
     )
   return problems

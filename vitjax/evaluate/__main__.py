@@ -16,7 +16,7 @@ docs/evaluation.md has all types and options.
 label and five most probable classes. --bootstrap=1000 adds 95 % confidence
 intervals.
 
-An eval whose data is not here is skipped with a line.
+An eval whose data is missing is skipped with a message.
 
 Exit codes: 0 done, 1 an error, a failed eval, or with --strict a skipped one.
 """
@@ -52,7 +52,9 @@ def define_flags() -> None:
     "pretrained_dir", None, "Where to look for published weights."
   )
   flags.DEFINE_bool(
-    "strict", False, "An eval whose data is not here is an error."
+    "strict",
+    False,
+    "Stop if the data of an eval is missing, instead of skipping it.",
   )
   flags.DEFINE_bool("json", False, "Print one JSON object per eval.")
   flags.DEFINE_string("out", None, "File for these JSON lines.")
@@ -68,7 +70,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Evaluates, prints, and exits with a code that says how it went."""
+  """Evaluates, prints the metrics, and returns the exit code."""
   if len(argv) > 1:
     sys.exit(f"vitjax.evaluate: {argv[1]!r} is not a flag; use --model=...")
   out = pathlib.Path(FLAGS.out) if FLAGS.out else None

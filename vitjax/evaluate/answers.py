@@ -32,7 +32,7 @@ class Answers:
 
   Attributes:
     label: (n,) int, the true class, as an id of the model.
-    top: (n, k) int, the most probable classes, the first first.
+    top: (n, k) int, the most probable classes, best first.
     probability: (n, k) float32, their probabilities by a softmax, or by a
       sigmoid if the loss of training is one.
     values: metric -> (n,) float32, whose mean is the metric.

@@ -40,8 +40,8 @@ class Result:
   Attributes:
     name: name of the eval.
     section: its data, split and options.
-    metrics: name -> value, with `n_seen`; None without any.
-    absent: why the eval was skipped, if its data is not here.
+    metrics: name -> value, with `n_seen`; None if the eval did not run.
+    absent: why the eval was skipped, if its data is missing.
     error: why the eval failed, if it did.
     answers: answers to its examples, if they are kept.
     intervals: metric -> 95 % confidence interval, if asked for.
@@ -139,8 +139,8 @@ def evaluate(
     map(_has_answers, sections.values())
   ):
     raise ConfigError(
-      "none of the evals has answers to keep or to resample: they need "
-      "type=classification, without the options among and labels."
+      "--examples and --bootstrap need an eval of type=classification without "
+      "the options among and labels; there is none."
     )
 
   mesh = sharding.make_mesh()

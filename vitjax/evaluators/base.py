@@ -258,7 +258,7 @@ def lines(given: str | Sequence[str] | None) -> tuple[str, ...]:
   try:
     text = pathlib.Path(given).expanduser().read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as e:
-    reason = getattr(e, "strerror", None) or "it is no UTF-8 text"
+    reason = getattr(e, "strerror", None) or "it is not UTF-8 text"
     raise ValueError(
       f"{given!r} cannot be read ({reason}). Give a list, or the path of a "
       "text file with one entry on each line."

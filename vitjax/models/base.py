@@ -60,7 +60,7 @@ def check(cls: Any, name: str) -> None:
     what = (
       f"has no {', '.join(f'`{x}`' for x in absent)}"
       if is_module
-      else f"is {cls!r}, no flax.linen.Module"
+      else f"is {cls!r}, not a flax.linen.Module"
     )
     raise ValueError(
       f"`Model` of {name!r} {what}. Derive it from "

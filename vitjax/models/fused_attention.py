@@ -138,9 +138,9 @@ def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
   width = query.shape[-1] // num_heads
   if platform == "gpu":
     if query.dtype.itemsize != 2:
-      return f"cuDNN takes 16 bits, not {query.dtype}."
+      return f"cuDNN needs a 16-bit type, not {query.dtype}."
     if width % 8 or width > 128:
-      return f"cuDNN takes heads of 8, 16, ... 128 numbers, not {width}."
+      return f"cuDNN needs a head width of 8, 16, ... 128, not {width}."
     return None
   axes = _mesh(query).axis_names
   if axes and set(axes) != set(sharding.AXES):

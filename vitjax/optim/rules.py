@@ -156,7 +156,7 @@ class Rules:
 
     def count(names: Collection[str]) -> str:
       arrays = "1 array" if len(names) == 1 else f"{len(names)} arrays"
-      return f"{arrays}, {sum(sizes[name] for name in names):,} numbers"
+      return f"{arrays}, {sum(sizes[name] for name in names):,} parameters"
 
     def span(values) -> str:
       ends = (min(map(np.min, values)), max(map(np.max, values)))
@@ -172,12 +172,12 @@ class Rules:
         rate = self.learning_rate * self.weight_decay
         per_step = [rate * roles.factor.get(k, 1.0) for k in roles.decayed]
       if self.decay_scale == "gradient":
-        how = f"their gradients get {self.weight_decay:.4g} of them"
+        how = f"adds {self.weight_decay:.4g} of them to the gradients"
       else:
         ratio = " times the trust ratio" if self.name == "lamb" else ""
         how = (
-          f"a step at the peak takes {span(per_step)} of them{ratio}, as "
-          f"weight_decay={of_adamw:.4g} of PyTorch's AdamW does"
+          f"subtracts {span(per_step)} of them{ratio} in a step at the peak, "
+          f"as PyTorch's AdamW does with weight_decay={of_adamw:.4g}"
         )
       lines.append(f"Weight decay: {count(roles.decayed)}; {how}.")
       others = sizes.keys() - roles.decayed - roles.frozen

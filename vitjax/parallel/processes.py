@@ -67,8 +67,8 @@ def start(
   if coordinator_address is None or num_processes is None or process_id is None:
     raise ValueError(
       f"coordinator_address={coordinator_address}, num_processes="
-      f"{num_processes}, process_id={process_id}: give all three, or none for "
-      "what the launcher says."
+      f"{num_processes}, process_id={process_id}: give all three, or none to "
+      "use the launcher's values."
     )
   if not 0 <= process_id < num_processes:
     raise ValueError(
@@ -217,8 +217,8 @@ def _introduce(
     time.sleep(0.2)
   return (
     f"process 0, the coordinator, was not reached at {host}:{port} within "
-    f"{timeout:.0f} seconds ({last}). It is not running, or a firewall is in "
-    "between; its own log says why."
+    f"{timeout:.0f} seconds ({last}). It is not running (see its own log), or "
+    "a firewall blocks the port."
   )
 
 
@@ -262,7 +262,7 @@ def _differences(everyone: Mapping[int, Mapping[str, Any]]) -> str:
     for lines, ranks in groups.items()
   )
   return (
-    f"the processes of this run are not alike; process 0 ({first['host']}) "
+    f"the processes of this run differ; process 0 ({first['host']}) "
     f"-> others:\n{told}\nInstall the same code and packages everywhere, and "
     "start all with the same command."
   )
@@ -309,7 +309,7 @@ def _watch() -> None:
     if message["process_id"] == state.process_id:
       return  # on its way out
     print(
-      f"vitjax.main: stopped, for process {message['process_id']} failed: "
+      f"vitjax.main: stopped because process {message['process_id']} failed: "
       f"{message['error']}",
       file=sys.stderr,
       flush=True,

@@ -225,7 +225,7 @@ def _sharding(
       continue
     if axis not in mesh.shape:
       raise ValueError(
-        f"config.sharding: {axis!r} is no mesh axis. There are: "
+        f"config.sharding: {axis!r} is not a mesh axis. Known: "
         f"{', '.join(AXES)}."
       )
     if size % mesh.shape[axis]:

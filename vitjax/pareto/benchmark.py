@@ -195,7 +195,7 @@ def read_accuracies(file: str | os.PathLike) -> dict[str, Accuracy]:
         raise ValueError(f"{path}, line {number}: {e}.") from e
       if not 0 <= top1 <= 100:
         raise ValueError(
-          f"{path}, line {number}: top1={top1:g} is no per cent."
+          f"{path}, line {number}: top1={top1:g} is not a percentage."
         )
       found[row["model"]] = Accuracy(top1, top5, f"published: {path.name}")
   return found

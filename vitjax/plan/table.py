@@ -52,7 +52,7 @@ def to_table(plan: Plan) -> str:
     ("FLOPs of a step", "unknown" if by_xla is None else f"{by_xla:.4g}"),
     (
       "  by formula",
-      "none for this model" if formula is None else f"{formula:.4g}{ratio}",
+      "no formula for this model" if formula is None else f"{formula:.4g}{ratio}",
     ),
   ]
   if plan.compiled:
@@ -108,10 +108,10 @@ def _compiled_rows(
   rows += [
     ("temporaries", size(compiled.temp_bytes)),
     (
-      "bytes accessed, each loop once",
+      "bytes accessed (loops once)",
       f"{compiled.bytes_accessed / 1e9:.2f} GB",
     ),
-    ("FLOPs, each loop once", f"{compiled.flops:.4g}"),
+    ("FLOPs (loops once)", f"{compiled.flops:.4g}"),
   ]
   if chip:
     by_flops = compiled.flops / (chip.tflops * 1e12)

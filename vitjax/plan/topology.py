@@ -62,6 +62,9 @@ def topology_devices(name: str) -> list[jax.Device]:
   except (RuntimeError, ValueError) as e:
     message = str(e).strip().splitlines()[0]
     if "lockfile" in message:
-      message = "another process uses libtpu now, which only one can. Wait."
+      message = (
+        "another process is using libtpu, and only one can at a time. Try "
+        "again when it has ended."
+      )
     raise ConfigError(f"--topology={name}: {message}") from e
   return list(topology.devices)

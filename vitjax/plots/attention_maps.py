@@ -100,9 +100,9 @@ def rollout(
   tower, out = _image_tower(model, out)
   if getattr(tower, "differential", False):
     raise ValueError(
-      "attention rollout is for weights that are shares, and those of "
-      "differential attention may be negative. The maps of its heads can be "
-      "looked at one by one."
+      "attention rollout needs attention weights of 0 or more, and those of "
+      "differential attention may be negative. Look at the maps of single "
+      "heads instead."
     )
   h, w = _grid(tower, out, image_shape)
   total: Any = None

@@ -129,7 +129,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
   if not files:
     given = f"in {', '.join(paths)}" if paths else "given"
     raise ValueError(
-      f"there are no images {given}. Give files, or folders with files that "
+      f"found no images {given}. Give files, or folders with files that "
       f"end in {' '.join(folder.EXTENSIONS)}."
     )
   return files, others
@@ -138,11 +138,11 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
 def describe_unknown(files: Sequence[str]) -> str:
   """A line about files that do not look like images."""
   kinds = collections.Counter(
-    pathlib.Path(file).suffix or "no ending" for file in files
+    pathlib.Path(file).suffix or "no suffix" for file in files
   )
   counts = [f"{count} x {kind}" for kind, count in kinds.most_common()]
   return (
-    f"{len(files)} files are skipped, which do not end as images do: "
+    f"skipped {len(files)} files without the suffix of an image: "
     f"{messages.shorten(counts)}."
   )
 

@@ -70,18 +70,18 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
   predicted = np.unique(judged.prediction)
   if len(predicted) == 1:
     only = judged.names[predicted[0]]
-    section.notes.append(f"Every example is taken for {only}.")
+    section.notes.append(f"Every example is predicted as {only}.")
   many = len(judged.names) > 2 * MOST_CLASSES
   classes = np.arange(len(judged.names))
   title = "confusion matrix"
   hint = (
-    "Counts; the colour is the share of a row, the examples of a class. Off "
-    "the diagonal are mistakes."
+    "Numbers of examples; the colour is the share of the row, which holds all "
+    "examples of a class. Mistakes are off the diagonal."
   )
   if many:
     classes = judged.most_confused(MOST_CLASSES)
     title = f"{len(classes)} of {len(judged.names):,} classes"
-    hint += " Shown are the classes in the most mistakes."
+    hint += " The classes with the most mistakes are shown."
   figure = grids.confusion(
     title,
     judged.confusion(classes),
@@ -95,7 +95,7 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
     for label, prediction, count in judged.pairs(10)
   ]
   if rows:
-    section.tables.append((["true", "taken for", "times"], rows))
+    section.tables.append((["true", "predicted", "times"], rows))
   shown = judged.worst(num_mistakes)
   if not len(shown):
     section.notes.append("There are no mistakes to show.")
@@ -104,8 +104,8 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
     _images(
       f"{key}_mistakes",
       "worst mistakes",
-      "The wrong answers that the model is most sure of, with its "
-      "probability, and the image's file or #, its number.",
+      "The most confident wrong predictions, with their probability and the "
+      "file or the number (#) of the image.",
       [pixels.rgb(judged.image(i)) for i in shown],
       [
         f"says {judged.names[judged.prediction[i]]} "
@@ -181,9 +181,9 @@ def _add_positions(section, key, trained: Trained) -> None:
     Picture(
       f"{key}_positions",
       figure,
-      "Each small map is the cosine of the position embedding of one patch "
-      "with those of all patches. Similar neighbours mean that the model has "
-      "learned what lies next to what.",
+      "Each small map shows the cosine similarity of one patch's position "
+      "embedding to those of all patches. If neighbours are similar, the model "
+      "has learned which patches lie side by side.",
     )
   )
 
@@ -213,8 +213,8 @@ def _add_attention(section, key, trained, run, judged, num_images) -> None:
       _images(
         f"{key}_rollout",
         "attention rollout",
-        f"The first images of eval {name!r}. Bright patches reach the output "
-        "through the attention of all blocks.",
+        f"The first images of eval {name!r}. Bright patches contribute most to "
+        "the output, by the attention of all blocks.",
         pairs,
         answers,
         data,
@@ -236,7 +236,7 @@ def _add_attention(section, key, trained, run, judged, num_images) -> None:
         column_label="head",
         each=True,
       ),
-      "Patches that each head of each block reads for the pooled token. Every "
-      "map has its own scale.",
+      "How much each head of each block attends to each patch for the pooled "
+      "token. Every map has its own scale.",
     )
   )

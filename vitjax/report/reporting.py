@@ -48,7 +48,7 @@ def write(
     runs.speed_section(records),
   ]
   for record in records if with_models else ():
-    log(f"Looking at the model of {record.name}")
+    log(f"Evaluating the model of {record.name}")
     sections.append(model.model_section(record, **options))
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("vitjax.report"),

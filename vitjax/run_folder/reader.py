@@ -44,10 +44,10 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 def _read_row(line: bytes) -> dict[str, Any]:
   row = json.loads(line)
   if not isinstance(row, dict) or not _is_number(row.get("step")):
-    raise ValueError("it is no JSON object with a step")
+    raise ValueError("it is not a JSON object with a step")
   row = {k: float(v) if isinstance(v, str) else v for k, v in row.items()}
   if wrong := [name for name, value in row.items() if not _is_number(value)]:
-    raise ValueError(f"{wrong[0]} is no number")
+    raise ValueError(f"{wrong[0]} is not a number")
   return row
 
 

@@ -314,7 +314,7 @@ def _transfer(
   except urllib.error.HTTPError as e:
     if e.code == 416:  # more bytes here than there
       validator.unlink(missing_ok=True)
-      raise _Cut("the server rejects the part that is here") from e
+      raise _Cut("the server rejects the partial download") from e
     if e.code in (408, 429) or e.code >= 500:
       raise
     meaning = {403: "access is denied", 404: "there is no such file"}
@@ -328,7 +328,7 @@ def _transfer(
       f"bytes {offset}-"
     ):
       validator.unlink()
-      raise _Cut("the server resumed at another place")
+      raise _Cut("the server resumed at a different offset")
     if resumed and not (digest or integrity.has_checksums(part)):
       # Nothing would tell whether both parts are of the same file.
       validator.unlink()

@@ -82,7 +82,7 @@ def test_class_names_must_be_those_of_the_model():
   [
     ("fake:10", "fake:NUM,HxWxC,CLASSES"),
     ("fake:0,8x8x3,2", "fake:NUM,HxWxC,CLASSES"),
-    ("huggingface:mnist", "'huggingface' is no kind of data"),
+    ("huggingface:mnist", "'huggingface' is not a kind of data"),
     ("fashon_mnist", "Did you mean 'fashion_mnist'"),
   ],
 )

@@ -1,4 +1,4 @@
-"""Preprocessing strings: `decode|resize(224)|value_range(-1,1)` to functions.
+"""Parses preprocessing strings such as `decode|resize(224)|value_range(-1,1)`.
 
 The string is one Python expression of calls joined by `|`, literals only. It
 is the language of big_vision's and vision_transformer's configs, and the names
@@ -53,7 +53,7 @@ class _Step:
   keys: frozenset[str]  # Values of the arguments that name features.
 
   def __call__(self, features: Features) -> Features:
-    """Runs the op, which sees a seed of its own."""
+    """Runs the op with its own seed."""
     if "seed" not in features:
       return self.op(features)
     seed = features["seed"]
@@ -104,7 +104,7 @@ class Preprocess:
       before: functions to apply before the first op of the string: plain
         functions of one example or `AnyOp`s.
       after: functions to apply after the last op.
-      chunk_size: examples per chunk, where chunks are made again.
+      chunk_size: examples per chunk, where examples are batched again.
       batch_size: examples per batch of the result.
 
     Returns:
@@ -175,8 +175,8 @@ def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
 
   Args:
     pp: such as `"decode|resize(224)|value_range(-1,1)"`; may be empty.
-    class_names: of the data set, for ops that have such an argument and do
-      not get it in the string.
+    class_names: names of the data set's classes, for ops that have such an
+      argument and do not get it in the string.
 
   Returns:
     The preprocessing.

@@ -150,7 +150,7 @@ class Decoder:
     data = _bytes(data)
     kind = kind_of(data)
     if not kind:
-      raise ValueError(f"is no image that can be read: {_READ} can")
+      raise ValueError(f"is not an image that can be read. Formats: {_READ}")
     try:
       if kind == "NPY":
         return self._from_values(self._read_array(data))
@@ -214,7 +214,7 @@ class Decoder:
       if getattr(image, "is_animated", False):
         logging.log_first_n(
           logging.WARNING,
-          "Of images with several frames or pages the first is used.",
+          "Some images have several frames or pages; only the first is used.",
           1,
         )
       found = orientation.take(image)

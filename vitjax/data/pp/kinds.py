@@ -1,4 +1,4 @@
-"""What a preprocessing op is, and on how many examples it works.
+"""Kinds of preprocessing ops: on one example, on a chunk, on the device.
 
 An op maps a dict of features to a dict of features. A plain function works on
 ONE example, on the host. `AnyOp` works on one example or on a chunk of them,
@@ -46,9 +46,9 @@ class DeviceOp:
   """`(image - mean) / std` in float32, with image values in 0..255.
 
   Attributes:
-    key: the feature that it replaces.
-    mean: one number per channel, or one for all channels.
-    std: likewise; never zero.
+    key: feature with the image.
+    mean: mean of each channel, or one number for all channels.
+    std: standard deviation of each channel, or one number; never zero.
   """
 
   key: str
@@ -70,15 +70,15 @@ def random_image_op(
   key: str,
   channels: Sequence[int] = (1, 3),
 ) -> ChunkOp:
-  """An op on chunks that changes image by image, on the host.
+  """Makes an op on chunks from a function of one image, run on the host.
 
   Args:
     name: name of the op, for errors.
     function: maps a uint8 image and a generator, seeded by the example, to an
       image of the same shape: [h, w, 3], or [h, w] for images with one channel,
       as in OpenCV.
-    key: the feature; uint8 images of one size.
-    channels: numbers of channels that the op can work on.
+    key: feature with the image: uint8, all of one size.
+    channels: numbers of channels that the op supports.
   """
 
   def on_chunk(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """EXIF orientation: which way up a photograph was taken.
 
-A camera stores the pixels as its sensor lies, and a number in 1 .. 8 that says
-how to turn them. As in Pillow, XMP counts where EXIF says nothing.
+A camera stores the pixels in the direction of its sensor, and a number in 1..8
+that says how to rotate or mirror them. As in Pillow, XMP counts if there is no
+EXIF orientation.
 """
 
 import io
@@ -44,8 +45,8 @@ def stored_box(
 
   Args:
     box: [y, x, height, width] in the upright image.
-    shape: (h, w) as they are stored.
-    orientation: of the image.
+    shape: (h, w) of the stored image.
+    orientation: orientation of the image.
   """
   y, x, height, width = map(int, box)
   if orientation in _TRANSPOSED:
@@ -73,7 +74,7 @@ def of_file(data: bytes, kind: str) -> int:
 
 
 def take(image: Image.Image) -> int:
-  """The orientation of an image, which loses it: else Pillow turns a TIFF."""
+  """Reads and removes the orientation; otherwise Pillow would turn a TIFF."""
   try:
     exif = image.getexif()
     orientation = exif.get(_TAG, 1)
@@ -84,9 +85,9 @@ def take(image: Image.Image) -> int:
 
 
 def _of_jpeg(data: bytes) -> int | None:
-  """The orientation in the EXIF block of a JPEG; None if another may have it.
+  """The orientation in the EXIF block of a JPEG.
 
-  1 if there is no block that may.
+  None if another block may have it, 1 if there is no such block.
   """
   at = 2
   blocks = []

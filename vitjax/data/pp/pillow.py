@@ -1,8 +1,8 @@
 """Pillow's operations on images, by OpenCV and several times as fast.
 
-The recipes of DeiT, ConvNeXt and timm are defined by what Pillow does, so
-conventions are Pillow's: which grey, what is truncated, where a pixel's centre
-is, where an image ends. Images are uint8 [h, w, 3], or [h, w] if grey.
+The recipes of DeiT, ConvNeXt and timm are defined by Pillow's results, so the
+conventions are Pillow's: weights of grey, truncation, centres of pixels,
+borders of images. Images are uint8 [h, w, 3], or [h, w] if grey.
 """
 
 import functools
@@ -203,7 +203,7 @@ def translate(
   method: str,
   fill: int | tuple[int, ...],
 ) -> np.ndarray:
-  """Takes each pixel from `pixels` further along the axis; see `affine`.
+  """Moves an image by `pixels` along an axis; see `affine`.
 
   Faster than a warp, and with Pillow's bicubic kernel: the same for all pixels.
   """
@@ -226,7 +226,7 @@ def translate(
 
 @functools.lru_cache(maxsize=8)
 def _filled(shape: tuple[int, ...], fill: int | tuple[int, ...]) -> np.ndarray:
-  """Not to be written to. NumPy is slow to spread a colour."""
+  """An image of one colour, cached as NumPy is slow; do not write to it."""
   return np.broadcast_to(np.array(fill, np.uint8), shape).copy()
 
 
@@ -241,9 +241,9 @@ def resize(
 ) -> np.ndarray:
   """Resizes with antialiasing: `Image.resize` but for a few levels.
 
-  Where the image is reduced, it is first filtered by Pillow's own kernel, which
-  is as wide as the reduction needs. What remains has no detail to alias, and
-  OpenCV interpolates it.
+  An image that shrinks is first filtered by Pillow's kernel, which is as wide
+  as the reduction needs. The rest has no detail to alias, and OpenCV
+  interpolates it.
   """
   kernels = [
     _antialias_kernel(before / after, method)

@@ -28,11 +28,12 @@ def open_source(
       ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
       of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone is that
       of a folder or of a file of labels.
-    split: in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
-    data_dir: where TFDS looks for prepared data sets; its default if none.
-    class_names: the classes that the model knows, by class id; if given, the
-      source labels examples with these or refuses.
-    cache: keeps decoded images in memory after they are first read, if they are
+    split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
+    data_dir: folder in which TFDS looks for prepared data sets. None: its
+      default.
+    class_names: names of the model's classes, in the order of their ids. The
+      source labels its examples with these ids, or is refused.
+    cache: keep decoded images in memory after they are first read, if they are
       records of TFDS that all have one size. Others are decoded each time; see
       docs/data.md.
 
@@ -70,7 +71,7 @@ def open_source(
 
 
 def with_kind(data: str) -> str:
-  """What `data` is, said in full: "folder:/path" for "/path", and so on."""
+  """`data` with its kind: "folder:/path" for "/path", and so on."""
   if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
     is_table = pathlib.Path(data).suffix in tables.EXTENSIONS
     return f"{'labels' if is_table else 'folder'}:{data}"

@@ -44,7 +44,7 @@ class ArraySource(Source):
 
 
 class AbsentSource(Source):
-  """A data set whose files are not there: it has shapes, but no examples."""
+  """A data set whose files are missing: it has shapes, but no examples."""
 
   def __init__(
     self,
@@ -77,8 +77,8 @@ class AbsentSource(Source):
 def digits(split: str) -> ArraySource:
   """Scikit-learn's handwritten digits: train 1437, test 360, all 1797.
 
-  The rows are dealt to train and test by a fixed permutation. Values 0..16
-  become 0..255.
+  A fixed permutation splits the images into train and test. Values 0..16 become
+  0..255.
   """
   # Its file alone: `import sklearn` takes a second.
   file = metadata.distribution("scikit-learn").locate_file(
@@ -153,7 +153,7 @@ class FakeSource(Source):
     }
 
   def _generate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts each image out of one piece of noise, at a place of its own."""
+    """Crops each image from one array of noise, each at its own place."""
     ids = self._ids[indices]
     places = (ids[:, 0] * 21841 + ids[:, 1] * 40503) % _NOISE_PLACES
     size = int(np.prod(self._shape))

@@ -45,7 +45,7 @@ _VAL_PERCENT = 10
 
 @dataclasses.dataclass(frozen=True, order=True)
 class File:
-  """An image with the class that it is of; `size` is in bytes."""
+  """An image file with its class; `size` is in bytes."""
 
   path: str  # Below the root, with forward slashes.
   size: int
@@ -57,11 +57,11 @@ class Listing:
   """The files of a data set.
 
   Attributes:
-    root: the folder that paths are relative to.
-    splits: the files of each split.
-    notes: sentences about what was left out or looks odd.
-    missing: paths below the root of links that lead nowhere, or of files that
-      a table names and that are not there.
+    root: folder to which paths are relative.
+    splits: files of each split.
+    notes: sentences about files that were left out or look odd.
+    missing: paths, below the root, of broken links, and of files that a table
+      names but that do not exist.
   """
 
   root: pathlib.Path
@@ -71,7 +71,7 @@ class Listing:
 
 
 class LabelledFiles(Source):
-  """Image files that have a class each, read when their example is used."""
+  """Image files with one class each, read when their example is used."""
 
   def __init__(
     self, data: str, split: str, listing: Listing, class_names: Sequence[str]
@@ -178,9 +178,9 @@ def check_missing(data: str, missing: Sequence[str]) -> None:
   """Raises ValueError if there are any."""
   if missing:
     raise ValueError(
-      f"{data!r}: {len(missing)} image(s) are not there, or are links that "
-      f"lead nowhere: {messages.shorten(list(map(repr, missing)))}. Bring them "
-      "back, or remove their links or rows."
+      f"{data!r}: {len(missing)} image(s) do not exist, or are broken links: "
+      f"{messages.shorten(list(map(repr, missing)))}. Restore them, or remove "
+      "their links or rows."
     )
 
 
@@ -222,7 +222,7 @@ def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:
 
 
 def one_class(names: Collection[str]) -> str:
-  """What to say of a data set with one class."""
+  """A warning about a data set with one class."""
   return (
     f"the only class is {next(iter(names))!r}: a classifier has nothing to "
     "learn, and is always right."
@@ -232,7 +232,7 @@ def one_class(names: Collection[str]) -> str:
 def _split_folders(
   root: pathlib.Path,
 ) -> tuple[dict[str, pathlib.Path], list[pathlib.Path]]:
-  """The split folders, {} if the folders in the root are classes; the others.
+  """The split folders and the other folders; {} if the folders are classes.
 
   A split folder has folders of its own, so a class of trains is none.
 
@@ -364,18 +364,18 @@ def _scan(root: pathlib.Path, folder: pathlib.Path, *, is_train: bool) -> _Scan:
 def _check_depth(
   folder: pathlib.Path, below: Mapping[str, Set[str | None]]
 ) -> list[str]:
-  """Looks whether class folders are meant as such.
+  """Checks whether class folders can be classes.
 
   Args:
-    folder: in which they are.
-    below: class -> the folders in its folder that have images; None among them
-      if it has images itself.
+    folder: folder of the class folders.
+    below: class -> folders within its folder that have images; contains None if
+      the class folder has images itself.
 
   Returns:
     Sentences about what looks odd.
 
   Raises:
-    ValueError: if they cannot be meant as classes.
+    ValueError: if they cannot be classes.
   """
   found = set().union(*below.values())
   names = {x for x in found if x is not None}
@@ -408,19 +408,19 @@ def _check_depth(
 
 
 def by_kind(paths: Sequence[pathlib.Path]) -> str:
-  """How many there are of each extension: "3 x .txt, 1 x .raw"."""
+  """Number of files of each extension: "3 x .txt, 1 x .raw"."""
   counts = Counter(path.suffix or path.name for path in paths)
   return ", ".join(f"{n} x {kind}" for kind, n in counts.most_common(10))
 
 
 def hash_split(files: Sequence[File]) -> dict[str, list[File]]:
-  """Holds a tenth of each class back as `val`, and at least one of two images.
+  """Holds out a tenth of each class as `val`, at least one of two images.
 
-  These are the images whose hashes are smallest. The hash is of the name of the
-  file; the folders above it decide only between equal names. So the split is
-  the same for a folder and for a table anywhere above it, and other classes do
-  not matter. As a class grows, at most as many of its images change their split
-  as were added.
+  These are the images with the smallest hashes of the file name; folders above
+  the file decide only between equal names. So the split is the same for a
+  folder and for a table anywhere above it, and does not depend on other
+  classes. If N images are added to a class, at most N of its images change
+  their split.
   """
   classes = defaultdict(list)
   for file in files:
@@ -437,7 +437,7 @@ def hash_split(files: Sequence[File]) -> dict[str, list[File]]:
 
 
 def _rank(file: File) -> tuple[bytes, ...]:
-  """Hashes of the name, of the folder and the name, and so on."""
+  """Hashes of the file name, of folder and name, and so on."""
   path = posixpath.normpath(unicodedata.normalize("NFC", file.path))
   parts = path.split("/")
   return tuple(

@@ -10,9 +10,9 @@ column or key `split` each image belongs to the split that it names ("train",
 for folders. Other columns are ignored.
 
 A label is the name of a class. Classes are numbered in natural order of those
-in train (0, 1, 2, 10), as for folders. If every label of the file is an
-integer they are class ids, and there are as many classes as the largest of
-train says, also if some have no images.
+in train (0, 1, 2, 10), as for folders. If every label of the file is an integer
+they are class ids: the number of classes is the largest id in train plus one,
+even if some classes have no images.
 """
 
 import dataclasses

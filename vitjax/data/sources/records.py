@@ -179,7 +179,7 @@ class TfdsSource(Source):
 
 
 def _check_memory(data: str, split: str, num_bytes: int) -> None:
-  """Raises ValueError if decoded images do not fit into what is available."""
+  """Raises ValueError if decoded images do not fit into the memory."""
   available = psutil.virtual_memory().available
   if num_bytes > available:
     raise ValueError(
@@ -228,7 +228,7 @@ def _classes(
 
 
 def _caption_key(features: tfds.features.FeaturesDict) -> str | None:
-  """Where the texts of an image are, as COCO's "captions/text"."""
+  """Feature with the texts of an image, such as COCO's "captions/text"."""
   if "captions" not in features:
     return "caption" if "caption" in features else None
   inner = getattr(features["captions"], "feature", None)
@@ -255,7 +255,7 @@ def _prepared_builder(
   version = data.split("/")[0].partition(":")[2]
   if version and not version[0].isdigit():
     raise ValueError(
-      f"{data!r}: {name!r} is no kind of data. Write folder:/path, "
+      f"{data!r}: {name!r} is not a kind of data. Write folder:/path, "
       "labels:/path/labels.csv, captions:/path/captions.csv, digits, "
       "fake:NUM,HxWxC,CLASSES, or a TFDS name such as imagenet2012."
     )
@@ -265,13 +265,13 @@ def _prepared_builder(
     if pathlib.Path(data).exists():
       kind = "folder" if pathlib.Path(data).is_dir() else "labels"
       raise ValueError(
-        f"{data!r} is no TFDS data set. To use the path of this name, write "
+        f"{data!r} is not a TFDS data set. To use the path of this name, write "
         f"{kind}:{data}."
       ) from None
     registered = tfds.list_builders(with_community_datasets=False)
     hint = messages.did_you_mean(name, registered, most=3)
     raise ValueError(
-      f"{data!r} is no TFDS data set.{hint} For a data set of your own, use "
+      f"{data!r} is not a TFDS data set.{hint} For a data set of your own, use "
       "folder:/path, or import the module of its builder first."
     ) from None
   except (ValueError, TypeError):
@@ -301,7 +301,7 @@ def _how_to_prepare(builder, name: str, data_dir: str | None) -> str:
   option = f" --data_dir={data_dir}" if data_dir else ""
   return (
     f"Data set {builder.info.full_name!r} is not prepared in "
-    f"{os.fspath(builder.data_dir)!r}, and vitjax downloads nothing by itself."
+    f"{os.fspath(builder.data_dir)!r}, and vitjax does not download it."
     f"{prepared}\n"
     f"  To prepare it: tfds build {name}{option} --file_format=array_record\n"
     "  If it is elsewhere: set data_dir (or TFDS_DATA_DIR) to the folder that "
@@ -432,7 +432,7 @@ def record_offsets(file: "_LocalFile | _RemoteFile") -> np.ndarray:
       offsets.append(offsets[-1] + _HEADER_BYTES + length + _FOOTER_BYTES)
     if len(header) < _HEADER_BYTES or offsets[-1] > file.size:
       raise ValueError(
-        f"{file.path} is no TFRecord file, or was cut off: record "
+        f"{file.path} is not a TFRecord file, or is truncated: record "
         f"{len(offsets) - 2} does not fit. Prepare or copy it again."
       )
   return np.array(offsets, np.int64)

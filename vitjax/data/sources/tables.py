@@ -36,7 +36,7 @@ def rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
   """Each row with the number of its last line; of JSON lines any value.
 
   Raises:
-    ValueError: if the file is none, or not in UTF-8; says where.
+    ValueError: if the file is not such a table or not in UTF-8; says where.
   """
   number = 0
   try:
@@ -94,7 +94,7 @@ def sizes(
   """Bytes of the files that a table names, relative to its folder.
 
   Returns:
-    The sizes by file, and the files that are not there.
+    The sizes by file, and the files that do not exist.
   """
   found, missing = {}, []
   for file in files:

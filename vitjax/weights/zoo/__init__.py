@@ -88,7 +88,7 @@ def entries() -> dict[str, Entry]:
   for table in _TABLES:
     for entry in table():
       if entry.name in found:
-        raise ValueError(f"{entry.name!r} stands twice in the zoo.")
+        raise ValueError(f"{entry.name!r} is twice in the zoo.")
       found[entry.name] = entry
   return found
 
