@@ -232,7 +232,7 @@ def _head(num_classes: int | None) -> dict[str, Any]:
 
 
 def make_objective(run: RunConfig, model, num_classes: int | None):
-  """What the run minimises, see `vitjax.objectives`."""
+  """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   assert num_classes is not None  # see `number_of_classes`

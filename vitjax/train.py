@@ -162,7 +162,7 @@ def train_and_evaluate(
 def write_folder(
   parts: program.Program, metadata: dict, run_id: str, workdir: pathlib.Path
 ) -> None:
-  """Writes what is about to run into the run folder."""
+  """Writes the files of the run folder before step 1."""
   overview = parameter_overview.get_parameter_overview(
     parts.abstract.params, include_stats=False
   )
@@ -172,7 +172,7 @@ def write_folder(
 def end_folder(
   parts: program.Program, params, metadata: dict, workdir: pathlib.Path
 ) -> None:
-  """Exports the parameters if the config says so; logs where things are."""
+  """Exports the parameters if the config says so; logs where the files are."""
   is_main = jax.process_index() == 0
   if parts.run.export_npz:
     params = sharding.to_host(params)
@@ -288,7 +288,7 @@ def make_feed(parts: program.Program, first_step: int):
 def make_reporter(
   parts: program.Program, workdir: pathlib.Path, first_step: int
 ) -> Reporter:
-  """What writes the record of a run."""
+  """The reporter of a run."""
   return Reporter(
     workdir,
     parts.run.report,
@@ -357,12 +357,12 @@ def evaluate(
 
 
 def items_of(state: step_lib.TrainState) -> dict:
-  """What a checkpoint holds: the fields that this run has."""
+  """The items of a checkpoint: the fields of the state that this run has."""
   return {name: x for name, x in vars(state).items() if x is not None}
 
 
 def log_overview(parts: program.Program) -> None:
-  """Logs the model, the data, the length of the run, and what decays."""
+  """Logs the model, the data, the length of the run, and the optimizer."""
   run, source, total_steps = parts.run, parts.source, parts.total_steps
   logging.info(
     "Model: %s, %s parameters.",

@@ -361,7 +361,8 @@ def load(
 
   Raises:
     FileNotFoundError: if there is no such run, file or name.
-    DownloadError: if a published file cannot be had; says what to put where.
+    DownloadError: if a published file cannot be downloaded; says which file to
+      put where.
     ValueError: if the file does not say which model it is for, does not fit
       it, or is damaged.
     CheckpointError: if that step is absent or damaged.

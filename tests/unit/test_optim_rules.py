@@ -448,7 +448,7 @@ class TestDescribe:
     (line,) = optim.describe(
       params, name="adam", learning_rate=1e-3, layer_decay=0.5, model=model
     )
-    numbers = sum(x.size for x in jax.tree.leaves(params)) - 2 * 192
+    size = sum(x.size for x in jax.tree.leaves(params)) - 2 * 192
     assert line == (
-      f"Learning rate times 0.0001221 to 0.5: 19 arrays, {numbers:,} parameters."
+      f"Learning rate times 0.0001221 to 0.5: 19 arrays, {size:,} parameters."
     )

@@ -1,7 +1,6 @@
 """The table of models. Importing it loads no model and no JAX backend.
 
-All models have one contract, `vitjax.models.contract.Model`, so that other code
-need not know which one it has:
+All models have one contract, `vitjax.models.contract.Model`:
 
   model = create(name, **options)
   params = model.init(key, image)["params"]
@@ -82,12 +81,12 @@ def _own_module(name: str):
 
 
 def list() -> dict[str, dict[str, Any]]:
-  """Published name -> the architecture that it stands for.
+  """Published name -> its architecture.
 
   Each has "model" (the family), "fields" (options of `create`) and
-  "image_size" in pixels; where it is known "params" (how many, with 1000
-  classes); and "max_len" in tokens of a model that reads texts. What is known
-  of files with weights is in `vitjax.weights.zoo`.
+  "image_size" in pixels; if known, "params" (number of parameters with 1000
+  classes); and for models that read texts "max_len" in tokens. The records of
+  files with weights are in `vitjax.weights.zoo`.
   """
   return {
     name: {"model": family, **facts}
@@ -112,12 +111,12 @@ def options(name: str) -> dict[str, Any]:
 def problems(
   name: str, given: Mapping[str, Any], path: str = ""
 ) -> Sequence[str]:
-  """What is wrong with options of `create(name, ...)`, a sentence each.
+  """Problems of options of `create(name, ...)`, one sentence each.
 
   Args:
-    name: of the model, as for `create`.
+    name: name of the model, as for `create`.
     given: options by name.
-    path: what messages put before the name of an option, such as "text.".
+    path: prefix of an option's name in messages, such as "text.".
 
   Raises:
     ValueError: if there is no such model, or it breaks the contract.
@@ -180,7 +179,7 @@ def layers(
   """The layer of each parameter, from the stem to the head.
 
   Args:
-    model: from `create`; its method `layers` says what they are.
+    model: model from `create`; its method `layers` defines the layers.
     shapes: shapes of its parameters, by name.
 
   Returns:
@@ -204,5 +203,5 @@ def layers(
 
 
 def default_dtype(platform: str) -> str:
-  """Type of the computation: float32 on a CPU, else bfloat16."""
+  """Default type of activations: float32 on a CPU, else bfloat16."""
   return "float32" if platform == "cpu" else "bfloat16"

@@ -1,4 +1,4 @@
-"""Attention: its numerics, and the modules that project to heads and back.
+"""Attention: the numerics, and the modules with their projections.
 
 Scores, softmax and every sum are float32. Heads are put ahead of tokens for
 the products. The fused kernels are in `vitjax.models.fused_attention`.
@@ -28,8 +28,8 @@ def half_attention(
   pass keeps the exponentials in 16 bits.
 
   Args:
-    query: already scaled.
-    key, value: as usual.
+    query: scaled queries.
+    key, value: keys and values.
   """
   return _half_attention_fwd(query, key, value)[0]
 
@@ -71,7 +71,7 @@ half_attention.defvjp(_half_attention_fwd, _half_attention_bwd)
 
 @jax.custom_jvp
 def softmax(x: Float[Array, "*b l"]) -> Float[Array, "*b l"]:
-  """Over the last axis, with a derivative that needs the result alone.
+  """Softmax over the last axis, whose derivative needs only the result.
 
   The derivative of `jax.nn.softmax` also keeps the exponentials, which takes
   twice the memory.
@@ -118,8 +118,8 @@ def dot_product_attention(
   """Scaled dot-product attention and its weights (softmax in float32).
 
   Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
-  `mask` is False a score becomes -1e10; a query that may attend nothing
-  attends everything equally.
+  `mask` is False a score becomes -1e10; a query without any allowed key attends
+  to all keys equally.
   """
   query, key, value = _heads_first(query, key, value)
   weights = _softmax_of_scores(query, key, mask)

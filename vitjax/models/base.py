@@ -25,12 +25,12 @@ class ImageModel(nn.Module):
 
   @nn.nowrap
   def towers(self) -> Mapping[str, Model]:
-    """There are none."""
+    """No towers: {}."""
     return {}
 
   @nn.nowrap
   def layers(self) -> Sequence[str]:
-    """Unknown; override it for layer-wise decay of the learning rate."""
+    """Raises ValueError; override it for layer-wise learning-rate decay."""
     raise ValueError(
       f"config.optim.layer_decay: {type(self).__module__} does not say what "
       "its layers are. Remove layer_decay, or give its Model a method `layers` "

@@ -1,4 +1,4 @@
-"""The contract of models: what the rest of vitjax may ask of one."""
+"""The contract of models: the methods that the rest of vitjax calls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +27,7 @@ class Model(Protocol):
     ...
 
   def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
-    """Inside of another module: outputs, and intermediate arrays by name."""
+    """Called within another module; returns outputs and named arrays."""
     ...
 
   def example_inputs(
@@ -54,7 +54,7 @@ class Model(Protocol):
     """One regex of whole parameter names for each layer, in order.
 
     The first layer is the stem, the last is all that follows the blocks.
-    Stacked blocks match as many regexes as there are blocks.
+    Stacked blocks match one regex for each block.
 
     Raises:
       ValueError: if the model does not say.

@@ -1,7 +1,7 @@
-"""How many floating-point operations a model takes, by formula.
+"""Floating-point operations of a model, by formula.
 
-Matrix products and convolutions only, a multiplication and an addition each;
-what a compiler counts is a few per cent more.
+Counts matrix products and convolutions only, a multiplication and an addition
+as two operations; a compiler counts a few per cent more.
 """
 
 import math
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def vit_forward(model: Any, image_shape: tuple[int, ...]) -> tuple[int, int]:
-  """Of one image in a Vision Transformer.
+  """FLOPs of the forward pass of a Vision Transformer for one image.
 
   Args:
     model: a `models.vit.Model` without a ResNet in front.
     image_shape: (b, h, w, c).
 
   Returns:
-    FLOPs of the patches and of everything behind them.
+    FLOPs of the patches, and of everything after them.
   """
   _, h, w, c = image_shape
   p, d = model.patch_size, model.width
@@ -45,9 +45,9 @@ def vit_forward(model: Any, image_shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def vit_train(model: Any, image_shape: tuple[int, ...]) -> int:
-  """Of a training step on (b, h, w, c): every product has two gradients.
+  """FLOPs of a training step on (b, h, w, c): two gradients per product.
 
-  Only the patches have one, for nobody asks for that of the image.
+  The product of the patches has only one: the image needs no gradient.
   """
   stem, rest = vit_forward(model, image_shape)
   return image_shape[0] * (2 * stem + 3 * rest)

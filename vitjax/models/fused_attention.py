@@ -6,11 +6,11 @@ keys and the logarithm of each softmax's denominator. A TPU runs the kernels of
 this file, a GPU those of cuDNN. A CPU interprets the TPU's kernels, slowly, so
 that tests can check their results.
 
-Scores are transposed, (l, q): sums over keys are then sums of vectors, and the
-statistics of the queries are rows. A kernel holds all keys at once, so no
-softmax is combined from parts; queries are split into blocks if their scores
-would not fit. Statistics, sums and gradients of scores are float32. Factors of
-products have the type of the arguments, as in plain attention.
+Scores are transposed, (l, q): a sum over keys then adds vectors, and the
+statistics of the queries are rows. A kernel holds all keys at once, so it never
+combines a softmax from parts; queries are split into blocks if their scores
+would not fit. Statistics, sums and gradients of scores are float32; the factors
+of products have the type of the arguments, as in plain attention.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ _LANES = 128
 # a few such arrays.
 _SCORES_BYTES = 2e6
 _MAX_IMAGES = 16
-# TPUs with little vector memory; XLA needs a part of it too.
+# TPUs with little vector memory, of which XLA needs a part too.
 _SMALL_VMEM = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 # Share of the vector memory that a rough estimate may fill.
 _FILLED = 0.75
-# TPUs whose kernels multiply float32 only, in one pass, as if it were bfloat16.
+# TPUs whose kernels multiply only float32, in one pass, rounded to bfloat16.
 _WITHOUT_BFLOAT16 = ("TPU v2", "TPU v3")
 
 
@@ -49,8 +49,8 @@ class _Plan:
   Attributes:
     num_heads: heads on one device.
     images, queries, heads: size of one block.
-    factors: type of the factors of products.
-    precision: precision of products.
+    factors: type of the factors of matrix products.
+    precision: precision of matrix products.
     vmem: bytes of vector memory that a kernel may use.
     interpret: whether the kernel is interpreted.
   """
@@ -112,7 +112,7 @@ def attention(
 
 
 def _mesh(x: Array) -> jax.sharding.AbstractMesh:
-  """The devices that `x` is split over; empty if nothing says."""
+  """The mesh that `x` is split over; empty if unknown."""
   mesh = jax.sharding.get_abstract_mesh()
   return jax.typeof(x).sharding.mesh if mesh.empty else mesh
 
@@ -125,7 +125,7 @@ def _device(x: Array) -> tuple[str, str]:
 
 
 def _parts(x: Array) -> tuple[int, int]:
-  """Into how many parts the mesh splits the batch and the heads of `x`."""
+  """Number of parts of the batch and of the heads of `x` on the mesh."""
   mesh = _mesh(x)
   if mesh.empty:
     return 1, 1
@@ -133,7 +133,7 @@ def _parts(x: Array) -> tuple[int, int]:
 
 
 def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
-  """Why these cannot be attended with fused kernels, as a sentence."""
+  """Why fused kernels do not support these arguments, as a sentence."""
   platform, kind = _device(query)
   width = query.shape[-1] // num_heads
   if platform == "gpu":
@@ -169,7 +169,7 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
   batch, model = _parts(query)
   num_heads //= model
   width = query.shape[-1] // model // num_heads
-  # Blocks are whole vectors of lanes, or all there is.
+  # A block is whole vectors of lanes, or the whole axis.
   heads = next(
     (
       n
@@ -212,13 +212,13 @@ def _up(n: int, multiple: int) -> int:
 
 
 def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
-  """Bytes of the backward pass: blocks, twice each; sums; scores."""
+  """Memory of the backward pass: blocks (twice each), sums and scores."""
   lanes = _up(plan.heads * width, _LANES)
   tokens, queries = _up(tokens, 16), _up(plan.queries, 16)
   blocks = 2 * itemsize * lanes * (3 * queries + 4 * tokens)
   sums = 2 * 4 * lanes * tokens
-  # The compiler keeps about three arrays of scores of each head; twice that for
-  # float32, whose products it puts together from parts.
+  # The compiler keeps about three arrays of scores for each head, and six for
+  # float32, whose products it computes in parts.
   scores = (3 * plan.heads + 1) * 2 * itemsize * tokens
   scores *= _up(queries, _LANES)
   return plan.images * (blocks + sums) + scores
@@ -248,12 +248,13 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
   Args:
     kernel: gets references to a block of each input and output, and to sums of
       float32 for each output of kind "k".
-    products: that the kernel makes of each query and key.
-    plan: of the kernel.
-    in_kinds: a letter for each input: "q" has rows of queries (b, q, d), "k"
-      of keys (b, l, d), "s" statistics of queries (b, groups, heads, q).
-    inputs: the first two are queries and keys.
-    out_kinds: as of inputs.
+    products: number of products of each query and key in the kernel.
+    plan: how the kernel splits its work.
+    in_kinds: a letter for each input: "q" for rows of queries (b, q, d), "k"
+      for rows of keys (b, l, d), "s" for statistics of queries (b, groups,
+      heads, q).
+    inputs: input arrays; the first two are queries and keys.
+    out_kinds: a letter for each output, likewise.
   """
 
   def call(*inputs):
@@ -373,7 +374,7 @@ def _backward_kernel(
 
 
 def _for_each_head(head, query, plan):
-  """Calls head(image, slice of the width, number) for those of a block."""
+  """Calls head(image, slice of the width, index) for each of a block."""
   width = query.shape[-1] // plan.heads
 
   @pl.loop(0, plan.images)
@@ -383,14 +384,14 @@ def _for_each_head(head, query, plan):
 
 
 def _num_inside(plan, queries):
-  """How many queries of the block exist; None if those of each block do."""
+  """Number of queries of the block that exist; None if all always do."""
   if queries % plan.queries == 0:
     return None
   return queries - pl.program_id(2) * plan.queries
 
 
 def _zeros_behind(x, axis, inside):
-  """Zeros for what lies behind the last query, which may be anything."""
+  """Zeroes the rows after the last query, which may hold anything."""
   if inside is None:
     return x
   place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
@@ -398,7 +399,7 @@ def _zeros_behind(x, axis, inside):
 
 
 def _queries(query, inside, plan):
-  """Scaled queries of a head, in the type of factors."""
+  """Scaled queries of a head, in the type of the factors."""
   query = _zeros_behind(query, 0, inside).astype(jnp.float32)
   return (query * _scale(query)).astype(plan.factors)
 
@@ -408,7 +409,7 @@ def _scale(query):
 
 
 def _dot(x, y, x_axis, y_axis, plan):
-  """Product that sums over these axes of two matrices, in float32."""
+  """Product of two matrices over these axes, summed in float32."""
   return jax.lax.dot_general(
     x,
     y,

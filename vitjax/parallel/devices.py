@@ -1,4 +1,4 @@
-"""Devices that JAX computes on here, and the memory that they have."""
+"""The devices of this machine, and their memory."""
 
 import os
 import pathlib
@@ -10,11 +10,10 @@ _ROOT = pathlib.Path("/")
 
 
 def find() -> Sequence[jax.Device]:
-  """The devices of JAX, as `jax.devices`, with an error that helps.
+  """`jax.devices()`, with an error that says what to do.
 
   Raises:
-    RuntimeError: if JAX finds none, in one line: what was asked for, and what
-      to do.
+    RuntimeError: if JAX finds none; one line with the reason and advice.
   """
   try:
     return jax.devices()
@@ -31,12 +30,12 @@ def find() -> Sequence[jax.Device]:
 
 
 def memory_of(device: jax.Device) -> int | None:
-  """Bytes that the arrays of a device of this host can take.
+  """Memory of a device of this host, in bytes.
 
   Devices that compute in the memory of the host, as CPUs do, share it equally.
 
   Returns:
-    The bytes, or None if the device does not say.
+    The bytes, or None if unknown.
   """
   if device.platform == "cpu":
     total = host_memory()
@@ -54,7 +53,7 @@ def host_memory() -> int | None:
 
 
 def _container_limits(root: pathlib.Path) -> Iterator[int]:
-  """Limits of the control groups that this process is in, of both versions."""
+  """Memory limits of this process's control groups, of both versions."""
   try:
     groups = (root / "proc/self/cgroup").read_text().splitlines()
   except OSError:

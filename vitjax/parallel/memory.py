@@ -1,4 +1,4 @@
-"""The memory of a train step: compared with what there is, before step 1."""
+"""Compares the memory of a train step with the device's, before step 1."""
 
 import contextlib
 import dataclasses
@@ -15,23 +15,22 @@ _ADVICE = (
 
 
 class OutOfMemoryError(RuntimeError):
-  """Arrays do not fit the memory; the message says what would."""
+  """Arrays do not fit the memory; the message says what to change."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-  """Bytes that a train step uses on one device, and what may be changed.
+  """Memory of a train step on one device, and the options to reduce it.
 
   Attributes:
-    used_bytes: the largest memory in use at a time; None if the compiler does
-      not say.
-    limit_bytes: memory of the device; None if it does not say.
-    fixed_bytes: the state and the gradients, whatever the batch.
-    grad_bytes: the gradients.
+    used_bytes: peak memory; None if the compiler does not say.
+    limit_bytes: memory of the device; None if unknown.
+    fixed_bytes: memory of state and gradients, for any batch.
+    grad_bytes: memory of the gradients.
     batch_size: global examples per step.
     batch_parts: devices that a batch is split over.
     accumulation_steps: parts that the batch of each device is split into.
-    can_accumulate: whether there may be more of these.
+    can_accumulate: whether the batch can be split into more parts.
   """
 
   used_bytes: int | None
@@ -57,7 +56,7 @@ class StepMemory:
       logging.warning("Memory is tight: %s %s", needs, self.advice())
 
   def explained(self) -> contextlib.AbstractContextManager[None]:
-    """Turns an allocation that fails inside into an error with advice."""
+    """Turns a failed allocation inside into an error with advice."""
     if self.used_bytes is None:
       return explained(self.advice())
     return explained(
@@ -108,7 +107,7 @@ def compile_step(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def used_bytes(compiled: jax.stages.Compiled) -> int | None:
-  """The largest memory that a program uses at a time on one device.
+  """Peak memory of a program on one device.
 
   None if the compiler does not say.
   """
@@ -126,7 +125,7 @@ def used_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 @contextlib.contextmanager
 def explained(advice: str) -> Generator[None]:
-  """Turns an allocation that fails inside into an error with advice."""
+  """Turns a failed allocation inside into an error with advice."""
   try:
     yield
   except jax.errors.JaxRuntimeError as e:

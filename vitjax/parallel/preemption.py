@@ -23,14 +23,14 @@ class StopRequest:
   A second SIGTERM changes nothing: launchers send it to a process and to its
   parent, which passes it on.
 
-  With several processes, one that is told to stop stops all, at one step.
+  If one of several processes is told to stop, all stop after the same step.
 
   Python's own handlers run between two instructions of the main thread, which
   may compile or wait for a device for minutes. So a thread reads the signals.
 
   Args:
-    first_step: the last step taken before.
-    total_steps: the last step of the run.
+    first_step: number of steps taken so far.
+    total_steps: number of steps of the run.
   """
 
   def __init__(self, first_step: int, total_steps: int):
@@ -81,7 +81,8 @@ class StopRequest:
   def after(self, step: int) -> str | None:
     """The signal that stops the run after this step, or None.
 
-    Several processes call it at every step, and get the answer at the same.
+    Several processes call it at every step, and get the signal at the same
+    step.
     """
     self._step = step
     if self._alone:
@@ -92,6 +93,6 @@ class StopRequest:
 
 
 def _say(text: str) -> None:
-  """Writes to stderr, also while the main thread does."""
+  """Writes to stderr, even while the main thread writes."""
   with contextlib.suppress(OSError):  # it is closed
     os.write(2, text.encode())

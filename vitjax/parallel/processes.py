@@ -1,9 +1,9 @@
 """Starts and ends the processes of one run together.
 
 Owns: starting `jax.distributed`, the meeting before it, and ending all
-processes when one fails. JAX aborts a process whose peers are missing without
-a Python error. So all meet on the coordinator's port first, where a message can
-name who is missing and what differs.
+processes when one fails. JAX aborts a process whose peers are missing, without
+a Python error. So all processes meet on the coordinator's port first, where a
+message can name the missing ones and the differences.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _FAILED = "vitjax/failed"
 
 
 class DistributedError(RuntimeError):
-  """The processes of a run are not all there, or not alike."""
+  """Processes of a run are missing, or they differ."""
 
 
 def start(
@@ -46,11 +46,11 @@ def start(
     facts: nested plain data that must be the same in all processes, such
       as versions and the config.
     coordinator_address: host:port of process 0, for other launchers.
-    num_processes: number of processes; with 1 nothing is started.
-    process_id: number of this process, from 0.
+    num_processes: number of processes; with 1, nothing is started.
+    process_id: index of this process, from 0.
 
   Returns:
-    The number of this process.
+    The index of this process.
 
   Raises:
     DistributedError: if processes are missing after a minute, or differ.
@@ -130,13 +130,13 @@ def meet(
   facts: Mapping[str, Any],
   timeout: float = TIMEOUT_SECONDS,
 ) -> None:
-  """Returns when all processes are there and their facts are the same.
+  """Waits until all processes have connected with the same facts.
 
   Process 0 listens on the coordinator's port, the others tell it their facts
   and wait for its word.
 
   Raises:
-    DistributedError: in every process that is there, if one is missing after
+    DistributedError: in every connected process, if one is missing after
       `timeout` seconds or they differ.
   """
   host, _, port = address.rpartition(":")
@@ -158,7 +158,7 @@ def meet(
 
 
 def _gather(port: int, own: dict, deadline: float, timeout: float) -> str:
-  """The part of process 0: returns what is wrong, "" if nothing is."""
+  """The part of process 0; returns the error, or ""."""
   everyone, waiting = {0: own}, []
   try:
     both = socket.has_dualstack_ipv6()
@@ -204,7 +204,7 @@ def _gather(port: int, own: dict, deadline: float, timeout: float) -> str:
 def _introduce(
   host: str, port: int, own: dict, deadline: float, timeout: float
 ) -> str:
-  """The part of the others: returns what process 0 says is wrong."""
+  """The part of the other processes; returns the error, or ""."""
   last = "no answer"
   while (left := deadline - time.monotonic()) > 0:
     try:
@@ -245,7 +245,7 @@ def _missing(there: Mapping[int, Any], count: int, timeout: float) -> str:
 
 
 def _differences(everyone: Mapping[int, Mapping[str, Any]]) -> str:
-  """What differs from process 0, with equal differences in one line."""
+  """Differences from process 0; processes with the same ones share a line."""
   groups: dict[tuple[str, ...], list[int]] = {}
   first = everyone[0]
   for rank, other in sorted(everyone.items()):
@@ -294,7 +294,7 @@ def _jax_state() -> Any:
 
 
 def _watch() -> None:
-  """Ends this process when another one has said that it failed."""
+  """Ends this process when another one reports that it failed."""
   while True:
     time.sleep(_POLL_SECONDS)
     state = _jax_state()
@@ -320,7 +320,7 @@ def _watch() -> None:
 def end_all(error: str, code: int) -> None:
   """Ends this process at once and tells the others to end, if there are any.
 
-  Without waiting for them, as JAX does at the end of a process: they may be
+  Does not wait for them, as JAX does at the end of a process: they may be
   waiting for this one.
   """
   state = _jax_state()

@@ -56,10 +56,10 @@ def make_mesh(
   """A mesh over all devices; one axis may be -1 for all remaining devices.
 
   Args:
-    data: number of parts of the batch that have copies of the parameters.
-    fsdp: number of parts of the batch that also share the parameters.
+    data: number of parts of the batch whose devices copy the parameters.
+    fsdp: number of parts of the batch whose devices share the parameters.
     model: number of devices that work on the same part of the batch.
-    devices: devices to use; None for all of the backend.
+    devices: devices to use. None: all devices of the backend.
 
   Raises:
     ValueError: if the axes do not multiply to the number of devices.
@@ -87,7 +87,7 @@ def make_mesh(
 
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:
-  """Into how many parts the mesh splits a batch."""
+  """Number of parts into which the mesh splits a batch."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 

@@ -1,8 +1,8 @@
-"""How fast models classify on this machine, and how accurate they are known.
+"""Measures the speed of models on this machine, and finds their accuracy.
 
-Speed is measured on made-up images that are on the device already; repetitions
-of the models are interleaved, so that a machine that slows down slows all.
-Accuracy is what a run has recorded or what a table says, and never guessed.
+Speed is measured on random images that are already on the device. The models
+take turns, so that a machine that slows down slows all of them. The accuracy is
+that of a run's record or of a published table; it is never guessed.
 """
 
 import csv
@@ -36,11 +36,11 @@ class Candidate:
   """A model to measure.
 
   Attributes:
-    name: as it was asked for.
-    model: that maps images to outputs; of two towers that of the images.
-    params: its parameters, or shapes of them where their values are not known.
-    image_shape: (h, w, c).
-    accuracy: of it, or None.
+    name: name as given by the user.
+    model: model of images; of two towers the image tower.
+    params: its parameters, or their shapes if the values are not known.
+    image_shape: shape (h, w, c) of an image.
+    accuracy: its accuracy, or None.
   """
 
   name: str
@@ -52,7 +52,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-  """Top-1 and top-5 in per cent, and on what by whose account."""
+  """Top-1 and top-5 accuracy in per cent, with its source and data set."""
 
   top1: float
   top5: float | None
@@ -64,18 +64,18 @@ class Row:
   """A row of the table, with timm's names of columns.
 
   Attributes:
-    model: its name.
+    model: name of the model.
     img_size: height, or height x width, in pixels.
     top1, top5: accuracy in per cent, or None.
-    accuracy: where it is from and on what; empty without one.
-    param_count: in millions.
+    accuracy: source of the accuracy and its data set; empty without one.
+    param_count: parameters in millions.
     infer_gmacs: multiplications of matrix products and convolutions for one
       image, in 1e9.
-    infer_samples_per_sec: images.
-    infer_step_time: milliseconds for a batch, the median.
-    infer_batch_size: images.
-    pareto: whether no model is both faster and more accurate, of those with
-      an accuracy of the same source; None without one.
+    infer_samples_per_sec: images per second.
+    infer_step_time: median time of a batch in milliseconds.
+    infer_batch_size: images per batch.
+    pareto: whether no model with an accuracy from the same source is both
+      faster and more accurate; None without an accuracy.
   """
 
   model: str
@@ -102,17 +102,17 @@ def find(
 ) -> Candidate:
   """A model by the path of a run or a file, or by a published name.
 
-  Nothing is downloaded: of a name the parameters have made-up values, which
-  does not change its speed.
+  Nothing is downloaded: a published name gets random parameters, which does not
+  change its speed.
 
   Args:
     name: path, name of weights (see `weights.zoo`) or of `models.list()`.
     published: from `read_accuracies`.
-    dtype: of the computation.
+    dtype: type of activations.
     allow_module: see `vitjax.load`.
 
   Raises:
-    ValueError: if there is no such thing, or it cannot be loaded.
+    ValueError: if there is no such model, or it cannot be loaded.
   """
   accuracy = published.get(name)
   if os.path.exists(name):
@@ -208,13 +208,13 @@ def measure(
   repeats: int,
   log: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-  """Measures the speed of the models, one after the other and over again.
+  """Measures the speed of the models in turns.
 
   Args:
     candidates: from `find`.
-    batch_size: images at a time.
-    repeats: of each model; the median counts.
-    log: gets a line before what takes long.
+    batch_size: images per batch.
+    repeats: measurements of each model; the median counts.
+    log: called with a line before anything that takes long.
   """
   runs, numbers = [], []
   for candidate in candidates:

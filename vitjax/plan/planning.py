@@ -1,4 +1,4 @@
-"""Needs of a run, found without running it; see `vitjax.plan`.
+"""Plans a run without running it: memory, FLOPs, steps; see `vitjax.plan`.
 
 Shapes give the bytes of the state, XLA's cost analysis the operations, and a
 compilation tells whether the step fits the memory of its devices.
@@ -37,16 +37,16 @@ class Try:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Needs of a run. Bytes are those of one device, if not said otherwise.
+  """Needs of a run. Bytes are per device unless stated otherwise.
 
   Attributes:
     devices: number and kind of the devices, number of their hosts.
     mesh: size of each axis.
     sharding: preset, or "rules".
-    model: the config's section.
+    model: section of the config.
     parameters: number of parameters.
     batch_size: examples of a global batch.
-    batch_multiple: what divides the size of any batch of this run.
+    batch_multiple: number that must divide the batch size.
     examples: examples of an epoch; None if not known.
     total_steps, epochs: length of the run; None if not known.
     params_bytes, optimizer_bytes, ema_bytes, gradient_bytes, batch_bytes: sizes
@@ -57,8 +57,8 @@ class Plan:
     host_bytes: batches in the memory of one host.
     flops_formula: FLOPs of a global step by `vitjax.models.flops`, without
       recomputation; None if there is no formula for the model.
-    flops_xla: FLOPs as XLA counts them before it optimises, likewise; None if
-      it does not.
+    flops_xla: FLOPs of a global step as XLA counts them before it optimises,
+      without recomputation; None if it does not.
     limit_bytes: memory of a device of this machine; None for a topology, or if
       the device does not say.
     compiled: what the compiler reports; None if shapes alone say that it fits.
@@ -106,7 +106,7 @@ class Plan:
 
   @property
   def fits(self) -> bool | None:
-    """Whether the step fits; None if nothing says how much memory there is."""
+    """Whether the step fits; None if the memory of the device is unknown."""
     if self.compiled:
       return self.compiled.fits
     if not self.limit_bytes:
@@ -173,17 +173,17 @@ def make_plan(
   try_all: bool = False,
   log=lambda line: None,
 ) -> Plan:
-  """Finds out what a run needs.
+  """Plans a run.
 
   The step is compiled for a topology, and for the devices of this machine if
   by its shapes it does not fit them.
 
   Args:
     run: a config that passes `checks.check`.
-    topology: a TPU slice such as "v5e:4x4"; None for the devices that are here.
-    num_examples: examples of an epoch, if the data is not here.
+    topology: a TPU slice such as "v5e:4x4". None: the devices of this machine.
+    num_examples: examples of an epoch, if the data is not on this machine.
     try_all: try every change, also after one that fits.
-    log: called with a line about each thing that takes time.
+    log: called with a line before anything that takes long.
 
   Raises:
     ConfigError: if the config cannot run on these devices.

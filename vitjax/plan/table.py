@@ -74,7 +74,7 @@ def to_table(plan: Plan) -> str:
 
 
 def _advice(plan: Plan) -> str:
-  """What to add to the command, so that the step fits."""
+  """Advice: flags to add to the command so that the step fits."""
   choices = []
   if plan.fitting:
     overrides = plan.fitting.overrides.items()

@@ -7,7 +7,7 @@ Everything is a map over the patches, (grid_h, grid_w), row 0 at the top. A
 model with two towers is read through its image tower. The functions can be
 jitted with the forward pass, which then keeps no weights of attention.
 
-Weights of attention say where a block read from, not what decided the class.
+Attention weights show where a block reads, not what decides the class.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ _IMAGE = "img/"
 def maps_fn(
   model: Any,
 ) -> Callable[..., tuple[Array, Array | None]]:
-  """A compiled forward pass that keeps the maps alone.
+  """A compiled forward pass that returns only the maps.
 
   Args:
-    model: of `vitjax.models`.
+    model: model of `vitjax.models`.
 
   Returns:
     A function (parameters, images) -> (`head_maps`, `rollout`); the latter is
@@ -62,9 +62,9 @@ def head_maps(
   for each head: maps 2i and 2i + 1 are those of head i.
 
   Args:
-    model: of `vitjax.models`.
-    out: what it returns beside the logits.
-    image_shape: (b, h, w, c) of what it was called with.
+    model: model of `vitjax.models`.
+    out: dict that the model returns beside the logits.
+    image_shape: shape (b, h, w, c) of the images.
 
   Raises:
     ValueError: if the model has no attention.
@@ -95,7 +95,7 @@ def rollout(
     whose weights may be negative.
 
   Returns:
-    Maps whose sum is 1 less what class token and registers contribute.
+    Maps that sum to 1 minus the share of class token and registers.
   """
   tower, out = _image_tower(model, out)
   if getattr(tower, "differential", False):
@@ -128,9 +128,9 @@ def position_similarity(
   An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929, fig. 7.
 
   Args:
-    model: of `vitjax.models`.
-    params: its parameters.
-    image_shape: (b, h, w, c) of the images that they are for.
+    model: model of `vitjax.models`.
+    params: parameters of the model.
+    image_shape: shape (b, h, w, c) of the images.
 
   Raises:
     ValueError: if the model has no position embedding of patches, or that of
@@ -182,7 +182,7 @@ def _weights(out: Mapping[str, Array]) -> list[Array]:
 
 
 def _grid(tower, out, image_shape) -> tuple[int, int]:
-  """Rows and columns of patches; says so where there is no attention."""
+  """Rows and columns of patches; raises ValueError without attention."""
   if not _weights(out):
     raise ValueError(f"{_family(tower)} has no attention to show.")
   _, h, w, _ = image_shape

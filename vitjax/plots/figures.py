@@ -1,8 +1,8 @@
 """Figures in matplotlib, as SVG for a page and as PNG files.
 
 Lines and letters of an SVG have the colour of the text around it, so that a
-page can be light or dark. No figure is registered anywhere, and no name in it
-is taken for a formula.
+page can be light or dark. Figures are not registered with pyplot, and names are
+never read as formulas.
 """
 
 import io

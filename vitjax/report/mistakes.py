@@ -1,4 +1,4 @@
-"""Mistakes of a classifier: its confusion matrix and the worst of them."""
+"""Mistakes of a classifier: the confusion matrix and the worst mistakes."""
 
 import dataclasses
 import functools
@@ -133,7 +133,8 @@ def judge(
     The name of the eval, and the answers.
 
   Raises:
-    ValueError: if the run is no classifier, has no eval of one, or the data
+    ValueError: if the run is not a classifier, has no labelled eval, or its
+    data
       is missing.
   """
   if trained.has_two_towers:

@@ -28,14 +28,14 @@ def write(
   with_models: bool = True,
   **options: Any,
 ) -> list[pathlib.Path]:
-  """Writes the page and the PNGs; each file is whole or not there.
+  """Writes the page and the PNGs; each file appears complete or not at all.
 
   Args:
     records: what the runs recorded.
     out: file of the page.
     png: folder of the PNGs, or None for none.
-    log: called with a line about each thing that takes time.
-    with_models: whether to load the models and look at them.
+    log: called with a line before anything that takes long.
+    with_models: whether to load and evaluate the models.
     **options: see `model.model_section`.
 
   Returns:

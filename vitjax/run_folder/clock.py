@@ -1,4 +1,4 @@
-"""The clock of a training loop, the line a person reads, the profiler window.
+"""The clock of a training loop, its progress line, and the profiler window.
 
 Owns: how fast a run goes and where its time goes. It writes no file but the
 profiler's trace; `writer` records what is measured here.
@@ -34,10 +34,10 @@ class Progress:
     start_step: the step before the first one of this process.
     num_devices: default `jax.device_count()`.
     unit: what an example is called in `line`.
-    window_steps: how many steps the rates look back.
+    window_steps: number of last steps over which rates are measured.
     before: seconds by kind that earlier processes of the run have spent,
       from `reader.seconds_spent`.
-    clock: seconds that never jump.
+    clock: function that returns monotonic seconds.
   """
 
   def __init__(
@@ -205,10 +205,10 @@ class ProfilerWindow:
   """Traces a few steps with `jax.profiler`, for TensorBoard or Perfetto.
 
   Args:
-    logdir: where the trace goes.
+    logdir: folder of the trace.
     first_step: number of steps taken before the first one that is traced;
       10 or so leaves compilation out.
-    num_steps: how many to trace; 0 for none.
+    num_steps: number of steps to trace; 0 for none.
   """
 
   def __init__(

@@ -1,4 +1,4 @@
-"""What a run writes about itself beside checkpoints and metrics.
+"""Files of a run folder, except for checkpoints and metrics.
 
 run.json          the id of the run, see `vitjax.run_folder.identity`
 config.json       the resolved config
@@ -123,7 +123,7 @@ def write_divergence(
   examples: Sequence[int],
   describe: Callable[[int], str],
 ) -> None:
-  """Writes what to look at after a loss that is not finite.
+  """Writes the examples to look at after a loss that is not finite.
 
   Args:
     workdir: the run folder.
@@ -131,7 +131,7 @@ def write_divergence(
     measured: the metrics of that step.
     saved_step: step of the newest checkpoint, if there is one.
     examples: index in the data set of each row of the step's batch.
-    describe: from an index to what a person can find.
+    describe: maps an index to a file or a place that a person can find.
   """
   content = {
     "step": step,

@@ -1,4 +1,4 @@
-"""What runs wrote about themselves, as curves and tables; without JAX."""
+"""The records of runs as curves and tables; without JAX."""
 
 import array
 import dataclasses
@@ -21,16 +21,16 @@ MOST_POINTS = 800  # of a curve that is thinned
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """What a run wrote about itself.
+  """The record of a run.
 
   Attributes:
-    name: what tells it from the others of a report.
-    path: its folder.
+    name: name of the run, unique in a report.
+    path: the run folder.
     metrics: name -> curve, without numbers of examples.
     num_seen: name of an eval -> number of its examples.
     timing: name -> curve, of `timing.jsonl`.
-    config: as written, or None.
-    environment: likewise.
+    config: content of config.json, or None.
+    environment: content of environment.json, or None.
   """
 
   name: str
@@ -51,13 +51,13 @@ class Record:
 
   @property
   def model_name(self) -> str:
-    """As its config names it, such as "vit B/16"; empty if not known."""
+    """Name of the model in the config, such as "vit B/16"; empty if unknown."""
     model = (self.config or {}).get("model", {})
     return " ".join(model[k] for k in ("name", "variant") if k in model)
 
   @property
   def data_name(self) -> str:
-    """What it is trained on; empty if not known."""
+    """Name of the training data; empty if unknown."""
     section = (self.config or {}).get("input", {})
     return " ".join(section[k] for k in ("data", "split") if k in section)
 
@@ -66,7 +66,7 @@ def read(paths: Sequence[str | os.PathLike]) -> list[Record]:
   """Reads the records of runs.
 
   Args:
-    paths: of run folders, or of their metrics.jsonl.
+    paths: paths of run folders, or of their metrics.jsonl.
 
   Raises:
     FileNotFoundError: if there is none.
@@ -155,7 +155,7 @@ def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:
 def differences(
   dicts: Sequence[Mapping[str, Any]],
 ) -> list[tuple[str, list[str]]]:
-  """(key, value of each) of what nested dicts do not agree on."""
+  """(key, value in each dict) for each key in which nested dicts differ."""
   flat = [plain.flatten(given) for given in dicts]
   missing = object()
   return [

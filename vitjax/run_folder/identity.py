@@ -1,4 +1,4 @@
-"""Which run a folder is, and whether its checkpoints are of that run.
+"""The id of a run, and whether its checkpoints belong to it.
 
 A run gets an id when its folder is made, in `run.json`. Each checkpoint
 carries the id, the config and the fingerprint of the training data, so a
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 
 
 class ForeignCheckpointError(ValueError):
-  """A checkpoint lies in the folder of a run that it is not of."""
+  """A checkpoint lies in the folder of another run."""
 
 
 def check_config(workdir: pathlib.Path, run: schema.RunConfig) -> None:
@@ -45,7 +45,7 @@ def run_id(workdir: pathlib.Path, info: Mapping[str, Any] | None) -> str | None:
 
   Args:
     workdir: the run folder.
-    info: of the checkpoint that the run resumes from; None at its start.
+    info: info of the checkpoint that the run resumes from; None at its start.
   """
   file = workdir / RUN
   if file.exists():
@@ -68,7 +68,7 @@ def describe(
   fingerprint: str,
   info: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-  """What each checkpoint says about its run, see `run_id`."""
+  """Facts about the run that each checkpoint carries, see `run_id`."""
   return {
     "run": run_id(workdir, info),
     "config": plain.to_json(run),

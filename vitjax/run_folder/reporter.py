@@ -42,11 +42,11 @@ class Reporter(contextlib.AbstractContextManager):
       workdir: the run folder.
       config: the section of the config.
       every: steps between two rows of the record.
-      total_steps: of the run.
+      total_steps: number of steps of the run.
       batch_size: global examples per step.
       start_step: step of the checkpoint that the run resumes from, or 0.
       is_main: whether this is process 0, the only one that writes.
-      describe: where an example is, from its number.
+      describe: maps an index to the place of an example.
     """
     self._workdir, self._is_main = workdir, is_main
     self._every, self._total_steps = every, total_steps
@@ -88,7 +88,7 @@ class Reporter(contextlib.AbstractContextManager):
       step: number of the step.
       measured: its metrics, still on the device.
       index: numbers of its examples, over all devices.
-      latest_step: of the newest checkpoint, if there is one.
+      latest_step: step of the newest checkpoint, if there is one.
 
     Raises:
       FloatingPointError: if the loss or the parameters are not finite.

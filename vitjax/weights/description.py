@@ -1,4 +1,4 @@
-"""The JSON file beside weights: what it may say, and checksums of the arrays.
+"""The JSON file beside weights: its checks, and checksums of the arrays.
 
 The files may be a stranger's. So every value has a type and a range, models
 come from the tables alone, and sizes are bounded by what the arrays hold. A
@@ -84,7 +84,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_metadata(file: str | os.PathLike) -> dict[str, Any]:
-  """What `weights.save` wrote beside `file`; empty where there is nothing.
+  """The JSON that `weights.save` wrote beside `file`; {} if there is none.
 
   Raises:
     ValueError: if the JSON file is damaged or holds values of other types.

@@ -1,10 +1,10 @@
-"""Brings published files to this machine, whole or not at all.
+"""Downloads published files, complete or not at all.
 
-`fetch` takes whatever names a file: a path, a URL, `gs://bucket/file` or a
-name of `zoo`. Downloads go to a cache, resume after a cut connection, and
-appear under their final name only when they are complete and can be parsed.
-Their sha256 is recorded, and compared whenever the size or the time of the
-file has changed. Nothing is downloaded unless somebody asked for a file.
+`fetch` takes a path, a URL, `gs://bucket/file` or a name of `zoo`. Downloads go
+to a cache, resume after a lost connection, and appear under their final name
+only when they are complete and can be parsed. Their sha256 is recorded, and
+compared whenever the size or the time of the file has changed. Only files that
+the user asked for are downloaded.
 """
 
 import base64
@@ -99,7 +99,7 @@ def fetch(
     The path. A file whose sha256 is known has been compared with it.
 
   Raises:
-    FileNotFoundError: if `source` is no file here, and no known name either.
+    FileNotFoundError: if `source` is neither a file nor a known name.
     DownloadError: if it is not cached and `offline`, or no mirror has it.
     OSError: if the disk is full.
   """
@@ -138,13 +138,13 @@ def fetch_any(
   pretrained_dir: str | None = None,
   progress: Progress | None = show_progress,
 ) -> pathlib.Path:
-  """The local path of the first of some mirrors that can be had.
+  """The local path of a file from the first mirror that has it.
 
   Args:
     files: the mirrors, in the order in which they are tried.
-    name: the name of what they hold, for messages.
-    instead: a published name to suggest where no mirror has the file.
-    cache_dir: as for `fetch`, and so are the other arguments.
+    name: name of the file, for messages.
+    instead: a published name to suggest if no mirror has the file.
+    cache_dir: folder of downloads; this and the other arguments as for `fetch`.
 
   Raises:
     DownloadError: if none of them has it; says which file to put where.
@@ -406,7 +406,7 @@ def _google_md5(headers) -> tuple[str, str] | None:
 def _wrong(
   part: pathlib.Path, name: str, digest: tuple[str, str] | None
 ) -> str | None:
-  """What is wrong with a finished download, if anything.
+  """The error of a finished download, or None.
 
   Args:
     part: the download.

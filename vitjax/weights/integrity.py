@@ -1,4 +1,4 @@
-"""Whether a file on disk is whole: by its format, and by recorded checksums.
+"""Checks that a file is complete, by its format and by recorded checksums.
 
 A record in the cache says when a file was last verified, and its sha256.
 """
@@ -76,7 +76,7 @@ def problem(
   size: int | None,
   sha256: str | None,
 ) -> str | None:
-  """What is wrong with the file at `path`; None if it may be used.
+  """The error of the file at `path`; None if it can be used.
 
   It is read only if its size or time differ from what was recorded when it was
   last verified.

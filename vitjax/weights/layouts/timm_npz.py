@@ -1,11 +1,10 @@
 """The `.npz` files that timm's `load_pretrained` reads without a loss.
 
 timm takes the names of vision_transformer without prefix and those of
-big_vision under `params/`. It silently leaves out what it has no place for
-and what it does not look up, and its outputs are then wrong; so this layout
-refuses such models. The position table must have the target's size, because
-timm resizes it in another way. Only for writing: reading recognises the two
-layouts that it consists of.
+big_vision under `params/`. It silently ignores arrays that it does not know,
+and its outputs are then wrong; so this layout refuses such models. The position
+table must have the target's size, because timm resizes it in another way. Only
+for writing: reading recognises the two layouts that it consists of.
 """
 
 from collections.abc import Collection, Mapping
