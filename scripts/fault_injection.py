@@ -1,4 +1,4 @@
-r"""Kills a run of several processes at random, until it is done all the same.
+r"""Kills processes of a run at random until the run is done.
 
   python -m scripts.fault_injection --kills=30 --workdir=/tmp/faults
 
@@ -143,7 +143,7 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def differences(workdir: pathlib.Path, expected: pathlib.Path) -> list[str]:
-  """What is not the same to the bit in two finished runs."""
+  """Differences, to the bit, of two finished runs."""
   found = []
   with (
     np.load(workdir / "params.npz") as given,

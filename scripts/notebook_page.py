@@ -2,10 +2,10 @@
 
   python -m scripts.notebook_page   # a few minutes on two cores, no network
 
-Trains a small ViT on the digits 0 to 4, then runs colabs/vitjax.py with it in
-place of published weights, and writes docs/notebook.md and docs/notebook/. The
-text of the page before its first heading is written by hand. Run it again when
-the cells of the notebook change. Needs the extra `colabs`.
+Trains a small ViT on the digits 0 to 4, then runs colabs/vitjax.py with it
+instead of published weights, and writes docs/notebook.md and docs/notebook/.
+The text of the page before its first heading is written by hand. Run it again
+when the cells of the notebook change. Needs the extra `colabs`.
 """
 
 import base64

@@ -1,9 +1,10 @@
-r"""What `vitjax.plan` says of many models and slices, for docs/scale.md.
+r"""Plans many models and TPU slices with `vitjax.plan`, for docs/scale.md.
 
   python -m scripts.scale_grid --out=docs/scale_grid.jsonl
 
-Compiles, of each row, the train step of `configs/plain_vit.py`; what is in the
-file already is left out, so it may be stopped and started. Prints the table.
+Compiles the train step of `configs/plain_vit.py` for each row. Rows that are
+already in the file are skipped, so it can be stopped and resumed. Prints the
+table.
 Needs `pip install "vitjax[tpu]"`, and about a minute for each row.
 """
 

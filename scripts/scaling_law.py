@@ -8,9 +8,9 @@ for each family of models, a straight line through log(loss) against
 log(compute).
 
 Compute is counted, not timed: FLOPs of the loss and its gradient for one
-example, as XLA counts those of the traced program (a multiplication and an
-addition are two), times the examples that the run has seen. What the optimizer
-and the evaluations cost is left out.
+example, as XLA counts them in the traced program (a multiplication and an
+addition are two), times the examples that the run has seen. The optimizer and
+the evaluations are not counted.
 
 Of a run folder, config.json, model.json and metrics.jsonl are read. Drawing
 needs the extra `plots`.

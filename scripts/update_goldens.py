@@ -8,8 +8,8 @@
 1000 classes, to its shape. Equal layers that follow each other are one entry,
 such as "Transformer/encoderblock_{0-11}/LayerNorm_0/scale".
 
-`hlo/<preset>.json` has what the compiler makes of the train step of a small
-ViT on eight CPU devices: collectives, and bytes of each device.
+`hlo/<preset>.json` has the collectives, and the bytes on each device, of the
+compiled train step of a small ViT on eight CPU devices.
 """
 
 import argparse

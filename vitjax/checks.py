@@ -16,11 +16,11 @@ from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
 
 _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
-# Key -> what it needs: without any one of these it has no effect. A key is
-# given if it differs from its default. What it needs is there if it is not
-# None, and not zero unless None is the default; KEY=VALUE is there with that
-# value only. The keys of weight decay are not listed: a sweep over weight_decay
-# may contain 0.
+# Key -> keys that it needs; without any one of them it has no effect. A key is
+# given if it differs from its default. A needed key is set if it is not None,
+# and not zero unless its default is None; KEY=VALUE is set with that value
+# only. The keys of weight decay are not listed: a sweep over weight_decay may
+# contain 0.
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
   "ema.warmup": ("ema.decay",),

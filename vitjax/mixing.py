@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 MODES = ("batch", "elem")
 PARTNERS = ("roll", "flip")
 
-# What `fold_in` makes of the key of `mix`. Mixup's weight is drawn from the key
+# Numbers to fold into the key of `mix`. Mixup's weight is drawn from the key
 # itself, so 0 and 1 are not used.
 _CUTMIX, _SWITCH, _PROB, _ROW, _COLUMN, _ERASE = range(2, 8)
 # Random erasing as in timm: shares of the image, the largest aspect ratio
-# (the inverse of the smallest), and the number of boxes that are tried.
+# (the inverse of the smallest), and the number of boxes to try.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = 1 / 0.3
 _ERASE_ATTEMPTS = 10

@@ -28,7 +28,7 @@ from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.reporter import Reporter
 
-# What is where in a run folder, for the last lines of the log.
+# Files of a run folder, for the last lines of the log.
 FILES = {
   "Checkpoints": "checkpoints",
   "Metrics": "metrics.jsonl",
@@ -125,7 +125,7 @@ def train_and_evaluate(
         if step > 1 and jax.process_count() == 1:
           if pending:
             report(*pending)
-          # So that the run can resume once the data is mended.
+          # The run can then resume when the data has been repaired.
           save(step - 1, is_last=True)
         raise
       with jax.transfer_guard("disallow"):

@@ -26,11 +26,11 @@ from vitjax.weights import (
   zoo,
 )
 
-# What metadata must say for images to be prepared and classified.
+# Keys of the metadata that preparing and classifying images needs.
 _NEEDED = ("model", "image_size", "channels", "preprocess", "loss")
 
 
-# Images that `Trained.classify` gives to the model at once.
+# Images per call of the model in `Trained.classify`.
 _BATCH_SIZE = 32
 
 Image = Any  # a path, the bytes of a file, pixels or a PIL image

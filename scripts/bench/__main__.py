@@ -1,4 +1,4 @@
-r"""Measures what users wait for, in turns with what they could use instead.
+r"""Measures the times that users wait for, in turns with alternatives.
 
   python -m scripts.bench
   python -m scripts.bench step input --repetitions=7 --out=bench.jsonl
@@ -7,10 +7,10 @@ r"""Measures what users wait for, in turns with what they could use instead.
 Benchmarks: step (train step and forward pass), growth (with model, image size
 and batch size), memory, input, feed (of the devices), evaluation, checkpoints,
 weights (export and load), startup. Each row is a line of JSON with the
-revision, versions and device; `times_X` says how many times as fast as X it
-was, turn by turn. --compare prints what has become slower than in a file of
-before, beyond the spread of both, and exits with 3 then; only ratios within a
-run are compared, for the speed of machines changes.
+revision, versions and device; `times_X` is the speed relative to X, turn by
+turn. --compare prints rows that are slower than in an earlier file, beyond the
+spread of both, and then exits with code 3. Only ratios within a run are
+compared, because the speed of machines changes.
 
 Peers are measured where they are installed: pip install timm,
 with torch and torchvision.

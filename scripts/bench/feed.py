@@ -6,10 +6,9 @@
   faster    input that takes half as long as the compute of a step
   slower    input that takes twice as long
 
-`wait_share` is the part of the time that the loop waits for input: what
-`timing.jsonl` of a run calls input. `times_longer_part` is the rate of the
-steps as a share of that of the longer of the two alone: 1 if the shorter one
-hides behind it.
+`wait_share` is the share of the time in which the loop waits for input; a run's
+`timing.jsonl` calls it input. `times_longer_part` is the rate of the steps
+relative to the longer of the two alone: 1 if the shorter one is hidden.
 """
 
 import time

@@ -9,9 +9,8 @@
   bicubic, ... further crops and augmentations, see `SPECS`
   ready, ...   the ops alone, on images of 224x224 that are in memory
 
-The first two run in a pool of as many threads as there are cores. On a machine
-that is shared look at images per second of processor time: others do not count
-there.
+The first two run in a pool with one thread per core. On a shared machine look
+at images per second of processor time, which other programs do not change.
 """
 
 import importlib.util
@@ -157,7 +156,7 @@ def measure(repetitions: int) -> list[dict]:
       makers[name] = lambda spec=spec: _ours(ready, spec)
     found = {name: [] for name in makers}
     for _ in range(repetitions):
-      # Made anew each time, lest one works ahead during the others' turns.
+      # Made again each time, so that none works ahead during other turns.
       for name, make in makers.items():
         found[name].append(_rates(make()))
   clock = {name: [x for x, _ in rates] for name, rates in found.items()}

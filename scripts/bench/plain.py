@@ -1,8 +1,8 @@
 """The baseline: a ViT and a train step as flax.linen and optax suggest them.
 
-What a user would write in an afternoon, with the same mathematics as
-`configs/vit_s16_i1k.py` has: Linen's own attention, a jitted step with donated
-state, optax's chain. Nothing of vitjax is in it.
+It is what a user would write in an afternoon, with the mathematics of
+`configs/vit_s16_i1k.py`: Linen's own attention, a jitted step with donated
+state, optax's chain. It uses no code of vitjax.
 """
 
 from typing import Any

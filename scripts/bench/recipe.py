@@ -1,4 +1,4 @@
-"""What several benchmarks measure: the train step of configs/vit_s16_i1k.py."""
+"""The train step of configs/vit_s16_i1k.py, shared by several benchmarks."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Measuring in turns: machines change their speed during a measurement.
+"""Measures in turns, because machines change their speed meanwhile.
 
 Contestants run one after the other, again and again; ratios are taken within
 a turn, and their median and spread are what is reported.

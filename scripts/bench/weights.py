@@ -1,4 +1,4 @@
-"""Writing the parameters of a ViT-S/16 for others, and reading them again.
+"""Export of the parameters of a ViT-S/16, and loading them again.
 
 22M parameters in float32, in each kind of file. The disk is the one that holds
 temporary files.

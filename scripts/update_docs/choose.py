@@ -1,7 +1,7 @@
 """Tables of published models, for docs/choose.md.
 
-Which models are worth a row is decided here. What is said of them is in
-`vitjax.weights.zoo`, and their numbers of parameters in `vitjax.models`.
+This file chooses the models. Their facts are in `vitjax.weights.zoo`, their
+numbers of parameters in `vitjax.models`.
 """
 
 from scripts.update_docs import options

@@ -1,4 +1,4 @@
-"""Which pages have generated parts, and what puts them in place."""
+"""The pages with generated parts, and how the parts are inserted."""
 
 import pathlib
 import re

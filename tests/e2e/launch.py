@@ -47,7 +47,7 @@ def on_folder(workdir: pathlib.Path, data: pathlib.Path) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-  """What is left of a process."""
+  """The result of a process."""
 
   code: int
   text: str  # what was on the screen

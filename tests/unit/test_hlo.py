@@ -1,4 +1,4 @@
-"""What is read from compiled programs, of TPUs and of this machine."""
+"""Facts read from compiled programs, for TPUs and for this machine."""
 
 import re
 

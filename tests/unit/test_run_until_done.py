@@ -1,4 +1,4 @@
-"""The loop that starts a run again, with a shell script in place of a run."""
+"""The loop that starts a run again, with a shell script instead of a run."""
 
 import pathlib
 import shutil

@@ -242,7 +242,7 @@ class Checkpointer:
       return
     with self._save_errors():
       self._manager.wait_until_finished()
-      # Orbax has returned from failed saves without a word before.
+      # Orbax has returned from failed saves without an error.
       if not (self._directory / str(self._pending) / INFO).exists():
         raise RuntimeError("the save ended, but wrote no step")
     self._pending = None
@@ -383,7 +383,7 @@ class Checkpointer:
       self._manager.close()
       if jax.process_count() == 1:
         with contextlib.suppress(OSError):  # the next start removes it
-          self._remove_unfinished()  # by writes that outlived a failed save
+          self._remove_unfinished()  # of writes that outlived a failed save
 
   def __enter__(self) -> "Checkpointer":
     return self

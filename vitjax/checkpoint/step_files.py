@@ -214,7 +214,7 @@ def read_item(
 ) -> PyTree:
   """Returns one item as nested dicts of NumPy arrays; verifies it."""
   described = record["items"][item]
-  # Orbax takes a NumPy array as the wish for one; these have no memory.
+  # NumPy targets make Orbax return NumPy arrays; these use no memory.
   wanted = {
     name: np.broadcast_to(np.zeros((), _dtype(leaf)), leaf["shape"])
     for name, leaf in described.items()
@@ -285,7 +285,7 @@ def absolute(directory: str | os.PathLike) -> epath.Path:
 def reason(error: BaseException) -> str:
   """Returns an error as one short line, without the errors that wrap it."""
   text = " ".join(str(error).split()) or type(error).__name__
-  # Storage errors name files for five lines before they say what is wrong.
+  # Storage errors list files for five lines before the reason.
   if code := re.search(r"os_error_code='(\d+)'", text):
     return os.strerror(int(code[1]))
   return text if len(text) <= 300 else text[:300] + "…"

@@ -44,7 +44,7 @@ class Curves:
 
 def _is_compared(name: str) -> bool:
   if name.endswith(("/l2", "_l2")):
-    return False  # the regularisation that a probe chose is not its quality
+    return False  # the penalty that a probe chose does not measure its quality
   return name == "train/loss" or not name.startswith("train/")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from vitjax.compare.curves import Curves
 from vitjax.config import plain
 
-# Sections and keys that change a result by chance or rounding at most.
+# Sections and keys that change results only by chance or rounding.
 _SECTIONS = ("seed", "checkpoint", "report", "mesh", "sharding", "export_npz")
 _KEYS = (
   "accumulation_steps",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-flags.disclaim_key_flags()  # they are those of the command that calls
+flags.disclaim_key_flags()  # --help shows them with the calling command
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ def run(
     try:
       return main(argv)
     except AssertionError as e:
-      # All that JAX raises where it is asked for a GPU and sees none.
+      # JAX's only error if it is asked for a GPU and sees none.
       if not _raised_in(e, "xla_bridge.py"):
         raise
       sys.exit(

@@ -13,7 +13,7 @@ import ml_collections
 
 from vitjax.config import messages
 
-# RandAugment of DeiT and ConvNeXt.
+# timm's RandAugment in the recipes of DeiT and ConvNeXt.
 TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
 
 VARIANT = re.compile(r"([A-Za-z]+[\w-]*?)/?(\d+)")
@@ -70,7 +70,7 @@ def parse_arg(
       if kind is bool:
         read = {"true": True, "false": False}[value.lower()]
       elif name == "epochs" and "." in value:
-        read = float(value)  # half of one
+        read = float(value)  # such as half an epoch
       else:
         read = kind(value)
     except (ValueError, KeyError):
@@ -256,7 +256,7 @@ def vision_transformer_finetuning(
   config.init = {
     "weights": weights,
     "reinit": ("head",),
-    "ignore": ("pre_logits",),  # a tanh layer of the originals
+    "ignore": ("pre_logits",),  # the tanh layer of the published models
   }
 
   config.input = {

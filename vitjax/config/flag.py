@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from vitjax.config import command_line, messages, schema, shipped
 
-flags.disclaim_key_flags()  # they are those of the command that calls
+flags.disclaim_key_flags()  # --help shows them with the calling command
 
 
 def define() -> None:
@@ -25,7 +25,7 @@ def define() -> None:
     "Config file and its options, such as configs/plain_vit.py:s16,res=256. "
     "`vitjax configs` lists the shipped files, which any folder finds by their "
     "names: plain_vit.py:s16. Set any key with --config.section.key=value.",
-    lock_config=False,  # what is not in the schema is refused by it
+    lock_config=False,  # the schema refuses unknown keys
     accept_new_attributes=True,
   )
   flags.FLAGS["config"].parser = _WholeConfig(flags.FLAGS["config"].parser)
@@ -92,7 +92,7 @@ class _WholeConfig(flags.ArgumentParser):
         f"{line.filename}, line {line.lineno}: {type(e).__name__}: {e}"
       ) from None
     if not isinstance(config, ml_collections.ConfigDict):
-      getattr(config, "any", None)  # raises why the file cannot be read
+      getattr(config, "any", None)  # raises if the file is unreadable
       raise ValueError(
         f"get_config of {file} returned {config!r} instead of a "
         "ml_collections.ConfigDict."
@@ -157,7 +157,7 @@ def forget_types(
         else {}
       )
     if not isinstance(section, ml_collections.ConfigDict) or key not in section:
-      continue  # ml_collections says what is wrong, if anything is
+      continue  # ml_collections reports the error, if any
     value = section[key]
     if (
       value is None

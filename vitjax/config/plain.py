@@ -28,7 +28,7 @@ def to_dict(run: RunConfig) -> dict[str, Any]:
         elif value is not None or not is_duration(f.type):
           result[f.name] = plain(value)
       if isinstance(x, Checkpoint) and x.best_metric is None:
-        del result["best_mode"]  # has no meaning, and older files differ
+        del result["best_mode"]  # unused, and older files differ
       options = result.pop("options", {})
       return {**result, **options}
     if isinstance(x, Mapping):
@@ -45,7 +45,7 @@ def to_json(run: RunConfig) -> str:
   return json.dumps(to_dict(run), indent=2, sort_keys=True)
 
 
-# Keys that decide how much memory is used, and no result.
+# Keys that change the use of memory, but no result.
 _MEMORY = frozenset({"input.cache", "input.prefetch"})
 
 

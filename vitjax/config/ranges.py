@@ -53,8 +53,8 @@ Index = Annotated[int, Range(ge=0)]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Probability = Annotated[float, Range(ge=0, le=1)]
-# A probability of dropping, or the weight of an average's past: 1 would leave
-# nothing of the present.
+# A probability of dropping, or the weight of the past in an average; at 1
+# nothing would remain, or change.
 Rate = Annotated[float, Range(ge=0, lt=1)]
 Finite = Annotated[float, Range()]
 

@@ -23,7 +23,7 @@ from vitjax.config.schema import (
   is_duration,
 )
 
-# Names of metrics of which the smallest value is the best, or the largest.
+# Names of metrics whose smallest (or largest) value is the best.
 _SMALLEST = re.compile(
   r"(.*_)?(loss|nll|perplexity|error|err|mae|mse|rmse|ece)(@\d+)?"
 )
@@ -169,7 +169,7 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
     where = f"config.{path}{key}"
     if key not in keys:
       if is_eval and key == "options" and isinstance(value, Mapping):
-        options |= value  # as older files have them
+        options |= value  # as in older files
       elif is_eval:
         options[key] = value
       else:

@@ -208,7 +208,7 @@ class Schedule:
   cooldown: Duration | None = None
 
 
-# Devices on an axis of the mesh; -1 for all that the other axes leave.
+# Number of devices on an axis of the mesh; -1: all remaining devices.
 _Axis = Annotated[int, Range(ge=-1)]
 
 

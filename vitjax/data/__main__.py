@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
   """Runs a command, and reports errors in one line."""
   os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-  logging.set_verbosity(logging.ERROR)  # what it warns of is in the report
+  logging.set_verbosity(logging.ERROR)  # the report has its warnings
   try:
     code = run(argv[1:])
   except (ValueError, OSError, RuntimeError) as e:

@@ -28,7 +28,7 @@ from vitjax.data.sources import captions, folder, labels
 
 TINY_PIXELS = 32
 WIDE_RATIO = 5.0
-# Files with 16 bits whose values need no more than these are not scaled to 16.
+# 16-bit files whose values need at most this many bits are not scaled to 16.
 _FEW_BITS = 14
 _COLOURS = {
   "1": "grey",
@@ -349,7 +349,7 @@ def _copies(same, leaked) -> list[str]:
   def joined(groups) -> list[str]:
     return [" = ".join(names) for names in _names(groups)]
 
-  # The images are the same, what is said of them is not.
+  # The same images with different labels or splits.
   conflicts = [g for g in same if len({f.class_name for f in g}) > 1]
   others = [g for g in same if g not in leaked and g not in conflicts]
   return [
@@ -367,7 +367,7 @@ def _odd_sizes(good: Sequence[tuple[_File, _Found]]) -> list[str]:
     lambda x: max(x.height, x.width) > WIDE_RATIO * min(x.height, x.width)
   )
   tiny = sized(lambda x: min(x.height, x.width) < TINY_PIXELS)
-  # A set of small images, such as digits, is meant to be one.
+  # A data set of small images, such as digits, is meant to be small.
   if len(tiny) > len(good) / 2:
     tiny = []
   return [

@@ -11,7 +11,7 @@ from vitjax.data.tf import tf
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
-# Odd, and unrelated to the golden ratio: draws of one op against other ops.
+# Odd and unrelated to the golden ratio, to separate the draws of an op.
 _DRAW = 0xD1342543DE82EF95
 
 
@@ -56,7 +56,7 @@ def integers(
 ) -> tf.Tensor:
   """int32 [...] in [0, limit) from seeds int32 [..., 2]."""
   bits = tf.cast(_bits(seed, draw, 32), tf.int64)
-  # Lemire's multiplication in place of a division; the bias is limit / 2**32.
+  # Lemire's multiplication instead of a division; the bias is limit / 2**32.
   product = bits * tf.cast(limit, tf.int64)
   return tf.cast(tf.bitwise.right_shift(product, 32), tf.int32)
 

@@ -6,7 +6,7 @@ The only file that imports it; others write `from vitjax.data.tf import tf`.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Without this every start prints lines about oneDNN, which no op here uses.
+# Hides lines about oneDNN at every start; no op here uses it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 

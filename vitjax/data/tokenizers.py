@@ -203,7 +203,7 @@ def _processor(model: Path):
 
 
 def _file(path: Path) -> pathlib.Path:
-  file = shipped.find(os.fspath(path))  # one of a shipped config, perhaps
+  file = shipped.find(os.fspath(path))  # maybe that of a shipped config
   if not file.is_file():
     raise FileNotFoundError(
       f"the vocabulary file {os.fspath(path)!r} does not exist. Give its path "

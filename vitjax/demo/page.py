@@ -23,9 +23,9 @@ from vitjax.plots import attention_maps, pixels
 from vitjax.trained import Trained
 
 _KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-_WIDTH = 320  # pixels of a picture, at least
+_WIDTH = 320  # least width of a picture in pixels
 _EXAMPLE_TEXTS = "a photo of a cat\na photo of a dog"
-# Without and with texts.
+# Text of the page for models without and with texts.
 _RESULTS = ("the most probable classes", "which of the texts fit it")
 _CSS = """
 .gradio-container { max-width: 70rem !important; margin: 0 auto !important; }
@@ -95,12 +95,12 @@ class Model:
       raise ValueError(f"the file is larger than {self.max_bytes / 1e6:g} MB.")
     try:
       with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's own, larger limit
+        warnings.simplefilter("ignore")  # about Pillow's own, larger limit
         with PIL.Image.open(io.BytesIO(data), formats=_KINDS) as image:
           width, height = image.size
     except PIL.Image.DecompressionBombError:
       width, height = self.max_pixels + 1, 1
-    except Exception as e:  # Pillow lets errors of all kinds out
+    except Exception as e:  # Pillow raises errors of all kinds
       raise ValueError(
         f"this is not an image that can be read ({', '.join(_KINDS)})."
       ) from e
@@ -181,7 +181,7 @@ def serve(
     OSError: if the port is taken.
   """
   local = "localhost,127.0.0.1"
-  for name in ("no_proxy", "NO_PROXY"):  # gradio asks itself whether it is up
+  for name in ("no_proxy", "NO_PROXY"):  # gradio asks whether it is up
     os.environ[name] = ",".join(filter(None, (os.environ.get(name), local)))
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   with uploads.folder() as folder:
@@ -267,7 +267,7 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
             interactive=False,
             format="png",
             height=340,
-            buttons=["download", "fullscreen"],  # none that shares elsewhere
+            buttons=["download", "fullscreen"],  # no button that shares
             visible=False,
           )
           for label in ("What the model gets", "Attention rollout")

@@ -24,7 +24,7 @@ from vitjax.doctor import installation
 
 FLAGS = flags.FLAGS
 
-# Environment variables that change a run and hold no path.
+# Environment variables that change a run and contain no path.
 VARIABLES = (
   "CUDA_VISIBLE_DEVICES",
   "JAX_DEFAULT_MATMUL_PRECISION",
@@ -103,7 +103,7 @@ def self_test() -> tuple[list[str], bool]:
     from vitjax.doctor import self_test
 
     result = self_test.run()
-  except Exception as e:  # whatever it is, it belongs into the report
+  except Exception as e:  # the report shows it
     first = installation.without_home((str(e).strip().splitlines() or [""])[0])
     return [f"**Self-test failed:** {type(e).__name__}: {first}"], False
   seconds = time.perf_counter() - start

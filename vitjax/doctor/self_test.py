@@ -20,9 +20,9 @@ from vitjax.parallel import sharding
 
 _STEPS = 16
 _SAVED = 8
-# Allowed for devices that sum in another order each time.
+# Allowed difference: some devices sum in another order each time.
 _TOLERANCE = 1e-3
-# Allowed for outputs and gradients in bfloat16, relative to the largest.
+# Allowed error of outputs and gradients in bfloat16, relative to the largest.
 _BFLOAT16 = 3e-2
 
 
@@ -148,7 +148,7 @@ def attention_problems() -> list[str]:
   advice = "set config.model.attention='xla'."
   try:
     got, want = both(fused, inputs, grad), both(plain, inputs, grad)
-  except Exception as e:  # of a compiler, too
+  except Exception as e:  # also of the compiler
     return [f"Fused attention fails ({str(e).splitlines()[0]}): {advice}"]
   error = max(
     float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in zip(got, want)

@@ -22,7 +22,7 @@ from vitjax.evaluators import base
 from vitjax.evaluators.classes import Classes
 from vitjax.evaluators.classification import correct_at_k
 
-MOST_CLASSES = 5  # kept of each answer
+MOST_CLASSES = 5  # classes to keep per answer
 SUFFIXES = (".csv", ".jsonl")
 
 
@@ -140,7 +140,7 @@ class Evaluator:
       logits, _ = self._predict(params, batch)
       label = ids[batch["label"]]
       probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
-      # By logits: several probabilities may be rounded to 1.
+      # Sort by logits: several probabilities may be rounded to 1.
       _, top = jax.lax.top_k(logits, min(MOST_CLASSES, logits.shape[-1]))
       targets = jax.nn.one_hot(label, logits.shape[-1])
       result = {

@@ -28,7 +28,7 @@ from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.run_folder import files, reader
 
-# Default batch size for files.
+# Default batch size for exported files.
 BATCH_SIZE = 64
 _HEAD = ("eval", "data", "metric", "value", "n_seen", "95 % interval")
 

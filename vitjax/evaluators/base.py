@@ -90,7 +90,7 @@ class EvalData:
     """
     spec = pipeline.example_spec(self.source, self.preprocess, self.batch_size)
     spec["mask"] = jax.ShapeDtypeStruct((self.batch_size,), np.bool_)
-    placed = sharding.over_batch(self.mesh)  # so that nothing is traced again
+    placed = sharding.over_batch(self.mesh)  # avoids a second trace
     return {
       name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed)
       for name, x in device.on_arrival(spec).items()

@@ -132,7 +132,7 @@ class Evaluator:
         f"onehot({num_classes}, key={labels!r}, key_result='labels')"
         "|keep('image', 'labels')"
       )
-    # From a class of the data to a place among the columns, or to -1.
+    # Class of the data -> index among the columns, or -1.
     place = np.full(own.num_classes, -1, np.int32)
     place[columns] = np.arange(len(columns))
     place = place[ids]

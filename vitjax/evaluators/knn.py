@@ -99,7 +99,7 @@ class Evaluator:
     """The class of each row, from neighbours (n, k)."""
     votes = np.zeros((len(label), self._splits.num_classes))
     weight = 1.0
-    if self._weighted:  # less the largest, which changes no comparison
+    if self._weighted:  # subtracting the largest changes no comparison
       weight = np.exp(
         (similarity - similarity.max(axis=1, keepdims=True)) / self._temperature
       )

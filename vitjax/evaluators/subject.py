@@ -21,7 +21,7 @@ from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.evaluators import base
 from vitjax.evaluators.classes import Classes
 
-# Follows the name of an eval in the metrics of the averaged parameters.
+# Suffix of the name of an eval of the averaged parameters.
 EMA_SUFFIX = "_ema"
 
 
@@ -111,7 +111,7 @@ def make_evaluator(
       f"config.evals.{name}.data is missing, and the model does not say what "
       "it was trained on."
     )
-  # Files of classes get the ids of the model, also if some are lacking.
+  # Class folders get the ids of the model, even if some are missing.
   files = sources.with_kind(data).startswith(("folder:", "labels:"))
   named = data == model.data or files
   own_classes = getattr(evaluator, "own_classes", False)
@@ -217,7 +217,7 @@ def _explaining(
   def explained(params, batch):
     try:
       return predict_fn(params, batch)
-    except Exception as e:  # of any kind: each layer has its own
+    except Exception as e:  # each layer raises its own kind
       if image_shape is None or "image" not in batch:
         raise
       given = batch["image"].shape[1:]

@@ -39,7 +39,7 @@ def _scores(x, y):
 
 
 def _half_attention_fwd(query, key, value):
-  # Transposed, or the compiler would merge it with the second product.
+  # Transpose it, or the compiler would merge it with the second product.
   largest = _scores(key, query).max(axis=-2)[..., None]
   powers = jnp.exp(_scores(query, key) - largest)
   total = powers.sum(axis=-1, keepdims=True)

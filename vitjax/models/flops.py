@@ -25,8 +25,8 @@ def vit_forward(model: Any, image_shape: tuple[int, ...]) -> tuple[int, int]:
   patches = (h // p) * (w // p)
   tokens = patches + model.has_class_token + model.num_registers
   stem = 2 * patches * p * p * c * d
-  # query, key, value and out; the MLP; scores and their sums of values.
-  # Differential attention has twice the heads for its sums.
+  # Query, key, value and out; the MLP; scores, and weighted sums of values.
+  # Differential attention has twice as many sums.
   sums = 2 if model.differential else 1
   block = 2 * tokens * (4 * d * d + 2 * d * f)
   block += 2 * tokens * tokens * d * (1 + sums)

@@ -25,7 +25,7 @@ from vitjax.config.ranges import Count, Finite, Range, Rate
 from vitjax.models import base, common
 
 # Test size in pixels and dropout rate of F0 to F7: table 1 of the paper, and
-# the released code for F7. Fn has n + 1 times as many blocks as F0.
+# the released code for F7. Fn has n + 1 times the blocks of F0.
 _TABLE = (
   (256, 0.2),
   (320, 0.3),
@@ -48,11 +48,11 @@ VARIANTS = {
   for n, (_, dropout_rate) in enumerate(_TABLE)
 }
 
-# Keeps the variance of a unit normal; the same for both forms of GELU.
+# Keeps the variance of a unit normal at 1; the same for both GELUs.
 _GELU_GAIN = 1.7015043497085571
 _ALPHA = 0.2
 _GROUP_WIDTH = 128
-# Half of it must hold a group.
+# Half of the width must be at least one group.
 Width = Annotated[int, Range(ge=2 * _GROUP_WIDTH)]
 
 

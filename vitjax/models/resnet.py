@@ -42,7 +42,7 @@ STAGES = {
   200: (3, 24, 36, 3),
 }
 
-# Parameters ahead of the first unit, of both networks.
+# Parameters before the first unit, in both networks.
 ROOT = r"(conv_root|gn_root|root_block)/.*"
 
 

@@ -132,8 +132,8 @@ _TABLE = {
 }
 
 
-# As counted in the published code; the last was counted with 64 tokens, and 48
-# rows of its position table are not in the published file.
+# Counted in the published code; the last one with 64 tokens, although the
+# published file lacks 48 rows of its position table.
 _PARAMS = {
   "LiT-B16B": 195_871_489,
   "LiT-B16B_2": 195_280_897,

@@ -63,7 +63,7 @@ def _container_limits(root: pathlib.Path) -> Iterator[int]:
     if controllers in ("", "memory"):
       top = root / "sys/fs/cgroup" / controllers
       file = "memory.limit_in_bytes" if controllers else "memory.max"
-      # A container sees its own group at the top, whatever its path says.
+      # In a container, its own group is mounted at the top.
       group = top / path.lstrip("/")
       for folder in (group, *group.parents):
         if folder.is_relative_to(top):

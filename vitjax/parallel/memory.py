@@ -7,7 +7,7 @@ from collections.abc import Generator
 import jax
 from absl import logging
 
-_NEAR = 0.8  # of the memory: batches, Python and other programs need the rest
+_NEAR = 0.8  # share of the memory; batches and other programs need the rest
 _ADVICE = (
   "Use a smaller --config.input.batch_size or a larger "
   "--config.accumulation_steps. python -m vitjax.plan tries which of them fit."

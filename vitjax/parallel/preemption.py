@@ -46,7 +46,7 @@ class StopRequest:
       self._write.fileno(), warn_on_full_buffer=False
     )
     threading.Thread(target=self._watch, name="signals", daemon=True).start()
-    # SIGTERM of several processes goes to JAX, which tells the others.
+    # With several processes JAX handles SIGTERM and tells the others.
     for number in (signal.SIGINT, signal.SIGTERM)[: 1 + self._alone]:
       self._old[number] = signal.signal(number, lambda *_: None)
     return self

@@ -19,8 +19,8 @@ from typing import Any
 from vitjax.config import plain
 
 TIMEOUT_SECONDS = 60
-# After this long without a sign of life a process counts as dead. Only where
-# the network does not tell: a broken connection is noticed at once.
+# A process without a sign of life for this long counts as dead. A broken
+# connection is noticed at once.
 _HEARTBEAT_SECONDS = 30
 _POLL_SECONDS = 1.0
 _FAILED = "vitjax/failed"
@@ -99,8 +99,8 @@ def _of_the_launcher() -> Sequence[Any]:
   """
   from jax._src import cloud_tpu_init, clusters
 
-  # JAX asks the metadata server or the Kubernetes API, which fails in a
-  # process that merely runs there: ask only where there may be several.
+  # JAX asks the metadata server or the Kubernetes API, which fails for a single
+  # process there: ask only if there may be several.
   env = os.environ
   is_indexed_job = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= {*env}
   may_be_several = (
@@ -210,7 +210,7 @@ def _introduce(
     try:
       with socket.create_connection((host, port), timeout=left) as connection:
         _send(connection, own)
-        # Process 0, which may have come later, waits for others as long.
+        # Process 0 may have started later, and waits as long for the others.
         return _receive(connection, timeout + 5.0)["error"]
     except (OSError, ValueError, KeyError, TypeError) as e:
       last = getattr(e, "strerror", None) or str(e) or last
@@ -303,7 +303,7 @@ def _watch() -> None:
       return
     try:
       text = client.key_value_try_get(_FAILED)
-    except Exception:  # nobody has; or the coordinator is gone, as JAX sees
+    except Exception:  # no message yet, or the coordinator is gone
       continue
     message = json.loads(text)
     if message["process_id"] == state.process_id:
@@ -345,7 +345,7 @@ def check_alike(what: str, value: str) -> None:
     return
   client, rank = _jax_state().client, jax.process_index()
   client.key_value_set(f"vitjax/alike/{what}/{rank}", value)
-  ten_minutes = 600_000  # of looking through files, more or less of them
+  ten_minutes = 600_000  # listing files may take one process longer
   client.wait_at_barrier(f"vitjax/alike/{what}", ten_minutes)
   values = dict(client.key_value_dir_get(f"vitjax/alike/{what}/"))
   others = [

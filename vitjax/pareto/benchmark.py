@@ -28,7 +28,7 @@ from vitjax.models import flops
 from vitjax.run_folder import history
 from vitjax.weights import zoo
 
-_SECONDS = 0.3  # of one repetition, at least
+_SECONDS = 0.3  # least length of a measurement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,7 @@ def measure(
   log(f"Measuring {repeats} times")
   seconds = [[] for _ in runs]
   for repetition in range(repeats):
-    for i in range(len(runs)):  # each goes first in turn
+    for i in range(len(runs)):  # each model is the first in some turn
       at = (i + repetition) % len(runs)
       seconds[at].append(_seconds(runs[at], numbers[at]))
   medians = [statistics.median(times) for times in seconds]

@@ -86,7 +86,7 @@ def compile_step(
   )
 
 
-# Messages of the compiler for TPUs, depending on when it notices.
+# Messages of the TPU compiler for a step that does not fit.
 _MEMORY = (
   r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
   r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",

@@ -39,7 +39,7 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
         sizes = [_array_bytes(*m) for m in _ARRAY.findall(result)]
         total = totals.setdefault(kind, {"count": 0, "bytes": 0})
         total["count"] += times
-        # An asynchronous one has its operands and marks beside its results.
+        # The shape of an asynchronous one also has its operands and flags.
         total["bytes"] += times * (max(sizes) if start else sum(sizes))
       for callee in _CALL.findall(line):
         visit(callee, times)

@@ -263,7 +263,7 @@ def _try(run, source, devices, change, plan, log) -> Try:
   except ValueError as e:
     return Try(change.name, change.overrides, 0, None, str(e))
   need = memory.activation_bytes(changed)
-  # The compiler spares about as much of the activations with the change.
+  # The compiler saves about the same share of the activations.
   expected = plan.compiled.used_bytes * need / plan.activation_bytes
   limit = plan.compiled.limit_bytes
   if limit and expected > 1.5 * limit:

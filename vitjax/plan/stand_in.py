@@ -13,7 +13,7 @@ from vitjax.data.sources.source import (
   split_indices,
 )
 
-# Data sets of the recipes, which a plan does not need to find: examples of each
+# Data sets of the recipes, which need not exist for a plan: examples of each
 # split, number of classes, and the shape of all images if they have one.
 _IMAGENET = {"train": 1_281_167, "validation": 50_000}
 _CIFAR = {"train": 50_000, "test": 10_000}

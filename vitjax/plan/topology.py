@@ -25,9 +25,9 @@ class Chip:
   gb_per_s: float
 
 
-# The rates are those of cloud.google.com/tpu/docs, from memory: they only make
-# the estimate of a step's time. The memory matters, and the compiler's own
-# limit is used where it gives one.
+# The rates are from cloud.google.com/tpu/docs, from memory; only the estimate
+# of a step's time depends on them. For the memory, the compiler's own limit is
+# used if it gives one.
 CHIPS = {
   "v2": Chip(2, 8, 22.5, 350),
   "v3": Chip(2, 16, 61.5, 450),

@@ -64,7 +64,7 @@ def predict(
   prepare = functools.partial(trained.prepare, resize=resize)
   size = min(batch_size, max(1, len(files)))
   for names, images in _batches(prepare, files, size, on_failure):
-    # One size of batches, so that the model is compiled once.
+    # All batches have one size, so that the model is compiled once.
     batch = np.zeros((size, *images[0].shape), np.float32)
     batch[: len(images)] = images
     logits, features = trained.forward(batch)

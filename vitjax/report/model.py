@@ -13,8 +13,8 @@ from vitjax.report.section import Image, Picture, Section
 from vitjax.run_folder.history import Record
 from vitjax.trained import Trained
 
-MOST_CLASSES = 20  # of a confusion matrix with more than twice as many
-MOST_POSITIONS = 8  # of each side of a grid of grids
+MOST_CLASSES = 20  # shown in a matrix of more than twice as many classes
+MOST_POSITIONS = 8  # patches per side in the grid of position maps
 
 
 def model_section(

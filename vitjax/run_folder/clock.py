@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from absl import logging
 
-# "lost": spent by killed processes on steps that were computed again.
+# "lost": seconds of killed processes in steps that were recomputed.
 _KINDS = ("compile", "step", "lost", "input", "eval", "checkpoint")
 
 
@@ -61,8 +61,8 @@ class Progress:
     self._seconds = dict.fromkeys(_KINDS, 0.0) | dict(before or {})
     self._kind = "compile"
     self._since = clock()
-    # (step, seconds of training, of these in input, all seconds) after each
-    # update: the first is the end of compilation.
+    # (step, seconds of training, seconds of input among these, all seconds)
+    # after each update; the first is the end of compilation.
     self._first: tuple[int, float, float, float] | None = None
     self._window = collections.deque(maxlen=window_steps + 1)
 

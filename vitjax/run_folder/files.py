@@ -89,7 +89,7 @@ def software() -> dict[str, Any]:
     code.update(file.relative_to(package).as_posix().encode())
     code.update(file.read_bytes())
   return {
-    "code_sha256": code.hexdigest(),  # also where there is no git
+    "code_sha256": code.hexdigest(),  # identifies the code without git
     "git_revision": git_revision(),
     "python": platform.python_version(),
     "versions": versions,

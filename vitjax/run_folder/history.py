@@ -16,7 +16,7 @@ from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, read_metrics
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps and values
 
-MOST_POINTS = 800  # of a curve that is thinned
+MOST_POINTS = 800  # points of a thinned curve
 
 
 @dataclasses.dataclass(frozen=True)

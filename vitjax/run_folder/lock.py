@@ -30,7 +30,7 @@ from absl import logging
 
 LOCK = "lock.json"
 _BEAT_SECONDS = 10
-_SILENT_SECONDS = 60  # after which a holder elsewhere counts as dead
+_SILENT_SECONDS = 60  # a silent holder on another machine then counts as dead
 _POLL_SECONDS = 0.5
 _GUARD_POLLS = 10
 
@@ -114,7 +114,7 @@ class _Lock:
 
   def check(self) -> None:
     """Raises if this process no longer holds the lock."""
-    with contextlib.suppress(OSError):  # whoever writes next will tell
+    with contextlib.suppress(OSError):  # the next write reports it
       for _ in range(3):
         text = self._read()
         if text == self._text:
@@ -125,7 +125,7 @@ class _Lock:
             "this process was suspended or cut off from the folder. It stops "
             "without writing; the other one continues the run."
           )
-        time.sleep(_POLL_SECONDS)  # another process may look at it just now
+        time.sleep(_POLL_SECONDS)  # another process may hold it open
       if self._create():
         logging.warning("%s was deleted; wrote it again.", self._file)
 
@@ -190,7 +190,7 @@ class _Lock:
   def _renewed(self) -> int | None:
     """When the file was last modified, by the clock of its file system."""
     try:
-      with open(self._file, "rb") as file:  # so that NFS asks its server
+      with open(self._file, "rb") as file:  # makes NFS ask its server
         return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
       return None
@@ -205,7 +205,7 @@ class _Lock:
       time.sleep(_POLL_SECONDS)
       if self._read() != text:
         return False
-    # Here without the guard, if who made it was killed at this very moment.
+    # The guard may be missing if its creator was killed at this moment.
     try:
       if self._read() != text:  # another process was quicker, and may hold it
         return False

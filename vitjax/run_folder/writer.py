@@ -217,9 +217,9 @@ class _Board:
       # TensorFlow takes seconds to import and is needed for nothing else.
       import tensorflow as tf
 
-      with contextlib.suppress(RuntimeError):  # it already runs, as it was set
+      with contextlib.suppress(RuntimeError):  # TensorFlow already runs
         tf.config.set_visible_devices([], "GPU")  # it would take its memory
-      # Not clu's SummaryWriter: it imports Keras, for nothing that is used.
+      # Not clu's SummaryWriter: it imports Keras, which is not needed.
       from clu import asynclib
 
       self._pool = asynclib.Pool("tensorboard", max_workers=1)

@@ -52,8 +52,8 @@ def _is_tokenizer(x: Any) -> bool:
   )
 
 
-# Key -> (whether a value is allowed, what is allowed). Other keys are facts
-# for people and for other programs; nothing here reads them.
+# Key -> (check of a value, description of allowed values). Other keys are for
+# people and other programs; vitjax does not read them.
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
   "channels": (_is_size, "a number from 1 to 16384"),
   "checksums": (
@@ -146,7 +146,7 @@ def create_model(
   if not problems:
     try:
       model = models.create(name, **options)
-    except Exception as e:  # any option may be nonsense in its own way
+    except Exception as e:  # a wrong option may fail in any way
       problems = [f"{type(e).__name__}: {e}"]
   if model is not None:
     num_classes = getattr(model, "num_classes", None)

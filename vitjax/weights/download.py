@@ -35,7 +35,7 @@ except ImportError:  # Windows, where two processes may fetch the same twice
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
-# Waits before further attempts at one URL.
+# Seconds to wait before each further attempt at a URL.
 RETRY_SECONDS = (1.0, 4.0, 15.0)
 
 Progress = Callable[[str, int, int | None], None]
@@ -312,7 +312,7 @@ def _transfer(
     opener = urllib.request.build_opener(redirects)
     response = opener.open(request, timeout=TIMEOUT_SECONDS)
   except urllib.error.HTTPError as e:
-    if e.code == 416:  # more bytes here than there
+    if e.code == 416:  # the partial file is longer than the file
       validator.unlink(missing_ok=True)
       raise _Cut("the server rejects the partial download") from e
     if e.code in (408, 429) or e.code >= 500:
@@ -330,7 +330,7 @@ def _transfer(
       validator.unlink()
       raise _Cut("the server resumed at a different offset")
     if resumed and not (digest or integrity.has_checksums(part)):
-      # Nothing would tell whether both parts are of the same file.
+      # Without a checksum, both parts might be of different files.
       validator.unlink()
       raise _Cut("the server states no checksum, so it cannot be resumed")
     done = offset if resumed else 0

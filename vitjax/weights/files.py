@@ -30,8 +30,8 @@ _TYPES = {
   "U8": np.uint8,
   "BOOL": np.bool_,
 }
-# Where training programs put the parameters in what they save; and what
-# DataParallel, torch.compile and Lightning put in front of all names.
+# Keys under which training programs save the parameters; and prefixes that
+# DataParallel, torch.compile and Lightning add to all names.
 _STATES = ("model", "state_dict", "module", "model_ema", "state_dict_ema")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar
@@ -142,7 +142,7 @@ def _read_torch(path: pathlib.Path, subtree: str) -> tuple[Flat, str]:
   """Tensors by name, and the sub-tree of them that is still to be taken."""
   torch = _import("torch", path)
   try:
-    # Training programs save their options too; a Namespace only holds values.
+    # Training programs save their options too; a Namespace is harmless.
     with torch.serialization.safe_globals([argparse.Namespace]):
       content = torch.load(path, map_location="cpu", weights_only=True)
   except Exception as e:

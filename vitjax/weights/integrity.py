@@ -13,7 +13,7 @@ import zlib
 
 from vitjax.weights import files, npz
 
-_PICKLE = b"\x80"  # the first byte of one, as PyTorch once wrote them
+_PICKLE = b"\x80"  # first byte of a pickle, as PyTorch once wrote them
 
 
 def has_checksums(path: pathlib.Path) -> bool:
@@ -104,7 +104,7 @@ def problem(
   got = digest(path, "sha256")
   if not got.startswith(want):
     return f"has sha256 {got} and should have {want}"
-  if not want:  # downloaded before there were records
+  if not want:  # downloaded by a version without records
     try:
       check(path)
     except ValueError as e:

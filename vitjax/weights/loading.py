@@ -73,7 +73,7 @@ def save(
   Raises:
     ValueError: if the layout is not known or cannot hold the model.
   """
-  # What another layout needed to know is not passed on.
+  # Facts that another layout needed are not passed on.
   metadata = {
     key: value
     for key, value in (metadata or {}).items()

@@ -83,7 +83,7 @@ def read(file: str | os.PathLike) -> dict[str, np.ndarray]:
   known = []
   _refuse_pickle(path)
   try:
-    # NumPy leaves a path that it fails on open, hence the file.
+    # NumPy does not close a path that it cannot read, hence the open file.
     with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
       prefix = parameter_prefix(archive.files)
       names = {name: name for name in archive.files if name.startswith(prefix)}

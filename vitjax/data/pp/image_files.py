@@ -22,7 +22,7 @@ from vitjax.config import extras
 from vitjax.data.pp import orientation
 from vitjax.data.tf import tf
 
-# Above this Pillow refuses to open a file, as a few kB may hold gigabytes.
+# Pillow refuses larger files, as a few kB may decode to gigabytes.
 MAX_PIXELS = 178_956_970
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _MAGICS = {
@@ -80,7 +80,7 @@ class Decoder:
     if self.max_pixels < 1:
       raise ValueError(f"max_pixels must be positive, not {self.max_pixels}")
     if Image.MAX_IMAGE_PIXELS and self.max_pixels > MAX_PIXELS:
-      # Pillow has one limit for a process, and refuses twice as many.
+      # Pillow has one limit per process, and refuses images of twice the limit.
       Image.MAX_IMAGE_PIXELS = max(
         Image.MAX_IMAGE_PIXELS, -(-self.max_pixels // 2)
       )
@@ -179,7 +179,7 @@ class Decoder:
     height, width, channels = _jpeg_shape(data)
     self._check(height, width)
     if channels == 4 and self.channels == 1:
-      # Inks can become RGB but not grey.
+      # TensorFlow converts CMYK to RGB, but not to grey.
       image = tf.image.rgb_to_grayscale(_decode_image(data, 3))
     else:
       image = _decode_image(data, self.channels)
@@ -344,5 +344,5 @@ def _is_plain_jpeg(data: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes(data: bytes | np.ndarray) -> bytes:
-  # Eagerly, a string comes as an array.
+  # In eager mode, a string is an array.
   return data.item() if isinstance(data, np.ndarray) else data

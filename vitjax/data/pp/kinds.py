@@ -86,7 +86,7 @@ def random_image_op(
     places, images = (
       (out, images) if images.shape[-1] > 1 else (out[..., 0], images[..., 0])
     )
-    # All before the first image, whose work evicts their code from the caches.
+    # Make all before the first image, which evicts their code from the cache.
     generators = [
       np.random.Generator(np.random.PCG64(int(key)))
       for key in seeds.view(np.uint64)[:, 0]

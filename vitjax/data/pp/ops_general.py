@@ -3,7 +3,7 @@
 from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 from vitjax.data.tf import tf
 
-# Owned by the pipeline: which example this is, whether it is one, its seed.
+# Owned by the pipeline: index of the example, whether it is real, its seed.
 RESERVED = ("index", "mask", "seed")
 
 

@@ -91,8 +91,8 @@ def _of_jpeg(data: bytes) -> int | None:
   """
   at = 2
   blocks = []
-  # Segments are any number of 0xff, a kind, and a length that counts itself,
-  # until the tables of the image begin.
+  # A segment is any number of 0xff, a kind, and a length that includes itself.
+  # Read segments until the tables of the image start.
   while data[at] == 0xFF and data[at + 1] in (*range(0xE0, 0xF0), 0xFE, 0xFF):
     if data[at + 1] == 0xFF:
       at += 1

@@ -13,8 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-# OpenCV rounds where Pillow truncates. Added before, this makes it truncate,
-# but for fractions that a float32 may not tell from a whole number.
+# OpenCV rounds where Pillow truncates. Adding this first makes it truncate,
+# except for fractions so close to a whole number that float32 cannot resolve
+# them.
 TRUNCATE = -0.499
 
 _LEVELS = np.arange(256, dtype=np.uint8)
@@ -59,7 +60,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
   ).astype(int)
   upto = histograms.cumsum(1)
   pixels = upto[:, -1:]
-  # Of the largest value that there is.
+  # Count of the largest value that occurs.
   last = np.take_along_axis(histograms, (upto < pixels).sum(1)[:, None], 1)
   step = (pixels - last) // 255
   mapped = (upto - histograms + step // 2) // np.maximum(step, 1)

@@ -106,7 +106,7 @@ def solarize_add(image, magnitude, random) -> np.ndarray:
 
 def color(image, magnitude, random) -> np.ndarray:
   """Fades from grey at factor 0 to beyond the colours of the image."""
-  # As TensorFlow converts: to [0, 1], and back by truncating 255.5 times it.
+  # TensorFlow converts to [0, 1], and back by truncating 255.5 times the value.
   weights = np.append(_GREY * (255.5 / 255), pillow.TRUNCATE).astype(np.float32)
   grey = cv2.transform(image, weights[None])
   grey = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
@@ -182,7 +182,7 @@ def _warp(image: np.ndarray, kind: str, amount: float) -> np.ndarray:
   return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
-# Two signs of five ops, for a few sizes and magnitudes.
+# Enough for two signs of five ops, at a few sizes and magnitudes.
 @functools.lru_cache(maxsize=64)
 def _warp_map(
   height: int, width: int, kind: str, amount: float | np.float32

@@ -80,7 +80,7 @@ def digits(split: str) -> ArraySource:
   A fixed permutation splits the images into train and test. Values 0..16 become
   0..255.
   """
-  # Its file alone: `import sklearn` takes a second.
+  # Read the file directly: `import sklearn` takes a second.
   file = metadata.distribution("scikit-learn").locate_file(
     "sklearn/datasets/data/digits.csv.gz"
   )
@@ -100,7 +100,7 @@ def digits(split: str) -> ArraySource:
   )
 
 
-# A prime: this number of examples of a split are all different.
+# A prime: this many examples of a split are all different.
 _NOISE_PLACES = 65521
 
 
@@ -125,7 +125,7 @@ class FakeSource(Source):
     parts = split_indices(data, split, sizes)
     self.data, self.split = data, split
     self._shape = self.image_shape = (height, width, channels)
-    # The identity of an example: its split and its number there.
+    # An example is identified by its split and its index there.
     self._ids = np.concatenate(
       [
         np.stack([np.full_like(i, self._SPLITS.index(name)), i], axis=1)

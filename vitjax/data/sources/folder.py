@@ -449,7 +449,7 @@ def _rank(file: File) -> tuple[bytes, ...]:
 def natural(name: str) -> list:
   """Sorts names as people do: 0, 1, 2, 10."""
   parts = re.split(r"(\d+)", name)
-  # Odd places are numbers; the name itself tells 01 from 1.
+  # Odd items are numbers; the name itself distinguishes 01 from 1.
   return [
     (0, int(part), "") if i % 2 else (1, 0, part)
     for i, part in enumerate(parts)

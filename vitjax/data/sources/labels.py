@@ -27,8 +27,8 @@ from vitjax.data.sources import folder, tables
 from vitjax.data.sources.source import SPLIT_NAMES
 
 _COLUMNS = ("file", "label", "split")
-# Integers that would make more classes than this and this many times those
-# that occur are no class ids.
+# Integers are not class ids if they would make more classes than this, and this
+# many times the classes that occur.
 _MOST_CLASSES, _MOST_UNUSED = 1000, 10
 
 
@@ -43,7 +43,7 @@ class LabelsSource(folder.LabelledFiles):
     splits, class_names = _classes(data, listing.splits, class_names)
     listing = dataclasses.replace(listing, splits=splits)
     super().__init__(data, split, listing, class_names)
-    # Labels are no part of the paths, as they are in folders.
+    # Unlike in folders, paths do not contain the labels.
     labels = hashlib.sha256(self.fingerprint.encode())
     labels.update(self._labels.numpy().tobytes())
     self.fingerprint = labels.hexdigest()
@@ -156,7 +156,7 @@ def _classes(
         ),
       )
     class_names = [str(i) for i in range(count)]
-  # Ids above the last stay what they are, and are refused.
+  # Ids above the last one are kept, and refused later.
   name_of = dict(enumerate(class_names))
   return {
     split: [

@@ -93,7 +93,7 @@ class TfdsSource(Source):
       self.num_classes = classes.num_classes
       self.class_names = tuple(classes.names)
     self._ends = np.cumsum(takes)
-    # Added to the number of an example, gives its place in the shard.
+    # Add this to the index of an example to get its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
     self._shards = [
       _shard(info.file_format, os.fspath(i.filename), i.examples_in_shard)
@@ -332,7 +332,7 @@ def _prepare_fashion_mnist(
   try:
     builder.download_and_prepare()
   except Exception:
-    # Another process may have been faster.
+    # Another process may have prepared it meanwhile.
     if not tfds.builder(data, data_dir=data_dir).is_prepared():
       raise
   return tfds.builder(data, data_dir=data_dir)

@@ -74,7 +74,7 @@ def warn_once(line: str) -> None:
   logging.warning("%s", line)
 
 
-# What splits are called, in any case -> what they are called here.
+# Name of a split, in lower case -> its name here.
 SPLIT_NAMES = {
   **dict.fromkeys(("train", "training"), "train"),
   **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

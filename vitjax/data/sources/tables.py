@@ -10,8 +10,8 @@ from vitjax.config import messages
 from vitjax.data.sources.source import DatasetNotPreparedError
 
 EXTENSIONS = (".jsonl", ".csv", ".tsv")
-# How alike the name of a column is to "split" if it is that word, misspelt:
-# "spilt" and "Split" are, "site" and "spot" are columns of their own.
+# A column this similar to "split" is a misspelling of it, such as "spilt" and
+# "Split"; "site" and "spot" are other columns.
 _MISSPELT = 0.8
 
 
@@ -80,7 +80,7 @@ def unused(columns: Iterable[str], known: Sequence[str]) -> list[str]:
   names = [x for x in columns if x not in known]
   if not names:
     return []
-  # A table of pandas has its index there.
+  # In a table written by pandas, this is the index.
   listed = [repr(x) if x else "one without a name" for x in names]
   return [
     f"ignored column(s): {messages.shorten(listed)}. The columns that are "

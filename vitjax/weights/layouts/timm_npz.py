@@ -22,7 +22,7 @@ from vitjax.weights.layouts.vit_names import Flat
 NAME = "timm_npz"
 NEEDS_TABLE = True
 
-# Option, its value where timm reads all, and why it does not otherwise.
+# Option, the value that timm supports, and what timm does with others.
 _READ = (
   ("rep_size", False, "drops the layer before the head"),
   ("layer_scale_init", None, "does not read LayerScale"),
