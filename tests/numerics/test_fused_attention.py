@@ -232,7 +232,7 @@ def test_errors(device):
   ):
     decide("fused", dtype="float32")
   with pytest.raises(
-    ValueError, match=r"heads of 8, 16, \.\.\. 128 numbers, not 6"
+    ValueError, match=r"head width of 8, 16, \.\.\. 128, not 6"
   ):
     decide("fused", shape=(8, 4, 12), heads=2)
 

@@ -199,7 +199,7 @@ def test_a_config_that_fails(tmp_path, body, part):
     ("pretrained_dir=None", "pretrained_dir", None),
     ("checkpoint.best_metric=None", "checkpoint.best_metric", None),
     ("evals.test=None", "evals", {}),
-    ("seed=3", "seed", 3),
+    ("mesh.model=-1", "mesh.model", -1),
   ],
 )
 def test_overrides(tmp_path, override, path, value):

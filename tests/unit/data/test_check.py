@@ -137,7 +137,7 @@ def test_photographs_that_are_turned_are_counted(root):
   assert report.splits["train"].rotated == 4
   assert report.splits["val"].rotated == 0
   (note,) = report.notes
-  assert note.startswith("4 image(s) are turned") and "turned.tif" in note
+  assert note.startswith("4 image(s) are rotated") and "turned.tif" in note
   assert not report.warnings
   # Sizes are those of upright images.
   assert report.splits["train"].height == (40, 41, 60)
@@ -192,7 +192,7 @@ def test_a_link_that_leads_nowhere_does_not_end_the_check(root):
   (root / "val/cat/text.jpg").write_text("<html>404</html>")
   report = check.check(f"folder:{root}")
   gone, broken = report.problems
-  assert "2 image(s) are not there" in gone and "'train/cat/b.jpg'" in gone
+  assert "2 image(s) do not exist" in gone and "'train/cat/b.jpg'" in gone
   assert broken.startswith("1 image(s) cannot be decoded")
   assert len(report.unreadable) == 3 and report.splits["train"].examples == 7
   (root / "labels.csv").write_text(

@@ -233,7 +233,7 @@ def test_a_path_alone_is_that_of_a_folder(tmp_path, monkeypatch):
   for data in ("my images", "mnist/x=(", "mnist:99"):
     with pytest.raises(ValueError, match=r"no TFDS name, such as .*folder:/"):
       sources.open_source(data, "train")
-  with pytest.raises(ValueError, match=r"no TFDS data set.*write folder:set"):
+  with pytest.raises(ValueError, match=r"not a TFDS data set.*write folder:set"):
     sources.open_source("set", "train")
 
 

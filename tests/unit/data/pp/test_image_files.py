@@ -205,7 +205,7 @@ def test_damaged_files_are_refused():
 
 def test_formats_that_are_not_read_are_named(monkeypatch):
   for data in (b"", b"%PDF-1.4", b"\0\0\0\x1cftypjp2 "):
-    with pytest.raises(ValueError, match="no image that can be read: JPEG, P"):
+    with pytest.raises(ValueError, match="not an image that can be read"):
       decode(data)
   monkeypatch.setattr(image_files, "can_read_heif", lambda: False)
   with pytest.raises(ValueError, match=r"HEIC images need .*vitjax\[heic\]"):
