@@ -73,7 +73,7 @@ def test_the_command_line(tmp_path, arguments, parts):
 def test_a_workdir_in_an_object_store(tmp_path):
   launch.run(
     "vitjax.main", QUICKSTART, "--workdir=gs://bucket/run", cache=tmp_path
-  ).assert_refused("--workdir=gs://bucket/run is no local or", "Mount the")
+  ).assert_refused("--workdir=gs://bucket/run is not a local or", "Mount the")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):

@@ -151,7 +151,10 @@ def test_the_caption_of_a_training_step_is_drawn_by_its_seed(root):
 @pytest.mark.parametrize(
   ("rows", "message"),
   [
-    ([("x.png", "a"), ("y.png", "b")], r"2 image\(s\) are not .*'x.png', 'y.p"),
+    (
+      [("x.png", "a"), ("y.png", "b")],
+      r"2 image\(s\) do not exist.*'x.png', 'y.p",
+    ),
     ([("b.png", "a"), ("b.png", " ")], "line 3: .*a 'caption' that is not emp"),
     ([("", "a")], "line 2: .* needs 'file'"),
   ],

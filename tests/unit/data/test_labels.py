@@ -182,7 +182,7 @@ def test_the_fingerprint_changes_with_a_label(root):
     ([("b.png", "cat"), ("b.png", "dog")], "already, on line 2. Each image"),
     (
       [("b.png", "cat"), ("gone.png", "cat")],
-      "1 image.* not there, .*'gone.png'",
+      "1 image.* not exist, .*'gone.png'",
     ),
     ([("b.png", "")], "line 2: the label is ''. It must be a name or an"),
     ([("", "cat")], "line 2: the file is ''. It must be a path"),
