@@ -28,7 +28,7 @@ def to_table(plan: Plan) -> str:
   where = plan.devices["topology"] or "this machine"
   by_xla, formula = plan.flops_xla, plan.flops_formula
   ratio = (
-    f" ({by_xla / formula:.3f} times as many)" if by_xla and formula else ""
+    f" (above: {by_xla / formula:.3f} times this)" if by_xla and formula else ""
   )
   rows = [
     ("devices", f"{plan.devices['count']} x {plan.devices['kind']}, {where}"),
@@ -52,7 +52,9 @@ def to_table(plan: Plan) -> str:
     ("FLOPs of a step", "unknown" if by_xla is None else f"{by_xla:.4g}"),
     (
       "  by formula",
-      "no formula for this model" if formula is None else f"{formula:.4g}{ratio}",
+      "no formula for this model"
+      if formula is None
+      else f"{formula:.4g}{ratio}",
     ),
   ]
   if plan.compiled:
