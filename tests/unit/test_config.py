@@ -55,7 +55,7 @@ def test_every_error_is_reported_at_once_with_path_and_nearest_name():
 
 def test_a_key_that_is_no_text():
   c = {**minimal().to_dict(), 1: 2, "ema": {3: 4}}
-  text = message(schema.ConfigError, schema.resolve, c)
+  text = message(schema.ConfigError, resolving.resolve, c)
   assert "config.1 is not a key." in text
   assert "config.ema.3 is not a key." in text
 

@@ -236,8 +236,7 @@ class Model(base.ImageModel):
     dropout_rate: probability of dropout after the embedding and at the end of
       each branch.
     layer_norm_eps: epsilon that LayerNorm adds to the variance.
-    dtype: type of activations, float32 or bfloat16; parameters are always
-      float32.
+    dtype: type of activations; parameters are always float32.
   """
 
   num_classes: Count | None = None

@@ -222,8 +222,7 @@ class Model(base.ImageModel):
       are not scaled.
     head_bias_init: initial bias of the head; a negative value starts a sigmoid
       loss near its prior.
-    dtype: type of activations, float32 or bfloat16; parameters are always
-      float32.
+    dtype: type of activations; parameters are always float32.
   """
 
   num_classes: Count | None = None

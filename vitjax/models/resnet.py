@@ -290,8 +290,7 @@ class Model(base.ImageModel):
       loss near its prior.
     head_zero_init: initialise the kernel of the head with zeros, as published.
       False: LeCun normal.
-    dtype: type of activations, float32 or bfloat16; parameters are always
-      float32.
+    dtype: type of activations; parameters are always float32.
   """
 
   num_classes: Count | None = None

@@ -51,8 +51,7 @@ class Model(base.ImageModel):
     attention: implementation of attention, as in the Vision Transformer.
     scan_layers: compile one block for all, as in the Vision Transformer.
     remat: what the backward pass recomputes, as in the Vision Transformer.
-    dtype: type of activations, float32 or bfloat16; parameters are always
-      float32.
+    dtype: type of activations; parameters are always float32.
   """
 
   num_classes: Count | None = None

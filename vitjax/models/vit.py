@@ -288,8 +288,7 @@ class Model(base.ImageModel):
       all of them, which compiles faster.
     remat: what the backward pass recomputes to save memory: "none", "dots" (all
       but matrix products) or "full" (everything).
-    dtype: type of activations, float32 or bfloat16; parameters are always
-      float32.
+    dtype: type of activations; parameters are always float32.
   """
 
   num_classes: Count | None = None

@@ -231,9 +231,13 @@ def test_a_path_alone_is_that_of_a_folder(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match="'/no/such/folder' does not exist"):
     sources.open_source("/no/such/folder", "train")
   for data in ("my images", "mnist/x=(", "mnist:99"):
-    with pytest.raises(ValueError, match=r"no TFDS name, such as .*folder:/"):
+    with pytest.raises(
+      ValueError, match=r"not a TFDS name, such as .*folder:/"
+    ):
       sources.open_source(data, "train")
-  with pytest.raises(ValueError, match=r"not a TFDS data set.*write folder:set"):
+  with pytest.raises(
+    ValueError, match=r"not a TFDS data set.*write folder:set"
+  ):
     sources.open_source("set", "train")
 
 

@@ -276,7 +276,7 @@ def _prepared_builder(
     ) from None
   except (ValueError, TypeError):
     raise ValueError(
-      f"{data!r} is no TFDS name, such as imagenet2012, name/config or "
+      f"{data!r} is not a TFDS name, such as imagenet2012, name/config or "
       "name:1.2.3. For a data set of your own, write folder:/path or "
       "labels:/path/labels.csv."
     ) from None
