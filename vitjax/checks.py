@@ -228,7 +228,7 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
       "of a batch are compared with all its texts, so it cannot be split. Use "
       "1 and a smaller config.input.batch_size."
     )
-  for name in ("num_classes", "target_threshold"):
+  for name in ("num_classes", "target_threshold", "class_weights"):
     if getattr(run, name) is not None:
       errors.append(f"config.{name} {where}: there are no classes. Remove it.")
   if run.mixing != schema.Mixing():

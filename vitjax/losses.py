@@ -43,11 +43,29 @@ def sigmoid_xent_mean(
   return sigmoid_xent(logits, labels) / logits.shape[-1]
 
 
+def focal(
+  logits: Float[Array, "b n"], labels: Float[Array, "b n"]
+) -> Float[Array, "b"]:
+  """Cross-entropy in which a class of probability p has weight (1 - p)^2.
+
+  Focal loss, https://arxiv.org/abs/1708.02002, eq. 4, with the paper's gamma of
+  2, and a softmax in place of its sigmoid. Its alpha is `class_weights`.
+  """
+  log_p = jax.nn.log_softmax(logits)
+  return -jnp.sum(labels * (1.0 - jnp.exp(log_p)) ** 2 * log_p, axis=-1)
+
+
 LOSSES = {
   "softmax_xent": softmax_xent,
+  "focal": focal,
   "sigmoid_xent": sigmoid_xent,
   "sigmoid_xent_mean": sigmoid_xent_mean,
 }
+
+
+def is_sigmoid(loss: str) -> bool:
+  """Whether a classifier's probabilities are sigmoids, or else a softmax."""
+  return loss.startswith("sigmoid")
 
 
 def contrastive(logits: Float[Array, "b b"]) -> Float[Array, "b"]:

@@ -5,7 +5,7 @@ whole batch, before it is split for accumulation; `loss` may run on parts.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,8 +45,9 @@ def classification(
   loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
   num_classes: int,
   augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
+  class_weights: Sequence[float] | None = None,
 ) -> Objective:
-  """The mean loss of a classifier.
+  """The mean loss of a classifier, weighted by class if asked for.
 
   Args:
     model: see `vitjax.models`.
@@ -54,21 +55,48 @@ def classification(
     num_classes: width of the targets.
     augment: (image, labels, key) -> (image, labels) on the whole batch, see
       `mixing.augment`.
+    class_weights: weight of each class, see `example_weights`. None: all
+      examples weigh the same.
   """
 
   def prepare(batch, key):
     image, labels = batch["image"], make_targets(batch, num_classes)
     if augment is not None:
       image, labels = augment(image, labels, key)
-    return {"image": image, "labels": labels}
+    prepared = {"image": image, "labels": labels}
+    if class_weights is not None:
+      prepared["weight"] = example_weights(labels, class_weights)
+    return prepared
 
   def loss(params, batch, key):
     logits, _ = model.apply(
       {"params": params}, batch["image"], train=True, rngs={"dropout": key}
     )
-    return loss_fn(logits.astype(jnp.float32), batch["labels"]).mean()
+    losses = loss_fn(logits.astype(jnp.float32), batch["labels"])
+    if class_weights is not None:
+      losses = losses * batch["weight"]
+    return losses.mean()
 
   return Objective(("image",), prepare, loss, splits=True)
+
+
+def example_weights(
+  labels: jax.Array, class_weights: Sequence[float]
+) -> jax.Array:
+  """(b,) float32: weights of the examples of a whole batch, of mean 1.
+
+  The weight of an example is that of its class; of a soft target the mean over
+  its classes, each with its share; 1 without any class. Dividing by the mean
+  over the batch makes the mean of weight * loss equal to the sum of weight *
+  loss over the sum of the weights, as PyTorch's `CrossEntropyLoss(weight=)`
+  has it.
+  """
+  share = labels.sum(axis=-1)
+  weights = (labels * jnp.asarray(class_weights, jnp.float32)[None]).sum(
+    axis=-1
+  )
+  weights = jnp.where(share > 0, weights / share, 1.0)
+  return weights / weights.mean()
 
 
 def contrastive(

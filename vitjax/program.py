@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 import jax
+import numpy as np
 import optax
 
 from vitjax import evaluators, losses, mixing, models, objectives, optim
@@ -111,10 +112,12 @@ def assemble(
     mesh: from `sharding.make_mesh`; its devices may be those of a topology.
 
   Raises:
-    ConfigError: if the number of classes is unknown or contradictory.
+    ConfigError: if the number of classes is unknown or contradictory, or the
+      class weights do not fit.
     ValueError: if the sharding does not fit the model or the mesh.
   """
   num_classes = number_of_classes(run, source)
+  check_labels(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
   batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
   spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
@@ -133,7 +136,8 @@ def assemble(
 
   platform = mesh.devices.flat[0].platform
   model = create_model(run.model, num_classes, platform)
-  objective = make_objective(run, model, num_classes)
+  class_weights = weights_of_classes(run, source, num_classes)
+  objective = make_objective(run, model, num_classes, class_weights)
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
@@ -231,7 +235,51 @@ def _head(num_classes: int | None) -> dict[str, Any]:
   return {} if num_classes is None else {"num_classes": num_classes}
 
 
-def make_objective(run: RunConfig, model, num_classes: int | None):
+def check_labels(run: RunConfig, source: Source) -> None:
+  """Raises ConfigError if labels are needed early, and the data have none."""
+  if run.class_weights == "balanced":
+    try:
+      source.known_labels()
+    except ValueError as e:
+      raise ConfigError(f"config.class_weights='balanced': {e}") from e
+
+
+def weights_of_classes(
+  run: RunConfig, source: Source, num_classes: int | None
+) -> np.ndarray | None:
+  """float32 (n,): `config.class_weights` as numbers; None without any.
+
+  Args:
+    run: the config.
+    source: the training data, which passes `check_labels`.
+    num_classes: width of the head.
+
+  Raises:
+    ConfigError: if there is not one for each class.
+  """
+  given = run.class_weights
+  if given is None:
+    return None
+  if given == "balanced":
+    labels = source.known_labels()
+    counts = np.bincount(labels, minlength=num_classes or 0)
+    # As scikit-learn's; a class without images has no use for a weight.
+    mean = len(labels) / np.count_nonzero(counts)
+    return np.where(counts, mean / np.maximum(counts, 1), 0).astype(np.float32)
+  if len(given) != num_classes:
+    raise ConfigError(
+      f"config.class_weights={given!r} has {len(given)} weights, and the run "
+      f"has {num_classes} classes. Give one for each class, or 'balanced'."
+    )
+  return np.array(given, np.float32)
+
+
+def make_objective(
+  run: RunConfig,
+  model,
+  num_classes: int | None,
+  class_weights: np.ndarray | None,
+):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
@@ -245,6 +293,7 @@ def make_objective(run: RunConfig, model, num_classes: int | None):
       **vars(run.mixing),
       target_threshold=run.target_threshold,
     ),
+    class_weights=class_weights,
   )
 
 

@@ -195,6 +195,16 @@ def test_classes_are_matched_by_name():
   assert 0 < got["acc@1"] < 1
 
 
+def test_focal_loss_gives_probabilities_of_a_softmax():
+  data, params = digits(16, 16), OF_DIGITS[:, :10] / 1000
+  evaluators = (
+    classification.Evaluator(predict, data, loss=loss, calibration=True)
+    for loss in ("focal", "softmax_xent")
+  )
+  got, want = (dict(x.run(params)) for x in evaluators)
+  assert got["ece"] == want["ece"] and got["loss"] < want["loss"]
+
+
 @pytest.mark.parametrize(
   ("model", "options", "message"),
   [

@@ -38,6 +38,7 @@ def run(
   mesh=None,
   mixing_options=None,
   optim_options=None,
+  class_weights=None,
   states=None,
   **options,
 ):
@@ -78,7 +79,11 @@ def run(
   train_step = jax.jit(
     step_lib.make_train_step(
       objectives.classification(
-        model, loss_fn=losses.softmax_xent, num_classes=5, augment=augment
+        model,
+        loss_fn=losses.softmax_xent,
+        num_classes=5,
+        augment=augment,
+        class_weights=class_weights,
       ),
       tx,
       normalise=normalise,
@@ -120,8 +125,12 @@ def largest_difference(a, b):
   )
 
 
-# Everything that is random in a step, with switches that go both ways.
+CLASS_WEIGHTS = (0.2, 4.0, 1.0, 0.5, 2.0)
+
+# Everything that is random in a step, with switches that go both ways, and a
+# loss that is no plain mean over the batch.
 RANDOM = {
+  "class_weights": CLASS_WEIGHTS,
   "mixing_options": {
     "mixup_alpha": 0.5,
     "cutmix_alpha": 1.0,
@@ -163,6 +172,7 @@ def test_sharded_parameters_do_not_matter(one_device):
 
 MIXING = {
   "mixing_options": {"mixup_alpha": 0.5, "label_smoothing": 0.1},
+  "class_weights": CLASS_WEIGHTS,
   "ema_decay": 0.15,  # 1/10 of the warm-up is less, 2/11 and 3/12 are more
   "ema_warmup": True,
 }
@@ -184,7 +194,7 @@ def big_batch():
   ],
 )
 def test_accumulation_equals_the_big_batch(num_devices, parts, big_batch):
-  """With clipping, schedule, mixup, smoothing and average, which all bite."""
+  """With clipping, schedule, mixing, weights and average, which all bite."""
   whole, whole_history, _ = big_batch
   params, history = run(num_devices, accumulation_steps=parts, **MIXING)
   np.testing.assert_allclose(history, whole_history, rtol=1e-5)
@@ -328,6 +338,43 @@ def test_losses_against_numpy():
     -(labels * np.log(q) + (1 - labels) * np.log(1 - q)).sum(axis=1),
     rtol=1e-5,
   )
+
+  np.testing.assert_allclose(
+    jax.jit(losses.focal)(logits, labels),
+    -(labels * (1 - p) ** 2 * np.log(p)).sum(axis=1),
+    rtol=1e-5,
+  )
+
+
+def test_class_weights_as_in_pytorch():
+  """`CrossEntropyLoss(weight=)`: sum of weight * loss over sum of weights."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(6, 5)).astype(np.float32) * 4
+  label = np.array([0, 1, 1, 4, 3, 1])
+  model = types.SimpleNamespace(apply=lambda variables, image, **_: (image, {}))
+  objective = objectives.classification(
+    model,
+    loss_fn=losses.softmax_xent,
+    num_classes=5,
+    class_weights=CLASS_WEIGHTS,
+  )
+  rows = {"image": jnp.asarray(logits), "label": jnp.asarray(label)}
+  key = jax.random.key(0)
+  got = objective.loss({}, objective.prepare(rows, key), key)
+  p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  weight = np.array(CLASS_WEIGHTS)[label]
+  want = -(weight * np.log(p[np.arange(6), label])).sum() / weight.sum()
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_weights_of_soft_targets():
+  """A mixed image weighs the mean over its classes, also if thresholded."""
+  labels = jnp.array(
+    [[1, 0, 0], [0, 0.25, 0.75], [0, 1, 1], [0, 0, 0]], jnp.float32
+  )
+  weights = objectives.example_weights(labels, (2, 1, 5))
+  want = np.array([2, 4, 3, 1]) / 2.5
+  np.testing.assert_allclose(weights, want, rtol=1e-6)
 
 
 class TestSharding:

@@ -95,6 +95,10 @@ def test_open_sections_are_checked_in_the_same_round():
     ({"accumulation_steps": 3}, "is not a multiple of"),
     ({"mixing": 3}, "config.mixing=3 must be a section"),
     ({"init__reinit": "head"}, "init.reinit='head' (str) must be a list"),
+    ({"init__reinit": (3,)}, "init.reinit=(3,) (tuple) must be a list of str"),
+    ({"class_weights": "sqrt"}, "must be 'balanced' or a list of float or No"),
+    ({"class_weights": ("1",)}, "must be 'balanced' or a list of float or No"),
+    ({"class_weights": (1, 0)}, "=(1, 0): each number must be above 0."),
     ({"evals": 3}, "config.evals=3 must be sections by name: {NAME: {'split'"),
     ({"evals": {"v": 3}}, "config.evals.v=3 must be a section, or None to"),
     ({"evals": {"a/b": EVAL}}, "config.evals.a/b: the name 'a/b' must be text"),
@@ -110,6 +114,12 @@ def test_open_sections_are_checked_in_the_same_round():
 def test_wrong_values(change, part):
   text = message(schema.ConfigError, resolving.resolve, minimal(**change))
   assert part in text and "config.config" not in text
+
+
+@pytest.mark.parametrize("weights", ["balanced", (1, 0.5), None])
+def test_class_weights(weights):
+  c = minimal(class_weights=weights)
+  assert resolving.resolve(c).class_weights == weights
 
 
 def test_an_open_section_that_is_none():

@@ -84,6 +84,7 @@ VIT = {"name": "vit", "variant": "mu/16"}
     ({"loss": "clip"}, "not one of softmax_xent, .*, contrastive, siglip"),
     ({"accumulation_steps": 2}, "accumulation_steps=2 with config.loss='sig"),
     ({"num_classes": 10}, "config.num_classes with config.loss='siglip'"),
+    ({"class_weights": "balanced"}, "config.class_weights with config.loss="),
     ({"mixing": {"mixup_alpha": 0.2}}, "config.mixing with config.loss"),
     ({"input.pp": "flip_lr"}, "must produce texts: add an op such as tok"),
     ({"model.text.vocab_size": 99}, "text.vocab_size=99, .* has 169 ids. Use"),

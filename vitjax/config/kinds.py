@@ -28,6 +28,9 @@ def is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float)
   if kind is int:
     return isinstance(value, int)
+  if origin is Sequence:
+    is_list = isinstance(value, tuple | list)
+    return is_list and all(is_a(x, args[0]) for x in value)
   origin = origin or kind
   if origin in (tuple, list, Sequence):
     return isinstance(value, tuple | list)
@@ -47,6 +50,8 @@ def name(kind: Any) -> str:
     return " or ".join(map(repr, args))
   if kind is type(None):
     return "None"
+  if origin is Sequence and args != (Any,):
+    return f"a list of {name(args[0])}"
   origin = origin or kind
   if origin is Mapping:
     return "a section"

@@ -18,6 +18,7 @@ from vitjax.config.ranges import (
   Count,
   Index,
   NonNegative,
+  Positive,
   Probability,
   Range,
   Rate,
@@ -313,10 +314,13 @@ class RunConfig:
     total: length of the run.
     num_classes: outputs of the head; at least the number of classes of the
       data. None: that number.
-    loss: training loss: "softmax_xent", "sigmoid_xent" or "sigmoid_xent_mean";
-      for a model with two towers "contrastive" or "siglip".
+    loss: training loss: "softmax_xent", "focal", "sigmoid_xent" or
+      "sigmoid_xent_mean"; for a model with two towers "contrastive" or "siglip".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
+    class_weights: weight of each class in the loss, in order of class ids,
+      such as (1, 5, 2), or "balanced": n / (classes * images of the class).
+      None: all images weigh the same.
     accumulation_steps: parts into which a batch is split to save memory; must
       divide `input.batch_size`. Changes no result but dropout.
     input: training data.
@@ -345,6 +349,7 @@ class RunConfig:
   num_classes: Count | None = None
   loss: str = "softmax_xent"
   target_threshold: Rate | None = None
+  class_weights: Literal["balanced"] | Sequence[Positive] | None = None
   accumulation_steps: Count = 1
   input: Input
   pretrained_dir: str | None = None

@@ -134,7 +134,7 @@ class Evaluator:
     )
     ids = jnp.asarray(own.ids_of(source, same=self._same_classes))
     loss_fn = losses.LOSSES[self._loss]
-    is_sigmoid = self._loss.startswith("sigmoid")
+    is_sigmoid = losses.is_sigmoid(self._loss)
 
     def rows(params, batch):
       logits, _ = self._predict(params, batch)

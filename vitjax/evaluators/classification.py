@@ -115,7 +115,7 @@ class Evaluator:
     own = classes or _same(source)
     ids = own.ids_of(source, same=same_classes)
     columns = _columns(among, own, source, ids)
-    if calibration and loss != "softmax_xent":
+    if calibration and losses.is_sigmoid(loss):
       raise ValueError(
         "calibration needs probabilities of a softmax, but the model was "
         f"trained with {loss!r}."
@@ -126,7 +126,7 @@ class Evaluator:
         "metrics."
       )
     self._several = labels is not None
-    self._sigmoid = loss != "softmax_xent"
+    self._sigmoid = losses.is_sigmoid(loss)
     if labels:
       data = data.with_ops(
         f"onehot({num_classes}, key={labels!r}, key_result='labels')"

@@ -59,6 +59,7 @@ class AbsentSource(Source):
     self.num_examples = num_examples
     self.num_classes = num_classes
     self.image_shape = image_shape
+    self.labels = np.broadcast_to(0, num_examples)  # as `fetch` gives them
     self.fingerprint = ""
 
   def fetch(self, indices: tf.Tensor) -> Features:
@@ -126,19 +127,22 @@ class FakeSource(Source):
     self.data, self.split = data, split
     self._shape = self.image_shape = (height, width, channels)
     # An example is identified by its split and its index there.
-    self._ids = np.concatenate(
+    ids = np.concatenate(
       [
         np.stack([np.full_like(i, self._SPLITS.index(name)), i], axis=1)
         for name, i in parts
       ]
     )
+    # Where an image is in the noise; it decides the label as well.
+    self._places = ids @ (21841, 40503) % _NOISE_PLACES
+    self._labels = self.labels = self._places % self.num_classes
     self._noise = np.frombuffer(
       np.random.Generator(np.random.PCG64(0)).bytes(
         int(np.prod(self._shape)) + _NOISE_PLACES
       ),
       np.uint8,
     )
-    self.num_examples = len(self._ids)
+    self.num_examples = len(ids)
     self.class_names = tuple(map(str, range(self.num_classes)))
     self.fingerprint = hashlib.sha256(f"{data} {split}".encode()).hexdigest()
 
@@ -154,9 +158,9 @@ class FakeSource(Source):
 
   def _generate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Crops each image from one array of noise, each at its own place."""
-    ids = self._ids[indices]
-    places = (ids[:, 0] * 21841 + ids[:, 1] * 40503) % _NOISE_PLACES
     size = int(np.prod(self._shape))
-    images = np.stack([self._noise[p : p + size] for p in places])
-    labels = places % self.num_classes
-    return images.reshape(-1, *self._shape), labels.astype(np.int32)
+    images = np.stack(
+      [self._noise[p : p + size] for p in self._places[indices]]
+    )
+    labels = self._labels[indices].astype(np.int32)
+    return images.reshape(-1, *self._shape), labels

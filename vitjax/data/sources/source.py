@@ -63,6 +63,20 @@ class Source:
     """
     return features
 
+  def known_labels(self) -> np.ndarray:
+    """`labels`, for what cannot do without them.
+
+    Raises:
+      ValueError: if they are not known.
+    """
+    if self.labels is None:
+      raise ValueError(
+        f"the classes of {self.data!r} are not known before its images are "
+        "read. They are for folder:/path, labels:/path/labels.csv, digits and "
+        "fake:NUM,HxWxC,CLASSES."
+      )
+    return self.labels
+
   def describe(self, index: int) -> str:
     """Says where example `index` of the split is, for error messages."""
     return f"example {index} of {self.data!r}, split {self.split!r}"

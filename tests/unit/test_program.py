@@ -1,0 +1,69 @@
+"""What a run computes with, before any array exists."""
+
+import types
+
+import numpy as np
+import pytest
+from sklearn.utils import class_weight
+
+from vitjax import program
+from vitjax.config.schema import ConfigError
+from vitjax.data import sources
+from vitjax.data.sources.arrays import AbsentSource, ArraySource
+
+
+def labelled(labels, num_classes):
+  images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+  names = [str(i) for i in range(num_classes)]
+  return ArraySource("data", "train", images, np.array(labels), names)
+
+
+def config(class_weights):
+  return types.SimpleNamespace(class_weights=class_weights)
+
+
+def weights(given, source, num_classes=None):
+  num_classes = num_classes or source.num_classes
+  return program.weights_of_classes(config(given), source, num_classes)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+  labels = np.repeat([0, 1, 2], [1508, 715, 106])
+  got = weights("balanced", labelled(labels, 3))
+  want = class_weight.compute_class_weight(
+    "balanced", classes=np.arange(3), y=labels
+  )
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  assert got.dtype == np.float32
+
+
+def test_classes_without_images_change_no_weight():
+  """Those of a head that is wider than the data, or of a gap in the ids."""
+  got = weights("balanced", labelled([0, 0, 0, 2], 3), num_classes=5)
+  np.testing.assert_allclose(got, [4 / 6, 0, 2, 0, 0], rtol=1e-6)
+
+
+def test_weights_as_given():
+  source = labelled([0, 1], 2)
+  np.testing.assert_array_equal(weights((1, 5), source), [1, 5])
+  assert weights(None, source) is None
+  with pytest.raises(ConfigError, match=r"\(1, 5, 2\) has 3 weights.* 2 class"):
+    weights((1, 5, 2), source)
+
+
+def test_labels_that_are_needed():
+  source = labelled([0, 1], 2)
+  source.labels = None
+  with pytest.raises(ConfigError, match="weights='balanced': the classes of '"):
+    program.check_labels(config("balanced"), source)
+  program.check_labels(config((1, 2)), source)
+  # A plan is made without the data.
+  absent = AbsentSource("imagenet2012", "train", num_examples=9, num_classes=7)
+  program.check_labels(config("balanced"), absent)
+  assert weights("balanced", absent).shape == (7,)
+
+
+def test_labels_of_random_images_are_those_that_it_gives():
+  source = sources.open_source("fake:100,4x4x1,7", "train[20:]+val")
+  got = source.fetch(np.arange(90))["label"]
+  np.testing.assert_array_equal(got, source.labels)
