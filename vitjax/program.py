@@ -237,11 +237,15 @@ def _head(num_classes: int | None) -> dict[str, Any]:
 
 def check_labels(run: RunConfig, source: Source) -> None:
   """Raises ConfigError if labels are needed early, and the data have none."""
-  if run.class_weights == "balanced":
-    try:
-      source.known_labels()
-    except ValueError as e:
-      raise ConfigError(f"config.class_weights='balanced': {e}") from e
+  for key, value in (
+    ("class_weights", run.class_weights),
+    ("input.sampling", run.input.sampling),
+  ):
+    if isinstance(value, str):
+      try:
+        source.known_labels()
+      except ValueError as e:
+        raise ConfigError(f"config.{key}={value!r}: {e}") from e
 
 
 def weights_of_classes(

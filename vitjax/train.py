@@ -272,6 +272,7 @@ def make_feed(parts: program.Program, first_step: int):
       parts.source,
       parts.preprocess,
       batch_size=run.input.batch_size,
+      sampling=run.input.sampling,
       repeats=run.input.repeats,
       prefetch=run.input.prefetch,
       seed=run.seed,

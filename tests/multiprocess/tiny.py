@@ -13,6 +13,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """
   config = tiny.get_config()
   config.total_steps = 40
+  config.class_weights = "balanced"
+  config.input.sampling = "sqrt"
   config.optim.mu_dtype = None
   config.evals.test.every_steps = 20
   config.checkpoint.update({"every_steps": 15, "keep_every_steps": 15})

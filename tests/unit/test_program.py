@@ -18,13 +18,14 @@ def labelled(labels, num_classes):
   return ArraySource("data", "train", images, np.array(labels), names)
 
 
-def config(class_weights):
-  return types.SimpleNamespace(class_weights=class_weights)
+def config(class_weights, sampling):
+  section = types.SimpleNamespace(sampling=sampling)
+  return types.SimpleNamespace(class_weights=class_weights, input=section)
 
 
 def weights(given, source, num_classes=None):
   num_classes = num_classes or source.num_classes
-  return program.weights_of_classes(config(given), source, num_classes)
+  return program.weights_of_classes(config(given, None), source, num_classes)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -55,11 +56,13 @@ def test_labels_that_are_needed():
   source = labelled([0, 1], 2)
   source.labels = None
   with pytest.raises(ConfigError, match="weights='balanced': the classes of '"):
-    program.check_labels(config("balanced"), source)
-  program.check_labels(config((1, 2)), source)
+    program.check_labels(config("balanced", None), source)
+  with pytest.raises(ConfigError, match="sampling='sqrt': the classes of 'da"):
+    program.check_labels(config(None, "sqrt"), source)
+  program.check_labels(config((1, 2), None), source)
   # A plan is made without the data.
   absent = AbsentSource("imagenet2012", "train", num_examples=9, num_classes=7)
-  program.check_labels(config("balanced"), absent)
+  program.check_labels(config("balanced", "balanced"), absent)
   assert weights("balanced", absent).shape == (7,)
 
 

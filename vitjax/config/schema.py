@@ -89,6 +89,9 @@ class Input:
       default.
     batch_size: images per step, over all devices and processes; a multiple of
       the number of devices times `accumulation_steps`.
+    sampling: how often the classes of the images are shown. "balanced": all
+      alike; "sqrt": in proportion to the square root of their images. An epoch
+      stays as many images as there are. None: each image once in each epoch.
     repeats: repeated augmentation: how often an image appears in a batch, each
       time with other random ops.
     prefetch: batches buffered ahead, on each host and on its devices. Changes
@@ -102,6 +105,7 @@ class Input:
   split: str = "train"
   data_dir: str | None = None
   batch_size: Count
+  sampling: Literal["balanced", "sqrt"] | None = None
   repeats: Count = 1
   prefetch: Count = 2
   cache: bool = False

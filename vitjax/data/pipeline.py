@@ -1,10 +1,10 @@
 """Batches for training and evaluation, as a function of (seed, step) alone.
 
 Training numbers its examples without end: row r of step t is ordinal
-`t * batch_size + r`. The ordinal gives the epoch, the epoch a permutation of
-the data set, and (seed, ordinal) the randomness of the example's ops. So a run
-that resumes at step t, on any number of processes and threads, sees exactly
-what an uninterrupted run sees, and each epoch has each example exactly once.
+`t * batch_size + r`. The ordinal gives the example (see `order`), and (seed,
+ordinal) the randomness of its ops. So a run that resumes at step t, on any
+number of processes and threads, sees exactly what an uninterrupted run sees,
+and each epoch has each example exactly once, unless classes are sampled.
 With repeats=N, N consecutive ordinals share an image, and a batch lists its
 ordinals in an order that keeps them apart.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from vitjax.data import seeds
+from vitjax.data import order, seeds
 from vitjax.data.pp.builder import Preprocess
 from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 from vitjax.data.pp.ops_general import RESERVED
@@ -29,11 +29,6 @@ from vitjax.data.tf import tf
 # quarter of a batch, and up to this number of bytes.
 _CHUNK, _CHUNK_BYTES = 32, 2**18
 PREFETCH = 2  # batches
-# Rounds of the shuffle's block cipher. With the default of 4, the permutations
-# of two epochs of 60000 examples correlate (by 70 standard deviations).
-_SHUFFLE_ROUNDS = 12
-# Uses of a seed must not share random numbers.
-_PERMUTATION, _EXAMPLE = 1, 2
 
 
 class InputError(ValueError):
@@ -48,6 +43,7 @@ def train_batches(
   seed: int,
   start_step: int,
   total_steps: int,
+  sampling: str | None = None,
   repeats: int = 1,
   prefetch: int = PREFETCH,
   process_index: int = 0,
@@ -62,6 +58,8 @@ def train_batches(
     seed: seed of the order of examples and of the random ops.
     start_step: number of steps that are already done.
     total_steps: number of steps of the whole run.
+    sampling: how often each class is shown, see `order.by_class`. None: each
+      example once in each epoch.
     repeats: copies of each image, each with random ops of its own.
       MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
       https://arxiv.org/abs/1901.09335. Copies are about
@@ -76,25 +74,27 @@ def train_batches(
 
   Raises:
     InputError: if an example cannot be read; names it.
-    ValueError: if the batch does not divide, or images differ in size.
+    ValueError: if the batch does not divide, images differ in size, or their
+      classes are needed and not known.
   """
   rows = _rows_per_process(batch_size, process_index, process_count)
   if not 1 <= repeats <= batch_size:
     raise ValueError(
       f"repeats={repeats} must be in 1..batch_size={batch_size}."
     )
-  order = np.concatenate(
+  rows_in_order = np.concatenate(
     [np.arange(i, batch_size, repeats) for i in range(repeats)]
   )
   if not 0 <= start_step <= total_steps:
     raise ValueError(
       f"start_step={start_step} must be in 0..total_steps={total_steps}."
     )
+  order_of = _order(source, sampling, seed)
 
   def examples_of(counters: tf.Tensor) -> Features:
     step, row = counters // rows, process_index * rows + counters % rows
-    ordinals = step * batch_size + tf.gather(order, row)
-    return _train_examples(ordinals, source.num_examples, seed, repeats)
+    ordinals = step * batch_size + tf.gather(rows_in_order, row)
+    return _train_examples(ordinals, order_of, seed, repeats)
 
   dataset = _dataset(
     source, preprocess, rows, examples_of, start_step, total_steps, prefetch
@@ -131,7 +131,7 @@ def eval_batches(
     return {
       "index": tf.minimum(ordinals, total - 1),
       "mask": ordinals < total,
-      "seed": seeds.example_seeds(0, ordinals, _EXAMPLE),
+      "seed": seeds.example_seeds(0, ordinals, seeds.EXAMPLE),
     }
 
   dataset = _dataset(source, preprocess, rows, examples_of, 0, num_batches)
@@ -163,7 +163,7 @@ def example(
   ordinal = tf.constant([index], tf.int64)
   chosen = {
     "index": ordinal,
-    "seed": seeds.example_seeds(0, ordinal, _EXAMPLE),
+    "seed": seeds.example_seeds(0, ordinal, seeds.EXAMPLE),
   }
   try:
     features = _example(source, preprocess, chosen)
@@ -188,9 +188,10 @@ def example_spec(
   Images have the type in which they leave the host; what the network sees is
   `jax.eval_shape(preprocess.on_device, spec)`.
   """
+  order_of = _order(source, None, seed=0)
 
   def examples_of(counters: tf.Tensor) -> Features:
-    return _train_examples(counters, source.num_examples, 0)
+    return _train_examples(counters, order_of, 0)
 
   dataset = _dataset(source, preprocess, batch_size, examples_of, 0, 1)
   return {
@@ -242,7 +243,9 @@ def run_once(
     "label": tf.constant(0),
     "captions": tf.constant([""]),
     "text": tf.constant(""),
-    "seed": seeds.example_seeds(0, tf.constant([0], tf.int64), _EXAMPLE)[0],
+    "seed": seeds.example_seeds(0, tf.constant([0], tf.int64), seeds.EXAMPLE)[
+      0
+    ],
   }
   try:
     features = preprocess(features)
@@ -271,21 +274,20 @@ def _rows_per_process(batch_size, process_index, process_count) -> int:
   return batch_size // process_count
 
 
+def _order(source: Source, sampling: str | None, seed: int) -> order.Order:
+  if sampling is None:
+    return order.by_epoch(source.num_examples, seed)
+  return order.by_class(source.known_labels(), sampling, seed)
+
+
 def _train_examples(
-  ordinals: tf.Tensor, total: int, seed: int, repeats: int = 1
+  ordinals: tf.Tensor, order_of: order.Order, seed: int, repeats: int = 1
 ) -> Features:
   """Index and seed of the examples with these ordinals."""
-  positions = ordinals // repeats
-  epoch_seed = seeds.example_seeds(seed, positions // total, _PERMUTATION)
-  # The op of tf.random.experimental.index_shuffle, which cannot take a seed for
-  # each index because it pads the wrong axis to the three words needed here.
-  index = tf.raw_ops.RandomIndexShuffle(
-    index=positions % total,
-    seed=tf.pad(epoch_seed, [[0, 0], [1, 0]]),
-    max_index=tf.constant(total - 1, tf.int64),
-    rounds=_SHUFFLE_ROUNDS,
-  )
-  return {"index": index, "seed": seeds.example_seeds(seed, ordinals, _EXAMPLE)}
+  return {
+    "index": order_of(ordinals // repeats),
+    "seed": seeds.example_seeds(seed, ordinals, seeds.EXAMPLE),
+  }
 
 
 def _dataset(

@@ -8,6 +8,9 @@ give unrelated results.
 
 from vitjax.data.tf import tf
 
+# Uses of a seed, which must not share random numbers.
+PERMUTATION, EXAMPLE, PLACES = 1, 2, 3
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
@@ -21,7 +24,7 @@ def example_seeds(seed: int, numbers: tf.Tensor, use: int) -> tf.Tensor:
   Args:
     seed: any Python integer.
     numbers: int64 [n].
-    use: 0..3; different uses of one seed are unrelated.
+    use: 0..3, such as `EXAMPLE`; different uses of one seed are unrelated.
 
   Returns:
     int32 [n, 2], the form in which examples carry seeds.

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from vitjax.data import pipeline, sources
+from vitjax.data import order, pipeline, sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.arrays import FakeSource
 
@@ -77,8 +77,7 @@ def test_permutations_are_unrelated():
 
   num = 60000
   ordinals = tf.range(4 * num, dtype=tf.int64)
-  examples = pipeline._train_examples(ordinals, num, 0)
-  index = examples["index"].numpy()
+  index = order.by_epoch(num, seed=0)(ordinals).numpy()
   correlation = np.corrcoef(index.reshape(4, num))[np.triu_indices(4, 1)]
   assert np.abs(correlation).max() < 5 / num**0.5
 
