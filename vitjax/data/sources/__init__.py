@@ -7,7 +7,14 @@ name. `source.py` defines what a source is.
 import pathlib
 from collections.abc import Sequence
 
-from vitjax.data.sources import arrays, captions, folder, labels, tables
+from vitjax.data.sources import (
+  arrays,
+  captions,
+  folder,
+  held_out,
+  labels,
+  tables,
+)
 from vitjax.data.sources.source import Source, warn_once
 
 
@@ -27,7 +34,8 @@ def open_source(
       ("labels:/path/labels.csv") or of captions
       ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
       of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone is that
-      of a folder or of a file of labels.
+      of a folder or of a file of labels. A folder or file of labels may end in
+      ":fold=I/K", see `held_out`.
     split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: folder in which TFDS looks for prepared data sets. None: its
       default.
@@ -46,6 +54,11 @@ def open_source(
       the images to keep do not fit into the memory.
   """
   data = with_kind(data)
+  _, fold = held_out.split_fold(data)
+  if fold and not data.startswith(("folder:", "labels:")):
+    raise ValueError(
+      f"{data!r}: only folder:/path and labels:/path/labels.csv have folds."
+    )
   if data.startswith("folder:"):
     source = folder.FolderSource(data, split, class_names)
   elif data.startswith("labels:"):
@@ -73,7 +86,8 @@ def open_source(
 def with_kind(data: str) -> str:
   """`data` with its kind: "folder:/path" for "/path", and so on."""
   if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
-    is_table = pathlib.Path(data).suffix in tables.EXTENSIONS
+    path = pathlib.Path(held_out.split_fold(data)[0])
+    is_table = path.suffix in tables.EXTENSIONS
     return f"{'labels' if is_table else 'folder'}:{data}"
   return data
 

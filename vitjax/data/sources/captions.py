@@ -9,13 +9,13 @@ the folder of the captions file. An image may have several captions, on lines
 anywhere in the file; images are numbered in the order in which they appear.
 
 With a key or column `split` each image belongs to the split that it names;
-else a tenth of the images is `val`, see `folder.hash_split`.
+else a tenth of the images is `val`, see `held_out.by_hash`.
 """
 
 import hashlib
 
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import folder, tables
+from vitjax.data.sources import folder, held_out, tables
 from vitjax.data.sources.source import Source, split_indices, warn_once
 from vitjax.data.tf import tf
 
@@ -80,14 +80,14 @@ def read(data: str) -> tuple[folder.Listing, dict[str, list[str]]]:
         f"{split_of[file]!r}."
       )
   sizes, missing = tables.sizes(path, list(split_of))
-  files = [folder.File(file, size, "") for file, size in sizes.items()]
+  files = [held_out.File(file, size, "") for file, size in sizes.items()]
   unassigned = [file for file in files if split_of[file.path] is None]
   hashed = {
     file.path: name
-    for name, members in folder.hash_split(unassigned).items()
+    for name, members in held_out.by_hash(unassigned).items()
     for file in members
   }
-  splits: dict[str, list[folder.File]] = {}
+  splits: dict[str, list[held_out.File]] = {}
   for file in files:
     name = split_of[file.path] or hashed[file.path]
     splits.setdefault(name, []).append(file)

@@ -4,7 +4,7 @@
     /path/val/cat/2.jpg          /path/cat/1.jpg
 
 Without split folders, a tenth of each class is held back as `val`: the images
-whose names have the smallest hashes, see `hash_split`. Images may lie in
+whose names have the smallest hashes, see `held_out`. Images may lie in
 folders below the class folder.
 
 Classes are numbered in natural order (0, 1, 2, 10; not 0, 1, 10, 2) of the
@@ -15,10 +15,8 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import posixpath
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 
 import numpy as np
@@ -26,6 +24,8 @@ import numpy as np
 from vitjax.config import messages
 from vitjax.data.pp import image_files
 from vitjax.data.pp.kinds import Features
+from vitjax.data.sources import held_out
+from vitjax.data.sources.held_out import File
 from vitjax.data.sources.source import (
   SPLIT_NAMES,
   DatasetNotPreparedError,
@@ -40,16 +40,6 @@ EXTENSIONS = (
   *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
   *(".tif", ".tiff", ".avif", *_HEIF_EXTENSIONS, ".npy"),
 )
-_VAL_PERCENT = 10
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class File:
-  """An image file with its class; `size` is in bytes."""
-
-  path: str  # Below the root, with forward slashes.
-  size: int
-  class_name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +139,8 @@ def read(data: str) -> Listing:
     DatasetNotPreparedError: if there is no such folder.
     ValueError: if it has no images in class folders.
   """
-  root = pathlib.Path(data.removeprefix("folder:")).expanduser()
+  name, fold = held_out.split_fold(data.removeprefix("folder:"))
+  root = pathlib.Path(name).expanduser()
   if not root.is_dir():
     kind = "is not a folder" if root.exists() else "does not exist"
     raise DatasetNotPreparedError(f"{data!r}: {str(root)!r} {kind}.")
@@ -162,7 +153,7 @@ def read(data: str) -> Listing:
     splits = {name: scan.files for name, scan in scans.items()}
   else:
     scans = {"": _scan(root, root, is_train=True)}
-    splits = hash_split(scans[""].files)
+    splits = held_out.by_hash(scans[""].files)
   notes = [note for scan in scans.values() for note in scan.notes]
   if layout and others:
     listed = messages.shorten([repr(x.name) for x in others])
@@ -171,7 +162,8 @@ def read(data: str) -> Listing:
       f"hold class folders and are called {', '.join(SPLIT_NAMES)}."
     )
   missing = [path for scan in scans.values() for path in scan.missing]
-  return Listing(root, splits, notes, missing)
+  splits, odd = held_out.by_fold(splits, fold)
+  return Listing(root, splits, notes + odd, missing)
 
 
 def check_missing(data: str, missing: Sequence[str]) -> None:
@@ -411,39 +403,6 @@ def by_kind(paths: Sequence[pathlib.Path]) -> str:
   """Number of files of each extension: "3 x .txt, 1 x .raw"."""
   counts = Counter(path.suffix or path.name for path in paths)
   return ", ".join(f"{n} x {kind}" for kind, n in counts.most_common(10))
-
-
-def hash_split(files: Sequence[File]) -> dict[str, list[File]]:
-  """Holds out a tenth of each class as `val`, at least one of two images.
-
-  These are the images with the smallest hashes of the file name; folders above
-  the file decide only between equal names. So the split is the same for a
-  folder and for a table anywhere above it, and does not depend on other
-  classes. If N images are added to a class, at most N of its images change
-  their split.
-  """
-  classes = defaultdict(list)
-  for file in files:
-    classes[file.class_name].append(file)
-  held_back = set()
-  for members in classes.values():
-    count = (len(members) * _VAL_PERCENT + 50) // 100
-    count = min(max(count, 1), len(members) - 1)
-    held_back.update(sorted(members, key=_rank)[:count])
-  return {
-    "train": [file for file in files if file not in held_back],
-    "val": [file for file in files if file in held_back],
-  }
-
-
-def _rank(file: File) -> tuple[bytes, ...]:
-  """Hashes of the file name, of folder and name, and so on."""
-  path = posixpath.normpath(unicodedata.normalize("NFC", file.path))
-  parts = path.split("/")
-  return tuple(
-    hashlib.sha256("/".join(parts[i:]).encode()).digest()
-    for i in reversed(range(len(parts)))
-  )
 
 
 def natural(name: str) -> list:

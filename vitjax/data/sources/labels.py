@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from vitjax.config import messages
-from vitjax.data.sources import folder, tables
+from vitjax.data.sources import folder, held_out, tables
 from vitjax.data.sources.source import SPLIT_NAMES
 
 _COLUMNS = ("file", "label", "split")
@@ -55,7 +55,8 @@ def read(data: str) -> folder.Listing:
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
-  path = tables.find(data)
+  name, fold = held_out.split_fold(data)
+  path = tables.find(name)
   lines: dict[str, int] = {}
   found: list[tuple[str, str, str | None]] = []
   columns: dict[str, None] = {}
@@ -80,19 +81,20 @@ def read(data: str) -> folder.Listing:
     raise ValueError(f"{path} has no rows.")
   sizes, missing = tables.sizes(path, [file for file, _, _ in found])
   files = [
-    folder.File(file, sizes[file], label)
+    held_out.File(file, sizes[file], label)
     for file, label, _ in found
     if file in sizes
   ]
   split_of = {file: split for file, _, split in found if split is not None}
   if not split_of:
-    splits = folder.hash_split(files)
+    splits = held_out.by_hash(files)
   else:
     splits = {}
     for file in files:
       splits.setdefault(split_of[file.path], []).append(file)
   notes = tables.unused(columns, _COLUMNS)
-  return folder.Listing(path.parent, splits, notes, missing)
+  splits, odd = held_out.by_fold(splits, fold)
+  return folder.Listing(path.parent, splits, notes + odd, missing)
 
 
 def _checked(row: object, where: str) -> tuple[str, str, str | None]:
@@ -127,9 +129,9 @@ def _checked(row: object, where: str) -> tuple[str, str, str | None]:
 
 def _classes(
   data: str,
-  splits: Mapping[str, Sequence[folder.File]],
+  splits: Mapping[str, Sequence[held_out.File]],
   class_names: Sequence[str] | None,
-) -> tuple[Mapping[str, Sequence[folder.File]], Sequence[str]]:
+) -> tuple[Mapping[str, Sequence[held_out.File]], Sequence[str]]:
   """The files with the names of their classes, and all classes by id."""
   labels = {file.class_name for files in splits.values() for file in files}
   # "007" is a name.
@@ -160,7 +162,7 @@ def _classes(
   name_of = dict(enumerate(class_names))
   return {
     split: [
-      folder.File(
+      held_out.File(
         file.path,
         file.size,
         name_of.get(int(file.class_name), file.class_name),
