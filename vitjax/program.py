@@ -6,7 +6,7 @@ absent, so both see the same one.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import jax
@@ -250,8 +250,8 @@ def check_labels(run: RunConfig, source: Source) -> None:
 
 def weights_of_classes(
   run: RunConfig, source: Source, num_classes: int | None
-) -> np.ndarray | None:
-  """float32 (n,): `config.class_weights` as numbers; None without any.
+) -> Sequence[float] | None:
+  """`config.class_weights` as one number for each class; None without any.
 
   Args:
     run: the config.
@@ -269,20 +269,20 @@ def weights_of_classes(
     counts = np.bincount(labels, minlength=num_classes or 0)
     # As scikit-learn's; a class without images has no use for a weight.
     mean = len(labels) / np.count_nonzero(counts)
-    return np.where(counts, mean / np.maximum(counts, 1), 0).astype(np.float32)
+    return [mean / count if count else 0.0 for count in counts.tolist()]
   if len(given) != num_classes:
     raise ConfigError(
       f"config.class_weights={given!r} has {len(given)} weights, and the run "
       f"has {num_classes} classes. Give one for each class, or 'balanced'."
     )
-  return np.array(given, np.float32)
+  return given
 
 
 def make_objective(
   run: RunConfig,
   model,
   num_classes: int | None,
-  class_weights: np.ndarray | None,
+  class_weights: Sequence[float] | None,
 ):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:

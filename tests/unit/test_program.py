@@ -35,7 +35,6 @@ def test_balanced_weights_are_those_of_scikit_learn():
     "balanced", classes=np.arange(3), y=labels
   )
   np.testing.assert_allclose(got, want, rtol=1e-6)
-  assert got.dtype == np.float32
 
 
 def test_classes_without_images_change_no_weight():
@@ -63,7 +62,7 @@ def test_labels_that_are_needed():
   # A plan is made without the data.
   absent = AbsentSource("imagenet2012", "train", num_examples=9, num_classes=7)
   program.check_labels(config("balanced", "balanced"), absent)
-  assert weights("balanced", absent).shape == (7,)
+  assert len(weights("balanced", absent)) == 7
 
 
 def test_labels_of_random_images_are_those_that_it_gives():
