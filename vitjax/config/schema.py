@@ -319,7 +319,8 @@ class RunConfig:
     num_classes: outputs of the head; at least the number of classes of the
       data. None: that number.
     loss: training loss: "softmax_xent", "focal", "sigmoid_xent" or
-      "sigmoid_xent_mean"; for a model with two towers "contrastive" or "siglip".
+      "sigmoid_xent_mean"; for a model with two towers "contrastive" or
+      "siglip".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,
