@@ -168,7 +168,7 @@ def test_a_cut_off_file_is_an_error(folders, tmp_path):
   data = pathlib.Path(path).read_bytes()
   cut = tmp_path / "cut"
   cut.write_bytes(data[:-9])
-  with pytest.raises(ValueError, match="was cut off"):
+  with pytest.raises(ValueError, match="is truncated"):
     records.TfRecordShard(str(cut), 19).read([0])
   (tmp_path / "whole").write_bytes(data)
   with pytest.raises(ValueError, match="the data set's info says 5"):
