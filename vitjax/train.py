@@ -106,8 +106,7 @@ def train_and_evaluate(
         )
 
     results = {}
-    stop = preemption.StopRequest(first_step, total_steps)
-    stack.enter_context(stop)
+    stop = stack.enter_context(preemption.StopRequest(first_step, total_steps))
     train_step = parts.train_step
     if first_step == total_steps:
       logging.info("This run is finished already; evaluating it once more.")
