@@ -107,7 +107,8 @@ SHOWN = {
     "32 rows.",
     "Chosen: Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0"
     "--imagenet2012-steps_20k-lr_0.03-res_224",
-    "weights 'R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0.npz'",
+    # timm's copy of the checkpoint that the authors recommend.
+    "weights 'vit_tiny_r_s16_p8_224.augreg_in21k.safetensors'",
     "val/n_seen           12",
   ],
 }
