@@ -54,7 +54,10 @@ def test_the_examples_of_the_docs_work(blocks, tmp_path, monkeypatch):
   assert metrics["mine/n_seen"] == 360
   assert metrics["mine/accuracy"] == pytest.approx(100 * metrics["test/acc@1"])
 
-  exported = vitjax.load(tmp_path / "run" / "params.npz")
+  file = tmp_path / "run" / "params.npz"
+  with pytest.raises(ValueError, match=r"--allow_module=my_package\.my_model"):
+    vitjax.load(file)
+  exported = vitjax.load(file, allow_module="my_package.my_model")
   assert exported.model.width == 16
   assert exported.features(np.zeros((1, 8, 8, 1))).shape == (1, 16)
 
