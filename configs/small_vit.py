@@ -3,7 +3,7 @@ r"""A small ViT from scratch on small images, for a laptop without a network.
   python -m vitjax.main --config=configs/small_vit.py:folder:images
 
 `vitjax.data sample images` makes such a folder of digits; on it the run takes
-about a minute on two CPU cores and ends with 97.5 % accuracy. For photographs,
+90 seconds on two CPU cores and ends with 97.5 % accuracy. For photographs,
 fine-tune published weights instead: `transfer.py`.
 
 Options: data (a folder:, labels: or TFDS data set), res=32 (a multiple of 8,
