@@ -13,14 +13,14 @@ SAM 86.5 %. The hardware is not known here.
 Images are trained at the variant's size and evaluated at its larger one.
 
 Not known: the settings of SAM; only F6 is said to use it. rho=0.05 is from
-memory, and the ascent here is on the whole batch. Of the fine-tuning of
-ConvNets Match Vision Transformers at Scale, https://arxiv.org/abs/2310.16764,
-only the 50 epochs with SAM are known, from memory: `finetune` has a tenth of
-the learning rate, rho=0.05, no mixing and no decay, chosen here.
+memory, and the ascent here is on the whole batch. For `finetune`, ConvNets
+Match Vision Transformers at Scale, https://arxiv.org/abs/2310.16764, gives only
+the 50 epochs with SAM (from memory). The tenth of the learning rate, rho=0.05,
+no mixing and no decay are chosen here.
 
-Different here: mixup or cutmix is drawn for each image where the paper has
-half of a batch each, and mixes after RandAugment and not before it; images 8 %
-to 100 % of the area, as is usual.
+Differences: mixup or cutmix is drawn for each image, where the paper mixes half
+of a batch with each, and mixing follows RandAugment instead of preceding it.
+Crops cover 8 % to 100 % of the image's area, as usual.
 
 Options: variant=F0 (F0 to F7, and with "+" the wider F0+ and so on), stage
 (pretrain, finetune), rho=0 (of SAM), weights, batch=4096 (the learning rate
