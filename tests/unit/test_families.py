@@ -1,4 +1,4 @@
-"""Mixer, ConvNeXt, NFNet and ResNet: sizes, regularisers, initial values."""
+"""Mixer, ConvNeXt, NFNet, ResNet and Swin: sizes, regularisers, initial values."""
 
 import functools
 import math
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from vitjax import models, trees
-from vitjax.models import common, convnext, mixer, nfnet, resnet
+from vitjax.models import common, convnext, mixer, nfnet, resnet, swin
 
 FAMILIES = {
   "convnext": convnext,
   "mixer": mixer,
   "nfnet": nfnet,
   "resnet": resnet,
+  "swin": swin,
 }
 TINY = {
   "convnext": {"depths": (1, 2), "widths": (8, 16)},
@@ -29,6 +30,14 @@ TINY = {
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},
   "resnet": {"stages": (1, 1)},
   "bit": {"stages": (1, 1), "preact": True},
+  "swin": {"width": 8, "depths": (1, 2), "num_heads": (1, 2), "window": 3},
+  "swin v2": {
+    "version": 2,
+    "width": 8,
+    "depths": (1, 2),
+    "num_heads": (1, 2),
+    "window": 3,
+  },
 }
 
 
@@ -40,7 +49,7 @@ def shapes(model, image_size):
 
 
 def tiny(kind, **options):
-  family = "resnet" if kind == "bit" else kind
+  family = "resnet" if kind == "bit" else kind.partition(" ")[0]
   return models.create(family, **{"num_classes": 3, **TINY[kind], **options})
 
 
@@ -65,6 +74,7 @@ def published():
         slow = family == "nfnet" and variant not in ("F0", "F1")
         slow |= family == "resnet" and variant != "BiT-R50x1"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
+        slow |= variant in ("v2-B", "v2-L")
         marks = pytest.mark.slow if slow else ()
         params.append(pytest.param(name, marks=marks))
   return params
@@ -73,7 +83,8 @@ def published():
 @pytest.mark.parametrize("name", published())
 def test_number_of_parameters(name):
   facts = models.list()[name]
-  image_size = 224 if facts["model"] == "mixer" else 64
+  fixed = facts["model"] in ("mixer", "swin")
+  image_size = facts["image_size"] if fixed else 64
   model = models.create(name, num_classes=1000)
   total = sum(math.prod(x.shape) for x in shapes(model, image_size).values())
   assert total == facts["params"]
@@ -95,6 +106,7 @@ def test_published_names_are_complete():
     ("nfnet", "F8"),
     ("resnet", "R51"),
     ("resnet", "50"),
+    ("swin", "v3-T"),
     ("vit", "R26+L/32"),
   ],
 )
@@ -134,6 +146,7 @@ DROP_PATHS = {
   "mixer": ([0.2, 0.2, 0.4, 0.4], False),
   "convnext": ([0.2, 0.4], True),
   "nfnet": ([0.4 / 3, 0.8 / 3], False),
+  "swin": ([0.2, 0.2, 0.4, 0.4], True),
 }
 
 

@@ -35,6 +35,14 @@ TINY = {
     "resnet",
     {"stages": (1, 2), "preact": True, "std_eps": 1e-8},
   ),
+  "swin": (
+    "swin",
+    {"width": 8, "depths": (1, 2), "num_heads": (2, 4), "window": 4},
+  ),
+  "swin v2": (
+    "swin",
+    {"version": 2, "width": 8, "depths": (1, 2), "num_heads": (2, 4)},
+  ),
   "hybrid": (
     "vit",
     {
@@ -64,6 +72,11 @@ LAYOUTS = {
   "timm_convnext": (
     ["convnext", "convnext narrow"],
     "stages.1.downsample.1.weight",
+    (),
+  ),
+  "timm_swin": (
+    ["swin", "swin v2"],
+    "layers.1.blocks.1.attn.qkv.weight",
     (),
   ),
   "haiku_nfnet": (["nfnet"], "NFNet/~/nf_block_2/skip_gain", ()),

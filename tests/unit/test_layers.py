@@ -140,6 +140,15 @@ def test_the_other_families_count_their_blocks():
   }
 
 
+def test_each_block_of_swin_is_a_layer():
+  found = by_layer("swin_tiny_patch4_window7_224")
+  assert found[0] == {"stem", "stem_norm"}
+  assert found[2] == {"stage0/block01"}
+  assert found[3] == {"stage1/downsample", "stage1/block00"}
+  assert found[12] == {"stage3/block01"}
+  assert found[13] == {"norm", "head"}
+
+
 def test_the_resnet_baseline_has_layers():
   model = models.create("resnet", variant="R50")
   names = (
@@ -153,7 +162,7 @@ def test_the_resnet_baseline_has_layers():
 
 
 @pytest.mark.parametrize(
-  "family", ["convnext", "mixer", "nfnet", "resnet", "vit"]
+  "family", ["convnext", "mixer", "nfnet", "resnet", "swin", "vit"]
 )
 def test_every_published_model_has_layers(family):
   names = [

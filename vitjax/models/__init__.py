@@ -35,6 +35,7 @@ FAMILIES = {
   "mixer": "vitjax.models.mixer",
   "nfnet": "vitjax.models.nfnet",
   "resnet": "vitjax.models.resnet",
+  "swin": "vitjax.models.swin",
   "text": "vitjax.models.text",
   "two_tower": "vitjax.models.two_tower",
   "vit": "vitjax.models.vit",

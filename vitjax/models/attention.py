@@ -185,6 +185,7 @@ class Projection(nn.Module):
   inputs: tuple[int, ...]
   outputs: tuple[int, ...]
   use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
@@ -192,7 +193,7 @@ class Projection(nn.Module):
     flat = (math.prod(self.inputs), math.prod(self.outputs))
 
     def init(key, shape, dtype):
-      return nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)
+      return self.kernel_init(key, flat, dtype).reshape(shape)
 
     shape = (*self.inputs, *self.outputs)
     kernel = self.param("kernel", init, shape, jnp.float32)

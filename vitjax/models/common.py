@@ -146,7 +146,7 @@ def posemb_sincos_2d(
 
 
 def flatten_tokens(
-  x: Float[Array, "b l d"], dtype: Dtype
+  x: Float[Array, "*b d"], dtype: Dtype
 ) -> Float[Array, "*rows d"]:
   """The rows of a dense layer that computes in `dtype`; see the module."""
   is_float32 = jnp.dtype(dtype) == jnp.float32

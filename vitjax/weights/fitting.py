@@ -17,13 +17,16 @@ from absl import logging
 
 from vitjax import trees
 from vitjax.config import messages
-from vitjax.models import common
+from vitjax.models import common, relative_position
 from vitjax.weights import layouts, resample
 
 Flat = dict[str, Any]
 
 # Position tables of images; a text tower's is not a grid.
 POSITION_TABLES = ("pos_embedding", "img/pos_embedding")
+
+# The end of the names of tables of relative positions.
+RELATIVE_TABLE = "position_bias/table"
 
 # Parameters of trained models are far smaller; a flipped bit of an exponent
 # makes numbers like 1e30.
@@ -147,6 +150,9 @@ def fit(
       )
       resized[name] = f"{name} {table.shape} -> {want}"
 
+  if options.resize_posemb:
+    resized |= _resize_offsets(found, expected)
+
   _check(found, expected, fresh, source, layout, model, inputs)
   check_values(found, source)
   new = _init(model, inputs, fresh, options.key)
@@ -190,6 +196,30 @@ def initial(
   inputs = example_inputs(model, image_size, channels)
   names = list(shapes(model, inputs))
   return trees.unflatten(_init(model, inputs, names, key))
+
+
+def _resize_offsets(found: Flat, expected: Flat) -> dict[str, str]:
+  """Gives tables of relative positions the window of the model, in place.
+
+  A table whose offsets are in one axis, as in files of PyTorch, is that of a
+  square window unless it is as long as the model's.
+
+  Returns:
+    Name of each resized table -> what was done.
+  """
+  resized = {}
+  for name, x in found.items():
+    if not name.endswith(RELATIVE_TABLE) or name not in expected:
+      continue
+    want = expected[name].shape
+    side = math.isqrt(len(x))
+    if x.size == math.prod(want):
+      found[name] = x.reshape(want)
+    elif x.ndim == 3 or side**2 == len(x):
+      table = x if x.ndim == 3 else x.reshape(side, side, -1)
+      found[name] = relative_position.resample_table(table, want[:2])
+      resized[name] = f"{name} {table.shape} -> {want}"
+  return resized
 
 
 def _hw(size: int | Sequence[int]) -> tuple[int, int]:

@@ -38,6 +38,7 @@ LAYOUTS = (
   "timm_mixer",
   "convnext",
   "timm_convnext",
+  "timm_swin",
   "haiku_nfnet",
   "timm_nfnet",
   "tf_bit",
@@ -53,6 +54,7 @@ _TIMM = {
   "mixer": "timm_mixer",
   "nfnet": "timm_nfnet",
   "resnet": "timm_bit",
+  "swin": "timm_swin",
   "vit": "timm_vit",
 }
 

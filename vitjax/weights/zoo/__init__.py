@@ -21,6 +21,7 @@ from vitjax.weights.zoo import (
   grid,
   mixer,
   nfnet,
+  swin,
   timm_vit,
   two_towers,
   vit,
@@ -57,6 +58,7 @@ _TABLES = (
   convnext.convnext,
   nfnet.nfnet,
   bit.bit,
+  swin.swin,
   timm_vit.timm_vit,
 )
 

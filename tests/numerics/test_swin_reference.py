@@ -1,0 +1,194 @@
+"""Swin Transformers against timm, and their tables in another window.
+
+Each case is paired with plausible mistakes that must be seen.
+"""
+
+import functools
+import json
+import pathlib
+import runpy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax import models, trees, weights
+from vitjax.models import relative_position, swin
+
+FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
+ref = runpy.run_path(str(FOLDER / "refweights.py"))
+
+TOLERANCE = 2e-5  # of the largest |logit|, in float32
+MINI = {"width": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+CASES = {
+  "mini_swin": ("swin", {**MINI, "window": 5}),
+  "mini_swinv2": (
+    "swin",
+    {**MINI, "version": 2, "window": 8, "trained_windows": (4, 4, 4, 2)},
+  ),
+  "timm_swin_small_240x200": ("swin_small_patch4_window7_224", {}),
+  "timm_swinv2_base_window12to24_192to384": (
+    "swinv2_base_window12to24_192to384",
+    {},
+  ),
+}
+NAMES = [
+  pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
+  for name in CASES
+]
+
+
+@functools.cache
+def case(name):
+  return ref["load_case"](name, FOLDER)
+
+
+def build(name, **options):
+  model, fields = CASES[name]
+  classes = case(name)["model"]["num_classes"]
+  return models.create(model, num_classes=classes, **{**fields, **options})
+
+
+def load(name, model, folder, flat=None):
+  """Parameters of the case, by way of a file in timm's layout."""
+  file = folder / "weights.npz"
+  np.savez(file, **(flat or ref["weights"](case(name))))
+  size = tuple(case(name)["image_shape"][1:3])
+  return weights.load(file, model, image_size=size)
+
+
+def distance(name, model, params):
+  """Largest |difference| of logits, relative to the largest |logit|."""
+  apply = jax.jit(lambda p, x: model.apply({"params": p}, x)[0])
+  logits = np.asarray(apply(params, ref["images"](case(name))))
+  want = np.asarray(case(name)["outputs"]["logits"], np.float32)
+  return float(np.abs(logits - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits(name, tmp_path):
+  model = build(name)
+  assert distance(name, model, load(name, model, tmp_path)) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("mini_swin", {"layer_norm_eps": 1e-6}),
+    ("mini_swin", {"gelu": "tanh"}),
+    ("mini_swinv2", {"layer_norm_eps": 1e-6}),
+    ("mini_swinv2", {"trained_windows": None}),
+  ],
+)
+def test_a_wrong_option_is_seen(name, options, tmp_path):
+  model = build(name, **options)
+  assert distance(name, model, load(name, model, tmp_path)) > 10 * TOLERANCE
+
+
+def rolled_the_other_way(monkeypatch):
+  roll = jnp.roll
+  monkeypatch.setattr(
+    swin.jnp, "roll", lambda x, shift, axis: roll(x, [-s for s in shift], axis)
+  )
+
+
+def without_regions(monkeypatch):
+  regions = swin._regions
+  monkeypatch.setattr(swin, "_regions", lambda *args: 0 * regions(*args))
+
+
+def offset_of_the_key(monkeypatch):
+  offsets = relative_position.offsets
+  monkeypatch.setattr(
+    relative_position, "offsets", lambda h, w: offsets(h, w).T
+  )
+
+
+def unclamped(monkeypatch):
+  monkeypatch.setattr(swin.jnp, "minimum", lambda x, bound: x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "mistake"),
+  [
+    ("mini_swin", rolled_the_other_way),
+    ("mini_swin", without_regions),
+    ("mini_swin", offset_of_the_key),
+    ("mini_swinv2", unclamped),
+  ],
+)
+def test_a_mistake_is_seen(name, mistake, tmp_path, monkeypatch):
+  model = build(name)
+  params = load(name, model, tmp_path)
+  mistake(monkeypatch)
+  assert distance(name, model, params) > 10 * TOLERANCE
+
+
+def test_files_of_microsoft(tmp_path):
+  """Merging at the end of a stage, `head`, and what the window implies."""
+  flat = ref["weights"](case("mini_swin"))
+  theirs = {}
+  for name, x in flat.items():
+    layer, _, rest = name.removeprefix("layers.").partition(".")
+    if rest.startswith("downsample"):
+      name = f"layers.{int(layer) - 1}.{rest}"
+    theirs[name.replace("head.fc.", "head.")] = x
+  theirs["layers.0.blocks.1.attn_mask"] = np.zeros((12, 25, 25), np.float32)
+  index = "layers.0.blocks.0.attn.relative_position_index"
+  theirs[index] = np.zeros((25, 25), np.int64)
+  assert theirs.keys() != flat.keys()
+  model = build("mini_swin")
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    load("mini_swin", model, tmp_path, theirs),
+    load("mini_swin", model, tmp_path),
+  )
+
+
+def resized():
+  golden = json.loads((FOLDER / "relative_position_resize.json").read_text())
+  return golden["cases"]
+
+
+@pytest.mark.parametrize("golden", resized(), ids=lambda x: x["key"][:12])
+def test_tables_are_resized_as_in_timm(golden):
+  old, new = (
+    tuple(2 * n - 1 for n in golden[key])
+    for key in ("old_window", "new_window")
+  )
+  table = ref["array"](golden["key"], golden["shape"], golden["seed"])
+  table = (golden["factor"] * table).reshape(*old, -1)
+  got = relative_position.resample_table(table, new).reshape(-1, table.shape[2])
+  np.testing.assert_allclose(got[::7], golden["values"], atol=1e-5)
+
+
+def test_weights_of_another_window(tmp_path):
+  """Tables are resized on loading, or refused if that is not wanted."""
+  name = "mini_swin"
+  model = build(name, window=7)
+  file = tmp_path / "weights.npz"
+  np.savez(file, **ref["weights"](case(name)))
+  flat = trees.flatten(weights.load(file, model, image_size=(64, 48)))
+  table = flat["stage0/block00/attention/position_bias/table"]
+  old = ref["weights"](case(name))[
+    "layers.0.blocks.0.attn.relative_position_bias_table"
+  ]
+  want = relative_position.resample_table(old.reshape(9, 9, 1), (13, 13))
+  np.testing.assert_array_equal(table, want)
+  with pytest.raises(ValueError, match="position_bias/table"):
+    weights.load(file, model, image_size=(64, 48), resize_posemb=False)
+
+
+def test_the_mask_of_shifted_windows():
+  """Tokens see each other if they were neighbours before the roll."""
+  size, window, shift = (6, 4), (3, 4), (1, 0)
+  regions = swin._regions(size, window, shift)
+  rows = np.roll(np.arange(size[0]), -shift[0])
+  rows = np.repeat(rows[:, None], size[1], axis=1)
+  rows = swin._windows(rows[None, :, :, None], window)[0, :, :, 0]
+  near = np.abs(rows[:, :, None] - rows[:, None]) < window[0]
+  same = regions[:, :, None] == regions[:, None]
+  np.testing.assert_array_equal(same, near)

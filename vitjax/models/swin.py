@@ -1,0 +1,455 @@
+"""Swin Transformer, versions 1 and 2.
+
+https://arxiv.org/abs/2103.14030 and https://arxiv.org/abs/2111.09883. Version 2
+puts the norm behind each branch, compares queries and keys by their cosine, and
+computes position biases from the offsets, so that weights fit any window.
+
+Maps that are no multiple of the window are padded with zeros, which attention
+sees, as in the published code. A window is never larger than the map. Images
+may be of any size; a position table (version 1) has that of the window, so it
+is resized where weights were trained with another.
+
+No weights were published under JAX names. Ours serve the optimizer's rules:
+`kernel` for all parameters that Microsoft's recipes decay, but those of
+`position_bias`, which they do not.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vitjax.config.ranges import Count, Finite, Positive, Rate
+from vitjax.models import attention, base, common, relative_position
+
+# Width of the first stage, depths, heads: section 3.3 of the first paper.
+VARIANTS = {
+  "T": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+  "S": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+  "B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+  "L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+
+
+def decode_variant(variant: str) -> dict:
+  """Fields of `Model` for a variant such as "T", or "v2-T" of version 2.
+
+  Raises:
+    ValueError: if the variant is not in the table.
+  """
+  name = variant.removeprefix("v2-")
+  if name not in VARIANTS:
+    raise ValueError(
+      f"variant={variant!r} is not a Swin Transformer. Use one of "
+      f"{', '.join(VARIANTS)}, with 'v2-' before it for version 2."
+    )
+  fields: dict[str, Any] = dict(
+    zip(("width", "depths", "num_heads"), VARIANTS[name])
+  )
+  return {**fields, "version": 2, "window": 8} if name != variant else fields
+
+
+def _published(
+  variant: str, window: int, image_size: int, params: int, **fields
+) -> dict:
+  return {
+    "fields": {"variant": variant, "window": window, **fields},
+    "image_size": image_size,
+    "params": params,
+  }
+
+
+_PRETRAINED = {"trained_windows": (12, 12, 12, 6)}
+
+# timm's names; parameters with 1000 classes.
+PUBLISHED = {
+  "swin_tiny_patch4_window7_224": _published("T", 7, 224, 28_288_354),
+  "swin_small_patch4_window7_224": _published("S", 7, 224, 49_606_258),
+  "swin_base_patch4_window7_224": _published("B", 7, 224, 87_768_224),
+  "swin_base_patch4_window12_384": _published("B", 12, 384, 87_903_584),
+  "swin_large_patch4_window7_224": _published("L", 7, 224, 196_532_476),
+  "swin_large_patch4_window12_384": _published("L", 12, 384, 196_735_516),
+  **{
+    f"swinv2_{name}_window{window}_256": _published(
+      f"v2-{variant}", window, 256, params
+    )
+    for name, variant, params in (
+      ("tiny", "T", 28_347_154),
+      ("small", "S", 49_728_418),
+      ("base", "B", 87_918_816),
+    )
+    for window in (8, 16)
+  },
+  **{
+    f"swinv2_{name}_window12{tag}": _published(
+      f"v2-{variant}", window, size, params, **fields
+    )
+    for name, variant, params in (
+      ("base", "B", 87_918_816),
+      ("large", "L", 196_739_932),
+    )
+    for tag, window, size, fields in (
+      ("_192", 12, 192, {}),
+      ("to16_192to256", 16, 256, _PRETRAINED),
+      ("to24_192to384", 24, 384, _PRETRAINED),
+    )
+  },
+}
+
+_KERNEL_INIT = nn.initializers.truncated_normal(0.02)
+
+
+class WindowAttention(nn.Module):
+  """Attention among the tokens of each window.
+
+  `trained_window` is that of the offsets of version 2, see `Model`.
+  """
+
+  num_heads: int
+  version: Literal[1, 2] = 1
+  trained_window: int | None = None
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b n l d"],
+    window: tuple[int, int],
+    regions: Int[np.ndarray, "n l"] | None,
+  ) -> Float[Array, "b n l d"]:
+    b, n, l, d = x.shape
+    attention.check_heads(d, self.num_heads)
+    heads = (self.num_heads, d // self.num_heads)
+
+    def project(name):
+      y = attention.Projection(
+        (d,),
+        heads,
+        use_bias=self.version == 1 or name != "key",
+        kernel_init=_KERNEL_INIT,
+        dtype=self.dtype,
+        name=name,
+      )(common.flatten_tokens(x, self.dtype))
+      return y.reshape(b, n, l, *heads).swapaxes(2, 3)
+
+    query, key, value = map(project, ("query", "key", "value"))
+    if self.version == 1:
+      query *= heads[1] ** -0.5
+      bias = relative_position.Table(self.num_heads, name="position_bias")
+    else:
+      query, key = map(_unit, (query, key))
+      scale = self.param(
+        "logit_scale", nn.initializers.constant(np.log(10)), heads[:1]
+      )
+      # The largest cosine is 1, so a score is 100 at most.
+      scale = jnp.exp(jnp.minimum(scale, np.log(100)))
+      query = (query * scale[None, None, :, None, None]).astype(self.dtype)
+      trained = (self.trained_window,) * 2 if self.trained_window else None
+      bias = relative_position.LogMlp(
+        self.num_heads, trained, name="position_bias"
+      )
+    scores = jnp.einsum(
+      "bnkqe,bnkle->bnkql", query, key, preferred_element_type=jnp.float32
+    )
+    scores += bias(*window)[None, None]
+    if regions is not None:
+      same = (regions[:, :, None] == regions[:, None])[None, :, None]
+      scores = jnp.where(same, scores, scores - 100.0)
+    weights = attention.softmax(scores.astype(jnp.float32))
+    x = jnp.einsum("bnkql,bnkle->bnqke", weights.astype(value.dtype), value)
+    x = attention.Projection(
+      heads, (d,), kernel_init=_KERNEL_INIT, dtype=self.dtype, name="out"
+    )(common.flatten_tokens(x.reshape(b, n, l, d), self.dtype))
+    return x.reshape(b, n, l, d)
+
+
+def _unit(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
+  """Vectors of length 1, in float32."""
+  x = x.astype(jnp.float32)
+  square = jnp.square(x).sum(axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+
+
+def _regions(
+  padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
+) -> Int[np.ndarray, "n l"]:
+  """The region of each token: a window that was rolled over the border has
+  several, which do not see each other."""
+  rows, columns = (
+    np.searchsorted([n - w, n - s], np.arange(n), side="right") * (s > 0)
+    for n, w, s in zip(padded, window, shift)
+  )
+  region = 3 * rows[:, None] + columns[None]
+  return _windows(region[None, :, :, None], window)[0, :, :, 0]
+
+
+def _windows(x, window: tuple[int, int]):
+  """(b, h, w, d) to (b, number of windows, tokens of a window, d)."""
+  b, h, w, d = x.shape
+  x = x.reshape(b, h // window[0], window[0], w // window[1], window[1], d)
+  return x.swapaxes(2, 3).reshape(b, -1, window[0] * window[1], d)
+
+
+def _map(x: Array, size: tuple[int, int], window: tuple[int, int]) -> Array:
+  """Inverse of `_windows`."""
+  (h, w), d = size, x.shape[-1]
+  x = x.reshape(-1, h // window[0], w // window[1], *window, d)
+  return x.swapaxes(2, 3).reshape(-1, h, w, d)
+
+
+class Block(nn.Module):
+  """Attention within windows, shifted ones if asked for, and an MLP."""
+
+  num_heads: int
+  window: tuple[int, int]
+  shifted: bool
+  version: Literal[1, 2] = 1
+  trained_window: int | None = None
+  drop_path_rate: float = 0.0
+  gelu: common.Gelu = "erf"
+  layer_norm_eps: float = 1e-5
+  dtype: common.Dtype = jnp.float32
+
+  def _attention(self, x: Float[Array, "b h w d"]) -> Array:
+    _, h, w, _ = x.shape
+    window = (min(self.window[0], h), min(self.window[1], w))
+    # A side that is one window is not shifted.
+    shift = tuple(
+      size // 2 if self.shifted and size < n else 0
+      for size, n in zip(window, (h, w))
+    )
+    x = jnp.roll(x, [-s for s in shift], (1, 2))
+    pads = [(0, -n % size) for n, size in zip((h, w), window)]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    padded = x.shape[1:3]
+    x = WindowAttention(
+      self.num_heads,
+      self.version,
+      self.trained_window,
+      dtype=self.dtype,
+      name="attention",
+    )(
+      _windows(x, window),
+      window,
+      _regions(padded, window, shift) if any(shift) else None,
+    )
+    x = _map(x, padded, window)[:, :h, :w]
+    return jnp.roll(x, shift, (1, 2))
+
+  def _mlp(self, x: Float[Array, "b h w d"]) -> Array:
+    b, h, w, d = x.shape
+    return common.MlpBlock(
+      4 * d,
+      gelu=self.gelu,
+      kernel_init=_KERNEL_INIT,
+      bias_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="mlp",
+    )(x.reshape(b, h * w, d)).reshape(b, h, w, d)
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w d"], train: bool = False
+  ) -> Float[Array, "b h w d"]:
+    for i, branch in enumerate((self._attention, self._mlp), 1):
+      if self.version == 1:
+        norm = common.layer_norm(self.layer_norm_eps, self.dtype, f"norm{i}")
+        y = branch(norm(x))
+      else:
+        y = nn.LayerNorm(
+          self.layer_norm_eps,
+          scale_init=nn.initializers.zeros,
+          dtype=self.dtype,
+          name=f"norm{i}",
+        )(branch(x))
+      if train and self.drop_path_rate:
+        y = common.drop_path(y, self.drop_path_rate, self.make_rng("dropout"))
+      x = x + y
+    return x
+
+
+class Merging(nn.Module):
+  """Joins 2x2 neighbours and halves their channels: patch merging."""
+
+  version: Literal[1, 2] = 1
+  layer_norm_eps: float = 1e-5
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b _h _w c"]:
+    b, h, w, d = x.shape
+    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    x = x.reshape(b, -(-h // 2), 2, -(-w // 2), 2, d)
+    # Published order: down the column first, then the next column.
+    x = x.transpose(0, 1, 3, 4, 2, 5).reshape(b, *x.shape[1:4:2], 4 * d)
+    norm = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="norm")
+    reduce = nn.Dense(
+      2 * d,
+      use_bias=False,
+      kernel_init=_KERNEL_INIT,
+      dtype=self.dtype,
+      name="reduction",
+    )
+    return reduce(norm(x)) if self.version == 1 else norm(reduce(x))
+
+
+class Stage(nn.Module):
+  """Patch merging, in all stages but the first, and blocks of one width."""
+
+  drop_path_rates: tuple[float, ...]
+  downsample: bool
+  block: dict
+  version: Literal[1, 2] = 1
+  layer_norm_eps: float = 1e-5
+  dtype: common.Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], train: bool = False
+  ) -> Float[Array, "b _h _w d"]:
+    kwargs: dict[str, Any] = {
+      "version": self.version,
+      "layer_norm_eps": self.layer_norm_eps,
+      "dtype": self.dtype,
+    }
+    if self.downsample:
+      x = Merging(name="downsample", **kwargs)(x)
+    for i, rate in enumerate(self.drop_path_rates):
+      x = Block(
+        shifted=i % 2 == 1,
+        drop_path_rate=rate,
+        **self.block,
+        **kwargs,
+        name=f"block{i:02d}",
+      )(x, train)
+    return x
+
+
+class Model(base.ImageModel):
+  """Swin Transformer.
+
+  Attributes:
+    num_classes: outputs of the head. None: no head, the model returns the
+      pooled features.
+    version: 1, or 2 for Swin Transformer V2.
+    width: channels of the first stage; each later one has twice as many.
+    depths: number of blocks of each stage.
+    num_heads: number of heads of each stage.
+    window: side of the windows in tokens, or (height, width).
+    trained_windows: for version 2, the window of each stage that the position
+      biases were trained with, where that is another one. None: `window`.
+    patch_size: side of a patch in pixels.
+    drop_path_rate: probability of dropping the branches of the last block
+      (stochastic depth); it ramps up linearly from 0 in the first block.
+    gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
+    layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    head_bias_init: initial bias of the head; a negative value starts a sigmoid
+      loss near its prior.
+    dtype: type of activations; parameters are always float32.
+  """
+
+  num_classes: Count | None = None
+  version: Literal[1, 2] = 1
+  width: Count = VARIANTS["T"][0]
+  depths: tuple[Count, ...] = VARIANTS["T"][1]
+  num_heads: tuple[Count, ...] = VARIANTS["T"][2]
+  window: Count | tuple[Count, Count] = 7
+  trained_windows: tuple[Count, ...] | None = None
+  patch_size: Count = 4
+  drop_path_rate: Rate = 0.0
+  gelu: common.Gelu = "erf"
+  layer_norm_eps: Positive = 1e-5
+  head_bias_init: Finite = 0.0
+  dtype: common.Dtype = jnp.float32
+
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: each block, between stem and head.
+
+    The first block of a stage has the patch merging ahead of it.
+    """
+    regexes = [r"(stem|stem_norm)/.*"]
+    for i, depth in enumerate(self.depths):
+      for b in range(depth):
+        name = "(downsample|block00)" if b == 0 else f"block{b:02d}"
+        regexes.append(rf"stage{i}/{name}/.*")
+    return [*regexes, r"(norm|head)/.*"]
+
+  @nn.compact
+  def __call__(
+    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
+  ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    _, h, w, _ = image.shape
+    self._check(h, w)
+    common.warn_of_border(h, w, self.patch_size)
+    kwargs: dict[str, Any] = {
+      "layer_norm_eps": self.layer_norm_eps,
+      "dtype": self.dtype,
+    }
+    out = {}
+    x = nn.Conv(
+      self.width,
+      (self.patch_size,) * 2,
+      strides=self.patch_size,
+      padding="VALID",
+      dtype=self.dtype,
+      name="stem",
+    )(jnp.asarray(image))
+    x = out["stem"] = nn.LayerNorm(
+      self.layer_norm_eps, dtype=self.dtype, name="stem_norm"
+    )(x)
+
+    window = self.window
+    total = sum(self.depths)
+    rates = [self.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
+    for i, depth in enumerate(self.depths):
+      start = sum(self.depths[:i])
+      x = out[f"stage{i}"] = Stage(
+        tuple(rates[start : start + depth]),
+        downsample=i > 0,
+        block={
+          "num_heads": self.num_heads[i],
+          "window": (window, window) if isinstance(window, int) else window,
+          "trained_window": self.trained_windows and self.trained_windows[i],
+          "gelu": self.gelu,
+        },
+        version=self.version,
+        name=f"stage{i}",
+        **kwargs,
+      )(x, train)
+
+    x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x.astype(jnp.float32))
+    x = out["pre_logits"] = x.mean(axis=(1, 2))
+    if self.num_classes:
+      x = out["logits"] = nn.Dense(
+        self.num_classes,
+        kernel_init=_KERNEL_INIT,
+        bias_init=nn.initializers.constant(self.head_bias_init),
+        name="head",
+      )(x)
+    return x, out
+
+  @nn.nowrap
+  def _check(self, h: int, w: int) -> None:
+    """Raises ValueError for options or images that make no network."""
+    stages = len(self.depths)
+    for option in ("num_heads", "trained_windows"):
+      value = getattr(self, option)
+      if value is not None and len(value) != stages:
+        raise ValueError(
+          f"{option}={value} has {len(value)} entries for {stages} stages: "
+          "give one for each entry of depths."
+        )
+    if self.trained_windows and self.version == 1:
+      raise ValueError(
+        f"trained_windows={self.trained_windows} has no effect with version=1,"
+        " whose tables are resized on loading. Leave it out."
+      )
+    if min(h, w) < self.patch_size:
+      raise ValueError(
+        f"image of {h}x{w} is smaller than a patch: use at least "
+        f"{self.patch_size} pixels."
+      )
