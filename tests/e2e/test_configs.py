@@ -164,6 +164,14 @@ OPTIONS = {
     "variant=R50,epochs=3,batch=64,data=folder:/a",
     "smoke",
   ),
+  "swin": (
+    "",
+    *("S", "B", "v2-T", "v2-B,1k,window=16"),
+    *("L,22k", "v2-L,22k", "B,22k_1k,res=384", "v2-L,22k_1k,res=384"),
+    "variant=S,stage=22k_1k,weights=a.npz,epochs=3,data=folder:/a",
+    "smoke",
+    "v2-B,22k_1k,smoke",
+  ),
   "transfer": (
     "",
     "imagenet21k/ViT-B_16,oxford_iiit_pet",

@@ -1,4 +1,4 @@
-"""Mixer, ConvNeXt, NFNet, ResNet and Swin: sizes, regularisers, initial values."""
+"""Mixer, ConvNeXt, NFNet, ResNet, Swin: sizes, regularisers, initial values."""
 
 import functools
 import math

@@ -293,6 +293,12 @@ TINY = {
   "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},
   "resnet": {"stages": (1, 1)},
+  "swin": {
+    "width": 8,
+    "depths": (1, 1, 2, 1),
+    "num_heads": (1, 2, 2, 2),
+    "window": 4,
+  },
   "vit": {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 2},
 }
 

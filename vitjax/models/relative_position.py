@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vitjax.models import common
-
 
 def offsets(h: int, w: int) -> Int[np.ndarray, "l l"]:
   """Index of the offset query - key, among (2h - 1)(2w - 1), of each pair."""
@@ -79,12 +77,16 @@ def resample_table(
   """
   if table.shape[:2] == shape:
     return table
-  out = table.astype(np.float64)
-  for axis, new in enumerate(shape):
-    at = _stretched(table.shape[axis] // 2, new // 2)
-    to = np.arange(new) - new // 2
-    out = np.apply_along_axis(lambda v: np.interp(to, at, v), axis, out)
+  rows, columns = map(_matrix, table.shape[:2], shape)
+  out = np.einsum("Mm,Nn,mnk->MNk", rows, columns, table, optimize=True)
   return out.astype(np.float32)
+
+
+def _matrix(old: int, new: int) -> Float[np.ndarray, "new old"]:
+  """What each new offset is made of."""
+  at = _stretched(old // 2, new // 2)
+  to = np.arange(new) - new // 2
+  return np.stack([np.interp(to, at, unit) for unit in np.eye(old)], axis=1)
 
 
 def _stretched(old: int, new: int) -> Float[np.ndarray, "n"]:

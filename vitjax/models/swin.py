@@ -120,7 +120,7 @@ class WindowAttention(nn.Module):
     window: tuple[int, int],
     regions: Int[np.ndarray, "n l"] | None,
   ) -> Float[Array, "b n l d"]:
-    b, n, l, d = x.shape
+    b, n, tokens, d = x.shape
     attention.check_heads(d, self.num_heads)
     heads = (self.num_heads, d // self.num_heads)
 
@@ -133,7 +133,7 @@ class WindowAttention(nn.Module):
         dtype=self.dtype,
         name=name,
       )(common.flatten_tokens(x, self.dtype))
-      return y.reshape(b, n, l, *heads).swapaxes(2, 3)
+      return y.reshape(b, n, tokens, *heads).swapaxes(2, 3)
 
     query, key, value = map(project, ("query", "key", "value"))
     if self.version == 1:
@@ -162,8 +162,8 @@ class WindowAttention(nn.Module):
     x = jnp.einsum("bnkql,bnkle->bnqke", weights.astype(value.dtype), value)
     x = attention.Projection(
       heads, (d,), kernel_init=_KERNEL_INIT, dtype=self.dtype, name="out"
-    )(common.flatten_tokens(x.reshape(b, n, l, d), self.dtype))
-    return x.reshape(b, n, l, d)
+    )(common.flatten_tokens(x.reshape(b, n, tokens, d), self.dtype))
+    return x.reshape(b, n, tokens, d)
 
 
 def _unit(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:

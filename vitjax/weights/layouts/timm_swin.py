@@ -12,7 +12,6 @@ from vitjax.weights.layouts import torch_tensors
 from vitjax.weights.layouts.torch_tensors import (
   CONV,
   LINEAR,
-  SAME,
   Flat,
   Fused,
   Kind,
@@ -36,7 +35,6 @@ def matches(names: Collection[str]) -> bool:
 
 
 def _rows(model) -> Iterator[Row]:
-  torch_tensors.require(model, "swin", NAME)
   yield from torch_tensors.layer("patch_embed.proj", "stem", CONV)
   yield from torch_tensors.norm("patch_embed.norm", "stem_norm")
   for s, (depth, heads) in enumerate(zip(model.depths, model.num_heads)):
@@ -88,6 +86,7 @@ def _as_timm(name: str) -> str:
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Splits the fused layers, renames and transposes."""
+  torch_tensors.require(model, "swin", NAME)
   if any(name.startswith("layers.0.downsample.") for name in flat):
     flat = {_as_timm(name): x for name, x in flat.items()}
   flat = {
@@ -101,6 +100,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
 
 def from_vitjax(flat: Flat, model) -> Flat:
   """Inverse of `to_vitjax`."""
+  torch_tensors.require(model, "swin", NAME)
   flat = torch_tensors.from_vitjax(flat, _rows(model), NAME)
   flat = torch_tensors.join_fused(flat, _fused(model))
   return {

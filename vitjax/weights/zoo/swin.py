@@ -20,7 +20,7 @@ _COMMON: dict[str, Any] = {
   "licence": "MIT",
   **PYTORCH,
 }
-_HEAD_22K = {"options": {"num_classes": 21_841}}
+_HEAD_22K: dict[str, Any] = {"options": {"num_classes": 21_841}}
 
 # Model -> tag -> top-1 on ImageNet-1k, of those with its classes.
 _FILES = {
