@@ -213,18 +213,18 @@ class Block(nn.Module):
   layer_norm_eps: float = 1e-5
   dtype: common.Dtype = jnp.float32
 
+  def _shift(self, size: int, side: int) -> int:
+    """By half a window; a side that is one window is not shifted."""
+    return size // 2 if self.shifted and size < side else 0
+
   def _attention(self, x: Float[Array, "b h w d"]) -> Array:
     _, h, w, _ = x.shape
     window = (min(self.window[0], h), min(self.window[1], w))
-    # A side that is one window is not shifted.
-    shift = tuple(
-      size // 2 if self.shifted and size < n else 0
-      for size, n in zip(window, (h, w))
-    )
+    shift = (self._shift(window[0], h), self._shift(window[1], w))
     x = jnp.roll(x, [-s for s in shift], (1, 2))
     pads = [(0, -n % size) for n, size in zip((h, w), window)]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    padded = x.shape[1:3]
+    padded = (x.shape[1], x.shape[2])
     x = WindowAttention(
       self.num_heads,
       self.version,
