@@ -164,6 +164,14 @@ OPTIONS = {
     "variant=R50,epochs=3,batch=64,data=folder:/a",
     "smoke",
   ),
+  "metaformer": (
+    "",
+    *(f"{mixer}-{size}" for mixer in ("CA", "Conv") for size in ("S36", "B36")),
+    "CA-M36,1k_384",
+    "variant=Conv-S18,stage=1k_384,weights=a.npz,epochs=3,data=folder:/a",
+    "smoke",
+    "Conv-M36,1k_384,smoke",
+  ),
   "swin": (
     "",
     *("S", "B", "v2-T", "v2-B,1k,window=16"),

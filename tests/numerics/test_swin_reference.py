@@ -3,23 +3,18 @@
 Each case is paired with plausible mistakes that must be seen.
 """
 
-import functools
 import json
-import pathlib
-import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import models, trees, weights
+from tests.numerics import reference
+from tests.numerics.reference import TOLERANCE, arrays, distance, load
+from vitjax import trees
 from vitjax.models import relative_position, swin
 
-FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
-ref = runpy.run_path(str(FOLDER / "refweights.py"))
-
-TOLERANCE = 2e-5  # of the largest |logit|, in float32
 MINI = {"width": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
 CASES = {
   "mini_swin": ("swin", {**MINI, "window": 5}),
@@ -39,31 +34,9 @@ NAMES = [
 ]
 
 
-@functools.cache
-def case(name):
-  return ref["load_case"](name, FOLDER)
-
-
 def build(name, **options):
   model, fields = CASES[name]
-  classes = case(name)["model"]["num_classes"]
-  return models.create(model, num_classes=classes, **{**fields, **options})
-
-
-def load(name, model, folder, flat=None):
-  """Parameters of the case, by way of a file in timm's layout."""
-  file = folder / "weights.npz"
-  np.savez(file, **(flat or ref["weights"](case(name))))
-  size = tuple(case(name)["image_shape"][1:3])
-  return weights.load(file, model, image_size=size)
-
-
-def distance(name, model, params):
-  """Largest |difference| of logits, relative to the largest |logit|."""
-  apply = jax.jit(lambda p, x: model.apply({"params": p}, x)[0])
-  logits = np.asarray(apply(params, ref["images"](case(name))))
-  want = np.asarray(case(name)["outputs"]["logits"], np.float32)
-  return float(np.abs(logits - want).max() / np.abs(want).max())
+  return reference.create(name, model, **{**fields, **options})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +102,7 @@ def test_a_mistake_is_seen(name, mistake, tmp_path, monkeypatch):
 
 def test_files_of_microsoft(tmp_path):
   """Merging at the end of a stage, `head`, and what the window implies."""
-  flat = ref["weights"](case("mini_swin"))
+  flat = arrays("mini_swin")
   theirs = {}
   for name, x in flat.items():
     layer, _, rest = name.removeprefix("layers.").partition(".")
@@ -149,7 +122,9 @@ def test_files_of_microsoft(tmp_path):
 
 
 def resized():
-  golden = json.loads((FOLDER / "relative_position_resize.json").read_text())
+  golden = json.loads(
+    (reference.FOLDER / "relative_position_resize.json").read_text()
+  )
   return golden["cases"]
 
 
@@ -159,7 +134,9 @@ def test_tables_are_resized_as_in_timm(golden):
     tuple(2 * n - 1 for n in golden[key])
     for key in ("old_window", "new_window")
   )
-  table = ref["array"](golden["key"], golden["shape"], golden["seed"])
+  table = reference.functions["array"](
+    golden["key"], golden["shape"], golden["seed"]
+  )
   table = (golden["factor"] * table).reshape(*old, -1)
   got = relative_position.resample_table(table, new).reshape(-1, table.shape[2])
   np.testing.assert_allclose(got[::7], golden["values"], atol=1e-5)
@@ -169,17 +146,13 @@ def test_weights_of_another_window(tmp_path):
   """Tables are resized on loading, or refused if that is not wanted."""
   name = "mini_swin"
   model = build(name, window=7)
-  file = tmp_path / "weights.npz"
-  np.savez(file, **ref["weights"](case(name)))
-  flat = trees.flatten(weights.load(file, model, image_size=(64, 48)))
+  flat = trees.flatten(load(name, model, tmp_path))
   table = flat["stage0/block00/attention/position_bias/table"]
-  old = ref["weights"](case(name))[
-    "layers.0.blocks.0.attn.relative_position_bias_table"
-  ]
+  old = arrays(name)["layers.0.blocks.0.attn.relative_position_bias_table"]
   want = relative_position.resample_table(old.reshape(9, 9, 1), (13, 13))
   np.testing.assert_array_equal(table, want)
   with pytest.raises(ValueError, match="position_bias/table"):
-    weights.load(file, model, image_size=(64, 48), resize_posemb=False)
+    load(name, model, tmp_path, resize_posemb=False)
 
 
 def test_the_mask_of_shifted_windows():

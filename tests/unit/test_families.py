@@ -1,4 +1,4 @@
-"""Mixer, ConvNeXt, NFNet, ResNet, Swin: sizes, regularisers, initial values."""
+"""Families beside ViT: sizes, regularisers, initial values."""
 
 import functools
 import math
@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 
 from vitjax import models, trees
-from vitjax.models import common, convnext, mixer, nfnet, resnet, swin
+from vitjax.models import (
+  common,
+  convnext,
+  metaformer,
+  mixer,
+  nfnet,
+  resnet,
+  swin,
+)
 
 FAMILIES = {
   "convnext": convnext,
+  "metaformer": metaformer,
   "mixer": mixer,
   "nfnet": nfnet,
   "resnet": resnet,
@@ -20,6 +29,11 @@ FAMILIES = {
 }
 TINY = {
   "convnext": {"depths": (1, 2), "widths": (8, 16)},
+  "metaformer": {
+    "depths": (1, 2),
+    "widths": (8, 32),
+    "mixers": ("conv", "attention"),
+  },
   "mixer": {
     "width": 8,
     "depth": 3,
@@ -75,6 +89,7 @@ def published():
         slow |= family == "resnet" and variant != "BiT-R50x1"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
         slow |= variant in ("v2-B", "v2-L")
+        slow |= family == "metaformer" and not variant.endswith("S18")
         marks = pytest.mark.slow if slow else ()
         params.append(pytest.param(name, marks=marks))
   return params
@@ -106,6 +121,7 @@ def test_published_names_are_complete():
     ("nfnet", "F8"),
     ("resnet", "R51"),
     ("resnet", "50"),
+    ("metaformer", "Pool-S12"),
     ("swin", "v3-T"),
     ("vit", "R26+L/32"),
   ],
@@ -146,6 +162,7 @@ DROP_PATHS = {
   "mixer": ([0.2, 0.2, 0.4, 0.4], False),
   "convnext": ([0.2, 0.4], True),
   "nfnet": ([0.4 / 3, 0.8 / 3], False),
+  "metaformer": ([0.2, 0.2, 0.4, 0.4], True),
   "swin": ([0.2, 0.2, 0.4, 0.4], True),
 }
 

@@ -35,6 +35,14 @@ TINY = {
     "resnet",
     {"stages": (1, 2), "preact": True, "std_eps": 1e-8},
   ),
+  "metaformer": (
+    "metaformer",
+    {
+      "depths": (1, 2),
+      "widths": (8, 64),
+      "mixers": ("conv", "attention"),
+    },
+  ),
   "swin": (
     "swin",
     {"width": 8, "depths": (1, 2), "num_heads": (2, 4), "window": 4},
@@ -72,6 +80,11 @@ LAYOUTS = {
   "timm_convnext": (
     ["convnext", "convnext narrow"],
     "stages.1.downsample.1.weight",
+    (),
+  ),
+  "timm_metaformer": (
+    ["metaformer"],
+    "stages.1.blocks.1.token_mixer.qkv.weight",
     (),
   ),
   "timm_swin": (

@@ -149,6 +149,16 @@ def test_each_block_of_swin_is_a_layer():
   assert found[13] == {"norm", "head"}
 
 
+def test_each_block_of_metaformers_is_a_layer():
+  found = by_layer("caformer_s18")
+  assert found[0] == {"stem", "stem_norm"}
+  assert found[4] == {
+    *("stage1/downsample_norm", "stage1/downsample_conv", "stage1/block00"),
+  }
+  assert found[18] == {"stage3/block02"}
+  assert found[19] == {"norm", "head_hidden", "head_norm", "head"}
+
+
 def test_the_resnet_baseline_has_layers():
   model = models.create("resnet", variant="R50")
   names = (
@@ -162,7 +172,8 @@ def test_the_resnet_baseline_has_layers():
 
 
 @pytest.mark.parametrize(
-  "family", ["convnext", "mixer", "nfnet", "resnet", "swin", "vit"]
+  "family",
+  ["convnext", "mixer", "metaformer", "nfnet", "resnet", "swin", "vit"],
 )
 def test_every_published_model_has_layers(family):
   names = [

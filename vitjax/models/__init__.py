@@ -32,6 +32,7 @@ from vitjax.models.contract import Model
 FAMILIES = {
   "bert": "vitjax.models.bert",
   "convnext": "vitjax.models.convnext",
+  "metaformer": "vitjax.models.metaformer",
   "mixer": "vitjax.models.mixer",
   "nfnet": "vitjax.models.nfnet",
   "resnet": "vitjax.models.resnet",

@@ -219,6 +219,8 @@ class MultiHeadDotProductAttention(nn.Module):
   num_heads: int
   qkv_bias: bool = True
   key_bias: bool = True
+  out_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   attention: fused_attention.Implementation = "xla"
   dtype: common.Dtype = jnp.float32
 
@@ -238,6 +240,7 @@ class MultiHeadDotProductAttention(nn.Module):
         (d,),
         heads,
         self.qkv_bias and (self.key_bias or name != "key"),
+        kernel_init=self.kernel_init,
         dtype=self.dtype,
         name=name,
       )(common.flatten_tokens(x, self.dtype))
@@ -258,9 +261,14 @@ class MultiHeadDotProductAttention(nn.Module):
     else:
       x, weights = dot_product_attention(*map(split, (query, key, value)))
       x = x.reshape(b, -1, d)
-    x = Projection(heads, (d,), dtype=self.dtype, name="out")(
-      common.flatten_tokens(x, self.dtype)
-    )
+    x = Projection(
+      heads,
+      (d,),
+      self.out_bias,
+      kernel_init=self.kernel_init,
+      dtype=self.dtype,
+      name="out",
+    )(common.flatten_tokens(x, self.dtype))
     return x.reshape(b, -1, d), weights
 
 

@@ -43,11 +43,13 @@ GELU: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
+def layer_norm(
+  epsilon: float, dtype: Dtype, name: str, use_bias: bool = True
+) -> nn.LayerNorm:
   """The norm before a branch, recomputed in float32; see the module."""
   recompute = jnp.dtype(dtype) == jnp.float32
   norm = nn.remat(nn.LayerNorm) if recompute else nn.LayerNorm
-  return norm(epsilon, dtype=dtype, name=name)
+  return norm(epsilon, dtype=dtype, use_bias=use_bias, name=name)
 
 
 def drop_path(

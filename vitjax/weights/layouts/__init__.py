@@ -39,6 +39,7 @@ LAYOUTS = (
   "convnext",
   "timm_convnext",
   "timm_swin",
+  "timm_metaformer",
   "haiku_nfnet",
   "timm_nfnet",
   "tf_bit",
@@ -51,6 +52,7 @@ LAYOUTS = (
 # timm's layout of each family that it has.
 _TIMM = {
   "convnext": "timm_convnext",
+  "metaformer": "timm_metaformer",
   "mixer": "timm_mixer",
   "nfnet": "timm_nfnet",
   "resnet": "timm_bit",

@@ -19,6 +19,7 @@ from vitjax.weights.zoo import (
   convnext,
   deit,
   grid,
+  metaformer,
   mixer,
   nfnet,
   swin,
@@ -59,6 +60,7 @@ _TABLES = (
   nfnet.nfnet,
   bit.bit,
   swin.swin,
+  metaformer.metaformer,
   timm_vit.timm_vit,
 )
 
