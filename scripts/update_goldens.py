@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from vitjax import models, trees
 from vitjax.config import resolving
+from vitjax.models import batch_norm
 from vitjax.parallel import sharding
 from vitjax.plan import compiling, planning, stand_in
 
@@ -45,7 +46,7 @@ def file(name: str) -> pathlib.Path:
 
 
 def shapes(name: str) -> dict[str, list[int]]:
-  """Path to shape of all parameters of a published model."""
+  """Path to shape of all weights of a published model."""
   facts = models.list()[name]
   size = facts["image_size"]
   inputs = [jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)]
@@ -54,8 +55,8 @@ def shapes(name: str) -> dict[str, list[int]]:
     model = models.create(name)
   else:
     model = models.create(name, num_classes=1000)
-  tree = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
-  flat = trees.flatten(tree)
+  variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  flat = trees.flatten(batch_norm.join(variables))
   assert all(x.dtype == jnp.float32 for x in flat.values())
   return {path: list(x.shape) for path, x in flat.items()}
 

@@ -1,4 +1,4 @@
-"""Training objectives: loss(params, batch).
+"""Training objectives: loss(variables, batch).
 
 The train step knows nothing else about the task. `prepare` runs once on the
 whole batch, before it is split for accumulation; `loss` may run on parts.
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Params = Mapping[str, Any]
+Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
@@ -22,13 +22,15 @@ class Objective:
   Attributes:
     inputs: names of the features that the model is called with, in order.
     prepare: (batch, key) -> batch with only the features that `loss` reads.
-    loss: (params, batch, key) -> float32 (); the key is for dropout.
+    loss: (variables, batch, key) -> (float32 (), statistics); the variables
+      are those of the model, the statistics all of them but the parameters,
+      after this batch, and the key is for dropout.
     splits: whether the loss of a batch is the mean of the losses of its parts.
   """
 
   inputs: tuple[str, ...]
   prepare: Callable[[Batch, jax.Array], Batch]
-  loss: Callable[[Params, Batch, jax.Array], jax.Array]
+  loss: Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Variables]]
   splits: bool
 
 
@@ -68,16 +70,25 @@ def classification(
       prepared["weight"] = example_weights(labels, class_weights)
     return prepared
 
-  def loss(params, batch, key):
-    logits, _ = model.apply(
-      {"params": params}, batch["image"], train=True, rngs={"dropout": key}
-    )
+  def loss(variables, batch, key):
+    (logits, _), statistics = _apply(model, variables, key, batch["image"])
     losses = loss_fn(logits.astype(jnp.float32), batch["labels"])
     if class_weights is not None:
       losses = losses * batch["weight"]
-    return losses.mean()
+    return losses.mean(), statistics
 
   return Objective(("image",), prepare, loss, splits=True)
+
+
+def _apply(model, variables: Variables, key: jax.Array, *inputs: jax.Array):
+  """(what the model returns in training, its statistics after it)."""
+  return model.apply(
+    variables,
+    *inputs,
+    train=True,
+    rngs={"dropout": key},
+    mutable=[name for name in variables if name != "params"],
+  )
 
 
 def example_weights(
@@ -117,15 +128,11 @@ def contrastive(
     del key
     return {"image": batch["image"], "text": batch["text"]}
 
-  def loss(params, batch, key):
-    image, text, out = model.apply(
-      {"params": params},
-      batch["image"],
-      batch["text"],
-      train=True,
-      rngs={"dropout": key},
+  def loss(variables, batch, key):
+    (image, text, out), statistics = _apply(
+      model, variables, key, batch["image"], batch["text"]
     )
-    return loss_fn(pair_logits(image, text, out)).mean()
+    return loss_fn(pair_logits(image, text, out)).mean(), statistics
 
   return Objective(("image", "text"), prepare, loss, splits=False)
 

@@ -40,8 +40,8 @@ class Program:
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
     tx: the optimizer.
-    init_params: key -> parameters.
-    make_state: parameters -> state before the first step.
+    init_weights: key -> parameters and statistics, in one tree.
+    make_state: weights -> state before the first step.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
     train_step: (state, batch) -> (state, metrics), not yet traced.
@@ -58,8 +58,8 @@ class Program:
   model: models.Model
   objective: objectives.Objective
   tx: optax.GradientTransformation
-  init_params: Callable[[jax.Array], step_lib.Params]
-  make_state: Callable[[step_lib.Params], step_lib.TrainState]
+  init_weights: Callable[[jax.Array], step_lib.Weights]
+  make_state: Callable[[step_lib.Weights], step_lib.TrainState]
   abstract: step_lib.TrainState
   shardings: step_lib.TrainState
   train_step: Any
@@ -143,9 +143,9 @@ def assemble(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
   )
   inputs = [spec[name] for name in objective.inputs]
-  init_params = step_lib.make_init_fn(model, *inputs)
+  init_weights = step_lib.make_init_fn(model, *inputs)
   abstract = jax.eval_shape(
-    lambda key: make_state(init_params(key)), jax.random.key(run.seed)
+    lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
   shardings = sharding.of_state(abstract, run.sharding, mesh)
   step = step_lib.make_train_step(
@@ -157,8 +157,10 @@ def assemble(
     learning_rate=run.optim["learning_rate"],
     accumulation_steps=run.accumulation_steps,
     frozen=run.optim.get("freeze", ()),
+    freeze_statistics=run.statistics.freeze,
     ema_decay=run.ema.decay,
     ema_warmup=run.ema.warmup,
+    ema_statistics=run.statistics.ema == "average",
     sam_rho=run.sam.rho,
     sam_rho_min=run.sam.rho_min,
     sam_alpha=run.sam.alpha,
@@ -187,7 +189,7 @@ def assemble(
     model=model,
     objective=objective,
     tx=tx,
-    init_params=init_params,
+    init_weights=init_weights,
     make_state=make_state,
     abstract=abstract,
     shardings=shardings,

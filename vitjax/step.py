@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import optax
 
 from vitjax import trees
+from vitjax.models import batch_norm
 from vitjax.objectives import Objective
 from vitjax.optim import sam
 
-Params = Mapping[str, Any]
+Weights = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 # Uses of a step's key.
 _AUGMENT, _DROPOUT = range(2)
@@ -32,19 +33,28 @@ class TrainState:
     step: number of updates so far, int32 ().
     params: the parameters.
     opt_state: the optimizer's state.
-    ema_params: moving average of the parameters; None without one.
+    ema_params: moving average of `weights`; None without one.
+    statistics: the model's variables that are not parameters: the running
+      statistics of batch normalisation. {} of a model without, and then no
+      array.
   """
 
   step: trees.PyTree
   params: trees.PyTree
   opt_state: trees.PyTree
   ema_params: trees.PyTree = None
+  statistics: trees.PyTree = dataclasses.field(default_factory=dict)
+
+  @property
+  def weights(self) -> Weights:
+    """Parameters and statistics as one tree of names."""
+    return batch_norm.join({"params": self.params, **self.statistics})
 
 
 def make_init_fn(
   model, *inputs: jax.ShapeDtypeStruct
-) -> Callable[[jax.Array], Params]:
-  """Returns `init(key) -> params`.
+) -> Callable[[jax.Array], Weights]:
+  """Returns `init(key) -> weights`: the tree of parameters and statistics.
 
   Args:
     model: see `vitjax.models`.
@@ -53,36 +63,39 @@ def make_init_fn(
 
   def init(key):
     zeros = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in inputs]
-    return model.init(key, *zeros)["params"]
+    return batch_norm.join(model.init(key, *zeros))
 
   return init
 
 
 def make_state(
-  params: Params, tx: optax.GradientTransformation, *, ema: bool = False
+  weights: Weights, tx: optax.GradientTransformation, *, ema: bool = False
 ) -> TrainState:
-  """The state before the first step; the average starts at `params`."""
+  """The state before the first step; the average starts at `weights`."""
+  statistics = batch_norm.split(weights)
+  params = statistics.pop("params")
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=tx.init(params),
     # A copy: the step may overwrite either of the two in place.
-    ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+    ema_params=jax.tree.map(jnp.copy, weights) if ema else None,
+    statistics=statistics,
   )
 
 
 def update_ema(
   average: trees.PyTree,
-  params: trees.PyTree,
+  new: trees.PyTree,
   step: jax.Array,
   decay: float | jax.Array,
   warmup: bool,
 ) -> trees.PyTree:
-  """One step of an exponential moving average of the parameters.
+  """One step of an exponential moving average.
 
   Args:
     average: the average so far.
-    params: after this update.
+    new: the values after this update.
     step: number of updates before this one.
     decay: weight of the average.
     warmup: use min(decay, (1 + step) / (10 + step)), as TensorFlow 1 does, so
@@ -90,7 +103,7 @@ def update_ema(
   """
   if warmup:
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+  return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, new)
 
 
 def make_train_step(
@@ -103,8 +116,10 @@ def make_train_step(
   learning_rate: float = 1.0,
   accumulation_steps: int = 1,
   frozen: Sequence[str] = (),
+  freeze_statistics: bool = True,
   ema_decay: float | None = None,
   ema_warmup: bool = False,
+  ema_statistics: bool = True,
   sam_rho: float = 0.0,
   sam_rho_min: float | None = None,
   sam_alpha: float = 0.0,
@@ -121,10 +136,13 @@ def make_train_step(
     accumulation_steps: number of parts of the batch whose gradients are
       computed one after the other, to save memory. Mixing happens before and
       the update after, so the result is that of the whole batch, except that
-      dropout draws other masks.
+      dropout draws other masks and batch normalisation has the statistics of
+      each part, one part after the other.
     frozen: regexes of parameters that `tx` does not change: their gradients
       are neither computed nor part of the gradient's norm.
+    freeze_statistics: see `batch_norm.frozen`, for the norms in `frozen`.
     ema_decay, ema_warmup: see `update_ema`; None for no average.
+    ema_statistics: average the statistics too. False: take the latest ones.
     sam_rho, sam_rho_min, sam_alpha: see `optim.sam`; 0 for plain gradients.
   """
 
@@ -134,28 +152,37 @@ def make_train_step(
       "not the mean over its parts. Use 1."
     )
 
-  def loss_and_grads(params, batch, key):
+  def loss(params, statistics, batch, key):
+    with batch_norm.frozen(frozen if freeze_statistics else ()):
+      return objective.loss({"params": params, **statistics}, batch, key)
+
+  grad = jax.value_and_grad(loss, has_aux=True)
+
+  def loss_and_grads(params, statistics, batch, key):
+    """((loss, statistics), gradients)"""
     if accumulation_steps == 1:
-      return jax.value_and_grad(objective.loss)(params, batch, key)
+      return grad(params, statistics, batch, key)
 
     # Row i goes to part i mod k, so each device's rows stay on that device.
     def split(x):
       parts = x.reshape(-1, accumulation_steps, *x.shape[1:])
       return parts.swapaxes(0, 1)
 
-    def add(total, part):
-      rows, i = part
-      more = jax.value_and_grad(objective.loss)(
-        params, rows, jax.random.fold_in(key, i)
+    def add(carry, part):
+      (total, statistics), (rows, i) = carry, part
+      (loss, statistics), grads = grad(
+        params, statistics, rows, jax.random.fold_in(key, i)
       )
-      return jax.tree.map(jnp.add, total, more), None
+      total = jax.tree.map(jnp.add, total, (loss, grads))
+      return (total, statistics), None
 
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, jnp.float32), (jnp.float32(0), params)
     )
     parts = (jax.tree.map(split, batch), jnp.arange(accumulation_steps))
-    total, _ = jax.lax.scan(add, zeros, parts)
-    return jax.tree.map(lambda x: x / accumulation_steps, total)
+    (total, statistics), _ = jax.lax.scan(add, (zeros, statistics), parts)
+    loss, grads = jax.tree.map(lambda x: x / accumulation_steps, total)
+    return (loss, statistics), grads
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -165,29 +192,38 @@ def make_train_step(
     dropout_key = jax.random.fold_in(key, _DROPOUT)
 
     def loss_and_trained_grads(params):
-      loss, grads = loss_and_grads(params, batch, dropout_key)
+      value, grads = loss_and_grads(
+        params, state.statistics, batch, dropout_key
+      )
       if frozen:
         is_frozen = trees.mask(grads, frozen)
         grads = jax.tree.map(
           lambda g, off: jnp.zeros_like(g) if off else g, grads, is_frozen
         )
-      return loss, grads
+      return value, grads
 
     factor = schedule(state.step)
     if sam_rho:
-      loss, grads = sam.loss_and_grads(
+      (loss, statistics), grads = sam.loss_and_grads(
         loss_and_trained_grads,
         state.params,
         rho=sam.rho_at(factor, sam_rho, sam_rho_min),
         alpha=sam_alpha,
       )
     else:
-      loss, grads = loss_and_trained_grads(state.params)
+      (loss, statistics), grads = loss_and_trained_grads(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = state.ema_params
+    new = TrainState(
+      state.step + 1, params, opt_state, state.ema_params, statistics
+    )
     if ema_decay is not None:
-      average = update_ema(average, params, state.step, ema_decay, ema_warmup)
+      average = update_ema(
+        state.ema_params, new.weights, state.step, ema_decay, ema_warmup
+      )
+      if not ema_statistics:
+        average = batch_norm.join(batch_norm.split(average) | statistics)
+      new = dataclasses.replace(new, ema_params=average)
     metrics = {
       "train/loss": loss,
       "train/learning_rate": factor * learning_rate,
@@ -195,7 +231,7 @@ def make_train_step(
       "train/param_norm": optax.tree.norm(params),
       "train/update_norm": optax.tree.norm(updates),
     }
-    return TrainState(state.step + 1, params, opt_state, average), metrics
+    return new, metrics
 
   return train_step
 
@@ -204,8 +240,8 @@ def make_predict_fn(
   model,
   normalise: Callable[[Batch], Batch],
   inputs: Sequence[str] = ("image",),
-) -> Callable[[Params, Batch], tuple]:
-  """Returns `predict(params, batch)`, ready for jit.
+) -> Callable[[Weights, Batch], tuple]:
+  """Returns `predict(weights, batch)`, ready for jit.
 
   Args:
     model: see `vitjax.models`.
@@ -218,11 +254,11 @@ def make_predict_fn(
     towers (image_embedding, text_embedding, out). All but `out` is float32.
   """
 
-  def predict(params, batch):
+  def predict(weights, batch):
     if "image" in batch:
       batch = normalise(batch)
     *results, out = model.apply(
-      {"params": params}, *map(batch.get, inputs), train=False
+      batch_norm.split(weights), *map(batch.get, inputs), train=False
     )
     return *jax.tree.map(lambda x: x.astype(jnp.float32), results), out
 

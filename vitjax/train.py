@@ -154,7 +154,7 @@ def train_and_evaluate(
           "everything is saved. Run the same command again to resume."
         )
     logging.info("Time: %s", reporter.progress.summary())
-    end_folder(parts, state.params, metadata, workdir)
+    end_folder(parts, state.weights, metadata, workdir)
   return results
 
 
@@ -169,15 +169,18 @@ def write_folder(
 
 
 def end_folder(
-  parts: program.Program, params, metadata: dict, workdir: pathlib.Path
+  parts: program.Program,
+  tree: step_lib.Weights,
+  metadata: dict,
+  workdir: pathlib.Path,
 ) -> None:
-  """Exports the parameters if the config says so; logs where the files are."""
+  """Exports the weights if the config says so; logs where the files are."""
   is_main = jax.process_index() == 0
   if parts.run.export_npz:
-    params = sharding.to_host(params)
+    tree = sharding.to_host(tree)
     if is_main:
       file = workdir / "params.npz"
-      weights.save(file, params, parts.model, metadata=metadata)
+      weights.save(file, tree, parts.model, metadata=metadata)
       logging.info("Weights: %s", file)
   if is_main:
     for title, file in FILES.items():
@@ -225,12 +228,12 @@ def start_state(
     logging.info("Resuming after step %d of %d.", step, parts.total_steps)
     return step, step_lib.TrainState(**items), saved
   if run.init.weights is not None:
-    params = pretrained.load(run, parts.model, parts.spec["image"].shape)
-    params = jax.device_put(params, shardings.params)
+    loaded = pretrained.load(run, parts.model, parts.spec["image"].shape)
+    loaded = jax.device_put(loaded, shardings.weights)
     make_state = jax.jit(parts.make_state, out_shardings=shardings)
-    return 0, make_state(params), None
+    return 0, make_state(loaded), None
   init = jax.jit(
-    lambda key: parts.make_state(parts.init_params(key)),
+    lambda key: parts.make_state(parts.init_weights(key)),
     out_shardings=shardings,
   )
   return 0, init(jax.random.key(run.seed)), None
@@ -329,7 +332,7 @@ def make_evaluators(parts: program.Program) -> dict:
       reason = str(e).splitlines()[0]
       logging.warning("config.evals.%s is left out: %s", name, reason)
     else:
-      subject.trace(name, evals[name], parts.placed.params)
+      subject.trace(name, evals[name], parts.placed.weights)
   subject.check_metric(parts.run.checkpoint.best_metric, evals)
   return evals
 
@@ -346,7 +349,7 @@ def evaluate(
   with progress.paused("eval"):
     for name in names:
       with memory.explained(f"Use a smaller --config.evals.{name}.batch_size."):
-        for metric, value in evals[name].run(state.params):
+        for metric, value in evals[name].run(state.weights):
           results[f"{name}/{metric}"] = value
         if state.ema_params is not None:
           for metric, value in evals[name].run(state.ema_params):
@@ -357,8 +360,8 @@ def evaluate(
 
 
 def items_of(state: step_lib.TrainState) -> dict:
-  """The items of a checkpoint: the fields of the state that this run has."""
-  return {name: x for name, x in vars(state).items() if x is not None}
+  """The items of a checkpoint: the fields of the state that have arrays."""
+  return {name: x for name, x in vars(state).items() if jax.tree.leaves(x)}
 
 
 def log_overview(parts: program.Program) -> None:

@@ -14,8 +14,9 @@ import scipy.special
 from jaxtyping import Array, Float
 
 from vitjax import models, trees, weights
-from vitjax.checkpoint import checkpointer
+from vitjax.checkpoint import checkpointer, step_files
 from vitjax.data import tokenizers
+from vitjax.models import batch_norm
 from vitjax.run_folder import files, identity
 from vitjax.weights import (
   description,
@@ -43,7 +44,8 @@ class Trained:
 
   Attributes:
     model: Linen module with the contract of `vitjax.models`.
-    params: nested dicts of float32 arrays.
+    params: nested dicts of float32 arrays: the parameters, and beside them the
+      running statistics of a model with batch normalisation.
     image_size: (height, width) in pixels that the model was trained for.
     channels: channels of the images.
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
@@ -62,7 +64,7 @@ class Trained:
   source: str = ""
 
   def __repr__(self) -> str:
-    count = sum(x.size for x in jax.tree.leaves(self.params))
+    count = sum(x.size for x in jax.tree.leaves(self.variables["params"]))
     facts = [fitting.family(self.model), f"{count:,} parameters"]
     if not self.has_two_towers:
       facts.append(f"{self.model.num_classes or 'no'} classes")
@@ -75,6 +77,11 @@ class Trained:
   def has_two_towers(self) -> bool:
     """Whether it compares images with texts and has no classes."""
     return bool(self.model.towers())
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """`params` as `model.apply` takes them: split into its collections."""
+    return batch_norm.split(self.params)
 
   @property
   def labels(self) -> tuple[str, ...] | None:
@@ -230,7 +237,7 @@ class Trained:
         f"{shape}. Make one with np.stack([run.prepare(image), ...]), or use "
         "run.classify(image)."
       )
-    logits, features = self._apply(self._device_params, batch)
+    logits, features = self._apply(self._on_device, batch)
     return logits if logits is None else np.asarray(logits), np.asarray(
       features
     )
@@ -260,7 +267,7 @@ class Trained:
       ValueError: if the model does not read texts.
     """
     ids = self.tokenizer(texts)
-    return np.asarray(self._apply_to_texts(self._device_params, ids))
+    return np.asarray(self._apply_to_texts(self._on_device, ids))
 
   def similarity(
     self, batch: Batch, texts: Sequence[str]
@@ -286,19 +293,19 @@ class Trained:
     return scipy.special.softmax(logits, axis=-1)
 
   @functools.cached_property
-  def _device_params(self):
-    return jax.device_put(self.params)
+  def _on_device(self):
+    return jax.device_put(self.variables)
 
   @functools.cached_property
   def _apply(self):
-    """Compiled: (parameters, images) -> (logits or None, features)."""
+    """Compiled: (variables, images) -> (logits or None, features)."""
 
     @jax.jit
-    def apply(params, image):
+    def apply(variables, image):
       if self.has_two_towers:
-        embedding, _, _ = self.model.apply({"params": params}, image, None)
+        embedding, _, _ = self.model.apply(variables, image, None)
         return None, embedding.astype(jnp.float32)
-      logits, out = self.model.apply({"params": params}, image)
+      logits, out = self.model.apply(variables, image)
       return jax.tree.map(
         lambda x: x.astype(jnp.float32), (logits, out["pre_logits"])
       )
@@ -308,8 +315,8 @@ class Trained:
   @functools.cached_property
   def _apply_to_texts(self):
     @jax.jit
-    def apply(params, text):
-      _, embedding, _ = self.model.apply({"params": params}, None, text)
+    def apply(variables, text):
+      _, embedding, _ = self.model.apply(variables, None, text)
       return embedding.astype(jnp.float32)
 
     return apply
@@ -398,7 +405,7 @@ def load(
 def read_run(
   folder: pathlib.Path, *, step: int | str = "latest", ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The metadata and the parameters in a run folder; see `load` for Args.
+  """The metadata and the weights in a run folder; see `load` for Args.
 
   Nothing that the folder names is imported.
   """
@@ -408,10 +415,17 @@ def read_run(
   metadata = description.parse(file)
   if missing := [key for key in _NEEDED if key not in metadata]:
     raise ValueError(f"{file} does not say {', '.join(missing)}.")
+  directory = folder / "checkpoints"
   step, params, info = checkpointer.load_params(
-    folder / "checkpoints", step=step, item="ema_params" if ema else "params"
+    directory, step=step, item="ema_params" if ema else "params"
   )
   identity.check_run(folder, step, info)
+  items = step_files.read_record(directory, step)["items"]
+  if not ema and "statistics" in items:
+    _, statistics, _ = checkpointer.load_params(
+      directory, step=step, item="statistics"
+    )
+    params = batch_norm.join({"params": params, **statistics})
   return _located(metadata, folder) | {"step": step, "ema": ema}, params
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vitjax import models, weights
+from vitjax.models import batch_norm
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 TOLERANCE = 2e-5  # of the largest |logit|, in float32
@@ -33,7 +34,7 @@ def create(name: str, model: str, **fields):
 
 
 def load(name: str, model, folder: pathlib.Path, flat=None, **options):
-  """Parameters of a case, by way of a file in the published layout."""
+  """Weights of a case, by way of a file in the published layout."""
   file = folder / "weights.npz"
   np.savez(file, **(arrays(name) if flat is None else flat))
   size = tuple(case(name)["image_shape"][1:3])
@@ -42,7 +43,8 @@ def load(name: str, model, folder: pathlib.Path, flat=None, **options):
 
 def distance(name: str, model, params) -> float:
   """Largest |difference| of logits, relative to the largest |logit|."""
-  apply = jax.jit(lambda p, x: model.apply({"params": p}, x)[0])
-  logits = np.asarray(apply(params, functions["images"](case(name))))
+  apply = jax.jit(lambda v, x: model.apply(v, x)[0])
+  variables = batch_norm.split(params)
+  logits = np.asarray(apply(variables, functions["images"](case(name))))
   want = np.asarray(case(name)["outputs"]["logits"], np.float32)
   return float(np.abs(logits - want).max() / np.abs(want).max())

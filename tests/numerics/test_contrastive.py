@@ -123,7 +123,9 @@ def test_the_loss_of_a_step_against_numpy():
       {"params": params}, rows["image"], rows["text"]
     )
     prepared = objective.prepare(rows, jax.random.key(0))
-    return image, text, objective.loss(params, prepared, jax.random.key(0))
+    variables = {"params": params}
+    loss, _ = objective.loss(variables, prepared, jax.random.key(0))
+    return image, text, loss
 
   image, text, got = compute(jax.random.key(1))
   logits = 10 * np.asarray(image, float) @ np.asarray(text, float).T - 2.71

@@ -351,7 +351,7 @@ def test_class_weights_as_in_pytorch():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(6, 5)).astype(np.float32) * 4
   label = np.array([0, 1, 1, 4, 3, 1])
-  model = types.SimpleNamespace(apply=lambda variables, image, **_: (image, {}))
+  model = types.SimpleNamespace(apply=lambda _, image, **__: ((image, {}), {}))
   objective = objectives.classification(
     model,
     loss_fn=losses.softmax_xent,
@@ -360,7 +360,7 @@ def test_class_weights_as_in_pytorch():
   )
   rows = {"image": jnp.asarray(logits), "label": jnp.asarray(label)}
   key = jax.random.key(0)
-  got = objective.loss({}, objective.prepare(rows, key), key)
+  got, _ = objective.loss({}, objective.prepare(rows, key), key)
   p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   weight = np.array(CLASS_WEIGHTS)[label]
   want = -(weight * np.log(p[np.arange(6), label])).sum() / weight.sum()

@@ -31,7 +31,7 @@ LAYERS = {
   "weights": "config models data trees",
   "plots": "config models",
   "optim": "config models trees",
-  "step": "objectives optim trees",
+  "step": "models objectives optim trees",
   "evaluators": "config data losses parallel",
   "checks": "config data evaluators losses models optim",
   "trained": "checkpoint data models run_folder trees weights",

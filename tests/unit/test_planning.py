@@ -102,7 +102,7 @@ def test_bytes_are_those_of_arrays(plan):
   run = make_run()
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
-  state = jax.jit(lambda key: parts.make_state(parts.init_params(key)))(
+  state = jax.jit(lambda key: parts.make_state(parts.init_weights(key)))(
     jax.random.key(0)
   )
 

@@ -177,6 +177,24 @@ class Ema:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics:
+  """Running statistics of batch normalisation; no effect on other models.
+
+  Attributes:
+    freeze: norms whose scale `optim.freeze` names normalise with their running
+      statistics and do not update them, as PyTorch's do after `.eval()`. False:
+      they train like the other norms, as PyTorch's do with
+      `requires_grad=False` alone.
+    ema: the moving average of the parameters comes with the moving average of
+      the statistics ("average", as timm has it) or with the latest statistics
+      ("latest").
+  """
+
+  freeze: bool = True
+  ema: Literal["average", "latest"] = "average"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sam:
   """Sharpness-aware minimisation (SAM, GSAM): two gradients a step.
 
@@ -337,6 +355,7 @@ class RunConfig:
     schedule: learning rate over time.
     mixing: mixing and erasing of images.
     ema: average of the parameters.
+    statistics: running statistics of batch normalisation.
     sam: sharpness-aware minimisation.
     sharding: how parameters are split over the mesh: "replicated", "fsdp" or
       "tensor", or a list of rules (regex of parameter names, for each dimension
@@ -364,6 +383,7 @@ class RunConfig:
   schedule: Schedule = Schedule()
   mixing: Mixing = Mixing()
   ema: Ema = Ema()
+  statistics: Statistics = Statistics()
   sam: Sam = Sam()
   sharding: str | Sequence[tuple[str, Any]] = "replicated"
   mesh: Mesh = Mesh()

@@ -3,17 +3,27 @@
 https://arxiv.org/abs/1502.03167. The running statistics are the collection
 `STATISTICS` of a model, with the names of its parameters: a norm has `scale`
 and `bias` in "params", `mean` and `var` in `STATISTICS`.
+
+Outside of training and of the model itself, both are one tree of names, the
+model's weights, as in a file: `join` and `split`.
 """
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vitjax import trees
 from vitjax.config.ranges import Positive
 from vitjax.models import common
 
 STATISTICS = "batch_stats"  # Linen's name
+_LEAVES = ("mean", "var")
 
 
 class BatchNorm(nn.Module):
@@ -59,4 +69,62 @@ class BatchNorm(nn.Module):
         running_mean.value += new * (mean - running_mean.value)
         running_var.value += new * (unbiased - running_var.value)
     factor = scale * jax.lax.rsqrt(var + self.eps)
-    return (x * factor + (bias - mean * factor)).astype(self.dtype)
+    shift = bias - mean * factor
+    factor, shift = (
+      v.reshape((1,) * (x.ndim - 1) + width) for v in (factor, shift)
+    )
+    return (x * factor + shift).astype(self.dtype)
+
+
+def join(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters and running statistics of a model as one tree of names.
+
+  Args:
+    variables: {"params": ...}, of a model with statistics also {`STATISTICS`:
+      ...}, as `model.init` returns them.
+
+  Raises:
+    ValueError: if the names of the leaves do not tell one from the other.
+  """
+  params = trees.flatten(variables.get("params", {}))
+  statistics = trees.flatten(variables.get(STATISTICS, {}))
+  wrong = [n for n in params if _is_statistic(n)]
+  wrong += [n for n in statistics if not _is_statistic(n)]
+  if wrong:
+    raise ValueError(
+      f"model variables {', '.join(wrong)}: those called 'mean' or 'var' "
+      f"belong in the collection {STATISTICS!r}, all others in 'params'. "
+      "Rename them in the model."
+    )
+  return trees.unflatten({**params, **statistics})
+
+
+def split(weights: Mapping[str, Any]) -> dict[str, Any]:
+  """Inverse of `join`: the variables that `model.apply` takes."""
+  flat = trees.flatten(weights)
+  params, statistics = (
+    trees.unflatten({n: x for n, x in flat.items() if _is_statistic(n) == of})
+    for of in (False, True)
+  )
+  return {"params": params} | ({STATISTICS: statistics} if statistics else {})
+
+
+def _is_statistic(name: str) -> bool:
+  return name.rpartition("/")[2] in _LEAVES
+
+
+def frozen(regexes: Sequence[str]) -> AbstractContextManager:
+  """Norms whose scale matches use and keep their running statistics.
+
+  Args:
+    regexes: of whole names of parameters that are not trained.
+  """
+
+  def call(next_fun, args, kwargs, context):
+    if isinstance(context.module, BatchNorm):
+      scale = "/".join((*context.module.path, "scale"))
+      if any(re.fullmatch(regex, scale) for regex in regexes):
+        kwargs = {**kwargs, "train": False}
+    return next_fun(*args, **kwargs)
+
+  return nn.intercept_methods(call)

@@ -14,7 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 Params = Mapping[str, Any]
-LossAndGrads = tuple[Float[Array, ""], Params]
+# The loss may come with statistics: (loss, statistics).
+LossAndGrads = tuple[Any, Params]
 
 
 def rho_at(
@@ -43,6 +44,8 @@ def loss_and_grads(
   alpha: float = 0.0,
 ) -> LossAndGrads:
   """The loss at the parameters, and the gradient for the optimizer.
+
+  Statistics that come with the loss are those of the first pass.
 
   SAM, eq. 2: the gradient at `params + rho * g / |g|`, with g the gradient at
   the parameters and |g| its norm over all of them. GSAM, algorithm 1: minus

@@ -24,7 +24,7 @@ import numpy as np
 
 import vitjax
 from vitjax import models
-from vitjax.models import flops
+from vitjax.models import batch_norm, flops
 from vitjax.run_folder import history
 from vitjax.weights import zoo
 
@@ -38,7 +38,8 @@ class Candidate:
   Attributes:
     name: name as given by the user.
     model: model of images; of two towers the image tower.
-    params: its parameters, or their shapes if the values are not known.
+    params: its parameters with their running statistics, see
+      `batch_norm.join`, or their shapes if the values are not known.
     image_shape: shape (h, w, c) of an image.
     accuracy: its accuracy, or None.
   """
@@ -129,7 +130,9 @@ def find(
   model = _in(dtype, model)
   if params is None:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    params = jax.eval_shape(
+      lambda key: batch_norm.join(model.init(key, image)), jax.random.key(0)
+    )
   return Candidate(name, model, params, shape, accuracy)
 
 
@@ -238,7 +241,9 @@ def measure(
       top1=_rounded(candidate.accuracy.top1 if candidate.accuracy else None),
       top5=_rounded(candidate.accuracy.top5 if candidate.accuracy else None),
       accuracy=candidate.accuracy.source if candidate.accuracy else "",
-      param_count=round(_count(candidate.params) / 1e6, 3),
+      param_count=round(
+        _count(batch_norm.split(candidate.params)["params"]) / 1e6, 3
+      ),
       infer_gmacs=round(gmacs(candidate), 3),
       infer_samples_per_sec=round(speed, 2),
       infer_step_time=round(1000 * median, 3),
@@ -257,14 +262,16 @@ def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
   def value(x):
     if not isinstance(x, jax.ShapeDtypeStruct):
       return x
-    return rng.normal(0, 0.02, x.shape).astype(np.float32)
+    # Positive, as variances are.
+    return np.abs(rng.normal(0, 0.02, x.shape)).astype(np.float32)
 
-  params = jax.device_put(jax.tree.map(value, candidate.params))
+  variables = batch_norm.split(jax.tree.map(value, candidate.params))
+  variables = jax.device_put(variables)
   shape = (batch_size, *candidate.image_shape)
   image = jax.device_put(rng.normal(size=shape).astype(np.float32))
-  apply = jax.jit(lambda p, x: candidate.model.apply({"params": p}, x)[0])
-  compiled = apply.lower(params, image).compile()
-  run = lambda: compiled(params, image)  # noqa: E731
+  apply = jax.jit(lambda v, x: candidate.model.apply(v, x)[0])
+  compiled = apply.lower(variables, image).compile()
+  run = lambda: compiled(variables, image)  # noqa: E731
   for _ in range(2):  # buffers and caches
     jax.block_until_ready(run())
   return run
@@ -284,8 +291,8 @@ def gmacs(candidate: Candidate) -> float:
   """Multiplications for one image, in 1e9, see `flops`."""
   image = jax.ShapeDtypeStruct((1, *candidate.image_shape), jnp.float32)
   model = _in("float32", candidate.model)
-  jaxpr = jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x)[0])(
-    candidate.params, image
+  jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x)[0])(
+    batch_norm.split(candidate.params), image
   )
   return flops.matrix_products(jaxpr.jaxpr) / 2e9
 

@@ -28,13 +28,23 @@ def activation_bytes(parts: program.Program) -> int:
   key = jax.eval_shape(jax.random.key, 0)
   prepared = jax.eval_shape(parts.objective.prepare, batch, key)
 
-  def residuals(params, batch, key):
-    _, vjp = jax.vjp(lambda p: parts.objective.loss(p, batch, key), params)
+  def residuals(params, statistics, batch, key):
+    def loss(params):
+      variables = {"params": params, **statistics}
+      return parts.objective.loss(variables, batch, key)
+
+    _, vjp, _ = jax.vjp(loss, params, has_aux=True)
     return jax.tree.leaves(vjp)
 
   one = mesh.abstract_mesh.update(axis_sizes=(1,) * len(sharding.AXES))
   with jax.sharding.use_abstract_mesh(one):
-    kept = jax.eval_shape(residuals, parts.abstract.params, prepared, key)
+    kept = jax.eval_shape(
+      residuals,
+      parts.abstract.params,
+      parts.abstract.statistics,
+      prepared,
+      key,
+    )
   # Parameters are in memory anyway, also as the matrices of a product.
   free = collections.Counter()
   for x in jax.tree.leaves(parts.abstract.params):

@@ -17,7 +17,7 @@ from absl import logging
 
 from vitjax import trees
 from vitjax.config import messages
-from vitjax.models import common, relative_position
+from vitjax.models import batch_norm, common, relative_position
 from vitjax.weights import layouts, resample
 
 Flat = dict[str, Any]
@@ -88,7 +88,8 @@ def fit(
     **options: see `Options`.
 
   Returns:
-    The parameters: nested dicts of float32 NumPy arrays.
+    The parameters, and beside them the running statistics of a model with batch
+    normalisation: nested dicts of float32 NumPy arrays.
 
   Raises:
     ValueError: if the layout is not known, the arrays do not fit the model,
@@ -192,7 +193,7 @@ def initial(
   channels: int = 3,
   key: jax.Array | None = None,
 ) -> dict[str, Any]:
-  """Parameters of `model` before any training; see `Options` for Args."""
+  """Weights of `model` before any training; see `Options` for Args."""
   inputs = example_inputs(model, image_size, channels)
   names = list(shapes(model, inputs))
   return trees.unflatten(_init(model, inputs, names, key))
@@ -239,7 +240,7 @@ def example_inputs(
 
 
 def shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
-  """Shapes of the parameters of `model` by name.
+  """Shapes of the weights of `model`, see `batch_norm.join`, by name.
 
   Raises:
     ValueError: if the model cannot be applied to such inputs.
@@ -252,7 +253,7 @@ def shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
     raise ValueError(
       f"model {family(model)} cannot take inputs of {sizes}: {first}"
     ) from e
-  return trees.flatten(tree.get("params", {}))
+  return trees.flatten(batch_norm.join(tree))
 
 
 def grid_of(
@@ -353,7 +354,7 @@ def _init(
 
   def init(key):
     zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
-    flat = trees.flatten(model.init(key, *zeros)["params"])
+    flat = trees.flatten(batch_norm.join(model.init(key, *zeros)))
     return {name: flat[name] for name in names}
 
   key = jax.random.key(0) if key is None else key

@@ -23,7 +23,9 @@ def load(file: str | os.PathLike, model, **options) -> dict[str, Any]:
     **options: see `fitting.Options`.
 
   Returns:
-    The parameters: nested dicts of float32 NumPy arrays.
+    The parameters, and beside them the running statistics of a model with batch
+    normalisation: nested dicts of float32 NumPy arrays. `model.apply` takes
+    `batch_norm.split` of them.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -63,7 +65,7 @@ def save(
 
   Args:
     file: path of the weights, .npz or .safetensors.
-    params: nested dicts of arrays, as `model.init(...)["params"]`.
+    params: nested dicts of arrays, as `load` returns them.
     model: the Linen module that they belong to.
     layout: one of `layouts.LAYOUTS`; None for big_vision's in .npz and
       timm's in .safetensors.

@@ -34,6 +34,8 @@ CONV = Kind(conv, lambda w: w.transpose(3, 2, 0, 1))
 
 Row = tuple[str, str, Kind]
 
+_COUNTER = ".num_batches_tracked"
+
 
 def layer(theirs: str, ours: str, kind: Kind) -> list[Row]:
   """Rows of the kernel and the bias of a layer."""
@@ -51,9 +53,22 @@ def norm(theirs: str, ours: str) -> list[Row]:
   ]
 
 
+def batch_norm(theirs: str, ours: str) -> list[Row]:
+  """Rows of a batch norm: those of a norm, and the running statistics."""
+  return [
+    *norm(theirs, ours),
+    (f"{theirs}.running_mean", f"{ours}/mean", SAME),
+    (f"{theirs}.running_var", f"{ours}/var", SAME),
+  ]
+
+
 def to_vitjax(flat: Flat, rows: Iterable[Row]) -> Flat:
-  """Renames and transforms what the rows know, and passes on the rest."""
-  flat = dict(flat)
+  """Renames and transforms what the rows know, and passes on the rest.
+
+  PyTorch counts the batches of each batch norm, which nothing reads; the
+  counters are dropped.
+  """
+  flat = {n: x for n, x in flat.items() if not n.endswith(_COUNTER)}
   found = [
     (ours, kind.to_vitjax(np.asarray(flat.pop(theirs))))
     for theirs, ours, kind in rows
