@@ -214,16 +214,12 @@ def make_train_step(
       (loss, statistics), grads = loss_and_trained_grads(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new = TrainState(
-      state.step + 1, params, opt_state, state.ema_params, statistics
-    )
+    average = state.ema_params
     if ema_decay is not None:
-      average = update_ema(
-        state.ema_params, new.weights, state.step, ema_decay, ema_warmup
-      )
+      weights = batch_norm.join({"params": params, **statistics})
+      average = update_ema(average, weights, state.step, ema_decay, ema_warmup)
       if not ema_statistics:
         average = batch_norm.join(batch_norm.split(average) | statistics)
-      new = dataclasses.replace(new, ema_params=average)
     metrics = {
       "train/loss": loss,
       "train/learning_rate": factor * learning_rate,
@@ -231,6 +227,7 @@ def make_train_step(
       "train/param_norm": optax.tree.norm(params),
       "train/update_norm": optax.tree.norm(updates),
     }
+    new = TrainState(state.step + 1, params, opt_state, average, statistics)
     return new, metrics
 
   return train_step

@@ -387,6 +387,13 @@ def log_overview(parts: program.Program) -> None:
     jax.device_count(),
     jax.devices()[0].device_kind,
   )
+  if parts.abstract.statistics and run.accumulation_steps > 1:
+    logging.warning(
+      "Batch normalisation sees each of the %d parts of a batch alone "
+      "(config.accumulation_steps), so the run is not the one without parts: "
+      "see docs/training.md#batch-normalisation.",
+      run.accumulation_steps,
+    )
   params = parts.abstract.params
   for line in optim.describe(params, **run.optim, model=parts.model):
     logging.info("%s", line)

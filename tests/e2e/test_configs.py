@@ -160,8 +160,14 @@ OPTIONS = {
     "smoke",
   ),
   "resnet50": (
-    *("", "R101", "R152", "R50x2"),
-    "variant=R50,epochs=3,batch=64,data=folder:/a",
+    *("", "R101", "R152", "norm=group", "R50x2,norm=group"),
+    "variant=R50,norm=batch,epochs=3,batch=64,data=folder:/a",
+    "smoke",
+    "norm=group,smoke",
+  ),
+  "regnet": (
+    *("", "040", "320"),
+    "variant=160,epochs=3,batch=64,data=folder:/a",
     "smoke",
   ),
   "metaformer": (

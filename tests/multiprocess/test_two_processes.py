@@ -1,5 +1,7 @@
 """Two processes are one run: the same numbers, one writer, one end."""
 
+import functools
+import random
 import re
 import shutil
 import signal
@@ -57,9 +59,11 @@ def assert_same_training(workdir, expected):
   assert first == pytest.approx(other, rel=1e-5)
 
 
-def assert_same_parameters(step, workdir, expected):
+def assert_same_parameters(step, workdir, expected, item="params"):
   given, wanted = (
-    trees.flatten(checkpointer.load_params(path / "checkpoints", step=step)[1])
+    trees.flatten(
+      checkpointer.load_params(path / "checkpoints", step=step, item=item)[1]
+    )
     for path in (workdir, expected)
   )
   assert given.keys() == wanted.keys() and len(wanted) > 10
@@ -92,6 +96,26 @@ def test_any_split_of_the_work_trains_the_same(
     assert not (tmp_path / "metrics.jsonl.old").exists()
   assert_same_training(tmp_path, one_process)
   assert_same_parameters(15, tmp_path, one_process)
+
+
+@pytest.mark.slow
+def test_running_statistics_are_those_of_all_processes(tmp_path, cache):
+  one, two = tmp_path / "one", tmp_path / "two"
+  command = functools.partial(processes.command, option="statistics")
+  launch.run(*command(one), cache=cache).assert_done()
+  for process in processes.run(command(two), 2, cache=cache, devices=2):
+    process.assert_done()
+  assert_same_training(two, one)
+  assert_same_parameters(15, two, one)
+  assert_same_parameters(15, two, one, item="statistics")
+  # And killed at any step, the run is the same to the bit.
+  killed = tmp_path / "killed"
+  with launch.Process(*command(killed), cache=cache) as process:
+    process.wait_for_step(killed, random.randint(1, 30))
+    process.send(signal.SIGKILL)
+    assert process.finish().code == -signal.SIGKILL
+  launch.run(*command(killed), cache=cache).assert_done()
+  launch.assert_same_run(killed, one)
 
 
 @pytest.mark.slow

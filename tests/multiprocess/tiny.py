@@ -9,7 +9,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run.
 
   With the option "fsdp" the weights are split, and with "evaluators" all that
-  do without texts take part.
+  do without texts take part. With "statistics" the model has batch
+  normalisation.
   """
   config = tiny.get_config()
   config.total_steps = 40
@@ -22,6 +23,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg == "fsdp":
     config.mesh = {"data": 1, "fsdp": -1}
     config.sharding = [(".*/Dense_[01]/kernel", (None, "fsdp"))]
+  if arg == "statistics":
+    config.model = {
+      "name": "regnet",
+      "depths": (1, 1),
+      "widths": (8, 16),
+      "group_width": 4,
+      "stem_width": 8,
+    }
   if arg == "evaluators":
     features = {
       "split": "test",

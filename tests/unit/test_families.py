@@ -15,7 +15,9 @@ from vitjax.models import (
   metaformer,
   mixer,
   nfnet,
+  regnet,
   resnet,
+  resnet_bn,
   swin,
 )
 
@@ -24,7 +26,9 @@ FAMILIES = {
   "metaformer": metaformer,
   "mixer": mixer,
   "nfnet": nfnet,
+  "regnet": regnet,
   "resnet": resnet,
+  "resnet_bn": resnet_bn,
   "swin": swin,
 }
 TINY = {
@@ -42,7 +46,9 @@ TINY = {
     "patch_size": 8,
   },
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},
+  "regnet": {"depths": (1, 2), "widths": (8, 16), "group_width": 4},
   "resnet": {"stages": (1, 1)},
+  "resnet_bn": {"depths": (1, 2), "widths": (4, 8)},
   "bit": {"stages": (1, 1), "preact": True},
   "swin": {"width": 8, "depths": (1, 2), "num_heads": (1, 2), "window": 3},
   "swin v2": {
@@ -69,7 +75,11 @@ def tiny(kind, **options):
 
 def random_params(module, x):
   """Random arrays of the right shapes; compiling `init` takes seconds."""
-  tree = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+  return random_variables(module, x)["params"]
+
+
+def random_variables(module, x):
+  tree = jax.eval_shape(module.init, jax.random.key(0), x)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda p: rng.normal(0.1, 0.1, size=p.shape).astype(np.float32), tree
@@ -90,6 +100,7 @@ def published():
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
         slow |= variant in ("v2-B", "v2-L")
         slow |= family == "metaformer" and not variant.endswith("S18")
+        slow |= family in ("regnet", "resnet_bn")
         marks = pytest.mark.slow if slow else ()
         params.append(pytest.param(name, marks=marks))
   return params
@@ -122,6 +133,8 @@ def test_published_names_are_complete():
     ("resnet", "R51"),
     ("resnet", "50"),
     ("metaformer", "Pool-S12"),
+    ("regnet", "999"),
+    ("resnet_bn", "resnet51"),
     ("swin", "v3-T"),
     ("vit", "R26+L/32"),
   ],
@@ -138,12 +151,12 @@ def test_bfloat16(kind):
   image = np.random.default_rng(1).normal(size=(2, 32, 32, 3))
   image = image.astype(np.float32)
   options = {"depths": (1,), "widths": (256,)} if kind == "nfnet" else {}
-  params = random_params(tiny(kind, **options), image)
-  want, _ = jax.jit(tiny(kind, **options).apply)({"params": params}, image)
+  weights = random_variables(tiny(kind, **options), image)
+  want, _ = jax.jit(tiny(kind, **options).apply)(weights, image)
   model = tiny(kind, dtype=jnp.bfloat16, **options)
   variables = jax.eval_shape(model.init, jax.random.key(0), image)
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
-  logits, out = jax.jit(model.apply)({"params": params}, image)
+  logits, out = jax.jit(model.apply)(weights, image)
   assert logits.dtype == out["pre_logits"].dtype == jnp.float32
   gap = jnp.abs(logits - want).max() / jnp.abs(want).max()
   assert 0 < gap < 3e-2
@@ -163,6 +176,8 @@ DROP_PATHS = {
   "convnext": ([0.2, 0.4], True),
   "nfnet": ([0.4 / 3, 0.8 / 3], False),
   "metaformer": ([0.2, 0.2, 0.4, 0.4], True),
+  "regnet": ([0.2, 0.4], True),
+  "resnet_bn": ([0.2, 0.4], True),
   "swin": ([0.2, 0.2, 0.4, 0.4], True),
 }
 

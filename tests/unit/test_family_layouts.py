@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vitjax import models, trees, weights
-from vitjax.models import resnet
+from vitjax.models import batch_norm, resnet
 from vitjax.weights import layouts, npz
 from vitjax.weights.layouts import timm_hybrid, timm_nfnet
 
@@ -29,7 +29,28 @@ TINY = {
     },
   ),
   "nfnet": ("nfnet", {"depths": (1, 2), "widths": (256, 512)}),
+  "regnet": (
+    "regnet",
+    {"depths": (1, 2), "widths": (8, 16), "group_width": 4},
+  ),
   "resnet": ("resnet", {"stages": (1, 2)}),
+  "resnet with batch norm": (
+    "resnet_bn",
+    {"depths": (1, 2), "widths": (4, 8)},
+  ),
+  "resnet aa": (
+    "resnet_bn",
+    {
+      "depths": (1, 2),
+      "widths": (4, 8),
+      "groups": 2,
+      "base_width": 32,
+      "stem_widths": (4, 4, 8),
+      "squeeze_excite": True,
+      "antialias": True,
+      "pool_shortcut": True,
+    },
+  ),
   "bit": ("resnet", {"stages": (1, 2), "preact": True}),
   "bit of timm": (
     "resnet",
@@ -92,6 +113,12 @@ LAYOUTS = {
     "layers.1.blocks.1.attn.qkv.weight",
     (),
   ),
+  "timm_regnet": (["regnet"], "s2.b1.downsample.bn.running_var", ()),
+  "timm_resnet": (
+    ["resnet with batch norm", "resnet aa"],
+    "layer2.1.bn3.running_mean",
+    (),
+  ),
   "haiku_nfnet": (["nfnet"], "NFNet/~/nf_block_2/skip_gain", ()),
   "timm_nfnet": (["nfnet"], "stages.1.1.skipinit_gain", ["nfnet"]),
   "bit": (["resnet", "bit"], "params/head/kernel", ()),
@@ -124,7 +151,8 @@ def tiny(kind):
   family, options = TINY[kind]
   model = models.create(family, num_classes=3, **options)
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-  tree = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+  variables = jax.eval_shape(model.init, jax.random.key(0), image)
+  tree = batch_norm.join(variables)
   rng = np.random.default_rng(0)
   params = jax.tree.map(
     lambda x: (0.1 * rng.normal(size=x.shape)).astype(np.float32), tree

@@ -159,6 +159,17 @@ def test_each_block_of_metaformers_is_a_layer():
   assert found[19] == {"norm", "head_hidden", "head_norm", "head"}
 
 
+def test_each_block_of_a_network_with_batch_norm_is_a_layer():
+  found = by_layer("regnety_032")
+  assert found[0] == {"stem", "stem_norm"}
+  assert found[3] == {"stage1/block00"}
+  assert found[22] == {"head"}
+  found = by_layer("resnet50")
+  assert found[0] == {"stem"}
+  assert found[4] == {"stage1/block00"}
+  assert found[17] == {"head"}
+
+
 def test_the_resnet_baseline_has_layers():
   model = models.create("resnet", variant="R50")
   names = (
@@ -173,7 +184,10 @@ def test_the_resnet_baseline_has_layers():
 
 @pytest.mark.parametrize(
   "family",
-  ["convnext", "mixer", "metaformer", "nfnet", "resnet", "swin", "vit"],
+  [
+    *("convnext", "mixer", "metaformer", "nfnet", "regnet", "resnet"),
+    *("resnet_bn", "swin", "vit"),
+  ],
 )
 def test_every_published_model_has_layers(family):
   names = [

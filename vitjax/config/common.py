@@ -293,7 +293,9 @@ TINY = {
   "metaformer": {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64)},
   "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},
+  "regnet": {"depths": (1, 1), "widths": (8, 16), "group_width": 4},
   "resnet": {"stages": (1, 1)},
+  "resnet_bn": {"depths": (1, 1), "widths": (4, 8)},
   "swin": {
     "width": 8,
     "depths": (1, 1, 2, 1),

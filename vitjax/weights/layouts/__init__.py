@@ -42,6 +42,8 @@ LAYOUTS = (
   "timm_metaformer",
   "haiku_nfnet",
   "timm_nfnet",
+  "timm_regnet",
+  "timm_resnet",
   "tf_bit",
   "timm_bit",
   "bit",
@@ -55,7 +57,9 @@ _TIMM = {
   "metaformer": "timm_metaformer",
   "mixer": "timm_mixer",
   "nfnet": "timm_nfnet",
+  "regnet": "timm_regnet",
   "resnet": "timm_bit",
+  "resnet_bn": "timm_resnet",
   "swin": "timm_swin",
   "vit": "timm_vit",
 }

@@ -15,6 +15,7 @@ import difflib
 import functools
 
 from vitjax.weights.zoo import (
+  batch_norm_nets,
   bit,
   convnext,
   deit,
@@ -61,6 +62,7 @@ _TABLES = (
   bit.bit,
   swin.swin,
   metaformer.metaformer,
+  batch_norm_nets.batch_norm_nets,
   timm_vit.timm_vit,
 )
 
