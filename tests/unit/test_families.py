@@ -10,8 +10,10 @@ import pytest
 
 from vitjax import models, trees
 from vitjax.models import (
+  coatnet,
   common,
   convnext,
+  maxxvit,
   metaformer,
   mixer,
   nfnet,
@@ -22,7 +24,9 @@ from vitjax.models import (
 )
 
 FAMILIES = {
+  "coatnet": coatnet,
   "convnext": convnext,
+  "maxxvit": maxxvit,
   "metaformer": metaformer,
   "mixer": mixer,
   "nfnet": nfnet,
@@ -32,6 +36,16 @@ FAMILIES = {
   "swin": swin,
 }
 TINY = {
+  "coatnet": {
+    "stem_widths": (4, 8),
+    "widths": (8, 32, 32, 64),
+    "depths": (1, 1, 1, 1),
+  },
+  "maxxvit": {
+    "stem_widths": (8, 32),
+    "widths": (32, 64),
+    "depths": (1, 1),
+  },
   "convnext": {"depths": (1, 2), "widths": (8, 16)},
   "metaformer": {
     "depths": (1, 2),
@@ -109,7 +123,7 @@ def published():
 @pytest.mark.parametrize("name", published())
 def test_number_of_parameters(name):
   facts = models.list()[name]
-  fixed = facts["model"] in ("mixer", "swin")
+  fixed = facts["model"] in ("coatnet", "maxxvit", "mixer", "swin")
   image_size = facts["image_size"] if fixed else 64
   model = models.create(name, num_classes=1000)
   total = sum(math.prod(x.shape) for x in shapes(model, image_size).values())
@@ -132,6 +146,8 @@ def test_published_names_are_complete():
     ("nfnet", "F8"),
     ("resnet", "R51"),
     ("resnet", "50"),
+    ("coatnet", "9"),
+    ("maxxvit", "base"),
     ("metaformer", "Pool-S12"),
     ("regnet", "999"),
     ("resnet_bn", "resnet51"),
@@ -175,6 +191,8 @@ DROP_PATHS = {
   "mixer": ([0.2, 0.2, 0.4, 0.4], False),
   "convnext": ([0.2, 0.4], True),
   "nfnet": ([0.4 / 3, 0.8 / 3], False),
+  "coatnet": ([0.4 / 3, 0.8 / 3, 0.8 / 3, 0.4, 0.4], True),
+  "maxxvit": ([0.4, 0.4, 0.4], True),
   "metaformer": ([0.2, 0.2, 0.4, 0.4], True),
   "regnet": ([0.2, 0.4], True),
   "resnet_bn": ([0.2, 0.4], True),

@@ -12,6 +12,27 @@ from vitjax.weights import layouts, npz
 from vitjax.weights.layouts import timm_hybrid, timm_nfnet
 
 TINY = {
+  "coatnet": (
+    "coatnet",
+    {
+      "variant": "rmlp-2",
+      "stem_widths": (4, 8),
+      "widths": (8, 32, 32, 64),
+      "depths": (1, 1, 2, 1),
+    },
+  ),
+  "coatnet early": (
+    "coatnet",
+    {
+      "stem_widths": (4, 8),
+      "widths": (8, 32, 32, 64),
+      "depths": (1, 1, 2, 1),
+    },
+  ),
+  "maxxvit": (
+    "maxxvit",
+    {"stem_widths": (8, 32), "widths": (32, 64), "depths": (1, 2)},
+  ),
   "mixer": (
     "mixer",
     {"width": 8, "depth": 11, "tokens_mlp_dim": 4, "mlp_dim": 6},
@@ -101,6 +122,16 @@ LAYOUTS = {
   "timm_convnext": (
     ["convnext", "convnext narrow"],
     "stages.1.downsample.1.weight",
+    (),
+  ),
+  "timm_coatnet": (
+    ["coatnet", "coatnet early"],
+    "stages.2.blocks.0.norm1.norm.weight",
+    (),
+  ),
+  "timm_maxxvit": (
+    ["maxxvit"],
+    "stages.1.blocks.1.attn_grid.attn.qkv.weight",
     (),
   ),
   "timm_metaformer": (

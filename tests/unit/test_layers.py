@@ -170,6 +170,16 @@ def test_each_block_of_a_network_with_batch_norm_is_a_layer():
   assert found[17] == {"head"}
 
 
+def test_each_block_of_coatnet_and_maxxvit_is_a_layer():
+  found = by_layer("coatnet_0_rw_224")
+  assert found[0] == {"stem_conv1", "stem_conv2", "stem_norm"}
+  assert found[14] == {"stage3/block01"}
+  assert found[15] == {"norm", "head"}
+  found = by_layer("maxxvitv2_nano_rw_256")
+  assert found[7] == {"stage3/block00_conv", "stage3/block00_attention"}
+  assert found[8] == {"norm", "head"}
+
+
 def test_the_resnet_baseline_has_layers():
   model = models.create("resnet", variant="R50")
   names = (
@@ -185,8 +195,8 @@ def test_the_resnet_baseline_has_layers():
 @pytest.mark.parametrize(
   "family",
   [
-    *("convnext", "mixer", "metaformer", "nfnet", "regnet", "resnet"),
-    *("resnet_bn", "swin", "vit"),
+    *("coatnet", "convnext", "maxxvit", "mixer", "metaformer", "nfnet"),
+    *("regnet", "resnet", "resnet_bn", "swin", "vit"),
   ],
 )
 def test_every_published_model_has_layers(family):

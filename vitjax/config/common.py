@@ -290,6 +290,16 @@ def set_steps(section: ml_collections.ConfigDict, name: str, steps: int):
 # The smallest model of a family that still has all of its parts.
 TINY = {
   "convnext": {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32)},
+  "coatnet": {
+    "stem_widths": (8, 16),
+    "widths": (16, 32, 32, 64),
+    "depths": (1, 1, 1, 1),
+  },
+  "maxxvit": {
+    "stem_widths": (8, 32),
+    "widths": (32, 32, 64, 64),
+    "depths": (1, 1, 1, 1),
+  },
   "metaformer": {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64)},
   "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},

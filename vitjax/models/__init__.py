@@ -31,7 +31,9 @@ from vitjax.models.contract import Model
 # Family -> the module of its model.
 FAMILIES = {
   "bert": "vitjax.models.bert",
+  "coatnet": "vitjax.models.coatnet",
   "convnext": "vitjax.models.convnext",
+  "maxxvit": "vitjax.models.maxxvit",
   "metaformer": "vitjax.models.metaformer",
   "mixer": "vitjax.models.mixer",
   "nfnet": "vitjax.models.nfnet",

@@ -130,6 +130,26 @@ def dot_product_attention(
   return out.swapaxes(1, 2), weights
 
 
+def biased_attention(
+  query: Float[Array, "b n k q e"],
+  key: Float[Array, "b n k l e"],
+  value: Float[Array, "b n k l f"],
+  bias: Float[Array, "#n k q l"],
+) -> Float[Array, "b n q k f"]:
+  """Attention within each of n windows, with a bias of the scores.
+
+  Args:
+    query: scaled queries.
+    key, value: keys and values.
+    bias: added to the scores in float32.
+  """
+  scores = jnp.einsum(
+    "bnkqe,bnkle->bnkql", query, key, preferred_element_type=jnp.float32
+  )
+  weights = softmax(scores.astype(jnp.float32) + bias[None])
+  return jnp.einsum("bnkql,bnkle->bnqke", weights.astype(value.dtype), value)
+
+
 def rope_angles_2d(
   h: int, w: int, head_width: int, reference: int
 ) -> Float[Array, "l e"]:

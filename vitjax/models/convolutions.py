@@ -1,6 +1,7 @@
 """Parts of convolutional networks with batch normalisation."""
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ class SqueezeExcite(nn.Module):
   """
 
   width: int
+  activation: Literal["relu", "silu"] = "relu"
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
@@ -52,7 +54,7 @@ class SqueezeExcite(nn.Module):
       return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
     y = x.mean(axis=(1, 2), dtype=jnp.float32)
-    y = nn.relu(dense(self.width, "reduce")(y))
+    y = getattr(nn, self.activation)(dense(self.width, "reduce")(y))
     y = nn.sigmoid(dense(x.shape[-1], "expand")(y))
     return x * y[:, None, None].astype(x.dtype)
 

@@ -32,7 +32,9 @@ class Table(nn.Module):
   num_heads: int
 
   @nn.compact
-  def __call__(self, h: int, w: int) -> Float[Array, "k l l"]:
+  def __call__(
+    self, h: int, w: int, train: bool = False
+  ) -> Float[Array, "k l l"]:
     shape = (2 * h - 1, 2 * w - 1, self.num_heads)
     table = self.param("table", nn.initializers.truncated_normal(0.02), shape)
     return _of_pairs(table.reshape(-1, self.num_heads), h, w)
@@ -60,6 +62,27 @@ class LogMlp(nn.Module):
       nn.relu(x)
     )
     return _of_pairs(16 * nn.sigmoid(x), h, w)
+
+
+class Mlp(nn.Module):
+  """An MLP of the logarithms of offsets, which do not depend on the window.
+
+  timm's `RelPosMlp` in its mode "cr". `dropout_rate` is of the hidden layer.
+  """
+
+  num_heads: int
+  hidden: int = 512
+  dropout_rate: float = 0.125
+
+  @nn.compact
+  def __call__(
+    self, h: int, w: int, train: bool = False
+  ) -> Float[Array, "k l l"]:
+    grid = np.mgrid[1 - h : h, 1 - w : w].reshape(2, -1).T
+    x = (np.sign(grid) * np.log1p(np.abs(grid))).astype(np.float32)
+    x = nn.relu(nn.Dense(self.hidden, name="Dense_0")(x))
+    x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    return _of_pairs(nn.Dense(self.num_heads, name="Dense_1")(x), h, w)
 
 
 def resample_table(

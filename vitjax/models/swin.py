@@ -151,15 +151,11 @@ class WindowAttention(nn.Module):
       bias = relative_position.LogMlp(
         self.num_heads, trained, name="position_bias"
       )
-    scores = jnp.einsum(
-      "bnkqe,bnkle->bnkql", query, key, preferred_element_type=jnp.float32
-    )
-    scores += bias(*window)[None, None]
+    biases = bias(*window)[None]
     if regions is not None:
-      same = (regions[:, :, None] == regions[:, None])[None, :, None]
-      scores = jnp.where(same, scores, scores - 100.0)
-    weights = attention.softmax(scores.astype(jnp.float32))
-    x = jnp.einsum("bnkql,bnkle->bnqke", weights.astype(value.dtype), value)
+      same = (regions[:, :, None] == regions[:, None])[:, None]
+      biases += jnp.where(same, 0.0, -100.0)
+    x = attention.biased_attention(query, key, value, biases)
     x = attention.Projection(
       heads, (d,), kernel_init=_KERNEL_INIT, dtype=self.dtype, name="out"
     )(common.flatten_tokens(x.reshape(b, n, tokens, d), self.dtype))

@@ -39,6 +39,8 @@ LAYOUTS = (
   "convnext",
   "timm_convnext",
   "timm_swin",
+  "timm_coatnet",
+  "timm_maxxvit",
   "timm_metaformer",
   "haiku_nfnet",
   "timm_nfnet",
@@ -53,7 +55,9 @@ LAYOUTS = (
 
 # timm's layout of each family that it has.
 _TIMM = {
+  "coatnet": "timm_coatnet",
   "convnext": "timm_convnext",
+  "maxxvit": "timm_maxxvit",
   "metaformer": "timm_metaformer",
   "mixer": "timm_mixer",
   "nfnet": "timm_nfnet",
