@@ -80,7 +80,7 @@ _PUBLISHED = {  # timm's names: variant, pixels, parameters with 1000 classes
   "coatnet_0_rw_224": ("0", 224, 27_435_562),
   "coatnet_1_rw_224": ("1", 224, 41_721_502),
   "coatnet_2_rw_224": ("2", 224, 73_868_400),
-  "coatnet_3_rw_224": ("3", 224, 181_805_305),
+  "coatnet_3_rw_224": ("3", 224, 165_173_428),
   "coatnet_rmlp_1_rw_224": ("rmlp-1", 224, 41_691_982),
   "coatnet_rmlp_1_rw2_224": ("rmlp-1-rw2", 224, 41_724_622),
   "coatnet_rmlp_2_rw_224": ("rmlp-2", 224, 73_881_264),
