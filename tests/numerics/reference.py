@@ -9,7 +9,6 @@ import numpy as np
 
 from vitjax import models, weights
 from vitjax.models import batch_norm
-from vitjax.models import batch_norm
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 TOLERANCE = 2e-5  # of the largest |logit|, in float32

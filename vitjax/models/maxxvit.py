@@ -125,7 +125,11 @@ class Stage(nn.Module):
     self, x: Float[Array, "b h w c"], train: bool = False
   ) -> Float[Array, "b _h _w d"]:
     for i, rate in enumerate(self.drop_path_rates):
-      kwargs = {**self.both, "drop_path_rate": rate, "dtype": self.dtype}
+      kwargs: dict[str, Any] = {
+        **self.both,
+        "drop_path_rate": rate,
+        "dtype": self.dtype,
+      }
       name = f"block{i:02d}"
       x = ConvBlock(self.width, 1 if i else 2, name=f"{name}_conv", **kwargs)(
         x, train
