@@ -26,6 +26,7 @@ from tensorflow_datasets.datasets.imagenet2012 import (
   imagenet_common,
 )
 
+from vitjax.data.sources import files
 from vitjax.data.tf import tf
 
 try:
@@ -60,35 +61,6 @@ class _Image:
   label: str
   offset: int
   size: int
-
-
-class _Window(io.RawIOBase):
-  """A part of a file, readable as a file: an archive in an archive."""
-
-  def __init__(self, file, start: int, size: int):
-    self._file, self._start, self._size, self._at = file, start, size, 0
-
-  def seekable(self) -> bool:
-    return True
-
-  def readable(self) -> bool:
-    return True
-
-  def seek(self, offset: int, whence: int = 0) -> int:
-    base = (0, self._at, self._size)[whence]
-    self._at = base + offset
-    return self._at
-
-  def tell(self) -> int:
-    return self._at
-
-  def readinto(self, buffer) -> int:
-    size = max(0, min(len(buffer), self._size - self._at))
-    self._file.seek(self._start + self._at)
-    data = self._file.read(size)
-    buffer[: len(data)] = data
-    self._at += len(data)
-    return len(data)
 
 
 def prepare_imagenet(
@@ -206,19 +178,18 @@ def _prepare(builder, folder, work, file_format, partial, log) -> None:
 def _index(path: pathlib.Path, split: str) -> list[_Image]:
   """Place and label of each image in an archive."""
   try:
-    with open(path, "rb") as file:
+    with files.open_file(os.fspath(path)) as file:
+      members = _members(files.stream(file))
       if split != "train":
-        found = [
-          _Image(m.name, "", m.offset_data, m.size) for m in _members(file)
-        ]
+        found = [_Image(m.name, "", m.offset_data, m.size) for m in members]
       else:
         found = []
-        for member in _members(file):
+        for member in members:
           start, label = member.offset_data, member.name.removesuffix(".tar")
-          window = io.BufferedReader(_Window(file, start, member.size))
+          inner = files.stream(file, start, member.size)
           found += [
             _Image(m.name, label, start + m.offset_data, m.size)
-            for m in _members(window)
+            for m in _members(inner)
           ]
   except tarfile.TarError as e:
     raise ValueError(
@@ -245,8 +216,8 @@ def _index(path: pathlib.Path, split: str) -> list[_Image]:
   return found
 
 
-def _members(file) -> Iterator[tarfile.TarInfo]:
-  with tarfile.open(fileobj=file, mode="r:") as tar:
+def _members(stream) -> Iterator[tarfile.TarInfo]:
+  with tarfile.open(fileobj=stream, mode="r:") as tar:
     for member in tar:
       if member.isfile():
         yield member

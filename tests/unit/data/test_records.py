@@ -151,9 +151,10 @@ def test_the_index_of_records_is_kept_and_checked(folders, cache):
   name = "tiny_photos/varied"
   source = sources.open_source(name, "train", data_dir=folders["tfrecord"])
   expected = read(source)
-  kept = sorted(cache.rglob("*.npy"))
+  kept = sorted(cache.rglob("*.npz"))
   assert len(kept) == 3
-  np.save(kept[0], np.arange(5))  # As of another version of the file.
+  # As of another version of the file.
+  np.savez(kept[0], offsets=np.arange(5), stamp=np.array([5, 5]))
   kept[1].write_bytes(b"rubbish")
   again = sources.open_source(name, "train", data_dir=folders["tfrecord"])
   for a, b in zip(read(again), expected):

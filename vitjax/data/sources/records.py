@@ -1,8 +1,7 @@
 """TFDS data sets as numbered examples, from ArrayRecord or TFRecord files.
 
 TFRecord files have no index, so one is made on first use of a shard by
-walking the record headers, and kept under the user's cache folder. Random
-access then needs neither a shuffle buffer nor a replay when a run resumes.
+walking the record headers, see `kept_index`.
 
 Nothing here downloads anything.
 """
@@ -11,7 +10,6 @@ import hashlib
 import os
 import pathlib
 import struct
-import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +23,7 @@ from array_record.python import array_record_module
 
 from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
+from vitjax.data.sources import files, kept_index
 from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.data.tf import tf
 
@@ -381,7 +380,7 @@ class TfRecordShard:
     with self._lock:
       if self._offsets is None:
         self._offsets = self._load_offsets()
-    with _open(self.path) as file:
+    with files.open_file(self.path) as file:
       records = []
       for place in places:
         start, end = self._offsets[place], self._offsets[place + 1]
@@ -394,32 +393,22 @@ class TfRecordShard:
 
   def _load_offsets(self) -> np.ndarray:
     """Start of each record and end of the last one, in bytes."""
-    cache = _cache_folder() / (
-      hashlib.sha256(os.path.abspath(self.path).encode()).hexdigest() + ".npy"
-    )
-    with _open(self.path) as file:
-      try:
-        offsets = np.load(cache)
-      except (OSError, ValueError):
-        pass
-      else:
-        if len(offsets) == self._num_examples + 1 and offsets[-1] == file.size:
-          return offsets
-      offsets = record_offsets(file)
+    with files.open_file(self.path) as file:
+      offsets = kept_index.load(file, "tfrecord", record_offsets)["offsets"]
     if len(offsets) != self._num_examples + 1:
       raise ValueError(
         f"{self.path} has {len(offsets) - 1} records, but the data set's info "
         f"says {self._num_examples}. Prepare or copy it again."
       )
-    _save_atomically(cache, offsets)
     return offsets
 
 
-def record_offsets(file: "_LocalFile | _RemoteFile") -> np.ndarray:
+def record_offsets(file: files.File) -> kept_index.Index:
   """Walks the headers of a TFRecord file.
 
   Returns:
-    int64 [records + 1]: the start of each record, and the size of the file.
+    "offsets", int64 [records + 1]: the start of each record, and the size of
+    the file.
 
   Raises:
     ValueError: if the file ends within a record.
@@ -435,61 +424,4 @@ def record_offsets(file: "_LocalFile | _RemoteFile") -> np.ndarray:
         f"{file.path} is not a TFRecord file, or is truncated: record "
         f"{len(offsets) - 2} does not fit. Prepare or copy it again."
       )
-  return np.array(offsets, np.int64)
-
-
-class _LocalFile:
-  """Reads at an offset, without a position that threads would share."""
-
-  def __init__(self, path: str):
-    self.path = path
-    self._descriptor = os.open(path, os.O_RDONLY)
-    self.size = os.fstat(self._descriptor).st_size
-
-  def read(self, offset: int, size: int) -> bytes:
-    return os.pread(self._descriptor, size, offset)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    os.close(self._descriptor)
-
-
-class _RemoteFile:
-  """The same for file systems that only TensorFlow reaches, such as gs://."""
-
-  def __init__(self, path: str):
-    self.path = path
-    self._file = tf.io.gfile.GFile(path, "rb")
-    self.size = self._file.size()
-
-  def read(self, offset: int, size: int) -> bytes:
-    self._file.seek(offset)
-    return self._file.read(size)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self._file.close()
-
-
-def _open(path: str) -> _LocalFile | _RemoteFile:
-  return _RemoteFile(path) if "://" in path else _LocalFile(path)
-
-
-def _cache_folder() -> pathlib.Path:
-  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(base, "vitjax", "tfrecord_offsets")
-
-
-def _save_atomically(path: pathlib.Path, array: np.ndarray) -> None:
-  """Saves an array if the folder can be written; other processes may too."""
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-      np.save(file, array)
-    os.replace(file.name, path)
-  except OSError as error:
-    logging.warning("Cannot keep the index of a TFRecord file: %s", error)
+  return {"offsets": np.array(offsets, np.int64)}
