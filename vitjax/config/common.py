@@ -122,8 +122,9 @@ def splits(data: str) -> tuple[str, str]:
     "imagenet21k": ("train[51200:]", "train[:51200]"),
     "oxford_flowers102": ("train+validation", "test"),
     "food101": ("train", "validation"),
-    "folder": ("train", "val"),
-    "labels": ("train", "val"),
+    **dict.fromkeys(
+      ("folder", "labels", "wds", "parquet", "mixture"), ("train", "val")
+    ),
     # A path alone, which is that of a folder or of a file of labels.
     **dict.fromkeys(("", ".", "..", "~"), ("train", "val")),
   }.get(name, ("train", "test"))

@@ -5,10 +5,10 @@ r"""Check a data set, or prepare one.
   python -m vitjax.data sample images
   python -m vitjax.data prepare imagenet --from=/archives --data_dir=/tfds
 
-`check` reads and decodes all images of folder:, labels: or captions: data. It
-prints images per split and class, sizes and colours, unreadable files, exact
-copies (also across splits), images that are tiny or narrow, and what is
-ignored. Scans of 12 bits: --pp="decode(levels=(0, 4095))".
+`check` reads and decodes all images of folder:, labels:, wds:, parquet: or
+captions: data. It prints images per split and class, sizes and colours,
+unreadable files, exact copies (also across splits), images that are tiny or
+narrow, and what is ignored. Scans of 12 bits: --pp="decode(levels=(0, 4095))".
 
 `sample` writes a folder of 1,797 small images in ten classes, to try commands
 on.

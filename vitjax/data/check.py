@@ -24,7 +24,7 @@ from PIL import Image, TiffImagePlugin
 from vitjax.config import messages
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder, image_files, orientation
-from vitjax.data.sources import captions, folder, labels
+from vitjax.data.sources import captions, folder, labels, mixture, wds
 
 TINY_PIXELS = 32
 WIDE_RATIO = 5.0
@@ -134,6 +134,7 @@ class _File:
   path: pathlib.Path
   split: str
   class_name: str | None
+  read: Callable[[], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Found:
 def check(
   data: str, *, pp: str = "decode", log: Callable[[str], None] = lambda x: None
 ) -> Report:
-  """Reads and decodes all images of "folder:", "labels:" or "captions:".
+  """Reads and decodes all images of files, as `sources.open_source` names them.
 
   Args:
     data: data set, as in `config.input.data`.
@@ -178,7 +179,7 @@ def check(
   data = sources.with_kind(data)
   files, remarks, missing = _files(data)
   problems = _problems(data, dict.fromkeys(file.split for file in files))
-  found = _look_at(builder.build(pp), [file.path for file in files], log)
+  found = _look_at(builder.build(pp), files, log)
   unreadable = {
     str(file.path): x.error for file, x in zip(files, found) if x.error
   }
@@ -225,12 +226,18 @@ def check(
 
 def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
   """The files, notes about files that are left out, and missing paths."""
+  kind = data.partition(":")[0]
+  if kind == "mixture":
+    parts = ", ".join(part for _, part in mixture.parse(data))
+    raise ValueError(f"{data!r}: check each part of a mixture alone: {parts}.")
   kinds = {
     "folder": folder.read,
     "labels": labels.read,
+    "wds": wds.read,
+    "parquet": _read_parquet,
     "captions": lambda data: captions.read(data)[0],
   }
-  read = kinds.get(data.partition(":")[0])
+  read = kinds.get(kind)
   if read is None:
     path = f"./{data}"
     hint = (
@@ -238,16 +245,28 @@ def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
     )
     raise ValueError(
       f"{data!r} cannot be checked: write folder:/path, "
-      f"labels:/path/labels.csv or captions:/path/captions.csv.{hint}"
+      "labels:/path/labels.csv, wds:/path/{000..099}.tar, "
+      f"parquet:/path/*.parquet or captions:/path/captions.csv.{hint}"
     )
   listing = read(data)
   files = [
-    _File(listing.root / file.path, split, file.class_name or None)
+    _File(
+      listing.root / file.path,
+      split,
+      file.class_name or None,
+      functools.partial(file.read, listing.root),
+    )
     for split, files in listing.splits.items()
     for file in files
   ]
   missing = [str(listing.root / file) for file in listing.missing]
   return files, list(listing.notes), missing
+
+
+def _read_parquet(data: str) -> folder.Listing:
+  from vitjax.data.sources import parquet  # PyArrow takes half a second
+
+  return parquet.read(data)
 
 
 def _problems(data: str, splits) -> list[str]:
@@ -261,23 +280,24 @@ def _problems(data: str, splits) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _look_at(decode, paths: Sequence[pathlib.Path], log) -> list[_Found]:
+def _look_at(decode, files: Sequence[_File], log) -> list[_Found]:
   start = shown = time.monotonic()
   found = []
   with futures.ThreadPoolExecutor() as pool:
-    for x in pool.map(functools.partial(_look, decode), paths):
+    for x in pool.map(functools.partial(_look, decode), files):
       found.append(x)
       now = time.monotonic()
       if now - shown > _LOG_SECONDS:
         rate = len(found) / (now - start)
-        log(f"{len(found)} of {len(paths)} images, {rate:.0f} per second")
+        log(f"{len(found)} of {len(files)} images, {rate:.0f} per second")
         shown = now
   return found
 
 
-def _look(decode, path: pathlib.Path) -> _Found:
+def _look(decode, file: _File) -> _Found:
+  path = file.path
   try:
-    data = path.read_bytes()
+    data = file.read()
   except OSError as e:
     return _Found(str(path).encode(), e.strerror)
   digest = hashlib.sha256(data).digest()

@@ -5,7 +5,7 @@ of examples. An epoch is as many positions as there are examples.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -57,16 +57,10 @@ def by_class(labels: np.ndarray, sampling: str, seed: int) -> Order:
   members = np.argsort(class_of, kind="stable")
   starts = np.cumsum(sizes) - sizes
   shown = _apportion(_FREQUENCIES[sampling](sizes.astype(np.float64)), total)
-  classes = np.repeat(np.arange(num_classes), shown)
-  ranks = np.arange(total) - np.repeat(np.cumsum(shown) - shown, shown)
-  jitter = seeds.uniform(
-    seeds.example_seeds(seed, tf.range(total, dtype=tf.int64), seeds.PLACES)
-  )
-  times = (ranks + jitter.numpy().astype(np.float64)) / shown[classes]
-  in_time = np.argsort(times, kind="stable")
+  classes, ranks = _spread(shown, seed)
   members, starts, sizes, shown, classes, ranks = (
     tf.constant(x, tf.int64)
-    for x in (members, starts, sizes, shown, classes[in_time], ranks[in_time])
+    for x in (members, starts, sizes, shown, classes, ranks)
   )
 
   def order(positions: tf.Tensor) -> tf.Tensor:
@@ -84,6 +78,71 @@ def by_class(labels: np.ndarray, sampling: str, seed: int) -> Order:
     return tf.gather(members, tf.gather(starts, label) + member)
 
   return order
+
+
+def mixed(
+  orders: Sequence[Order],
+  sizes: Sequence[int],
+  weights: Sequence[float],
+  seed: int,
+) -> Order:
+  """Shows examples of several parts as often as their weights say.
+
+  An epoch is as many positions as all parts have examples. In each epoch
+  the share of a part is its weight, to rounding. Its positions are spread
+  evenly, as those of `by_class`, and show its examples in the order of the part
+  itself: the part ends an epoch of its own before it repeats an example.
+
+  Args:
+    orders: order of each part.
+    sizes: number of examples of each part. Those of the second part are
+      numbered after those of the first, and so on.
+    weights: share of each part; their sum is one.
+    seed: seed of the order.
+
+  Raises:
+    ValueError: if a weight is too small to show any example.
+  """
+  total = sum(sizes)
+  shown = _apportion(np.array(weights, np.float64), total)
+  if not shown.all():
+    raise ValueError(
+      f"Weight {weights[int(np.argmin(shown))]:g} is too small: an epoch of "
+      f"the mixture shows {total} examples, and none of that part."
+    )
+  parts, ranks = _spread(shown, seed)
+  starts = np.cumsum([0, *sizes[:-1]])
+  starts, shown, parts, ranks = (
+    tf.constant(x, tf.int64) for x in (starts, shown, parts, ranks)
+  )
+
+  def order(positions: tf.Tensor) -> tf.Tensor:
+    epoch, place = positions // total, positions % total
+    part = tf.gather(parts, place)
+    # How often the part was shown before, in all epochs.
+    before = epoch * tf.gather(shown, part) + tf.gather(ranks, place)
+    rows = tf.stack([order_of(before) for order_of in orders], axis=1)
+    row = tf.gather(rows, part, axis=1, batch_dims=1)
+    return tf.gather(starts, part) + row
+
+  return order
+
+
+def _spread(shown: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Spreads the positions of each group evenly over an epoch.
+
+  Returns:
+    For each position its group, and how many of the group come before.
+  """
+  total = int(shown.sum())
+  groups = np.repeat(np.arange(len(shown)), shown)
+  ranks = np.arange(total) - np.repeat(np.cumsum(shown) - shown, shown)
+  jitter = seeds.uniform(
+    seeds.example_seeds(seed, tf.range(total, dtype=tf.int64), seeds.PLACES)
+  )
+  times = (ranks + jitter.numpy().astype(np.float64)) / shown[groups]
+  in_time = np.argsort(times, kind="stable")
+  return groups[in_time], ranks[in_time]
 
 
 def _shuffled(

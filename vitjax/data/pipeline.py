@@ -89,7 +89,7 @@ def train_batches(
     raise ValueError(
       f"start_step={start_step} must be in 0..total_steps={total_steps}."
     )
-  order_of = _order(source, sampling, seed)
+  order_of = source.training_order(sampling, seed)
 
   def examples_of(counters: tf.Tensor) -> Features:
     step, row = counters // rows, process_index * rows + counters % rows
@@ -188,7 +188,7 @@ def example_spec(
   Images have the type in which they leave the host; what the network sees is
   `jax.eval_shape(preprocess.on_device, spec)`.
   """
-  order_of = _order(source, None, seed=0)
+  order_of = source.training_order(None, seed=0)
 
   def examples_of(counters: tf.Tensor) -> Features:
     return _train_examples(counters, order_of, 0)
@@ -272,12 +272,6 @@ def _rows_per_process(batch_size, process_index, process_count) -> int:
       f"process_index={process_index} is not in 0..{process_count - 1}."
     )
   return batch_size // process_count
-
-
-def _order(source: Source, sampling: str | None, seed: int) -> order.Order:
-  if sampling is None:
-    return order.by_epoch(source.num_examples, seed)
-  return order.by_class(source.known_labels(), sampling, seed)
 
 
 def _train_examples(

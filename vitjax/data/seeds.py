@@ -34,6 +34,11 @@ def example_seeds(seed: int, numbers: tf.Tensor, use: int) -> tf.Tensor:
   return tf.bitcast(_mix(words), tf.int32)
 
 
+def of_part(seed: int, number: int) -> int:
+  """The seed of part `number` of something that has `seed`."""
+  return _mix_int((_mix_int(seed % 2**64) + number) % 2**64)
+
+
 def fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
   """The `number`-th seed that derives from each seed.
 

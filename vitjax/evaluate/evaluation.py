@@ -199,7 +199,7 @@ def _warn_of_changed_data(
 ) -> None:
   """Says so if a run may have been trained on what is held out today."""
   data = run.input.data
-  if not sources.with_kind(data).startswith(("folder:", "labels:")):
+  if not sources.is_named(data):
     return
   record = step_files.read_record(
     folder / "checkpoints", loaded.metadata["step"]

@@ -112,8 +112,7 @@ def make_evaluator(
       "it was trained on."
     )
   # Class folders get the ids of the model, even if some are missing.
-  files = sources.with_kind(data).startswith(("folder:", "labels:"))
-  named = data == model.data or files
+  named = data == model.data or sources.is_named(data)
   own_classes = getattr(evaluator, "own_classes", False)
   open_split = functools.partial(
     sources.open_source,

@@ -13,9 +13,21 @@ from vitjax.data.sources import (
   folder,
   held_out,
   labels,
+  mixture,
+  shards,
   tables,
+  wds,
 )
 from vitjax.data.sources.source import Source, warn_once
+
+# Kinds of data whose labels are names of classes; they have folds.
+NAMED = ("folder", "labels", "wds", "parquet")
+# Of a path alone, by its extension.
+_KINDS = {
+  **dict.fromkeys(tables.EXTENSIONS, "labels"),
+  ".tar": "wds",
+  ".parquet": "parquet",
+}
 
 
 def open_source(
@@ -32,10 +44,13 @@ def open_source(
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
       class folders ("folder:/path"), a file of labels
       ("labels:/path/labels.csv") or of captions
-      ("captions:/path/captions.jsonl"), "digits" (scikit-learn's 1797 images
-      of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone is that
-      of a folder or of a file of labels. A folder or file of labels may end in
-      ":fold=I/K", see `held_out`.
+      ("captions:/path/captions.jsonl"), tar files of WebDataset
+      ("wds:/path/{000..099}.tar") or Parquet files
+      ("parquet:/path/*.parquet"), several data sets
+      ("mixture:0.7*folder:/path+0.3*wds:/path"), "digits" (scikit-learn's 1797
+      images of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone
+      is that of a folder, or of a file by its extension. A kind of
+      `NAMED` may end in ":fold=I/K", see `held_out`.
     split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: folder in which TFDS looks for prepared data sets. None: its
       default.
@@ -54,15 +69,33 @@ def open_source(
       the images to keep do not fit into the memory.
   """
   data = with_kind(data)
-  _, fold = held_out.split_fold(data)
-  if fold and not data.startswith(("folder:", "labels:")):
+  kind = data.partition(":")[0]
+  if kind not in (*NAMED, "mixture") and held_out.split_fold(data)[1]:
     raise ValueError(
-      f"{data!r}: only folder:/path and labels:/path/labels.csv have folds."
+      f"{data!r}: only data of these kinds have folds: {', '.join(NAMED)}."
     )
+  if data.startswith("mixture:"):
+    parts = [
+      open_source(
+        part,
+        split,
+        data_dir=data_dir,
+        class_names=class_names if is_named(part) else None,
+        cache=cache,
+      )
+      for _, part in mixture.parse(data)
+    ]
+    return mixture.MixtureSource(data, split, parts, class_names)
   if data.startswith("folder:"):
     source = folder.FolderSource(data, split, class_names)
   elif data.startswith("labels:"):
     source = labels.LabelsSource(data, split, class_names)
+  elif data.startswith("wds:"):
+    source = shards.ShardSource(data, split, wds.read(data), class_names)
+  elif data.startswith("parquet:"):
+    from vitjax.data.sources import parquet  # PyArrow takes half a second
+
+    source = shards.ShardSource(data, split, parquet.read(data), class_names)
   elif data.startswith("captions:"):
     source = captions.CaptionsSource(data, split)
   elif data.startswith("fake:"):
@@ -83,12 +116,16 @@ def open_source(
   return source
 
 
+def is_named(data: str) -> bool:
+  """Whether labels are names of classes, so that a model's ids can be used."""
+  return with_kind(data).partition(":")[0] in (*NAMED, "mixture")
+
+
 def with_kind(data: str) -> str:
   """`data` with its kind: "folder:/path" for "/path", and so on."""
   if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
     path = pathlib.Path(held_out.split_fold(data)[0])
-    is_table = path.suffix in tables.EXTENSIONS
-    return f"{'labels' if is_table else 'folder'}:{data}"
+    return f"{_KINDS.get(path.suffix, 'folder')}:{data}"
   return data
 
 

@@ -52,16 +52,22 @@ class Listing:
     notes: sentences about files that were left out or look odd.
     missing: paths, below the root, of broken links, and of files that a table
       names but that do not exist.
+    class_names: names of the classes by id, if the data set says them.
   """
 
   root: pathlib.Path
   splits: Mapping[str, Sequence[File]]
   notes: Sequence[str] = ()
   missing: Sequence[str] = ()
+  class_names: Sequence[str] | None = None
 
 
 class LabelledFiles(Source):
-  """Image files with one class each, read when their example is used."""
+  """Image files with one class each, read when their example is used.
+
+  Attributes:
+    files: that of each example.
+  """
 
   def __init__(
     self, data: str, split: str, listing: Listing, class_names: Sequence[str]
@@ -90,17 +96,17 @@ class LabelledFiles(Source):
           f"{messages.shorten(listed)}. Classes are those of the "
           f"training images: add some of these, or remove them from {name!r}."
         )
-    files = [splits[name][i] for name, indices in parts for i in indices]
-    _check_plug_in(data, root, files)
+    self.files = [splits[name][i] for name, indices in parts for i in indices]
+    _check_plug_in(data, root, self.files)
     label_of = {name: i for i, name in enumerate(self.class_names)}
     self.data, self.split = data, split
-    self.num_examples = len(files)
+    self.num_examples = len(self.files)
     content = hashlib.sha256(repr(self.class_names).encode())
-    for file in sorted(files):
+    for file in sorted(self.files, key=lambda file: file.path):
       content.update(f"{file.path}\0{file.size}\0".encode())
     self.fingerprint = content.hexdigest()
-    self._paths = tf.constant([str(root / file.path) for file in files])
-    self.labels = np.array([label_of[file.class_name] for file in files])
+    self._paths = tf.constant([str(root / file.path) for file in self.files])
+    self.labels = np.array([label_of[file.class_name] for file in self.files])
     self._labels = tf.constant(self.labels, tf.int32)
 
   def fetch(self, indices: tf.Tensor) -> Features:
@@ -185,9 +191,8 @@ def _check_plug_in(
   found = []
   for file in files:
     if file.path.lower().endswith(_HEIF_EXTENSIONS):
-      with open(root / file.path, "rb") as f:
-        if image_files.kind_of(f.read(16)) == "HEIF":
-          found.append(file.path)
+      if image_files.kind_of(file.read(root)) == "HEIF":
+        found.append(file.path)
   if found:
     raise ValueError(
       f"{data!r} has {len(found)} HEIC image(s), which need a plug-in: pip "

@@ -6,6 +6,7 @@ a table, on every machine.
 
 import dataclasses
 import hashlib
+import pathlib
 import posixpath
 import re
 import unicodedata
@@ -24,6 +25,10 @@ class File:
   path: str  # Below the root, with forward slashes.
   size: int
   class_name: str
+
+  def read(self, root: pathlib.Path) -> bytes:
+    """The bytes of the image."""
+    return (root / self.path).read_bytes()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,21 +32,36 @@ _COLUMNS = ("file", "label", "split")
 _MOST_CLASSES, _MOST_UNUSED = 1000, 10
 
 
-class LabelsSource(folder.LabelledFiles):
-  """See the module."""
+class NamedFiles(folder.LabelledFiles):
+  """Files whose labels are names or class ids in the data, not in the paths."""
 
   def __init__(
-    self, data: str, split: str, class_names: Sequence[str] | None = None
+    self,
+    data: str,
+    split: str,
+    listing: folder.Listing,
+    class_names: Sequence[str] | None = None,
   ):
-    listing = read(data)
+    """Takes the files of every split, labelled with names or ids."""
     folder.check_missing(data, listing.missing)
-    splits, class_names = _classes(data, listing.splits, class_names)
+    splits, class_names = _classes(
+      data, listing.splits, class_names or listing.class_names
+    )
     listing = dataclasses.replace(listing, splits=splits)
     super().__init__(data, split, listing, class_names)
     # Unlike in folders, paths do not contain the labels.
     labels = hashlib.sha256(self.fingerprint.encode())
     labels.update(self._labels.numpy().tobytes())
     self.fingerprint = labels.hexdigest()
+
+
+class LabelsSource(NamedFiles):
+  """See the module."""
+
+  def __init__(
+    self, data: str, split: str, class_names: Sequence[str] | None = None
+  ):
+    super().__init__(data, split, read(data), class_names)
 
 
 def read(data: str) -> folder.Listing:
@@ -162,10 +177,8 @@ def _classes(
   name_of = dict(enumerate(class_names))
   return {
     split: [
-      held_out.File(
-        file.path,
-        file.size,
-        name_of.get(int(file.class_name), file.class_name),
+      dataclasses.replace(
+        file, class_name=name_of.get(int(file.class_name), file.class_name)
       )
       for file in files
     ]

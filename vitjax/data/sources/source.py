@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
+from vitjax.data import order
 from vitjax.data.pp.kinds import Features
 from vitjax.data.tf import tf
 
@@ -72,10 +73,26 @@ class Source:
     if self.labels is None:
       raise ValueError(
         f"the classes of {self.data!r} are not known before its images are "
-        "read. They are for folder:/path, labels:/path/labels.csv, digits and "
+        "read. They are for folder:/path, labels:/path/labels.csv, "
+        "wds:/path/{000..099}.tar, parquet:/path/*.parquet, digits and "
         "fake:NUM,HxWxC,CLASSES."
       )
     return self.labels
+
+  def training_order(self, sampling: str | None, seed: int) -> order.Order:
+    """Which example is shown when, in training.
+
+    Args:
+      sampling: how often each class is shown, see `order.by_class`. None: each
+        example once in each epoch.
+      seed: seed of the order.
+
+    Raises:
+      ValueError: if classes are needed and not known.
+    """
+    if sampling is None:
+      return order.by_epoch(self.num_examples, seed)
+    return order.by_class(self.known_labels(), sampling, seed)
 
   def describe(self, index: int) -> str:
     """Says where example `index` of the split is, for error messages."""

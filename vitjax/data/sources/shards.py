@@ -1,0 +1,167 @@
+"""Images that lie in larger files, called shards: tar and Parquet files.
+
+Shards are named by a path with braces and wildcards, or by a folder:
+
+    /data/train-{000..099}.tar      /data/*/*.tar      /data
+
+The name of a shard says its split: train-000.tar, data/test/0.parquet,
+birds-validation-00000-of-00003.parquet. Where no name does, a tenth of each
+class is `val`, see `held_out`.
+"""
+
+import dataclasses
+import glob
+import itertools
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from vitjax.config import messages
+from vitjax.data.pp.kinds import Features
+from vitjax.data.sources import files, folder, held_out, labels
+from vitjax.data.sources.held_out import File
+from vitjax.data.sources.source import SPLIT_NAMES, DatasetNotPreparedError
+from vitjax.data.tf import tf
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Member(File):
+  """An image that is `size` bytes at `offset` of the file `shard`."""
+
+  shard: str
+  offset: int
+
+  def read(self, root: pathlib.Path) -> bytes:
+    with files.open_file(self.shard) as file:
+      data = file.read(self.offset, self.size)
+    if len(data) != self.size:
+      raise ValueError(f"{self.shard} is shorter than at the start of the run")
+    return data
+
+
+class ShardSource(labels.NamedFiles):
+  """Labelled images in shards, read when their chunk is used."""
+
+  def __init__(
+    self,
+    data: str,
+    split: str,
+    listing: folder.Listing,
+    class_names: Sequence[str] | None = None,
+  ):
+    super().__init__(data, split, listing, class_names)
+    self._root = listing.root
+
+  def fetch(self, indices: tf.Tensor) -> Features:
+    images = tf.numpy_function(self._read, [indices], tf.string, stateful=False)
+    return {
+      "image": tf.ensure_shape(images, indices.shape),
+      "label": tf.gather(self._labels, indices),
+    }
+
+  def _read(self, indices: np.ndarray) -> np.ndarray:
+    images = np.empty(len(indices), object)
+    for row, index in enumerate(indices):
+      images[row] = self.files[index].read(self._root)
+    return images
+
+  def parse(self, features: Features) -> Features:
+    return features
+
+
+def listing(
+  data: str, extension: str, read: Callable[[str, str], Sequence[File]]
+) -> folder.Listing:
+  """The images of all shards that "KIND:/path" names, by split.
+
+  Args:
+    data: with or without a fold.
+    extension: that of shards in a folder, such as ".tar".
+    read: gives the images of a shard by its path and by its name below the
+      root, with which the paths of its images begin.
+
+  Raises:
+    DatasetNotPreparedError: if there is no such file.
+    ValueError: if some shards have a split and others none.
+  """
+  name, fold = held_out.split_fold(data)
+  root, paths = find(data, name.partition(":")[2], extension)
+  names = [path.relative_to(root).as_posix() for path in paths]
+  split_of = {name: _split_of(name) for name in names}
+  without = [repr(name) for name, split in split_of.items() if split is None]
+  if without and len(without) < len(split_of):
+    raise ValueError(
+      f"{data!r}: {len(without)} of {len(split_of)} files have no split in "
+      f"their names: {messages.shorten(without)}. Name each file, or its "
+      "folder, by its split, as in train-000" + extension + ", or none."
+    )
+  splits: dict[str, list[File]] = {}
+  for path, name in sorted(
+    zip(paths, names), key=lambda x: split_of[x[1]] != "train"
+  ):
+    splits.setdefault(split_of[name] or "", []).extend(read(str(path), name))
+  divided: Mapping[str, Sequence[File]] = splits
+  if without:
+    divided = held_out.by_hash(splits[""])
+  divided, notes = held_out.by_fold(divided, fold)
+  return folder.Listing(root, divided, notes)
+
+
+def find(
+  data: str, pattern: str, extension: str
+) -> tuple[pathlib.Path, list[pathlib.Path]]:
+  """The folder that has no wildcard in its name, and the files below it.
+
+  Raises:
+    DatasetNotPreparedError: if there is no such file, or one is missing.
+  """
+  found, missing = [], []
+  pattern = str(pathlib.Path(pattern).expanduser())
+  for path in expand(pattern):
+    if pathlib.Path(path).is_dir():
+      path = f"{path}/**/*{extension}"
+    matches = sorted(glob.glob(path, recursive=True), key=folder.natural)
+    found += matches
+    if not matches:
+      missing.append(repr(path))
+  if missing:
+    raise DatasetNotPreparedError(
+      f"{data!r}: no such file: {messages.shorten(missing)}. Write the path of "
+      f"{extension} files, such as /data/train-{{000..099}}{extension}, "
+      f"/data/*{extension} or /data."
+    )
+  root = pathlib.Path(pattern)
+  while glob.has_magic(str(root)) or "{" in str(root) or not root.is_dir():
+    root = root.parent
+  return root, list(map(pathlib.Path, dict.fromkeys(found)))
+
+
+def expand(pattern: str) -> list[str]:
+  """["a-08", "a-09", "a-10"] for "a-{08..10}"; {b,c} is b and c."""
+  match = re.search(r"\{([^{}]*)\}", pattern)
+  if match is None:
+    return [pattern]
+  options = match[1].split(",")
+  if bounds := _RANGE.fullmatch(match[1]):
+    first, last = bounds.groups()
+    width = len(first) if first.startswith("0") else 0
+    options = [f"{i:0{width}}" for i in range(int(first), int(last) + 1)]
+  ends = expand(pattern[match.end() :])
+  return [
+    pattern[: match.start()] + option + end
+    for option, end in itertools.product(options, ends)
+  ]
+
+
+def _split_of(name: str) -> str | None:
+  """The split that a file's name says, or else the nearest folder's."""
+  for part in reversed(name.split("/")):
+    words = re.split("[^a-z]+", part.lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    if len(found) == 1:
+      return found.pop()
+  return None

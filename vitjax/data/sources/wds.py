@@ -1,0 +1,174 @@
+"""WebDataset's tar files as numbered examples: "wds:/data/{000..099}.tar".
+
+    000123.jpg    an image
+    000123.cls    the id of its class, or the name
+
+Members with the same name up to its first dot belong to one example. In place
+of `.cls` there may be a `.json` with a "label", or a `.txt` with the name of
+the class. A file `classes.txt` beside the shards has the names of the classes
+by id, one on each line.
+
+An index of each file, see `kept_index`, is made by one walk over its headers.
+"""
+
+import dataclasses
+import json
+import tarfile
+from typing import Any
+
+import numpy as np
+
+from vitjax.config import messages
+from vitjax.data.sources import files, folder, kept_index, shards
+
+_IMAGES = {name.removeprefix(".") for name in folder.EXTENSIONS}
+_BLOCK = 512  # bytes of a header
+_CLASSES = "classes.txt"
+
+
+def read(data: str) -> folder.Listing:
+  """The images of each split, in the order of the shards and their members.
+
+  Raises:
+    DatasetNotPreparedError: if there is no such file.
+    ValueError: if a shard is damaged, or an image has no label.
+  """
+  skipped: list[str] = []
+
+  def members(path: str, name: str) -> list[shards.Member]:
+    found, others = _members(path, name)
+    skipped.extend(others)
+    return found
+
+  listing = shards.listing(data, ".tar", members)
+  if skipped:
+    note = f"skipped member(s) without an image: {messages.shorten(skipped)}."
+    listing = dataclasses.replace(listing, notes=[*listing.notes, note])
+  file = listing.root / _CLASSES
+  if not file.is_file():
+    return listing
+  names = tuple(file.read_text(encoding="utf-8-sig").splitlines())
+  name_of = {str(i): name for i, name in enumerate(names)}
+  splits = {
+    split: [
+      dataclasses.replace(x, class_name=name_of.get(x.class_name, x.class_name))
+      for x in members
+    ]
+    for split, members in listing.splits.items()
+  }
+  return dataclasses.replace(listing, splits=splits, class_names=names)
+
+
+def _members(path: str, name: str) -> tuple[list[shards.Member], list[str]]:
+  """The images of a shard, and the paths of members without one."""
+  with files.open_file(path) as file:
+    index = kept_index.load(file, "tar", make_index)
+  found = [
+    shards.Member(f"{name}/{member.decode()}", size, label.decode(), path, at)
+    for member, size, label, at in zip(
+      index["name"].tolist(),
+      index["size"].tolist(),
+      index["label"].tolist(),
+      index["offset"].tolist(),
+    )
+  ]
+  others = [repr(f"{name}/{x.decode()}") for x in index["skipped"].tolist()]
+  return found, others
+
+
+def make_index(file: files.File) -> kept_index.Index:
+  """Walks the headers of a tar file, and reads its labels.
+
+  Returns:
+    "name", "size", "offset" and "label" of each image, and the names of the
+    members that were "skipped".
+
+  Raises:
+    ValueError: if it is damaged, two members have the same name, or an image
+      has no label.
+  """
+  samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+  last = "its begin"
+  try:
+    with tarfile.open(fileobj=files.stream(file), mode="r:") as tar:
+      for member in tar:
+        last = repr(member.name)
+        place, _, name = member.name.rpartition("/")
+        key, dot, extension = name.partition(".")
+        if not (member.isfile() and key and dot):
+          continue
+        sample = samples.setdefault(f"{place}/{key}" if place else key, {})
+        if extension.lower() in sample:
+          raise ValueError(
+            f"{file.path} has two members {member.name!r}. Each file of an "
+            "example must have a name of its own."
+          )
+        sample[extension.lower()] = member
+      end = tar.offset
+  except tarfile.TarError as e:
+    raise _damaged(file.path, last, str(e)) from None
+  # A tar file ends with blocks of zeros.
+  if file.read(end, _BLOCK) != bytes(_BLOCK):
+    raise _damaged(file.path, last, "it has no end mark")
+  rows, skipped, unlabelled = [], [], []
+  for key, sample in samples.items():
+    images = [member for name, member in sample.items() if name in _IMAGES]
+    if not images:
+      skipped += [member.name for member in sample.values()]
+      continue
+    if len(images) > 1:
+      raise ValueError(
+        f"{file.path}: {key!r} has {len(images)} images: "
+        f"{', '.join(repr(x.name) for x in images)}. An example has one."
+      )
+    label = _label(file, sample)
+    if label is None:
+      unlabelled.append(repr(images[0].name))
+    else:
+      rows.append((images[0], label))
+  if unlabelled:
+    raise ValueError(
+      f"{file.path}: {len(unlabelled)} image(s) without a label: "
+      f"{messages.shorten(unlabelled)}. Each KEY.jpg needs a KEY.cls with the "
+      'id or name of its class, a KEY.json with a "label", or a KEY.txt.'
+    )
+  if not rows:
+    raise ValueError(
+      f"{file.path} has no images: no member ends in one of "
+      f"{', '.join(sorted(_IMAGES))}."
+    )
+  return {
+    "name": np.array([member.name.encode() for member, _ in rows]),
+    "label": np.array([label.encode() for _, label in rows]),
+    "size": np.array([member.size for member, _ in rows], np.int64),
+    "offset": np.array([member.offset_data for member, _ in rows], np.int64),
+    "skipped": np.array([name.encode() for name in skipped], np.bytes_),
+  }
+
+
+def _damaged(path: str, last: str, why: str) -> ValueError:
+  return ValueError(
+    f"{path} is not a tar file, is compressed or is cut off after {last}: "
+    f"{why}. Copy it again, or decompress it: a compressed file has no random "
+    "access."
+  )
+
+
+def _label(file: files.File, sample: dict[str, tarfile.TarInfo]) -> str | None:
+  """The label of an example as text; None if it has none."""
+  for name in ("cls", "json", "txt"):
+    if name in sample:
+      member = sample[name]
+      data = file.read(member.offset_data, member.size)
+      try:
+        text: Any = data.decode("utf-8-sig")
+        if name == "json":
+          value = json.loads(text)
+          text = value.get("label") if isinstance(value, dict) else None
+      except ValueError as e:
+        raise ValueError(f"{file.path}: {member.name!r}: {e}.") from None
+      if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+      if isinstance(text, str) and text.strip():
+        return text.strip()
+  return None
