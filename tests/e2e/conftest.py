@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import packing
 from tests.e2e import launch
 
 
@@ -83,6 +84,23 @@ def pictures(shared_folder):
               class_folder / f"{i}.{extension}"
             )
   return folder
+
+
+@pytest.fixture(scope="session")
+def packed(shared_folder, pictures):
+  """Overrides of runs on `pictures` packed in other ways, by name."""
+  tars, parquets = shared_folder / "tars", shared_folder / "parquets"
+  with made_once(tars) as missing:
+    if missing:
+      packing.pack(pictures, tars, parquets)
+  mixture = f"mixture:0.7*wds:{tars}+0.3*folder:{pictures}"
+  return {
+    "wds": [f"wds:{tars}"],
+    "parquet": [f"parquet:{parquets}"],
+    "mixture": [mixture],
+    "balanced": [mixture, "input.sampling=balanced"],
+    "fold": [f"parquet:{parquets}:fold=2/5"],
+  }
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,15 @@ def tiny(workdir: pathlib.Path, *overrides: str) -> list[str]:
   ]
 
 
-def on_folder(workdir: pathlib.Path, data: pathlib.Path) -> list[str]:
-  """The command of a short run on a folder of images."""
+def on_folder(
+  workdir: pathlib.Path, data: pathlib.Path | str, *overrides: str
+) -> list[str]:
+  """The command of a short run on a folder of images, or other data."""
+  if isinstance(data, pathlib.Path):
+    data = f"folder:{data}"
   return tiny(
     workdir,
-    f"input.data=folder:{data}",
+    f"input.data={data}",
     "input.batch_size=8",
     "input.repeats=1",
     "input.pp=decode_jpeg_and_inception_crop(16)|flip_lr|randaug(2,10)"
@@ -42,6 +46,7 @@ def on_folder(workdir: pathlib.Path, data: pathlib.Path) -> list[str]:
     "checkpoint.best_mode=min",
     "report.every_steps=1",
     "total_steps=20",
+    *overrides,
   )
 
 

@@ -49,6 +49,34 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "name", ["wds", "parquet", "mixture", "balanced", "fold"]
+)
+def test_killed_on_packed_data_is_the_same_to_the_bit(
+  tmp_path, cache, packed, monkeypatch, name
+):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "indexes"))
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+  def command(workdir):
+    options = ("total_steps=45", "checkpoint.every_steps=4")
+    return launch.on_folder(workdir, *packed[name], *options)
+
+  launch.run(*command(whole), cache=cache).assert_done()
+  with launch.Process(*command(killed), cache=cache) as process:
+    process.wait_for_step(killed, random.SystemRandom().randint(8, 30))
+    process.send(signal.SIGKILL)
+    assert process.finish().code == -signal.SIGKILL
+  assert launch.last_step(killed) < 45
+  end = launch.run(*command(killed), cache=cache).assert_done()
+  assert "Resuming after step" in end.text
+  launch.assert_same_run(killed, whole)
+  # `val` of a fold has a fifth of all images, else it has 7 of each class.
+  seen = read_metrics(whole)[-1]["test/n_seen"]
+  assert seen == {"fold": 29, "mixture": 42, "balanced": 42}.get(name, 21)
+
+
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_says_so(tmp_path, cache, straight, stopped):
   workdir, text = tmp_path / "run", stopped[1]
   shutil.copytree(stopped[0], workdir)

@@ -119,6 +119,24 @@ def test_running_statistics_are_those_of_all_processes(tmp_path, cache):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "name", ["wds", "parquet", "mixture", "balanced", "fold"]
+)
+def test_two_processes_read_packed_data_as_one_does(
+  tmp_path, cache, packed, monkeypatch, name
+):
+  """On two devices either way: to the bit."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "indexes"))
+  one, two = tmp_path / "one", tmp_path / "two"
+  command = launch.on_folder(one, *packed[name])
+  launch.run(*command, cache=cache, devices=2).assert_done()
+  command = launch.on_folder(two, *packed[name])
+  for end in processes.run(command, 2, cache=cache):
+    end.assert_done()
+  launch.assert_same_run(two, one)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "devices"), [(2, 1), (1, 8)])
 def test_any_split_of_the_work_evaluates_the_same(
   tmp_path, cache, count, devices
