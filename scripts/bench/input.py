@@ -6,6 +6,8 @@
   decode_crop  `decode_jpeg_and_inception_crop(224)`: the decode limit
   crop_flip    the same and `flip_lr`
   recipe       the ops of configs/vit_s16_i1k.py, with randaug(2, 10)
+  wds, ...     `decode_crop` on the same images in a tar or a Parquet file, the
+               latter as they are and compressed, and a mixture of both
   bicubic, ... further crops and augmentations, see `SPECS`
   ready, ...   the ops alone, on images of 224x224 that are in memory
 
@@ -14,15 +16,19 @@ at images per second of processor time, which other programs do not change.
 """
 
 import importlib.util
+import io
 import itertools
 import os
 import pathlib
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from sklearn import datasets
 
@@ -69,6 +75,31 @@ def write_photographs(folder: pathlib.Path, count: int) -> None:
     path = folder / f"class_{label}" / f"{number}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=90)
+
+
+def write_shards(folder: pathlib.Path, target: pathlib.Path) -> dict[str, str]:
+  """Packs the images of class folders; returns data by contestant."""
+  paths = sorted(folder.glob("*/*.jpg"))
+  target.mkdir()
+  tar_file = target / "train.tar"
+  with tarfile.open(tar_file, "w") as tar:
+    for path in paths:
+      label = path.parent.name.encode()
+      info = tarfile.TarInfo(f"{path.stem}.cls")
+      info.size = len(label)
+      tar.add(path, path.name)
+      tar.addfile(info, io.BytesIO(label))
+  rows = [{"bytes": x.read_bytes(), "path": x.name} for x in paths]
+  labels = [path.parent.name for path in paths]
+  table = pa.table({"image": rows, "label": labels})
+  data = {"wds": f"wds:{tar_file}"}
+  for name, compression in (("parquet", "none"), ("parquet_snappy", "snappy")):
+    file = target / name / "train.parquet"
+    file.parent.mkdir()
+    pq.write_table(table, file, compression=compression, row_group_size=100)
+    data[name] = f"parquet:{file}"
+  mixture = f"mixture:0.5*{data['wds']}+0.5*{data['parquet']}"
+  return {**data, "mixture": mixture}
 
 
 def load_with_pillow(path: pathlib.Path, numbers: np.ndarray) -> np.ndarray:
@@ -141,16 +172,23 @@ def _rates(batches: Iterator) -> tuple[float, float]:
 
 def measure(repetitions: int) -> list[dict]:
   """Rows: images per second and per core second, and ratios of the latter."""
-  with tempfile.TemporaryDirectory() as folder:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    tempfile.TemporaryDirectory() as other,
+  ):
     write_photographs(pathlib.Path(folder), IMAGES)
     paths = sorted(pathlib.Path(folder).glob("*/*.jpg"))
     source = sources.open_source(f"folder:{folder}", "train+val")
+    packed = write_shards(pathlib.Path(folder), pathlib.Path(other, "packed"))
     makers = {"pillow": lambda: _in_threads(load_with_pillow, paths)}
     if importlib.util.find_spec("timm"):
       transform = _timm_transform()
       makers["timm"] = lambda: _in_threads(transform, paths)
     for name, spec in SPECS.items():
       makers[name] = lambda spec=spec: _ours(source, spec)
+    for name, data in packed.items():
+      opened = sources.open_source(data, "train")
+      makers[name] = lambda opened=opened: _ours(opened, SPECS["decode_crop"])
     ready = sources.open_source(f"fake:1000,{_SIZE}x{_SIZE}x3,10", "train")
     for name, spec in ALONE.items():
       makers[name] = lambda spec=spec: _ours(ready, spec)

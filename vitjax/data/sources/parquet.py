@@ -78,7 +78,7 @@ def read(data: str) -> folder.Listing:
   if compressed:
     notes.append(
       f"images are compressed in {messages.shorten(compressed)}: reading one "
-      "reads all of its row group that are not in memory. Write them with "
+      "reads its row group, unless that is in memory. Write them with "
       'pyarrow.parquet.write_table(table, path, compression="none").'
     )
   return dataclasses.replace(
