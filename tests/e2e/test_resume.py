@@ -73,7 +73,7 @@ def test_killed_on_packed_data_is_the_same_to_the_bit(
   launch.assert_same_run(killed, whole)
   # `val` of a fold has a fifth of all images, else it has 7 of each class.
   seen = read_metrics(whole)[-1]["test/n_seen"]
-  assert seen == {"fold": 29, "mixture": 42, "balanced": 42}.get(name, 21)
+  assert seen == {"fold": 28, "mixture": 42, "balanced": 42}.get(name, 21)
 
 
 @pytest.mark.slow

@@ -121,8 +121,11 @@ def test_a_run_cannot_resume_on_another_fold(root):
     ("folder:{}:fold=6/5", "fold=6/5 is no fold"),
     ("folder:{}:fold=1/1", "fold=1/1 is no fold"),
     ("{}:fold=2", "fold=2 is no fold"),
-    ("digits:fold=1/5", "only folder:/path and labels:/path/labels.csv have f"),
-    ("captions:{}/c.csv:fold=1/5", "only folder:/path and labels:/path/label"),
+    ("digits:fold=1/5", "only folder:, labels:, wds: and parquet: have f"),
+    (
+      "captions:{}/c.csv:fold=1/5",
+      "only folder:, labels:, wds: and parquet: have f",
+    ),
   ],
 )
 def test_refusals(root, data, message):

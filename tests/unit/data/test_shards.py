@@ -244,6 +244,17 @@ def test_ids_names_json_and_text_are_labels(tmp_path):
   assert sorted(source.labels.tolist()) == [0, 1, 2]
 
 
+def test_captions_are_not_taken_for_classes(tmp_path, caplog):
+  members = [
+    (f"{i}.{name}", content)
+    for i in range(200)
+    for name, content in (("jpg", b"x"), ("txt", f"a cat and {i}".encode()))
+  ]
+  packing.write_tar(tmp_path / "train.tar", members)
+  source_of(f"wds:{tmp_path}")
+  assert "200 images have 200 different labels: are these cap" in caplog.text
+
+
 def test_long_names_are_read(tmp_path):
   name = "folder/" * 40 + "é" * 120
   image = packing.picture(0)
@@ -309,6 +320,7 @@ def test_damaged_tar_files_are_named(tmp_path):
       {"image": [{"bytes": None}, {"bytes": b"x"}], "label": [0, 1]},
       "row 0 has no image",
     ),
+    ({"image": [{"bytes": b"x"}, None], "label": [0, 1]}, "row 1 has no image"),
     ({"image": [b"x", b"y"], "label": ["a", None]}, "row 1 has no label"),
     ({"img": [b"x"], "label": [0]}, r"has the columns img \(binary\), label"),
     ({"image": [b"x"], "label": [0.5]}, "needs 'image'.*an integer"),

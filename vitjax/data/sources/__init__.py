@@ -72,7 +72,7 @@ def open_source(
   kind = data.partition(":")[0]
   if kind not in (*NAMED, "mixture") and held_out.split_fold(data)[1]:
     raise ValueError(
-      f"{data!r}: only data of these kinds have folds: {', '.join(NAMED)}."
+      f"{data!r}: only folder:, labels:, wds: and parquet: have folds."
     )
   if data.startswith("mixture:"):
     parts = [

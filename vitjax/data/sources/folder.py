@@ -63,11 +63,7 @@ class Listing:
 
 
 class LabelledFiles(Source):
-  """Image files with one class each, read when their example is used.
-
-  Attributes:
-    files: that of each example.
-  """
+  """Image files with one class each, read when their example is used."""
 
   def __init__(
     self, data: str, split: str, listing: Listing, class_names: Sequence[str]
@@ -96,18 +92,22 @@ class LabelledFiles(Source):
           f"{messages.shorten(listed)}. Classes are those of the "
           f"training images: add some of these, or remove them from {name!r}."
         )
-    self.files = [splits[name][i] for name, indices in parts for i in indices]
-    _check_plug_in(data, root, self.files)
+    files = [splits[name][i] for name, indices in parts for i in indices]
+    _check_plug_in(data, root, files)
     label_of = {name: i for i, name in enumerate(self.class_names)}
     self.data, self.split = data, split
-    self.num_examples = len(self.files)
+    self.num_examples = len(files)
     content = hashlib.sha256(repr(self.class_names).encode())
-    for file in sorted(self.files, key=lambda file: file.path):
+    for file in sorted(files, key=lambda file: file.path):
       content.update(f"{file.path}\0{file.size}\0".encode())
     self.fingerprint = content.hexdigest()
-    self._paths = tf.constant([str(root / file.path) for file in self.files])
-    self.labels = np.array([label_of[file.class_name] for file in self.files])
+    self.labels = np.array([label_of[file.class_name] for file in files])
     self._labels = tf.constant(self.labels, tf.int32)
+    self._keep(root, files)
+
+  def _keep(self, root: pathlib.Path, files: Sequence[File]) -> None:
+    """Keeps what `fetch` needs of the file of each example."""
+    self._paths = tf.constant([str(root / file.path) for file in files])
 
   def fetch(self, indices: tf.Tensor) -> Features:
     return {
@@ -332,7 +332,7 @@ def _scan(root: pathlib.Path, folder: pathlib.Path, *, is_train: bool) -> _Scan:
       empty.append(repr(class_folder.name))
     parts = [path.relative_to(class_folder).parts for path in images]
     below[class_folder.name] = {x[0] if len(x) > 1 else None for x in parts}
-    files += sorted(found)
+    files += sorted(found, key=lambda file: file.path)
   if not files and not missing:
     raise ValueError(
       f"No images in class folders below {str(folder)!r}. Put them into one "

@@ -18,7 +18,7 @@ from vitjax.config import messages
 _VAL_PERCENT = 10
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class File:
   """An image with the class that it is of; `size` is in bytes."""
 

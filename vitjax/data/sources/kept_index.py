@@ -10,8 +10,10 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from absl import logging
 
 from vitjax.data.sources.files import File
 from vitjax.data.sources.source import warn_once
@@ -36,6 +38,9 @@ def load(file: File, kind: str, make: Callable[[File], Index]) -> Index:
         return {name: stored[name] for name in stored.files}
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     pass  # There is none, or it is damaged.
+  logging.log_every_n_seconds(
+    logging.INFO, "Making the index of %s; this is done once.", 10, file.path
+  )
   index = make(file)
   _save(path, {**index, "stamp": stamp})
   return index
@@ -52,11 +57,12 @@ def _folder() -> pathlib.Path:
 
 def _save(path: pathlib.Path, index: Index) -> None:
   """Saves an index if the folder can be written; other processes may too."""
+  arrays: Any = index
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
       try:
-        np.savez(file, **index)
+        np.savez(file, **arrays)
       except OSError:
         os.unlink(file.name)
         raise

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vitjax.config import messages
 from vitjax.data import order, seeds
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources.source import Source
@@ -65,20 +66,18 @@ class MixtureSource(Source):
     Raises:
       ValueError: if a part has no class names, or others than `class_names`.
     """
-    unnamed = [part.data for part in parts if part.class_names is None]
-    if unnamed:
-      raise ValueError(
-        f"{data!r}: {unnamed[0]!r} has no names of classes, by which those of "
-        "a mixture are joined."
-      )
+    names_of = [_names_of(data, part) for part in parts]
     if class_names is None:
-      class_names = dict.fromkeys(x for part in parts for x in part.class_names)
+      class_names = list(dict.fromkeys(x for names in names_of for x in names))
     self.data, self.split = data, split
     self.class_names = tuple(class_names)
-    self.num_classes = len(self.class_names)
+    self.num_classes = len(class_names)
     self._parts = parts
     self._weights = [weight for weight, _ in parse(data)]
-    self._class_ids = [self._ids_of(part) for part in parts]
+    self._class_ids = [
+      _ids(part.data, names, class_names)
+      for part, names in zip(parts, names_of)
+    ]
     sizes = [part.num_examples for part in parts]
     self.num_examples = sum(sizes)
     self._starts = np.cumsum([0, *sizes])
@@ -88,17 +87,6 @@ class MixtureSource(Source):
       )
     content = [self.class_names, *(x.fingerprint for x in parts)]
     self.fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
-
-  def _ids_of(self, part: Source) -> np.ndarray:
-    """The id here of each class of a part."""
-    id_of = {name: i for i, name in enumerate(self.class_names)}
-    unknown = [repr(x) for x in part.class_names if x not in id_of]
-    if unknown:
-      raise ValueError(
-        f"{part.data!r} has classes that the model was not trained with: "
-        f"{', '.join(unknown)}."
-      )
-    return np.array([id_of[name] for name in part.class_names], np.int32)
 
   def training_order(self, sampling: str | None, seed: int) -> order.Order:
     """Of a part as that part has it; see `order.mixed`."""
@@ -126,6 +114,27 @@ class MixtureSource(Source):
   def describe(self, index: int) -> str:
     part = int(np.searchsorted(self._starts, index, side="right")) - 1
     return self._parts[part].describe(index - int(self._starts[part]))
+
+
+def _names_of(data: str, part: Source) -> Sequence[str]:
+  if part.class_names is None:
+    raise ValueError(
+      f"{data!r}: {part.data!r} has no names of classes, by which those of a "
+      "mixture are joined."
+    )
+  return part.class_names
+
+
+def _ids(data: str, names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+  """The id among `known` names of each of a part's classes."""
+  id_of = {name: i for i, name in enumerate(known)}
+  unknown = [repr(name) for name in names if name not in id_of]
+  if unknown:
+    raise ValueError(
+      f"{data!r} has classes that the model was not trained with: "
+      f"{messages.shorten(unknown)}."
+    )
+  return np.array([id_of[name] for name in names], np.int32)
 
 
 def _example(

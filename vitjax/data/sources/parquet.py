@@ -22,7 +22,6 @@ from collections.abc import Sequence
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vitjax.config import messages
@@ -35,7 +34,7 @@ _HEAD = 64  # bytes of an image by which it is looked for
 _CACHED_SHARE = 0.25  # of the memory that is free
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row(File):
   """An image that is in row `row` of a row group of the file `shard`."""
 
@@ -166,10 +165,11 @@ def _index(file: files.File, table: pq.ParquetFile) -> kept_index.Index:
         at = sum(rows) + values.is_null().index(True).as_py()
         raise ValueError(f"{file.path}: row {at} has no {column} (null).")
     names += [path.encode() for path in paths]
-    sizes += pc.binary_length(images).to_pylist()
+    contents = images.to_pylist()
+    sizes += map(len, contents)
     labels += [str(x).encode() for x in content["label"].to_pylist()]
-    offsets += _offsets(file, table.metadata.row_group(group), images)
-    rows.append(len(images))
+    offsets += _offsets(file, table.metadata.row_group(group), contents)
+    rows.append(len(contents))
   if not names:
     raise ValueError(f"{file.path} has no rows.")
   return {
@@ -211,14 +211,14 @@ def _images(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, list[str]]:
   """The bytes of images, and their names, "" for those that have none."""
   if not pa.types.is_struct(column.type):
     return column, [""] * len(column)
-  paths = [""] * len(column)
-  if column.type.get_field_index("path") >= 0:
-    paths = [x or "" for x in pc.struct_field(column, "path").to_pylist()]
-  names = [path.rpartition("/")[2] for path in paths]
-  return pc.struct_field(column, "bytes"), names
+  names = [field.name for field in column.type.fields]
+  fields = dict(zip(names, column.flatten()))
+  paths = fields["path"].to_pylist() if "path" in fields else []
+  paths = [(path or "").rpartition("/")[2] for path in paths]
+  return fields["bytes"], paths or [""] * len(column)
 
 
-def _offsets(file: files.File, group, images: pa.ChunkedArray) -> list[int]:
+def _offsets(file: files.File, group, images: Sequence[bytes]) -> list[int]:
   """Where in the file the bytes of each image are; -1s if they are not."""
   columns = (group.column(i) for i in range(group.num_columns))
   names = ("image", "image.bytes")
@@ -230,7 +230,7 @@ def _offsets(file: files.File, group, images: pa.ChunkedArray) -> list[int]:
     start = min(start, column.dictionary_page_offset)
   content = file.read(start, column.total_compressed_size)
   offsets, end = [], 0
-  for image in images.to_pylist():
+  for image in images:
     at = _find(content, image, end)
     if at < 0:  # The same image as one before.
       at = _find(content, image, 0)

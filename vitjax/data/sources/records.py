@@ -255,7 +255,8 @@ def _prepared_builder(
   if version and not version[0].isdigit():
     raise ValueError(
       f"{data!r}: {name!r} is not a kind of data. Write folder:/path, "
-      "labels:/path/labels.csv, captions:/path/captions.csv, digits, "
+      "labels:/path/labels.csv, wds:/path/{000..099}.tar, parquet:/path, "
+      "mixture:WEIGHT*DATA+WEIGHT*DATA, captions:/path/captions.csv, digits, "
       "fake:NUM,HxWxC,CLASSES, or a TFDS name such as imagenet2012."
     )
   try:

@@ -28,7 +28,7 @@ from vitjax.data.tf import tf
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Member(File):
   """An image that is `size` bytes at `offset` of the file `shard`."""
 
@@ -44,17 +44,14 @@ class Member(File):
 
 
 class ShardSource(labels.NamedFiles):
-  """Labelled images in shards, read when their chunk is used."""
+  """Labelled images in shards, read when their chunk is used.
 
-  def __init__(
-    self,
-    data: str,
-    split: str,
-    listing: folder.Listing,
-    class_names: Sequence[str] | None = None,
-  ):
-    super().__init__(data, split, listing, class_names)
-    self._root = listing.root
+  Attributes:
+    files: that of each example.
+  """
+
+  def _keep(self, root: pathlib.Path, files: Sequence[File]) -> None:
+    self._root, self.files = root, files
 
   def fetch(self, indices: tf.Tensor) -> Features:
     images = tf.numpy_function(self._read, [indices], tf.string, stateful=False)
@@ -71,6 +68,9 @@ class ShardSource(labels.NamedFiles):
 
   def parse(self, features: Features) -> Features:
     return features
+
+  def describe(self, index: int) -> str:
+    return str(self._root / self.files[index].path)
 
 
 def listing(

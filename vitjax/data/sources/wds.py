@@ -24,6 +24,7 @@ from vitjax.data.sources import files, folder, kept_index, shards
 _IMAGES = {name.removeprefix(".") for name in folder.EXTENSIONS}
 _BLOCK = 512  # bytes of a header
 _CLASSES = "classes.txt"
+_MANY = 100  # labels
 
 
 def read(data: str) -> folder.Listing:
@@ -41,22 +42,31 @@ def read(data: str) -> folder.Listing:
     return found
 
   listing = shards.listing(data, ".tar", members)
+  notes = [*listing.notes]
   if skipped:
-    note = f"skipped member(s) without an image: {messages.shorten(skipped)}."
-    listing = dataclasses.replace(listing, notes=[*listing.notes, note])
+    notes.append(
+      f"skipped member(s) without an image: {messages.shorten(skipped)}."
+    )
+  names = [x.class_name for images in listing.splits.values() for x in images]
+  if len({*names}) > max(_MANY, len(names) / 2):
+    notes.append(
+      f"{len(names)} images have {len({*names})} different labels: are these "
+      "captions? A classifier needs classes."
+    )
+  listing = dataclasses.replace(listing, notes=notes)
   file = listing.root / _CLASSES
   if not file.is_file():
     return listing
-  names = tuple(file.read_text(encoding="utf-8-sig").splitlines())
-  name_of = {str(i): name for i, name in enumerate(names)}
+  classes = tuple(file.read_text(encoding="utf-8-sig").splitlines())
+  name_of = {str(i): name for i, name in enumerate(classes)}
   splits = {
     split: [
       dataclasses.replace(x, class_name=name_of.get(x.class_name, x.class_name))
-      for x in members
+      for x in images
     ]
-    for split, members in listing.splits.items()
+    for split, images in listing.splits.items()
   }
-  return dataclasses.replace(listing, splits=splits, class_names=names)
+  return dataclasses.replace(listing, splits=splits, class_names=classes)
 
 
 def _members(path: str, name: str) -> tuple[list[shards.Member], list[str]]:
