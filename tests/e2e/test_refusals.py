@@ -59,6 +59,10 @@ QUICKSTART = "--config=configs/quickstart.py"
     ),
     ([QUICKSTART, "--wordkir=x"], ["Unknown command line flag 'wordkir'"]),
     ([QUICKSTART, "word"], ["'word' is not a flag"]),
+    (
+      [QUICKSTART, *(f"--config.input.data=wds:/a/{i}.tar" for i in (0, 1))],
+      ["--config.input.data is given 2 times", "single quotes"],
+    ),
   ],
   ids=lambda x: " ".join(x).replace("--config", "") if x else "nothing",
 )

@@ -36,6 +36,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   command_line.show_help(argv)
   try:
     rest = flags.FLAGS(command_line.expand_home(argv))
+    _check_quotes(argv)
     if len(rest) > 1:
       raise flags.Error(
         f"{rest[1]!r} is not a flag; flags start with --. Write the value of "
@@ -64,6 +65,21 @@ def read() -> ml_collections.ConfigDict:
   if (file := shipped.find(name)) != pathlib.Path(name):
     logging.info("Config: %s", file)
   return flag.value
+
+
+def _check_quotes(argv: Sequence[str]) -> None:
+  """Raises an Error if a shell made several flags of braces without quotes."""
+  names = [
+    argument.partition("=")[0]
+    for argument in dict.fromkeys(argv)
+    if re.match(r"--?config.*\b(wds|parquet):", argument)
+  ]
+  for name in names:
+    if names.count(name) > 1:
+      raise flags.Error(
+        f"{name} is given {names.count(name)} times, with other files each "
+        "time: a shell expands {000..099}. Put the path into single quotes."
+      )
 
 
 class _WholeConfig(flags.ArgumentParser):

@@ -32,36 +32,21 @@ _COLUMNS = ("file", "label", "split")
 _MOST_CLASSES, _MOST_UNUSED = 1000, 10
 
 
-class NamedFiles(folder.LabelledFiles):
-  """Files whose labels are names or class ids in the data, not in the paths."""
+class LabelsSource(folder.LabelledFiles):
+  """See the module."""
 
   def __init__(
-    self,
-    data: str,
-    split: str,
-    listing: folder.Listing,
-    class_names: Sequence[str] | None = None,
+    self, data: str, split: str, class_names: Sequence[str] | None = None
   ):
-    """Takes the files of every split, labelled with names or ids."""
+    listing = read(data)
     folder.check_missing(data, listing.missing)
-    splits, class_names = _classes(
-      data, listing.splits, class_names or listing.class_names
-    )
+    splits, class_names = with_class_names(data, listing.splits, class_names)
     listing = dataclasses.replace(listing, splits=splits)
     super().__init__(data, split, listing, class_names)
     # Unlike in folders, paths do not contain the labels.
     labels = hashlib.sha256(self.fingerprint.encode())
     labels.update(self._labels.numpy().tobytes())
     self.fingerprint = labels.hexdigest()
-
-
-class LabelsSource(NamedFiles):
-  """See the module."""
-
-  def __init__(
-    self, data: str, split: str, class_names: Sequence[str] | None = None
-  ):
-    super().__init__(data, split, read(data), class_names)
 
 
 def read(data: str) -> folder.Listing:
@@ -142,7 +127,7 @@ def _checked(row: object, where: str) -> tuple[str, str, str | None]:
   return file.strip(), label.strip(), split
 
 
-def _classes(
+def with_class_names(
   data: str,
   splits: Mapping[str, Sequence[held_out.File]],
   class_names: Sequence[str] | None,

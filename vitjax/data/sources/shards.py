@@ -11,6 +11,7 @@ class is `val`, see `held_out`.
 
 import dataclasses
 import glob
+import hashlib
 import itertools
 import pathlib
 import re
@@ -43,12 +44,28 @@ class Member(File):
     return data
 
 
-class ShardSource(labels.NamedFiles):
+class ShardSource(folder.LabelledFiles):
   """Labelled images in shards, read when their chunk is used.
 
   Attributes:
     files: that of each example.
   """
+
+  def __init__(
+    self,
+    data: str,
+    split: str,
+    listing: folder.Listing,
+    class_names: Sequence[str] | None = None,
+  ):
+    splits, class_names = labels.with_class_names(
+      data, listing.splits, class_names or listing.class_names
+    )
+    listing = dataclasses.replace(listing, splits=splits)
+    super().__init__(data, split, listing, class_names)
+    # Paths do not contain the labels.
+    content = self.fingerprint.encode() + self._labels.numpy().tobytes()
+    self.fingerprint = hashlib.sha256(content).hexdigest()
 
   def _keep(self, root: pathlib.Path, files: Sequence[File]) -> None:
     self._root, self.files = root, files
