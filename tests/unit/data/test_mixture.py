@@ -56,7 +56,7 @@ def test_a_weight_that_shows_nothing_is_refused():
       [(0.7, "folder:/a+b"), (0.3, "wds:/c/{0..9}.tar")],
     ),
     (
-      "mixture:3*folder:/a:fold=2/5+1*parquet:/b/train-*",
+      "mixture:3*folder:/a:fold=2/5 + 1*parquet:/b/train-*",
       [(0.75, "folder:/a:fold=2/5"), (0.25, "parquet:/b/train-*")],
     ),
   ],

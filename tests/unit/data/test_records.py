@@ -112,6 +112,20 @@ def test_both_formats_give_what_tfds_gives(folders, config, split):
   assert len({source.fingerprint for source in opened.values()}) == 1
 
 
+def test_a_mixture_of_records_that_are_files_and_arrays(folders):
+  """Arrays, of which all have one size, become files as well."""
+  names = ("tiny_photos/varied", "tiny_photos/same")
+  options = {"data_dir": folders["array_record"]}
+  parts = [sources.open_source(name, "train", **options) for name in names]
+  data = "mixture:0.5*tiny_photos/varied+0.5*tiny_photos/same"
+  image, label, index = read(sources.open_source(data, "train", **options))
+  assert index.tolist() == list(range(2 * NUM))
+  for part, rows in zip(parts, (slice(NUM), slice(NUM, None))):
+    expected = read(part, "decode|resize(6)")
+    np.testing.assert_array_equal(image[rows], expected[0])
+    np.testing.assert_array_equal(label[rows], expected[1])
+
+
 def test_a_cache_reads_once_and_changes_no_batch(folders):
   def batches(source):
     return list(

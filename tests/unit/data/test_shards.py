@@ -167,6 +167,14 @@ def test_missing_shards_and_shards_without_a_split(written, tmp_path):
     source_of(f"wds:{tmp_path / 'tars'}")
 
 
+def test_paths_that_look_like_patterns(written, tmp_path):
+  shutil.copytree(written / "tars", tmp_path / "[old]")
+  source = source_of(f"wds:{tmp_path}/[old]")
+  assert source.num_examples == 24
+  source = source_of(f"wds:{tmp_path}/[old]/train-000.tar")
+  assert source.num_examples == 12
+
+
 def test_a_folder_of_the_hubs_cache(written, tmp_path):
   """Files are links to blobs; refs/main says the revision."""
   root = tmp_path / "datasets--me--bugs"

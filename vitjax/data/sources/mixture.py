@@ -30,7 +30,7 @@ def parse(data: str) -> list[tuple[float, str]]:
   Raises:
     ValueError: if it is malformed.
   """
-  texts = re.split(r"\+(?=[\d.]+\*)", data.removeprefix("mixture:"))
+  texts = re.split(r"\s*\+\s*(?=[\d.]+\*)", data.removeprefix("mixture:"))
   parts = []
   for text in texts:
     match = _PART.fullmatch(text.strip())

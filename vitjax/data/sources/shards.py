@@ -140,7 +140,9 @@ def find(
   pattern = str(pathlib.Path(pattern).expanduser())
   for path in expand(pattern):
     if pathlib.Path(path).is_dir():
-      path = f"{path}/**/*{extension}"
+      path = f"{glob.escape(path)}/**/*{extension}"
+    elif pathlib.Path(path).is_file():
+      path = glob.escape(path)
     matches = sorted(glob.glob(path, recursive=True), key=folder.natural)
     found += matches
     if not matches:
