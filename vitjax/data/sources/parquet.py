@@ -29,7 +29,6 @@ from vitjax.data.sources import files, folder, kept_index, shards
 from vitjax.data.sources.held_out import File
 from vitjax.data.sources.source import DatasetNotPreparedError
 
-_EXTENSION = ".parquet"
 _HEAD = 64  # bytes of an image by which it is looked for
 _CACHED_SHARE = 0.25  # of the memory that is free
 
@@ -64,8 +63,7 @@ def read(data: str) -> folder.Listing:
       compressed.append(repr(name))
     return found
 
-  kind, _, path = data.partition(":")
-  listing = shards.listing(f"{kind}:{_revision(data, path)}", _EXTENSION, rows)
+  listing = shards.listing(data, ".parquet", rows, _revision)
   first, *others = class_names
   for other in others:
     if class_names[other] != class_names[first]:
@@ -85,14 +83,13 @@ def read(data: str) -> folder.Listing:
   )
 
 
-def _revision(data: str, path: str) -> str:
-  """The folder of files, if the path is that of a data set in the hub's cache.
+def _revision(path: str) -> str:
+  """The folder of the files, if the path is a data set in the hub's cache.
 
   Raises:
     DatasetNotPreparedError: if there is not exactly one revision of it.
   """
-  name, mark, fold = path.partition(":fold=")
-  root = pathlib.Path(name).expanduser()
+  root = pathlib.Path(path).expanduser()
   if not (root / "snapshots").is_dir():
     return path
   main = root / "refs" / "main"
@@ -101,10 +98,10 @@ def _revision(data: str, path: str) -> str:
     revisions = [main.read_text().strip()]
   if len(revisions) != 1:
     raise DatasetNotPreparedError(
-      f"{data!r} has {len(revisions)} revisions in {root / 'snapshots'}: "
+      f"{str(root)!r} has {len(revisions)} revisions in {root / 'snapshots'}: "
       f"{', '.join(revisions)}. Give the folder of one of them."
     )
-  return f"{root / 'snapshots' / revisions[0]}{mark}{fold}"
+  return str(root / "snapshots" / revisions[0])
 
 
 def _rows(path: str, name: str) -> tuple[list[File], Sequence[str]]:

@@ -91,7 +91,10 @@ class ShardSource(folder.LabelledFiles):
 
 
 def listing(
-  data: str, extension: str, read: Callable[[str, str], Sequence[File]]
+  data: str,
+  extension: str,
+  read: Callable[[str, str], Sequence[File]],
+  locate: Callable[[str], str] = str,
 ) -> folder.Listing:
   """The images of all shards that "KIND:/path" names, by split.
 
@@ -100,13 +103,14 @@ def listing(
     extension: that of shards in a folder, such as ".tar".
     read: gives the images of a shard by its path and by its name below the
       root, with which the paths of its images begin.
+    locate: maps the path in `data` to that of the shards.
 
   Raises:
     DatasetNotPreparedError: if there is no such file.
     ValueError: if some shards have a split and others none.
   """
   name, fold = held_out.split_fold(data)
-  root, paths = find(data, name.partition(":")[2], extension)
+  root, paths = find(data, locate(name.partition(":")[2]), extension)
   names = [path.relative_to(root).as_posix() for path in paths]
   split_of = {name: _split_of(name) for name in names}
   without = [repr(name) for name, split in split_of.items() if split is None]
