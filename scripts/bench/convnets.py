@@ -1,0 +1,118 @@
+"""Train step and forward pass of networks with batch normalisation.
+
+ResNet-50 and RegNetY-032, 224 px, float32, SGD with momentum; against timm's
+models with torch's SGD, where both are installed.
+"""
+
+import importlib.util
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scripts.bench import recipe, turns
+
+BATCH = 16
+MODELS = ("resnet50", "regnety_032")
+
+
+def makers() -> dict[str, Callable]:
+  """Name -> function of a model and a batch: (train, forward)."""
+  found = {"vitjax": _ours}
+  if importlib.util.find_spec("torch") and importlib.util.find_spec("timm"):
+    found["timm"] = _timm
+  return found
+
+
+def _ours(name: str, batch):
+  from vitjax import losses, models, objectives, optim
+  from vitjax import step as step_lib
+
+  model = models.create(name, num_classes=1000)
+  tx = optim.make_optimizer(
+    "sgd",
+    schedule=lambda _: 1.0,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    decay_scale="gradient",
+  )
+  shape = (1, *batch["image"].shape[1:])
+  init = step_lib.make_init_fn(model, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+  def normalise(batch):
+    return {**batch, "image": batch["image"].astype("float32") / 127.5 - 1}
+
+  step = jax.jit(
+    step_lib.make_train_step(
+      objectives.classification(
+        model, loss_fn=losses.softmax_xent, num_classes=1000
+      ),
+      tx,
+      normalise=normalise,
+      seed=0,
+      schedule=lambda _: 1.0,
+    ),
+    donate_argnums=0,
+  )
+  predict = jax.jit(step_lib.make_predict_fn(model, normalise))
+  weights = jax.jit(init)(jax.random.key(0))
+  state = step_lib.make_state(jax.tree.map(jnp.copy, weights), tx)
+  batch = jax.device_put(batch)
+
+  def train():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return jax.block_until_ready(metrics)
+
+  return train, lambda: jax.block_until_ready(predict(weights, batch)[0])
+
+
+def _timm(name: str, batch):
+  import timm
+  import torch
+  from torch.nn import functional
+
+  model = timm.create_model(name, num_classes=1000)
+  optimizer = torch.optim.SGD(
+    model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4
+  )
+  image = torch.tensor(batch["image"]).permute(0, 3, 1, 2).contiguous()
+  label = torch.tensor(batch["label"]).long()
+
+  def train():
+    model.train()
+    optimizer.zero_grad()
+    logits = model(image.float() / 127.5 - 1)
+    functional.cross_entropy(logits, label).backward()
+    optimizer.step()
+
+  def forward():
+    model.eval()
+    with torch.inference_mode():
+      model(image.float() / 127.5 - 1)
+
+  return train, forward
+
+
+def measure(repetitions: int) -> list[dict]:
+  """Rows: seconds, images per second, times as fast as timm."""
+  rows = []
+  batch = recipe.example_batch(BATCH)
+  for model in MODELS:
+    made = {name: make(model, batch) for name, make in makers().items()}
+    for i, kind in enumerate(("train_step", "forward")):
+      calls = {name: both[i] for name, both in made.items()}
+      found = turns.seconds(calls, repetitions)
+      for name, seconds in found.items():
+        row = {
+          "benchmark": f"{model} {kind}",
+          "contestant": name,
+          "batch_size": BATCH,
+          "seconds": turns.summary(seconds),
+          "images_per_second": turns.summary(BATCH / np.array(seconds)),
+        }
+        if "timm" in found:
+          row["times_timm"] = turns.ratios(found, name, "timm")
+        rows.append(row)
+  return rows
