@@ -124,6 +124,9 @@ CASES = {
       ("convnext_tiny", "timm_convnext"),
       ("dm_nfnet_f0", "timm_nfnet"),
       ("resnetv2_50x1_bit", "timm_bit"),
+      ("regnety_032", "timm_regnet"),
+      ("resnet50", "timm_resnet"),
+      ("seresnext26d_32x4d", "timm_resnet"),
     )
   },
 }
@@ -140,6 +143,7 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
   from absl import logging
 
   from vitjax import models, trees, weights
+  from vitjax.models import batch_norm
 
   logging.set_verbosity(logging.WARNING)
   jax.config.update("jax_default_matmul_precision", "highest")
@@ -152,12 +156,14 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
       size, channels = 144, 1
     rng = np.random.default_rng(len(name))
     image = rng.uniform(-1, 1, (2, size, size, channels)).astype(np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    shapes = batch_norm.join(
+      jax.eval_shape(model.init, jax.random.key(0), image)
+    )
     params = trees.map_with_names(
       lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
     )
-    logits = jax.jit(lambda p, x, m=model: m.apply({"params": p}, x)[0])(
-      params, image
+    logits = jax.jit(lambda v, x, m=model: m.apply(v, x)[0])(
+      batch_norm.split(params), image
     )
     metadata = {
       "model": {"name": published, "num_classes": 1000, **options},
@@ -182,6 +188,8 @@ def _random(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
   leaf = path.rpartition("/")[2]
   if leaf in ("scale", "gamma", "gain", "skip_gain"):
     return np.asarray(1 + 0.1 * x, np.float32)
+  if leaf == "var":
+    return np.asarray(1 + np.abs(x), np.float32)
   if leaf != "kernel":
     return np.asarray(0.1 * x, np.float32)
   is_qkv = path.endswith(("query/kernel", "key/kernel", "value/kernel"))

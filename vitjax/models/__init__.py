@@ -3,15 +3,16 @@
 All models have one contract, `vitjax.models.contract.Model`:
 
   model = create(name, **options)
-  params = model.init(key, image)["params"]
-  logits, out = model.apply({"params": params}, image, train=False)
+  variables = model.init(key, image)
+  logits, out = model.apply(variables, image, train=False)
 
 `image` is (b, h, w, c) float32, already normalised; `logits` is (b, n)
 float32, or the pooled features (b, d) of a model without a head; `out` maps
-names to intermediate arrays. Training with dropout or stochastic depth needs
-`rngs={"dropout": key}`. Parameters of blocks that are stacked into one array
-(`scan_layers`) are below a module called "encoderblock", see
-`trees.is_stacked`.
+names to intermediate arrays. `variables` has "params", and with batch
+normalisation the running statistics, see `batch_norm`. Training with dropout or
+stochastic depth needs `rngs={"dropout": key}`. Parameters of blocks that are
+stacked into one array (`scan_layers`) are below a module called "encoderblock",
+see `trees.is_stacked`.
 
 The text towers "text" and "bert" take token ids (b, t) int32 instead of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,

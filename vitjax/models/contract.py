@@ -15,11 +15,15 @@ class Model(Protocol):
   """
 
   def init(self, rngs: Any, *inputs: Any) -> Any:
-    """Makes {"params": parameters} for inputs of these shapes."""
+    """Makes {"params": parameters} for inputs of these shapes.
+
+    With batch normalisation also the running statistics, in the collection
+    `batch_norm.STATISTICS`.
+    """
     ...
 
   def apply(self, variables: Any, *inputs: Any, **kwargs: Any) -> Any:
-    """Calls the model with parameters."""
+    """Calls the model with what `init` returns."""
     ...
 
   def clone(self, **fields: Any) -> "Model":

@@ -50,7 +50,7 @@ class Plan:
     examples: examples of an epoch; None if not known.
     total_steps, epochs: length of the run; None if not known.
     params_bytes, optimizer_bytes, ema_bytes, gradient_bytes, batch_bytes: sizes
-      under the sharding.
+      under the sharding; running statistics count with the parameters.
     activation_bytes: what the backward pass needs of the forward pass, by
       shapes, before the compiler saves any.
     checkpoint_bytes: size of one checkpoint on disk; a run keeps at least two.
@@ -194,7 +194,7 @@ def make_plan(
   parts = make_program(run, source, devices)
   state, mesh = parts.abstract, parts.mesh
   on_device = sharding.bytes_per_device
-  params_bytes = on_device(state.params, parts.shardings.params)
+  weights_bytes = on_device(state.weights, parts.shardings.weights)
   total_steps = parts.total_steps
   if known_examples is None and run.total.unit == "epochs":
     total_steps = None
@@ -223,14 +223,14 @@ def make_plan(
     examples=known_examples,
     total_steps=total_steps,
     epochs=epochs,
-    params_bytes=params_bytes,
+    params_bytes=weights_bytes,
     optimizer_bytes=on_device(state.opt_state, parts.shardings.opt_state),
     ema_bytes=(
       on_device(state.ema_params, parts.shardings.ema_params)
       if state.ema_params is not None
       else 0
     ),
-    gradient_bytes=params_bytes,
+    gradient_bytes=on_device(state.params, parts.shardings.params),
     batch_bytes=memory.num_bytes(parts.batch) // sharding.batch_parts(mesh),
     activation_bytes=activations,
     checkpoint_bytes=memory.num_bytes(state),
