@@ -106,7 +106,9 @@ class Block(nn.Module):
       ),
     )
     y = nn.relu(y)
-    y = SqueezeExcite(round(inputs / 4), self.dtype, name="squeeze_excite")(y)
+    y = SqueezeExcite(
+      round(inputs / 4), dtype=self.dtype, name="squeeze_excite"
+    )(y)
     y = conv_norm(y, "3", scale_init=self.scale_init)
     if train and self.drop_path_rate:
       y = common.drop_path(y, self.drop_path_rate, self.make_rng("dropout"))

@@ -131,7 +131,7 @@ class Block(nn.Module):
     y = conv_norm(y, "3", self.width, scale_init=self.scale_init)
     if self.squeeze_excite:
       reduced = _multiple_of_8(self.width / 16)
-      y = SqueezeExcite(reduced, self.dtype, name="squeeze_excite")(y)
+      y = SqueezeExcite(reduced, dtype=self.dtype, name="squeeze_excite")(y)
     if train and self.drop_path_rate:
       y = common.drop_path(y, self.drop_path_rate, self.make_rng("dropout"))
     if halves or x.shape[-1] != self.width:
