@@ -32,6 +32,8 @@ def count(tree):
   """Parameters of a golden tree, whose layers are numbered {first-last}."""
   total = 0
   for path, shape in tree.items():
+    if path.endswith(("/mean", "/var")):
+      continue  # running statistics
     times = 1
     if match := re.search(r"\{(\d+)-(\d+)\}", path):
       times = int(match[2]) - int(match[1]) + 1
