@@ -171,14 +171,24 @@ class Progress:
     parts = [f"step {step:,}/{self._total_steps:,} ({percent} %)"]
     for name, value in {**(scalars or {}), **more}.items():
       parts.append(f"{name} {_readable(float(value))}")
-    rate, share = self.examples_per_second, self.input_wait_share
-    if rate is not None and share is not None:
-      number = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
-      parts.append(f"{number} {self._unit}/s")
-      parts.append(f"input wait {100 * share:.0f} %")
-    if (eta := self.eta_seconds) is not None:
-      parts.append(f"ETA {_duration(eta)}")
-    return " · ".join(parts)
+    share = self.input_wait_share
+    waited = () if share is None else (f"input wait {100 * share:.0f} %",)
+    return " · ".join([*parts, *self._rate(), *waited, *self._eta()])
+
+  def short_line(self, step: int, loss: float) -> str:
+    """Returns e.g. `400/1,100 · loss 0.2134 · 1,600 images/s · ETA 0:48`."""
+    parts = [f"{step:,}/{self._total_steps:,}", f"loss {_readable(loss)}"]
+    return " · ".join([*parts, *self._rate(), *self._eta()])
+
+  def _rate(self) -> list[str]:
+    if (rate := self.examples_per_second) is None:
+      return []
+    number = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+    return [f"{number} {self._unit}/s"]
+
+  def _eta(self) -> list[str]:
+    eta = self.eta_seconds
+    return [] if eta is None else [f"ETA {_duration(eta)}"]
 
   def summary(self) -> str:
     """Returns where the time went, e.g. `3:20: step 81 %, eval 10 %, ...`."""
