@@ -14,6 +14,7 @@ from vitjax.config import messages, resolving, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
+from vitjax.run_folder import trackers
 
 _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 # Key -> keys that it needs; without any one of them it has no effect. A key is
@@ -96,7 +97,25 @@ def problems(run: RunConfig) -> list[str]:
       two_towers=two_towers,
       pixel_statistics=preprocess and preprocess.pixel_statistics,
     )
-  return errors + name_problems(run)
+  return errors + name_problems(run) + tracker_problems(run)
+
+
+def tracker_problems(run: RunConfig) -> list[str]:
+  """Problems of the trackers and of their options."""
+  errors = []
+  for name, given in trackers.sections(run.report.trackers).items():
+    where = f"report.trackers.{name}"
+    if not isinstance(given, Mapping):
+      errors.append(f"config.{where}={given!r} must be a section of options.")
+      continue
+    try:
+      make = trackers.find(name).__init__
+    except ValueError as e:
+      errors.append(f"config.report.trackers: {e}")
+    else:
+      filled = trackers.FILLED
+      errors += resolving.check_call(make, given, where, filled=filled)
+  return errors
 
 
 def without_effect(run: RunConfig) -> list[str]:

@@ -28,10 +28,11 @@ from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.reporter import Reporter
 
-# Files of a run folder, for the last lines of the log.
+# Files of a run folder, for the last lines of the log: those that exist.
 FILES = {
   "Checkpoints": "checkpoints",
   "Metrics": "metrics.jsonl",
+  "Table": "metrics.csv",
   "TensorBoard": "tensorboard",
 }
 
@@ -184,7 +185,8 @@ def end_folder(
       logging.info("Weights: %s", file)
   if is_main:
     for title, file in FILES.items():
-      logging.info("%s: %s", title, workdir / file)
+      if (workdir / file).exists():
+        logging.info("%s: %s", title, workdir / file)
 
 
 def make_checkpointer(

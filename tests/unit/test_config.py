@@ -358,6 +358,22 @@ def test_the_average_has_a_name_of_its_own():
       {"evals": {"v": {"split": "test", "pp": "normalize"}}},
       "config.evals.v.pp='normalize' does not normalise images as training",
     ),
+    (
+      {"report__trackers": ("csv", "wanbd")},
+      "config.report.trackers: 'wanbd' is not a tracker. Did you mean 'wandb'",
+    ),
+    (
+      {"report__trackers": {"csv": {}, "wandb": {"projekt": "x"}}},
+      "config.report.trackers.wandb.projekt is not a key. Did you mean 'proj",
+    ),
+    (
+      {"report__trackers": {"mlflow": {"uri": 3}}},
+      "config.report.trackers.mlflow.uri=3 (int) must be str or None",
+    ),
+    (
+      {"report__trackers": {"csv": True}},
+      "config.report.trackers.csv=True must be a section of options",
+    ),
     ({"checkpoint__best_metric": "val/acc@1"}, "names no eval"),
     (
       {
@@ -444,6 +460,7 @@ def test_differences_name_the_keys():
   b = plain.to_dict(resolving.resolve(minimal(optim__learning_rate=2e-3)))
   a["input"] = {"prefetch": 2, "cache": False}
   b["input"] = {"prefetch": 4, "cache": True}
+  b["report"]["trackers"] = {"wandb": {"project": "x"}}
   assert plain.differences(a, b) == ["optim.learning_rate: 0.001 -> 0.002"]
   assert plain.differences(a, a) == []
 

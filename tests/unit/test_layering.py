@@ -33,7 +33,7 @@ LAYERS = {
   "optim": "config models trees",
   "step": "models objectives optim trees",
   "evaluators": "config data losses parallel",
-  "checks": "config data evaluators losses models optim",
+  "checks": "config data evaluators losses models optim run_folder",
   "trained": "checkpoint data models run_folder trees weights",
   "pretrained": "config trained trees weights",
   "program": """config data evaluators losses mixing models objectives optim
@@ -190,7 +190,7 @@ def test_only_the_input_and_the_curves_use_tensorflow():
   def is_wrong(module, name):
     banned = {
       "vitjax.data.tf": (),
-      "vitjax.run_folder.writer": ("tensorflow_datasets", "tensorboard"),
+      "vitjax.run_folder.trackers.tensorboard": ("tensorflow_datasets",),
     }.get(module, ("tensorflow", "tensorflow_datasets", "tensorboard"))
     if is_below(module, "vitjax.data") and banned:
       banned = ("tensorflow", "tensorboard")  # tfds comes after data.tf
@@ -266,7 +266,9 @@ def test_every_module_imports_and_the_light_ones_stay_light():
     check("tensorflow")
     import tempfile, vitjax.run_folder.writer, vitjax.train
     with tempfile.TemporaryDirectory() as folder:
-      vitjax.run_folder.writer.MetricsWriter(folder).close()
+      vitjax.run_folder.writer.MetricsWriter(
+        folder, trackers={"tensorboard": {}}
+      ).close()
     check("keras", "matplotlib", "sklearn")  # these take seconds
     import jax
     jax.config.update("jax_num_cpu_devices", 2)  # refused after a backend

@@ -1,5 +1,4 @@
 import json
-import logging as python_logging
 import math
 import subprocess
 import sys
@@ -8,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging
 
 from vitjax.run_folder.reader import read_metrics, seconds_spent
 from vitjax.run_folder.writer import MetricsError, MetricsWriter
 
 
 def _writer(workdir, **kwargs):
-  return MetricsWriter(workdir, tensorboard=False, **kwargs)
+  return MetricsWriter(workdir, **kwargs)
 
 
 def _loss(step):
@@ -173,38 +171,6 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
   assert "resume from the last checkpoint" in str(error.value)
   with pytest.raises(MetricsError):
     writer.close()
-
-
-@pytest.mark.slow  # imports TensorFlow
-def test_tensorboard_files_are_written(tmp_path):
-  with MetricsWriter(tmp_path) as writer:
-    writer.write(1, {"train/loss": 2.0, "bad": math.nan})
-    writer.write_timing(1, {"step_seconds": 0.5})
-  (events,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
-  data = events.read_bytes()
-  assert b"train/loss" in data and b"step_seconds" in data
-
-
-@pytest.mark.slow  # imports TensorFlow
-def test_tensorboard_that_fails_is_one_warning(tmp_path):
-  (tmp_path / "tensorboard").write_text("in the way")
-  messages = []
-
-  class Handler(python_logging.Handler):
-    def emit(self, record):
-      messages.append(record.getMessage())
-
-  handler = Handler(level=30)
-  logging.get_absl_logger().addHandler(handler)
-  try:
-    with MetricsWriter(tmp_path) as writer:
-      for step in range(3):
-        writer.write(step, {"a": step})
-        writer.flush()
-  finally:
-    logging.get_absl_logger().removeHandler(handler)
-  assert len(messages) == 1 and "no longer written" in messages[0]
-  assert len(read_metrics(tmp_path)) == 3
 
 
 def test_importing_metrics_imports_no_tensorflow():

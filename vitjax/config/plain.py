@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,21 +46,22 @@ def to_json(run: RunConfig) -> str:
   return json.dumps(to_dict(run), indent=2, sort_keys=True)
 
 
-# Keys that change the use of memory, but no result.
-_MEMORY = frozenset({"input.cache", "input.prefetch"})
+# Keys and sections that change no result.
+_NO_RESULT = re.compile(r"input\.(cache|prefetch)|report\.trackers(\..*)?")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """One line for each key in which two plain configs differ.
 
-  Keys that only change the use of memory are left out.
+  Keys that change no result are left out.
   """
   old, new = flatten(old), flatten(new)
   missing = object()
   return [
     f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
-    for key in sorted({*old, *new} - _MEMORY)
-    if old.get(key, missing) != new.get(key, missing)
+    for key in sorted({*old, *new})
+    if not _NO_RESULT.fullmatch(key)
+    and old.get(key, missing) != new.get(key, missing)
   ]
 
 

@@ -319,12 +319,16 @@ class Report:
 
   Attributes:
     every: interval between two records of the training loss.
+    trackers: where metrics go besides metrics.jsonl: names, such as
+      ("tensorboard", "csv", "wandb", "mlflow"), or names with their options,
+      such as {"wandb": {"project": "birds"}}. Changes no result.
     profile_first_step: number of steps before the profile for TensorBoard
       starts; 10 leaves compilation out. None: no profile.
     profile_num_steps: number of steps to profile.
   """
 
   every: Duration = Duration(50, "steps")
+  trackers: Sequence[str] | Mapping[str, Any] = ("tensorboard",)
   profile_first_step: Index | None = None
   profile_num_steps: Count = 5
 

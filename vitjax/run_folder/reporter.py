@@ -1,8 +1,9 @@
-"""Reports training: the record, the log line, the clock, a diverged loss."""
+"""Reports training: the record, progress, the clock, a diverged loss."""
 
 import contextlib
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ from absl import logging
 
 from vitjax.config.schema import Report
 from vitjax.parallel import sharding
-from vitjax.run_folder import files
+from vitjax.run_folder import files, trackers
+from vitjax.run_folder.bar import Bar, is_wanted
 from vitjax.run_folder.clock import ProfilerWindow, Progress
 from vitjax.run_folder.reader import seconds_spent
 from vitjax.run_folder.writer import MetricsWriter
@@ -19,6 +21,9 @@ from vitjax.run_folder.writer import MetricsWriter
 
 class Reporter(contextlib.AbstractContextManager):
   """Writes what a run measures; a context manager that closes its files.
+
+  On a terminal a bar shows how far training is, elsewhere a line for each row
+  of the record.
 
   Attributes:
     progress: the clock; pause it for what is not training.
@@ -53,7 +58,10 @@ class Reporter(contextlib.AbstractContextManager):
     self._describe = describe
     spent = seconds_spent(workdir, start_step) if is_main else {}
     self._writer = MetricsWriter(
-      workdir, start_step=start_step, is_main=is_main
+      workdir,
+      start_step=start_step,
+      is_main=is_main,
+      trackers=trackers.sections(config.trackers),
     )
     profiles = config.profile_first_step is not None and is_main
     self._profiler = ProfilerWindow(
@@ -64,12 +72,16 @@ class Reporter(contextlib.AbstractContextManager):
     self.progress = Progress(
       total_steps, batch_size, start_step=start_step, before=spent
     )
+    self._bar = None
+    if is_main and start_step < total_steps and is_wanted(sys.stderr):
+      self._bar = Bar(total_steps, start_step)
 
   def __exit__(self, *exc_info: Any) -> None:
-    try:
-      self._profiler.close()
-    finally:
-      self._writer.close()
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._writer.close)
+      stack.callback(self._profiler.close)
+      if self._bar is not None:
+        stack.callback(self._bar.close)
 
   def begin_step(self, step: int, state: Any) -> None:
     """Starts or ends the profile; `state` is that of the step before."""
@@ -100,9 +112,13 @@ class Reporter(contextlib.AbstractContextManager):
     if step % self._every == 0 or step == self._total_steps:
       self._writer.write(step, values)
       self._writer.write_timing(step, self.progress.scalars())
-      shown = {"loss": values["train/loss"]}
-      shown["lr"] = values["train/learning_rate"]
-      logging.info("%s", self.progress.line(step, shown))
+      if self._bar is None:
+        shown = {"loss": values["train/loss"]}
+        shown["lr"] = values["train/learning_rate"]
+        logging.info("%s", self.progress.line(step, shown))
+    if self._bar is not None:
+      loss = float(values["train/loss"])
+      self._bar.show(step, self.progress.short_line(step, loss))
 
   def _diverged(self, name, step, values, index, latest_step) -> None:
     examples = sharding.to_host(index).tolist()

@@ -1,20 +1,22 @@
 """Writes the metrics of a run: a record to compare, curves to look at.
 
-Owns: `metrics.jsonl` (the record), `timing.jsonl` (everything that depends on
-the clock) and the TensorBoard files. The clock itself and the profiler window
-are in `clock`. It does not compute metrics and does not decide when to
-report.
+Owns: `metrics.jsonl` (the record) and `timing.jsonl` (everything that depends
+on the clock), and hands the same rows to the trackers that the config chooses.
+The clock itself and the profiler window are in `clock`. It does not compute
+metrics and does not decide when to report.
 
 The record holds nothing but what follows from the config and the seed, so a
 run that was killed and resumed ends with the same bytes as one that was not.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
 import pathlib
 import shutil
+import types
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -22,7 +24,9 @@ import jax
 import numpy as np
 from absl import logging
 
+from vitjax.run_folder import trackers as trackers_lib
 from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, whole_lines
+from vitjax.run_folder.trackers.background import Background
 
 
 class MetricsError(OSError):
@@ -30,7 +34,7 @@ class MetricsError(OSError):
 
 
 class MetricsWriter:
-  """Writes scalars to `metrics.jsonl`, `timing.jsonl` and TensorBoard.
+  """Writes scalars to `metrics.jsonl`, `timing.jsonl` and the trackers.
 
   Each line of the files is one JSON object, `{"step": 400, "train/loss":
   0.2134}`. Floats are written so that they read back bit for bit; NaN and
@@ -43,8 +47,8 @@ class MetricsWriter:
       are written again. 0 means that the run starts from nothing: files of
       an earlier one are renamed to `*.old`.
     is_main: only the main process (0) writes; in others nothing happens.
-    tensorboard: also write TensorBoard event files, to `tensorboard/`. If
-      that fails, the run continues with one warning.
+    trackers: name -> options, see `vitjax.run_folder.trackers`. If one fails,
+      the run continues with one warning.
 
   Raises:
     MetricsError: if the files cannot be written, here or later.
@@ -56,10 +60,10 @@ class MetricsWriter:
     *,
     start_step: int = 0,
     is_main: bool = True,
-    tensorboard: bool = True,
+    trackers: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),
   ):
     self._files: dict[str, _JsonLines] = {}
-    self._board = None
+    self._trackers: list[Background] = []
     if not is_main:
       return
     if "://" in str(workdir):
@@ -70,8 +74,9 @@ class MetricsWriter:
     workdir = pathlib.Path(workdir)
     for name in (METRICS_FILE, TIMING_FILE):
       self._files[name] = _JsonLines(workdir / name, start_step)
-    if tensorboard:
-      self._board = _Board(workdir / "tensorboard")
+    for name, options in trackers.items():
+      make = functools.partial(_make, name, workdir, start_step, options)
+      self._trackers.append(Background(name, make))
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Adds one line to the record; nothing in it may depend on the clock.
@@ -94,8 +99,11 @@ class MetricsWriter:
     if "step" in values:
       raise ValueError("'step' is an argument, not a scalar.")
     self._files[name].append({"step": int(step), **values})
-    if self._board is not None:
-      self._board.write(step, values)
+    numbers = {
+      n: float(x) if isinstance(x, str) else x for n, x in values.items()
+    }
+    for tracker in self._trackers:
+      tracker.write(int(step), numbers)
 
   def flush(self) -> None:
     """Returns when the record is on the disk; call before each checkpoint.
@@ -106,22 +114,25 @@ class MetricsWriter:
     """
     for file in self._files.values():
       file.flush()
-    if self._board is not None:
-      self._board.flush()
+    for tracker in self._trackers:
+      tracker.flush()
 
   def close(self) -> None:
-    parts = [*self._files.values(), self._board]
-    self._files, self._board = {}, None
+    parts = [*self._files.values(), *self._trackers]
+    self._files, self._trackers = {}, []
     with contextlib.ExitStack() as stack:  # closes all, whichever fails
       for part in parts:
-        if part is not None:
-          stack.callback(part.close)
+        stack.callback(part.close)
 
   def __enter__(self) -> "MetricsWriter":
     return self
 
   def __exit__(self, kind, error, traceback) -> None:
     self.close()
+
+
+def _make(name, workdir, start_step, options):
+  return trackers_lib.find(name)(workdir, start_step, **options)
 
 
 def _number(name: str, value: Any) -> int | float | str:
@@ -206,60 +217,3 @@ class _JsonLines:
         "free). Make room or fix the directory, then start the same command "
         "again to resume from the last checkpoint",
       ) from error
-
-
-class _Board:
-  """TensorBoard's files, written in a thread; gives up with one warning."""
-
-  def __init__(self, logdir: pathlib.Path):
-    self._writer = None
-    with self._never_fatal():
-      # TensorFlow takes seconds to import and is needed for nothing else.
-      import tensorflow as tf
-
-      with contextlib.suppress(RuntimeError):  # TensorFlow already runs
-        tf.config.set_visible_devices([], "GPU")  # it would take its memory
-      # Not clu's SummaryWriter: it imports Keras, which is not needed.
-      from clu import asynclib
-
-      self._pool = asynclib.Pool("tensorboard", max_workers=1)
-      self._scalar = tf.summary.scalar
-      self._writer = tf.summary.create_file_writer(str(logdir))
-
-  def write(self, step: int, values: Mapping[str, Any]) -> None:
-    def write(writer, scalars):
-      with writer.as_default():
-        for name, value in scalars.items():
-          self._scalar(name, value, step=step)
-
-    with self._never_fatal():
-      if self._writer is not None:
-        scalars = {name: float(value) for name, value in values.items()}
-        self._pool(write)(self._writer, scalars)
-
-  def flush(self) -> None:
-    with self._never_fatal():
-      if self._writer is not None:
-        self._pool.join()
-        self._writer.flush()
-
-  def close(self) -> None:
-    self.flush()
-    with self._never_fatal():
-      if self._writer is not None:
-        self._pool.close()
-        self._writer.close()
-    self._writer = None
-
-  @contextlib.contextmanager
-  def _never_fatal(self) -> Generator[None]:
-    try:
-      yield
-    except Exception as error:
-      self._writer = None
-      logging.warning(
-        "TensorBoard files are no longer written (%s: %s); %s still is.",
-        type(error).__name__,
-        str(error).split("\n")[0],
-        METRICS_FILE,
-      )
