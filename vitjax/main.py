@@ -22,11 +22,12 @@ import re
 import sys
 import tempfile
 import traceback
+import uuid
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from vitjax.config import command_line, flag, plain, resolving, schema
+from vitjax.config import command_line, flag, places, plain, resolving, schema
 
 FLAGS = flags.FLAGS
 
@@ -79,12 +80,12 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   overrides = config_flags.get_override_values(FLAGS["config"])
   config_path = config_flags.get_config_filename(FLAGS["config"])
-  workdir = pathlib.Path(
-    FLAGS.workdir or default_workdir(config_path, overrides)
-  ).absolute()
-
   try:
-    check_local(FLAGS.workdir)
+    workdir = places.of(
+      FLAGS.workdir or default_workdir(config_path, overrides)
+    )
+    if not places.is_remote(workdir):
+      workdir = workdir.absolute()
     check_writable(workdir)
     config = flag.read()
     resolving.resolve(config)
@@ -121,18 +122,20 @@ def main(argv: list[str]) -> None:
     stop_with(e, workdir)
 
 
-def check_local(workdir: str | None) -> None:
-  """Raises ValueError for the URL of an object store, such as gs://."""
-  if workdir and "://" in workdir:
-    raise ValueError(
-      f"--workdir={workdir} is not a local or mounted folder. A run "
-      "appends to its record line by line, which object stores cannot do. "
-      "Mount the bucket (gcsfuse, for example), or copy the folder afterwards."
-    )
-
-
 def check_writable(workdir: pathlib.Path) -> None:
   """Raises OSError if no run could be written to `workdir`."""
+  if places.is_remote(workdir):
+    probe = workdir / f".vitjax-{uuid.uuid4().hex}"
+    try:
+      probe.write_text("")
+      probe.unlink()
+    except Exception as e:  # stores raise errors of any class
+      raise OSError(
+        f"--workdir={workdir}: cannot write there ({type(e).__name__}: {e}). "
+        "Check the name of the bucket and the access to it; `gcloud auth "
+        "application-default login` logs this machine in."
+      ) from None
+    return
   nearest = next(x for x in (workdir, *workdir.parents) if x.exists())
   try:
     with tempfile.TemporaryDirectory(prefix=".vitjax-", dir=nearest):
@@ -211,8 +214,8 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
         "".join(traceback.format_exception(error)), encoding="utf-8"
       )
       where = f"\n(traceback: {file})"
-  except OSError:
-    pass  # a full disk is no reason to hide the error
+  except Exception:
+    pass  # a full disk or a lost store is no reason to hide the error
   reason = f"{type(error).__name__}: {error}"
   print(f"vitjax.main: {reason}{where}", file=sys.stderr, flush=True)
   processes.end_all(reason, code=1)

@@ -26,6 +26,7 @@ from vitjax.evaluators import subject
 from vitjax.parallel import devices, memory, preemption, processes, sharding
 from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
+from vitjax.run_folder.mirror import Mirror
 from vitjax.run_folder.reporter import Reporter
 
 # Files of a run folder, for the last lines of the log: those that exist.
@@ -96,7 +97,7 @@ def train_and_evaluate(
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
-      check_lock()
+      check_lock(now=False)
       reporter.train_step(step, measured, index, checkpointer.latest_step)
 
     def save(step, results=None, *, is_last=False):
@@ -180,9 +181,10 @@ def end_folder(
   if parts.run.export_npz:
     tree = sharding.to_host(tree)
     if is_main:
-      file = workdir / "params.npz"
-      weights.save(file, tree, parts.model, metadata=metadata)
-      logging.info("Weights: %s", file)
+      with contextlib.closing(Mirror(workdir, is_used=False)) as mirror:
+        file = mirror.folder / "params.npz"
+        weights.save(file, tree, parts.model, metadata=metadata)
+      logging.info("Weights: %s", workdir / file.name)
   if is_main:
     for title, file in FILES.items():
       if (workdir / file).exists():

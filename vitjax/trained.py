@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from vitjax import models, trees, weights
 from vitjax.checkpoint import checkpointer, step_files
+from vitjax.config import places
 from vitjax.data import tokenizers
 from vitjax.models import batch_norm
 from vitjax.run_folder import files, identity
@@ -374,19 +375,21 @@ def load(
       it, or is damaged.
     CheckpointError: if that step is absent or damaged.
   """
-  name, path = os.fspath(path), pathlib.Path(path)
-  if path.is_dir():
-    metadata, params = read_run(path, step=step, ema=ema)
+  name = os.fspath(path)
+  is_url = name.startswith(("https://", "http://"))  # of a published file
+  place = pathlib.Path(name) if is_url else places.of(name)
+  if place.is_dir():
+    metadata, params = read_run(place, step=step, ema=ema)
     flat = trees.flatten(params)
-    model = description.create_model(metadata, flat, path, allow_module)
+    model = description.create_model(metadata, flat, place, allow_module)
     fitting.check_values(flat, repr(name))
   elif ema or step != "latest":
     option = "ema=True" if ema else f"step={step!r}"
     raise ValueError(
       f"{name} is not a run folder, and {option} is for run folders."
     )
-  elif path.is_file():
-    metadata, model, params = _load_file(path, allow_module)
+  elif place.is_file():
+    metadata, model, params = _load_file(place, allow_module)
   else:
     metadata, model, params = _load_published(name, pretrained_dir)
   names = metadata.get("class_names")
@@ -474,5 +477,5 @@ def _located(metadata: dict, folder: pathlib.Path) -> dict:
   if "tokenizer" not in metadata:
     return metadata
   facts = metadata["tokenizer"]
-  vocab = os.fspath(folder / facts["vocab"])
+  vocab = os.fspath(places.local(folder / facts["vocab"]))
   return {**metadata, "tokenizer": {**facts, "vocab": vocab}}

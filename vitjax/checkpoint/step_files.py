@@ -26,7 +26,7 @@ from etils import epath
 import vitjax
 from vitjax import trees
 from vitjax.checkpoint import checksums
-from vitjax.config import messages
+from vitjax.config import messages, places
 
 PyTree = Any
 
@@ -278,8 +278,8 @@ def list_steps(directory: epath.Path) -> list[int]:
 
 
 def absolute(directory: str | os.PathLike) -> epath.Path:
-  path = epath.Path(directory)
-  return path if "://" in str(directory) else path.expanduser().absolute()
+  path = epath.Path(places.of(directory))
+  return path if places.is_remote(directory) else path.expanduser().absolute()
 
 
 def reason(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitjax.config import extras, messages, shipped
+from vitjax.config import extras, messages, places, shipped
 
 Path = str | os.PathLike[str]
 
@@ -181,9 +181,9 @@ def copy_vocab(facts: Mapping[str, Any], target: Path) -> dict[str, Any]:
     The facts with the name of the copy, "B_16.txt" for "B_16.npz".
   """
   source = _file(facts["vocab"])
-  copy = pathlib.Path(target).with_suffix(source.suffix)
+  copy = places.of(target).with_suffix(source.suffix)
   content = source.read_bytes()
-  if not copy.is_file() or copy.read_bytes() != content:
+  if not copy.exists() or copy.read_bytes() != content:
     copy.write_bytes(content)
   return {**facts, "vocab": copy.name}
 

@@ -18,7 +18,7 @@ from absl import logging
 from vitjax import checks, trained
 from vitjax import step as step_lib
 from vitjax.checkpoint import step_files
-from vitjax.config import resolving, schema
+from vitjax.config import places, resolving, schema
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
@@ -107,7 +107,7 @@ def evaluate(
     allow_module=allow_module,
   )
   if run is not None:
-    _warn_of_changed_data(pathlib.Path(model), loaded, run)
+    _warn_of_changed_data(places.of(model), loaded, run)
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
   sections = _sections(evals, run, preprocess.spec, allow_module)
@@ -188,7 +188,7 @@ def _of_answers(section: schema.Eval) -> schema.Eval:
 
 def _run_of(model: str | os.PathLike) -> schema.RunConfig | None:
   """The config of a run folder."""
-  file = pathlib.Path(model) / files.CONFIG
+  file = places.of(model) / files.CONFIG
   if not file.exists():
     return None
   return resolving.resolve(reader.read_json(file))

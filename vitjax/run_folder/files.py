@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from vitjax.config import plain, schema
+from vitjax.config import places, plain, schema
 from vitjax.data import tokenizers
 from vitjax.run_folder.identity import CONFIG, RUN
 
@@ -151,6 +151,9 @@ def write_json(file: pathlib.Path, content: Any) -> None:
 
 def write_text(file: pathlib.Path, text: str) -> None:
   """Writes a text file so that it is always whole."""
+  if places.is_remote(file):  # as objects always are
+    file.write_text(text + "\n")
+    return
   temporary = file.with_name(f".{file.name}.{os.getpid()}")
   temporary.write_text(text + "\n", encoding="utf-8")
   os.replace(temporary, file)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitjax.config import plain
+from vitjax.config import places, plain
 from vitjax.run_folder import reader
 from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, read_metrics
 
@@ -73,9 +73,9 @@ def read(paths: Sequence[str | os.PathLike]) -> list[Record]:
     ValueError: if a record is broken, or a run is given twice.
   """
   folders = []
-  for path in map(pathlib.Path, paths):
+  for path in map(places.of, paths):
     file = path / METRICS_FILE if path.is_dir() else path
-    if not file.is_file() or file.name != METRICS_FILE:
+    if not file.exists() or file.name != METRICS_FILE:
       raise FileNotFoundError(
         f"{path} is not a run; give run folders, which have a {METRICS_FILE}."
       )

@@ -6,8 +6,9 @@ what is in them; `vitjax.run_folder.files` writes the others.
 
 import json
 import os
-import pathlib
 from typing import Any
+
+from vitjax.config import places
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
@@ -26,16 +27,16 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   Raises:
     ValueError: if another line is not such an object; names file and line.
   """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / METRICS_FILE
+  file = places.of(path)
+  if file.is_dir():
+    file = file / METRICS_FILE
   rows = []
-  for number, line in enumerate(whole_lines(path.read_bytes()), 1):
+  for number, line in enumerate(whole_lines(file.read_bytes()), 1):
     try:
       rows.append(_read_row(line))
     except ValueError as error:
       raise ValueError(
-        f"{path}, line {number} is damaged: {error}. Delete the line, or "
+        f"{file}, line {number} is damaged: {error}. Delete the line, or "
         "restore the file."
       ) from error
   return rows
@@ -62,9 +63,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     FileNotFoundError: if there is none.
     ValueError: if it holds something else; names the file.
   """
-  path = pathlib.Path(path)
   try:
-    content = json.loads(path.read_bytes())
+    content = json.loads(places.of(path).read_bytes())
     if not isinstance(content, dict):
       raise ValueError(f"it holds a {type(content).__name__}, not an object")
   except ValueError as error:
@@ -96,7 +96,7 @@ def seconds_spent(workdir: str | os.PathLike, step: int) -> dict[str, float]:
   Call it before a `MetricsWriter` that resumes from `step` drops that part.
   """
   try:
-    rows = read_metrics(pathlib.Path(workdir) / TIMING_FILE)
+    rows = read_metrics(places.of(workdir) / TIMING_FILE)
   except (FileNotFoundError, ValueError):  # broken lines are dropped, too
     return {}
   prefix = "seconds/"

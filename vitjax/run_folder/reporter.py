@@ -15,6 +15,7 @@ from vitjax.parallel import sharding
 from vitjax.run_folder import files, trackers
 from vitjax.run_folder.bar import Bar, is_wanted
 from vitjax.run_folder.clock import ProfilerWindow, Progress
+from vitjax.run_folder.mirror import Mirror
 from vitjax.run_folder.reader import seconds_spent
 from vitjax.run_folder.writer import MetricsWriter
 
@@ -56,16 +57,18 @@ class Reporter(contextlib.AbstractContextManager):
     self._workdir, self._is_main = workdir, is_main
     self._every, self._total_steps = every, total_steps
     self._describe = describe
-    spent = seconds_spent(workdir, start_step) if is_main else {}
+    self._mirror = Mirror(workdir, is_main)
+    folder = self._mirror.folder
+    spent = seconds_spent(folder, start_step) if is_main else {}
     self._writer = MetricsWriter(
-      workdir,
+      folder,
       start_step=start_step,
       is_main=is_main,
       trackers=trackers.sections(config.trackers),
     )
     profiles = config.profile_first_step is not None and is_main
     self._profiler = ProfilerWindow(
-      workdir / "profile",
+      folder / "profile",
       config.profile_first_step or 0,
       config.profile_num_steps * profiles,
     )
@@ -78,6 +81,7 @@ class Reporter(contextlib.AbstractContextManager):
 
   def __exit__(self, *exc_info: Any) -> None:
     with contextlib.ExitStack() as stack:
+      stack.callback(self._mirror.close)
       stack.callback(self._writer.close)
       stack.callback(self._profiler.close)
       if self._bar is not None:
@@ -145,4 +149,5 @@ class Reporter(contextlib.AbstractContextManager):
     self._writer.write_timing(step, self.progress.scalars())
     with self.progress.paused("checkpoint"):
       self._writer.flush()
+      self._mirror.send()
       yield

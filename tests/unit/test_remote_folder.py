@@ -1,0 +1,194 @@
+"""Run folders in an object store: what differs from a local folder."""
+
+import json
+import pathlib
+import sys
+import threading
+import time
+
+import pytest
+
+from tests import fake_gcs
+from vitjax import main
+from vitjax.config import places
+from vitjax.run_folder import files, lock, reader
+from vitjax.run_folder.mirror import Mirror
+from vitjax.run_folder.writer import MetricsWriter
+
+gcsfs = pytest.importorskip("gcsfs")
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+  """A bucket on this machine, at gs://bucket."""
+  for name, value in fake_gcs.SETTINGS.items():
+    monkeypatch.setenv(name, value)
+  gcsfs.GCSFileSystem.clear_instance_cache()
+  with fake_gcs.serve() as (address, bucket):
+    for name in fake_gcs.ENDPOINTS:
+      monkeypatch.setenv(name, address)
+    yield bucket
+  gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  monkeypatch.setattr(lock, "_BEAT_SECONDS", 0.1)
+  monkeypatch.setattr(lock, "_SILENT_SECONDS", 1)
+  monkeypatch.setattr(lock, "_POLL_SECONDS", 0.05)
+
+
+ELSEWHERE = {
+  "host": "other",
+  "process": 1,
+  "since": "2026-01-02 03:04:05+00:00",
+  "machine": "another",
+}
+
+
+def test_a_second_run_is_told_who_has_the_folder(bucket):
+  workdir = places.of("gs://bucket/run")
+  with lock.held(workdir) as check:
+    with pytest.raises(lock.RunFolderInUseError, match="gs://bucket/run is in"):
+      with lock.held(workdir):
+        pass
+    check()
+    assert "run/lock.json" in bucket.files()
+    time.sleep(0.5)
+    assert len(bucket.files("run/lock.json.")) == 1  # its sign of life
+  assert not bucket.files()
+
+
+def test_a_silent_holder_is_replaced_and_a_live_one_is_not(bucket):
+  workdir = places.of("gs://bucket/run")
+  bucket.put("run/lock.json", json.dumps(ELSEWHERE).encode())
+  with lock.held(workdir) as check:
+    bucket.put("run/lock.json", json.dumps(ELSEWHERE).encode())
+    with pytest.raises(lock.RunFolderInUseError, match="was taken over by"):
+      check()
+  theirs = lock.open_file(workdir / "lock.json")
+  ended = threading.Event()
+
+  def renew():
+    while not ended.wait(0.1):
+      theirs.renew()
+
+  thread = threading.Thread(target=renew)
+  thread.start()
+  try:
+    with pytest.raises(lock.RunFolderInUseError, match="process 1 on other"):
+      with lock.held(workdir):
+        pass
+  finally:
+    ended.set()
+    thread.join()
+
+
+def test_of_many_that_start_at_once_one_gets_the_folder(bucket):
+  workdir = places.of("gs://bucket/run")
+  bucket.put("run/lock.json", json.dumps(ELSEWHERE).encode())
+  begun, results = threading.Barrier(4), []
+
+  def start():
+    begun.wait()
+    try:
+      with lock.held(workdir) as check:
+        time.sleep(1)
+        check()
+        results.append("held")
+    except lock.RunFolderInUseError:
+      results.append("refused")
+
+  threads = [threading.Thread(target=start) for _ in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(results) == ["held", "refused", "refused", "refused"]
+  assert not bucket.files()
+
+
+def test_a_look_at_the_lock_is_trusted_for_seconds(bucket):
+  workdir = places.of("gs://bucket/run")
+  with lock.held(workdir) as check:
+    check()
+    bucket.put("run/lock.json", json.dumps(ELSEWHERE).encode())
+    check(now=False)  # at each step; saves look themselves
+    with pytest.raises(lock.RunFolderInUseError):
+      check()
+
+
+def write(mirror, steps, start_step=0):
+  with MetricsWriter(
+    mirror.folder, start_step=start_step, trackers={"csv": {}}
+  ) as writer:
+    for step in steps:
+      writer.write(step, {"a": step})
+
+
+def test_a_resumed_record_has_the_same_bytes(bucket, tmp_path):
+  workdir = places.of("gs://bucket/runs/mine")
+  killed = Mirror(workdir)
+  write(killed, range(1, 6))
+  killed.send()
+  write(killed, range(6, 8), start_step=5)  # never sent
+  resumed = Mirror(workdir)
+  write(resumed, range(4, 11), start_step=3)
+  resumed.close()
+  assert not resumed.folder.exists()
+  write(Mirror(tmp_path), range(1, 11))
+  for name in ("metrics.jsonl", "metrics.csv"):
+    expected = (tmp_path / name).read_bytes()
+    assert bucket.files()[f"runs/mine/{name}"] == expected
+  assert len(reader.read_metrics("gs://bucket/runs/mine")) == 10
+
+
+def test_only_changed_and_complete_files_are_sent(bucket):
+  mirror = Mirror(places.of("gs://bucket/run"))
+  (mirror.folder / "profile").mkdir()
+  (mirror.folder / "profile" / "trace").write_text("1")
+  (mirror.folder / ".half").write_text("1")
+  (mirror.folder / "link").symlink_to(mirror.folder / "profile" / "trace")
+  mirror.send()
+  assert bucket.files() == {"run/profile/trace": b"1"}
+  before = bucket.objects["run/profile/trace"]
+  mirror.send()
+  assert bucket.objects["run/profile/trace"] == before
+  (mirror.folder / "profile" / "trace").write_text("22")
+  mirror.close()
+  assert bucket.files() == {"run/profile/trace": b"22"}
+
+
+def test_a_mirror_of_a_local_folder_is_the_folder(tmp_path):
+  mirror = Mirror(tmp_path)
+  assert mirror.folder == tmp_path
+  mirror.send()
+  mirror.close()
+  assert tmp_path.is_dir()
+
+
+def test_json_files_are_objects(bucket):
+  files.write_json(places.of("gs://bucket/run") / "x.json", {"a": 1})
+  assert reader.read_json("gs://bucket/run/x.json") == {"a": 1}
+  with pytest.raises(FileNotFoundError):
+    reader.read_json("gs://bucket/run/y.json")
+
+
+def test_a_workdir_that_cannot_be_written(bucket):
+  main.check_writable(places.of("gs://bucket/run"))
+  assert not bucket.files()
+  with pytest.raises(OSError, match="--workdir=gs://nobody/x: cannot write"):
+    main.check_writable(places.of("gs://nobody/x"))
+
+
+def test_other_stores_are_refused_with_what_to_do():
+  for url in ("s3://bucket/run", "http://x/run"):
+    with pytest.raises(ValueError, match="Mount the bucket"):
+      places.of(url)
+  assert places.of("runs/mine") == pathlib.Path("runs/mine")
+
+
+def test_a_missing_package_names_its_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, "gcsfs", None)
+  with pytest.raises(ImportError, match=r'pip install "vitjax\[gcs\]"'):
+    places.of("gs://bucket/run")

@@ -1,0 +1,66 @@
+"""Places of files: local paths, and URLs of object stores such as gs://."""
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from vitjax.config import extras
+
+# The object stores in which a run folder may lie, and the extra for each.
+STORES = {"gs": "gcs"}
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Whether a path is the URL of an object store, or of anything else."""
+  return "://" in os.fspath(path)
+
+
+def of(path: str | os.PathLike) -> Any:
+  """A path with the methods of `pathlib.Path`: a local one, or one of a store.
+
+  Objects appear whole or not at all, and are replaced by writing them again.
+  There are no folders: `mkdir` does nothing, and a folder is there if anything
+  is in it.
+
+  Raises:
+    ValueError: if no run folder can lie in such a store.
+    ImportError: if the packages for the store are not installed.
+  """
+  if not is_remote(path):
+    return pathlib.Path(path)
+  scheme = os.fspath(path).partition("://")[0]
+  if scheme not in STORES:
+    raise ValueError(
+      f"{os.fspath(path)}: run folders may be local, mounted or at gs://, and "
+      f"checkpoints cannot be written to {scheme}://. Mount the bucket "
+      "(mountpoint-s3, for example), or copy the folder."
+    )
+  from etils import epath
+
+  # TensorFlow's file system has no exclusive creation, which the lock needs.
+  os.environ.setdefault("EPATH_USE_TF", "0")
+  store(path)
+  return epath.Path(path)
+
+
+def local(path: Any) -> Any:
+  """The path of a local file with the content of a file: itself, or a copy."""
+  if not is_remote(path):
+    return path
+  copy = pathlib.Path(tempfile.mkdtemp(prefix="vitjax-"), path.name)
+  copy.write_bytes(path.read_bytes())
+  return copy
+
+
+def store(path: str | os.PathLike) -> Any:
+  """The file system of fsspec for the URL of an object store."""
+  import fsspec
+
+  scheme = os.fspath(path).partition("://")[0]
+  with extras.needed(STORES[scheme], f"paths that begin with {scheme}://"):
+    import gcsfs  # noqa: F401, fsspec finds it by the scheme
+
+  # Other processes write to the same folders.
+  fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+  return fsspec.filesystem(scheme)
