@@ -10,8 +10,9 @@ import pathlib
 import jax
 
 from vitjax import trained, trees, weights
+from vitjax.config import places
 from vitjax.config.schema import ConfigError, RunConfig
-from vitjax.weights import published
+from vitjax.weights import files, npz, published
 
 
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):
@@ -88,7 +89,11 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
     "key": jax.random.key(run.seed),
   }
   try:
-    folder = pathlib.Path(source)
+    # A file at gs:// is downloaded, and needs no package for that.
+    suffix = npz.split_subtree(source)[0].suffix
+    is_file = suffix in (".npz", ".safetensors", *files.TORCH)
+    is_remote_run = source.startswith("gs://") and not is_file
+    folder = places.of(source) if is_remote_run else pathlib.Path(source)
     if folder.is_dir():
       metadata, params = trained.read_run(folder)
       return weights.fit(

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from etils.epath import gpath
 
 from tests import fake_gcs
 from vitjax import main
@@ -21,6 +22,8 @@ gcsfs = pytest.importorskip("gcsfs")
 @pytest.fixture
 def bucket(monkeypatch):
   """A bucket on this machine, at gs://bucket."""
+  # A test before may have used TensorFlow's file system, which is remembered.
+  gpath._is_tf_installed.cache_clear()
   for name, value in fake_gcs.SETTINGS.items():
     monkeypatch.setenv(name, value)
   gcsfs.GCSFileSystem.clear_instance_cache()

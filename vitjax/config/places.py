@@ -1,5 +1,6 @@
 """Places of files: local paths, and URLs of object stores such as gs://."""
 
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -9,6 +10,11 @@ from vitjax.config import extras
 
 # The object stores in which a run folder may lie, and the extra for each.
 STORES = {"gs": "gcs"}
+
+# epath prefers TensorFlow's file system, which cannot create a file only if it
+# is absent, as the lock must. It looks at this once, at its first use.
+if importlib.util.find_spec("gcsfs"):
+  os.environ.setdefault("EPATH_USE_TF", "0")
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -38,8 +44,6 @@ def of(path: str | os.PathLike) -> Any:
     )
   from etils import epath
 
-  # TensorFlow's file system has no exclusive creation, which the lock needs.
-  os.environ.setdefault("EPATH_USE_TF", "0")
   store(path)
   return epath.Path(path)
 

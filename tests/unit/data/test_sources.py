@@ -98,3 +98,10 @@ def test_unprepared_data_sets_are_refused_at_once(tmp_path):
   assert time.perf_counter() - start < 20
   for hint in ("tfds build imagenet2012", "data_dir", "folder:/path"):
     assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "labels", "captions"])
+def test_files_in_an_object_store_are_refused_with_what_to_do(kind):
+  for store in ("gs", "s3"):
+    with pytest.raises(ValueError, match="or mount the bucket"):
+      sources.open_source(f"{kind}:{store}://bucket/images", "train")

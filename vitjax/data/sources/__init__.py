@@ -7,6 +7,7 @@ name. `source.py` defines what a source is.
 import pathlib
 from collections.abc import Sequence
 
+from vitjax.config import places
 from vitjax.data.sources import (
   arrays,
   captions,
@@ -28,6 +29,8 @@ _KINDS = {
   ".tar": "wds",
   ".parquet": "parquet",
 }
+# Kinds of data whose files must be local or mounted.
+_LOCAL = ("folder", "labels", "captions")
 
 
 def open_source(
@@ -73,6 +76,12 @@ def open_source(
   if kind not in (*NAMED, "mixture") and held_out.split_fold(data)[1]:
     raise ValueError(
       f"{data!r}: only folder:, labels:, wds: and parquet: have folds."
+    )
+  if kind in _LOCAL and places.is_remote(data):
+    raise ValueError(
+      f"{data!r}: files are read from local and mounted folders, not from "
+      "object stores. Copy them (`gcloud storage cp -r`, `aws s3 sync`), or "
+      "mount the bucket (gcsfuse, mountpoint-s3)."
     )
   if data.startswith("mixture:"):
     parts = [
