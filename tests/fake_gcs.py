@@ -11,9 +11,8 @@ import threading
 import urllib.parse
 from collections.abc import Generator
 
-# Variables for the address of the server, and others that clients need.
+# Variables for the address of the server.
 ENDPOINTS = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL")
-SETTINGS = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
 class Bucket:
@@ -132,14 +131,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     path, query = self._request()
     body = self._body()
     if match := re.fullmatch(
-      r".*/o/(.+)/(?:rewriteTo|copyTo)/b/[^/]+/o/(.+)", path
+      r".*/o/(.+)/(rewriteTo/b/[^/]+|moveTo)/o/(.+)", path
     ):
-      source, target = map(urllib.parse.unquote, match.groups())
+      source, verb, target = map(urllib.parse.unquote, match.groups())
       with self.bucket.lock:
         if source not in self.bucket.objects:
           return self._answer(404, {})
         self.bucket.put(target, self.bucket.objects[source][0])
         described = self.bucket.describe(target)
+        if verb == "moveTo":
+          del self.bucket.objects[source]
+          return self._answer(200, described)
       return self._answer(200, {"done": True, "resource": described})
     kind = query.get("uploadType")
     if kind == "media":

@@ -20,8 +20,6 @@ def bucket(monkeypatch):
   with fake_gcs.serve() as (address, bucket):
     for name in fake_gcs.ENDPOINTS:
       monkeypatch.setenv(name, address)
-    for name, value in fake_gcs.SETTINGS.items():
-      monkeypatch.setenv(name, value)
     yield bucket
 
 

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 
+import jax.numpy as jnp
 import pytest
 from etils.epath import gpath
 
 from tests import fake_gcs
 from vitjax import main
+from vitjax.checkpoint.checkpointer import Checkpointer, load_params
 from vitjax.config import places
 from vitjax.run_folder import files, lock, reader
 from vitjax.run_folder.mirror import Mirror
@@ -24,8 +26,6 @@ def bucket(monkeypatch):
   """A bucket on this machine, at gs://bucket."""
   # A test before may have used TensorFlow's file system, which is remembered.
   gpath._is_tf_installed.cache_clear()
-  for name, value in fake_gcs.SETTINGS.items():
-    monkeypatch.setenv(name, value)
   gcsfs.GCSFileSystem.clear_instance_cache()
   with fake_gcs.serve() as (address, bucket):
     for name in fake_gcs.ENDPOINTS:
@@ -189,6 +189,27 @@ def test_other_stores_are_refused_with_what_to_do():
     with pytest.raises(ValueError, match="Mount the bucket"):
       places.of(url)
   assert places.of("runs/mine") == pathlib.Path("runs/mine")
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside(bucket):
+  state = {"params": {"a": jnp.arange(100.0)}}
+  with Checkpointer("gs://bucket/run/checkpoints", keep_latest=2) as saving:
+    for step in (1, 2, 3):
+      saving.save(step, state, info={"at": step})
+  names = [name for name in bucket.files() if "/3/params/" in name]
+  for name in names:
+    if "/d/" in name:
+      bucket.put(name, bucket.objects[name][0][:-1] + b"?")
+  with Checkpointer("gs://bucket/run/checkpoints", keep_latest=2) as resumed:
+    step, restored, info = resumed.restore(state)
+    assert (step, info) == (2, {"at": 2})
+    assert restored["params"]["a"].tolist() == state["params"]["a"].tolist()
+    assert resumed.steps == [2]
+    resumed.save(3, state)
+  assert load_params("gs://bucket/run/checkpoints")[0] == 3
+  kept = {name.split("/")[2] for name in bucket.files("run/checkpoints/")}
+  assert kept == {"2", "3", "3.damaged"}
 
 
 def test_a_missing_package_names_its_extra(monkeypatch):

@@ -8,13 +8,12 @@ from typing import Any
 
 from vitjax.config import extras
 
-# The object stores in which a run folder may lie, and the extra for each.
-STORES = {"gs": "gcs"}
-
 # epath prefers TensorFlow's file system, which cannot create a file only if it
 # is absent, as the lock must. It looks at this once, at its first use.
 if importlib.util.find_spec("gcsfs"):
   os.environ.setdefault("EPATH_USE_TF", "0")
+# Otherwise gcsfs asks for the kind of the bucket, again and again if it may not.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -36,7 +35,7 @@ def of(path: str | os.PathLike) -> Any:
   if not is_remote(path):
     return pathlib.Path(path)
   scheme = os.fspath(path).partition("://")[0]
-  if scheme not in STORES:
+  if scheme != "gs":
     raise ValueError(
       f"{os.fspath(path)}: run folders may be local, mounted or at gs://, and "
       f"checkpoints cannot be written to {scheme}://. Mount the bucket "
@@ -44,7 +43,7 @@ def of(path: str | os.PathLike) -> Any:
     )
   from etils import epath
 
-  store(path)
+  store()
   return epath.Path(path)
 
 
@@ -57,14 +56,13 @@ def local(path: Any) -> Any:
   return copy
 
 
-def store(path: str | os.PathLike) -> Any:
-  """The file system of fsspec for the URL of an object store."""
+def store() -> Any:
+  """The file system of fsspec for paths that begin with gs://."""
   import fsspec
 
-  scheme = os.fspath(path).partition("://")[0]
-  with extras.needed(STORES[scheme], f"paths that begin with {scheme}://"):
+  with extras.needed("gcs", "paths that begin with gs://"):
     import gcsfs  # noqa: F401, fsspec finds it by the scheme
 
   # Other processes write to the same folders.
-  fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
-  return fsspec.filesystem(scheme)
+  fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+  return fsspec.filesystem("gs")
