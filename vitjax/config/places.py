@@ -12,7 +12,7 @@ from vitjax.config import extras
 # is absent, as the lock must. It looks at this once, at its first use.
 if importlib.util.find_spec("gcsfs"):
   os.environ.setdefault("EPATH_USE_TF", "0")
-# Otherwise gcsfs asks for the kind of the bucket, again and again if it may not.
+# Otherwise gcsfs asks for the kind of the bucket, at each call if it may not.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 

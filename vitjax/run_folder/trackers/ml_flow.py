@@ -43,9 +43,10 @@ class Tracker:
     tags: Mapping[str, str] | None = None,
   ):
     with extras.needed("mlflow", "runs in MLflow"):
-      from mlflow import MlflowClient, entities
+      from mlflow import MlflowClient
+      from mlflow.entities import Metric, Param
 
-    self._entities = entities
+    self._metric, self._param = Metric, Param
     self._client = MlflowClient(uri)
     self._last: dict[str, int] = {}  # last step of each metric in the store
     file = folder / FILE
@@ -83,7 +84,7 @@ class Tracker:
     )
     config = plain.flatten(reader.read_config(folder / files.CONFIG))
     params = [
-      self._entities.Param(_allowed(key), str(value)[:_MOST_CHARACTERS])
+      self._param(_allowed(key), str(value)[:_MOST_CHARACTERS])
       for key, value in config.items()
     ]
     for i in range(0, len(params), _MOST_PARAMS):
@@ -93,7 +94,7 @@ class Tracker:
   def write(self, step: int, values: Mapping[str, int | float]) -> None:
     now = int(time.time() * 1000)
     metrics = [
-      self._entities.Metric(name, float(value), now, step)
+      self._metric(name, float(value), now, step)
       for name, value in zip(map(_allowed, values), values.values())
       if step > self._last_step(name)
     ]
