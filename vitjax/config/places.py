@@ -59,10 +59,11 @@ def local(path: Any) -> Any:
 def store() -> Any:
   """The file system of fsspec for paths that begin with gs://."""
   import fsspec
+  from fsspec.config import conf
 
   with extras.needed("gcs", "paths that begin with gs://"):
     import gcsfs  # noqa: F401, fsspec finds it by the scheme
 
   # Other processes write to the same folders.
-  fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+  conf.setdefault("gs", {})["use_listings_cache"] = False
   return fsspec.filesystem("gs")
