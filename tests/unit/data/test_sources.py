@@ -100,7 +100,7 @@ def test_unprepared_data_sets_are_refused_at_once(tmp_path):
     assert hint in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["folder", "labels", "captions"])
+@pytest.mark.parametrize("kind", sources._LOCAL)
 def test_files_in_an_object_store_are_refused_with_what_to_do(kind):
   for store in ("gs", "s3"):
     with pytest.raises(ValueError, match="or mount the bucket"):

@@ -30,7 +30,7 @@ _KINDS = {
   ".parquet": "parquet",
 }
 # Kinds of data whose files must be local or mounted.
-_LOCAL = ("folder", "labels", "captions")
+_LOCAL = ("folder", "labels", "captions", "wds", "parquet")
 
 
 def open_source(
