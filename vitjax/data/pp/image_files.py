@@ -1,9 +1,10 @@
 """Decodes image files: the decoder, the orientation and the range of values.
 
 JPEG and PNG are decoded by TensorFlow, which is fast and can decode a part of a
-JPEG; all other formats by Pillow, and arrays by NumPy. The first bytes of a
-file tell its format. The rules are Pillow's `convert("RGB")`: transparency and
-colour profiles are dropped, and of several frames or pages the first is used.
+JPEG; all other formats by Pillow, TIFF files of many channels by tifffile, and
+arrays by NumPy. The first bytes of a file tell its format. The rules are
+Pillow's `convert("RGB")`: transparency and colour profiles are dropped, and of
+several frames or pages the first is used.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from absl import logging
 from PIL import Image, UnidentifiedImageError
 
 from vitjax.config import extras
-from vitjax.data.pp import orientation
+from vitjax.data.pp import orientation, tiff
 from vitjax.data.tf import tf
 
 # Pillow refuses larger files, as a few kB may decode to gigabytes.
@@ -58,12 +59,14 @@ class Decoder:
     levels: values of black and white in images with more than 8 bits. None
       takes the upper 8 of 16 bits, and refuses 32 bits and floats.
     max_pixels: refuse larger images, before they are decoded.
+    pages: take the pages of a TIFF as channels, instead of the first page.
   """
 
   channels: int = 3
   orient: bool = True
   levels: tuple[float, float] | None = None
   max_pixels: int = MAX_PIXELS
+  pages: bool = False
 
   def __post_init__(self):
     if self.channels < 1:
@@ -209,8 +212,17 @@ class Decoder:
   def _decode_with_pillow(self, data: bytes, kind: str) -> np.ndarray:
     if kind == "HEIF":
       _register_heif()
+    if kind == "TIFF" and not tiff.is_for_pillow(
+      data, self.channels, pages=self.pages
+    ):
+      return self._decode_samples(data)
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
       self._check(image.height, image.width)
+      if kind == "TIFF" and self.pages:
+        self._check_channels(getattr(image, "n_frames", 1))
+        found = orientation.take(image)
+        pixels = self._from_values(tiff.stacked(image))
+        return orientation.turn(pixels, found) if self.orient else pixels
       if getattr(image, "is_animated", False):
         logging.log_first_n(
           logging.WARNING,
@@ -221,12 +233,25 @@ class Decoder:
       pixels = self._pixels(image, data)
     return orientation.turn(pixels, found) if self.orient else pixels
 
+  def _decode_samples(self, data: bytes) -> np.ndarray:
+    with tiff.open_pages(data, every=self.pages) as pages:
+      for page in pages:
+        self._check(page.imagelength, page.imagewidth)
+      samples = [tiff.samples_of(page, self.channels) for page in pages]
+      self._check_channels(sum(samples))
+      pixels = self._from_values(tiff.values_of(pages, sum(samples)))
+      found = tiff.orientation_of(pages[0]) if self.orient else 1
+    return orientation.turn(pixels, found)
+
   def _pixels(self, image: Image.Image, data: bytes) -> np.ndarray:
     image.load()
-    values = deep_values(image, data, colours=self.levels is not None)
+    alpha = self.channels not in (1, 3)
+    values = deep_values(
+      image, data, colours=self.levels is not None, alpha=alpha
+    )
     if values is None:
       mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-      if self.channels not in (1, 3) and image.mode in ("LA", "RGBA"):
+      if alpha and image.mode in ("LA", "RGBA"):
         mode = image.mode
       values = np.asarray(image.convert(mode))
     return self._from_values(values)
@@ -265,16 +290,21 @@ class Decoder:
       )
     if pixels.ndim == 2:
       pixels = pixels[..., None]
+    self._check_channels(pixels.shape[2])
     if pixels.shape[2] == 3 and self.channels == 1:
       pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
     if pixels.shape[2] == 1:
       pixels = np.repeat(pixels, self.channels, axis=2)
-    if pixels.shape[2] != self.channels:
-      raise ValueError(
-        f"has {pixels.shape[2]} channels, not {self.channels}: write "
-        f"decode(channels={pixels.shape[2]}) if all images have as many"
-      )
     return pixels
+
+  def _check_channels(self, found: int) -> None:
+    # Grey is repeated, and colours become grey.
+    if found not in (1, self.channels) and (found, self.channels) != (3, 1):
+      pages = ", pages=True" if self.pages else ""
+      raise ValueError(
+        f"has {found} channels, not {self.channels}: write "
+        f"decode(channels={found}{pages}) if all images have as many"
+      )
 
   def _check(self, height: int, width: int) -> None:
     if height * width > self.max_pixels:
@@ -309,11 +339,12 @@ def _register_heif() -> None:
 
 
 def deep_values(
-  image: Image.Image, data: bytes, *, colours: bool
+  image: Image.Image, data: bytes, *, colours: bool, alpha: bool = False
 ) -> np.ndarray | None:
-  """Values of more than 8 bits, [h, w] or [h, w, 3]; else None.
+  """Values of more than 8 bits, [h, w] or [h, w, c]; else None.
 
   Pillow keeps the upper 8 bits of colours, which is enough unless `colours`.
+  Alpha is dropped unless `alpha`.
   """
   if image.mode.startswith("I;16"):
     return np.asarray(image).astype(np.uint16)
@@ -325,7 +356,13 @@ def deep_values(
   values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   if values is None or values.dtype == np.uint8:
     return None
-  return values if values.ndim == 2 else values[..., 2::-1]
+  if values.ndim == 2:
+    return values
+  bands = image.getbands()
+  if not alpha or len(bands) == values.shape[2] == 3:
+    return values[..., 2::-1]
+  # OpenCV has grey with alpha as BGRA.
+  return values[..., [2, 3] if bands == ("L", "A") else [2, 1, 0, 3]]
 
 
 def _decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:

@@ -37,6 +37,7 @@ def decode(
   orient: bool = True,
   levels: Sequence[float] | None = None,
   max_pixels: int = image_files.MAX_PIXELS,
+  pages: bool = False,
   key: str = "image",
 ) -> AnyOp:
   """Decodes an image file; `image_files` has the formats and the rules.
@@ -46,20 +47,24 @@ def decode(
 
   Args:
     channels: number of channels of the result. 1: grey; 3: RGB; any other
-      number must be that of all files: 4 for RGBA, any for .npy files.
+      number must be that of all files: 4 for RGBA, 2 for grey with alpha, any
+      for TIFF and .npy files.
     orient: rotate photographs by their EXIF orientation.
     levels: (black, white): the values of 16-bit, 32-bit or float images that
       become 0 and 255, such as (0, 4095) for 12 bits in a 16-bit file. None:
       the upper 8 of 16 bits; 32-bit and float images are refused. 8-bit images
       are never changed.
     max_pixels: refuse images with more pixels than this.
+    pages: take the pages of a TIFF file as channels, instead of the first page.
     key: feature with the image.
   """
   black_white = None
   if levels is not None:
     black, white = levels
     black_white = black, white
-  decoder = image_files.Decoder(channels, orient, black_white, max_pixels)
+  decoder = image_files.Decoder(
+    channels, orient, black_white, max_pixels, pages
+  )
 
   def run(features: Features) -> Features:
     return {**features, key: _decode(features[key], decoder)}
@@ -79,13 +84,15 @@ def _with_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return image
   if image.shape[-1] == 1:
     return tf.repeat(image, channels, axis=-1)
-  if channels == 1:
+  has_alpha = image.shape[-1] == 4
+  if channels == 1 and (has_alpha or image.shape[-1] == 3):
     return tf.image.rgb_to_grayscale(image[..., :3])
-  if image.shape[-1] < channels:
-    raise ValueError(
-      f"decode(channels={channels}): images have {image.shape[-1]} channels."
-    )
-  return image[..., :channels]
+  if channels == 3 and has_alpha:
+    return image[..., :3]
+  raise ValueError(
+    f"decode(channels={channels}): images have {image.shape[-1]} channels. "
+    f"Write decode(channels={image.shape[-1]})."
+  )
 
 
 def decode_jpeg_and_inception_crop(
