@@ -25,6 +25,7 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
   "ema.warmup": ("ema.decay",),
+  "init.channels": ("init.weights",),
   "init.ignore": ("init.weights",),
   "init.reinit": ("init.weights",),
   "mixing.mode": (_MIXED,),

@@ -1,8 +1,9 @@
 """Initialises a run from weights: a file, a published name or another run.
 
-Parameters are those of the file, to the bit, with two exceptions: those in
-`config.init.reinit` are re-initialised, and position tables are resized to
-the images of this run.
+Parameters are those of the file, to the bit, with three exceptions: those in
+`config.init.reinit` are re-initialised, position tables are resized to the
+images of this run, and `config.init.channels` adapts the first kernels to
+their channels.
 """
 
 import pathlib
@@ -84,6 +85,7 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
   options = {
     "image_size": tuple(image_shape[1:3]),
     "channels": image_shape[3],
+    "channel_rule": run.init.channels,
     "reinit": reinit,
     "ignore": ignore,
     "key": jax.random.key(run.seed),

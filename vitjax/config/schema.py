@@ -124,6 +124,11 @@ class Init:
     weights: weights to load: a path, a URL, a published name or a run folder;
       for a model with two towers also {"img": ..., "txt": ...}, with weights of
       one tower each. None: random parameters.
+    channels: how the first kernels of a model for other channels, such as RGB,
+      are adapted to the images. "sum": each channel gets the sum of the old
+      channels divided by the number of new ones; "repeat": the old channels are
+      repeated, times old / new number; "first": the first old channels, and zeros
+      for further ones. None: such weights are refused.
     reinit: parameters to initialise at random instead of loading them: names,
       names of modules or regexes, such as ("head",).
     ignore: arrays of the file that are not loaded, such as ("pre_logits",),
@@ -131,6 +136,7 @@ class Init:
   """
 
   weights: str | Mapping[str, str] | None = None
+  channels: Literal["sum", "repeat", "first"] | None = None
   reinit: Sequence[str] = ()
   ignore: Sequence[str] = ()
 

@@ -14,7 +14,7 @@ def overlay(
   """A grey image under a coloured map.
 
   Args:
-    image: uint8 (h, w, c), with 1 or 3 channels.
+    image: uint8 (h, w, c); see `rgb`.
     heat: (grid_h, grid_w) in any range; the largest value is the brightest.
     least: see `rgb`.
 
@@ -34,9 +34,11 @@ def overlay(
 
 
 def rgb(image: np.ndarray, least: int = 160) -> np.ndarray:
-  """A uint8 image with three channels and at least `least` columns."""
-  if image.shape[2] not in (1, 3):
-    image = image[..., :1]
+  """A uint8 image with three channels and at least `least` columns.
+
+  Of other channels it shows the first three, or of two the first as grey.
+  """
+  image = image[..., : 3 if image.shape[2] > 2 else 1]
   image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
   times = -(-least // image.shape[1])
   return image.repeat(times, axis=0).repeat(times, axis=1)

@@ -33,6 +33,7 @@ _SUBMODULES = (
   "npz",
   "published",
   "resample",
+  "stem",
   "zoo",
 )
 

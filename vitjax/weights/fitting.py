@@ -18,7 +18,7 @@ from absl import logging
 from vitjax import trees
 from vitjax.config import messages
 from vitjax.models import batch_norm, common, relative_position
-from vitjax.weights import layouts, resample
+from vitjax.weights import layouts, resample, stem
 
 Flat = dict[str, Any]
 
@@ -45,6 +45,9 @@ class Options:
     image_size: pixels, or (height, width), to which position tables are
       resized; None for the size that the file was made for.
     channels: channels of the images.
+    channel_rule: "sum", "repeat" or "first": how kernels that were trained on
+      another number of channels are adapted, see `stem.adapt`. None makes
+      them an error.
     inputs: shapes of the model's inputs, where these are neither one image
       nor what its method `example_inputs` says.
     reinit: parameters to re-initialise, such as ["head"] for other classes.
@@ -61,6 +64,7 @@ class Options:
 
   image_size: int | tuple[int, int] | None = None
   channels: int = 3
+  channel_rule: str | None = None
   inputs: Sequence[jax.ShapeDtypeStruct] | None = None
   reinit: Sequence[str] = ()
   ignore: Sequence[str] = ()
@@ -154,12 +158,22 @@ def fit(
   if options.resize_posemb:
     resized |= _resize_offsets(found, expected)
 
-  _check(found, expected, fresh, source, layout, model, inputs)
+  stems = _stems(found, expected, model, inputs) if has_images else ()
+  adapted = {}
+  for name in stems if options.channel_rule else ():
+    want = expected[name].shape
+    adapted[name] = (
+      f"{name} {found[name].shape} -> {want} by {options.channel_rule!r}"
+    )
+    found[name] = stem.adapt(found[name], want[-2], options.channel_rule)
+
+  _check(found, expected, fresh, source, layout, model, inputs, stems)
   check_values(found, source)
   new = _init(model, inputs, fresh, options.key)
   rows = {
-    "loaded": [n for n in found if n not in resized],
+    "loaded": [n for n in found if n not in {**resized, **adapted}],
     "resized": list(resized.values()),
+    "adapted": list(adapted.values()),
     "re-initialised": [f"{n} {expected[n].shape}" for n in fresh],
     "unused": [f"{n} {flat[n].shape}" for n in unused],
   }
@@ -295,6 +309,17 @@ def family(model) -> str:
   return type(model).__module__.rpartition(".")[2]
 
 
+def _stems(found, expected, model, inputs) -> Sequence[str]:
+  """Names of the kernels that were trained on other channels."""
+  image, *rest = inputs
+
+  def shapes_for(channels: int) -> Flat:
+    _, h, w, _ = image.shape
+    return shapes(model, [_image((h, w), channels), *rest])
+
+  return stem.mismatched(found, expected, shapes_for)
+
+
 def _float32(x: np.ndarray) -> np.ndarray:
   """Counters of a training program keep their type; they are unused."""
   return (
@@ -306,7 +331,9 @@ def _match(name: str, patterns: Sequence[str]) -> bool:
   return any(re.fullmatch(f"(?:{p})(/.*)?", name) for p in patterns)
 
 
-def _check(found, expected, fresh, source, layout, model, inputs) -> None:
+def _check(
+  found, expected, fresh, source, layout, model, inputs, stems
+) -> None:
   """Raises ValueError unless names and shapes agree exactly."""
   missing = [n for n in expected if n not in found and n not in fresh]
   extra = [n for n in found if n not in expected]
@@ -334,6 +361,12 @@ def _check(found, expected, fresh, source, layout, model, inputs) -> None:
     types = [f"{n} {found[n].dtype}" for n in wrong]
     problems.append(f"Not floating point: {messages.shorten(types)}.")
   hints = ["change the model's options"]
+  if set(stems) & set(shape):
+    hints.append(
+      "adapt the kernel to the channels of the images with "
+      'config.init.channels (channel_rule in Python) = "sum", "repeat" or '
+      '"first"'
+    )
   if any(n in POSITION_TABLES for n in shape):
     hints.append("pass resize_posemb=True")
   if start := sorted({n.partition("/")[0] for n in missing + shape}):
