@@ -156,7 +156,7 @@ class Trained:
 
     Args:
       image: a path; the bytes of a file; a PIL image; or pixels, uint8 (h, w)
-        or (h, w, c) with grey, RGB or RGBA channels.
+        or (h, w, c) with grey, RGB or RGBA channels, or those of the model.
       resize: squeeze images that `preprocess` leaves in another size than the
         model's, which happens where all data had one size. The model was not
         trained on such images.
@@ -177,12 +177,11 @@ class Trained:
       if image.ndim == 2:
         image = image[..., None]
       shape = image.shape
-      if (
-        image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4)
-      ):
+      known = sorted({1, 3, 4, self.channels})
+      if image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in known:
         raise ValueError(
-          f"{where}: {image.dtype} {shape} is not uint8 (h, w, c) with 1, 3 "
-          "or 4 channels."
+          f"{where}: {image.dtype} {shape} is not uint8 (h, w, c) with "
+          f"{', '.join(map(str, known[:-1]))} or {known[-1]} channels."
         )
     if not len(image):
       raise ValueError(f"{where}: it is empty.")

@@ -36,6 +36,12 @@ def model(trained):
   return page.Model(trained, max_bytes=2000, max_pixels=1000)
 
 
+def test_channels_that_no_browser_shows_are_refused(trained):
+  six = dataclasses.replace(trained, channels=6)
+  with pytest.raises(ValueError, match=r"6 channels.*Use python -m"):
+    page.Model(six, max_bytes=1, max_pixels=1)
+
+
 def png(tmp_path, pixels, name="x.png"):
   file = tmp_path / name
   cv2.imwrite(str(file), pixels[..., ::-1])

@@ -102,6 +102,21 @@ def test_grey_and_colour(run):
   np.testing.assert_array_equal(run.prepare(grey[..., None]), want)
 
 
+def test_images_of_the_channels_of_the_model(run):
+  six = dataclasses.replace(
+    run,
+    preprocess="decode(channels=6)|value_range(0, 1)",
+    channels=6,
+    image_size=(2, 3),
+  )
+  pixels = np.arange(36, dtype=np.uint8).reshape(2, 3, 6)
+  np.testing.assert_allclose(six.prepare(pixels), pixels / 255, atol=1e-6)
+  with pytest.raises(
+    ValueError, match=r"\(2, 3, 5\) is not .* with 1, 3, 4 or 6 channels"
+  ):
+    six.prepare(pixels[..., :5])
+
+
 def test_data_in_arrays_is_decoded_to_its_channels(run):
   digits = dataclasses.replace(
     run, preprocess="value_range(-1, 1)", channels=1, image_size=(2, 3)

@@ -126,9 +126,9 @@ class Init:
       one tower each. None: random parameters.
     channels: how the first kernels of a model for other channels, such as RGB,
       are adapted to the images. "sum": each channel gets the sum of the old
-      channels divided by the number of new ones; "repeat": the old channels are
-      repeated, times old / new number; "first": the first old channels, and zeros
-      for further ones. None: such weights are refused.
+      channels divided by the number of new ones; "repeat": the old channels
+      are repeated, times old / new number; "first": the first old channels, and
+      zeros for further ones. None: such weights are refused.
     reinit: parameters to initialise at random instead of loading them: names,
       names of modules or regexes, such as ("head",).
     ignore: arrays of the file that are not loaded, such as ("pre_logits",),

@@ -64,12 +64,17 @@ class Model:
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
-        is not known.
+        is not known, or if it takes images that a browser cannot show.
     """
     self.trained = trained
     self.max_bytes = max_bytes
     self.max_pixels = max_pixels
     self.takes_texts = trained.has_two_towers
+    if trained.channels > 4:
+      raise ValueError(
+        f"the model takes images of {trained.channels} channels, which a "
+        "browser cannot show. Use python -m vitjax.predict."
+      )
     if self.takes_texts:
       trained.tokenizer  # noqa: B018, raises
     self._maps = attention_maps.maps_fn(trained.model)
