@@ -52,8 +52,9 @@ def open_source(
       ("parquet:/path/*.parquet"), several data sets
       ("mixture:0.7*folder:/path+0.3*wds:/path"), "digits" (scikit-learn's 1797
       images of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone
-      is that of a folder, or of a file by its extension. A kind of
-      `NAMED` may end in ":fold=I/K", see `held_out`.
+      is that of a folder, or of a file by its extension. A kind of `NAMED` may
+      end in ":fold=I/K", a folder or file of labels also in ":group=RULE"; see
+      `held_out.Rule`.
     split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: folder in which TFDS looks for prepared data sets. None: its
       default.
@@ -73,7 +74,14 @@ def open_source(
   """
   data = with_kind(data)
   kind = data.partition(":")[0]
-  if kind not in (*NAMED, "mixture") and held_out.split_fold(data)[1]:
+  rule = held_out.Rule()
+  if kind != "mixture":  # each part has its own
+    _, rule = held_out.split_rule(data)
+  if rule.group and kind not in ("folder", "labels"):
+    raise ValueError(
+      f"{data!r}: only folder:/path and labels:/path/labels.csv have groups."
+    )
+  if rule.fold and kind not in NAMED:
     raise ValueError(
       f"{data!r}: only folder:, labels:, wds: and parquet: have folds."
     )
@@ -133,7 +141,7 @@ def is_named(data: str) -> bool:
 def with_kind(data: str) -> str:
   """`data` with its kind: "folder:/path" for "/path", and so on."""
   if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
-    path = pathlib.Path(held_out.split_fold(data)[0])
+    path = pathlib.Path(held_out.split_rule(data)[0])
     return f"{_KINDS.get(path.suffix, 'folder')}:{data}"
   return data
 

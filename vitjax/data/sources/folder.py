@@ -4,8 +4,9 @@
     /path/val/cat/2.jpg          /path/cat/1.jpg
 
 Without split folders, a tenth of each class is held back as `val`: the images
-whose names have the smallest hashes, see `held_out`. Images may lie in
-folders below the class folder.
+whose names have the smallest hashes, see `held_out`. A name may end in
+":group=RULE" and ":fold=I/K", see `held_out.Rule`. Images may lie in folders
+below the class folder.
 
 Classes are numbered in natural order (0, 1, 2, 10; not 0, 1, 10, 2) of the
 folders in train, so that a split which lacks a class has the same labels.
@@ -30,6 +31,7 @@ from vitjax.data.sources.source import (
   SPLIT_NAMES,
   DatasetNotPreparedError,
   Source,
+  log_once,
   split_indices,
   warn_once,
 )
@@ -53,6 +55,8 @@ class Listing:
     missing: paths, below the root, of broken links, and of files that a table
       names but that do not exist.
     class_names: names of the classes by id, if the data set says them.
+    summary: a sentence about the splits that were made here; empty if the data
+      has splits of its own.
   """
 
   root: pathlib.Path
@@ -60,6 +64,7 @@ class Listing:
   notes: Sequence[str] = ()
   missing: Sequence[str] = ()
   class_names: Sequence[str] | None = None
+  summary: str = ""
 
 
 class LabelledFiles(Source):
@@ -77,6 +82,8 @@ class LabelledFiles(Source):
     root, splits = listing.root, listing.splits
     for note in listing.notes:
       warn_once(f"{data}: {note}")
+    if listing.summary:
+      log_once(f"{data}: {listing.summary}")
     self.class_names = tuple(class_names)
     self.num_classes = len(self.class_names)
     parts = split_indices(
@@ -145,7 +152,7 @@ def read(data: str) -> Listing:
     DatasetNotPreparedError: if there is no such folder.
     ValueError: if it has no images in class folders.
   """
-  name, fold = held_out.split_fold(data.removeprefix("folder:"))
+  name, rule = held_out.split_rule(data.removeprefix("folder:"))
   root = pathlib.Path(name).expanduser()
   if not root.is_dir():
     kind = "is not a folder" if root.exists() else "does not exist"
@@ -155,11 +162,14 @@ def read(data: str) -> Listing:
     name: _scan(root, folder, is_train=name == "train")
     for name, folder in layout.items()
   }
-  if layout:
-    splits = {name: scan.files for name, scan in scans.items()}
-  else:
+  if not layout:
     scans = {"": _scan(root, root, is_train=True)}
-    splits = held_out.by_hash(scans[""].files)
+  splits = {
+    name: held_out.with_groups(scan.files, rule.group)
+    for name, scan in scans.items()
+  }
+  if not layout:
+    splits = held_out.by_hash(splits[""])
   notes = [note for scan in scans.values() for note in scan.notes]
   if layout and others:
     listed = messages.shorten([repr(x.name) for x in others])
@@ -168,8 +178,34 @@ def read(data: str) -> Listing:
       f"hold class folders and are called {', '.join(SPLIT_NAMES)}."
     )
   missing = [path for scan in scans.values() for path in scan.missing]
-  splits, odd = held_out.by_fold(splits, fold)
-  return Listing(root, splits, notes + odd, missing)
+  return held_out_listing(root, splits, rule, notes, missing, made=not layout)
+
+
+def held_out_listing(
+  root: pathlib.Path,
+  splits: Mapping[str, Sequence[File]],
+  rule: held_out.Rule,
+  notes: Sequence[str],
+  missing: Sequence[str],
+  *,
+  made: bool,
+) -> Listing:
+  """The listing of files that are split by a rule.
+
+  Args:
+    root: see `Listing`.
+    splits: files before the rule's fold is taken.
+    rule: the rule.
+    notes: see `Listing`.
+    missing: see `Listing`.
+    made: whether the data has no splits of its own.
+  """
+  splits, odd = held_out.by_fold(splits, rule.fold)
+  summary = ""
+  if rule.fold or (made and rule.group):
+    summary = held_out.describe(splits, rule)
+  odd = [*notes, *odd, *held_out.shared_groups(splits)]
+  return Listing(root, splits, odd, missing, summary)
 
 
 def check_missing(data: str, missing: Sequence[str]) -> None:

@@ -7,7 +7,8 @@
 Also `.tsv`. Files are relative to the folder of the labels file. With a third
 column or key `split` each image belongs to the split that it names ("train",
 "val", "test"; "validation" is "val"); else a tenth of each class is `val`, as
-for folders. Other columns are ignored.
+for folders. Images with the same value in the column that ":group=COLUMN" names
+stay together, see `held_out.Rule`. Other columns are ignored.
 
 A label is the name of a class. Classes are numbered in natural order of those
 in train (0, 1, 2, 10), as for folders. If every label of the file is an integer
@@ -15,6 +16,7 @@ they are class ids: the number of classes is the largest id in train plus one,
 even if some classes have no images.
 """
 
+import collections
 import dataclasses
 import hashlib
 import posixpath
@@ -55,14 +57,17 @@ def read(data: str) -> folder.Listing:
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
-  name, fold = held_out.split_fold(data)
+  name, rule = held_out.split_rule(data)
   path = tables.find(name)
   lines: dict[str, int] = {}
   found: list[tuple[str, str, str | None]] = []
   columns: dict[str, None] = {}
+  group_of: dict[str, str] = {}
   for number, row in tables.rows(path):
     where = f"{path}, line {number}"
     file, label, split = _checked(row, where)
+    if rule.group and rule.group in row:
+      group_of[file] = str(row[rule.group] or "").strip()
     columns.update(dict.fromkeys(row))
     same = posixpath.normpath(file)
     if same in lines:
@@ -85,6 +90,9 @@ def read(data: str) -> folder.Listing:
     for file, label, _ in found
     if file in sizes
   ]
+  is_column = rule.group != "" and rule.group in columns
+  column = collections.defaultdict(str, group_of) if is_column else None
+  files = held_out.with_groups(files, rule.group, column)
   split_of = {file: split for file, _, split in found if split is not None}
   if not split_of:
     splits = held_out.by_hash(files)
@@ -92,9 +100,11 @@ def read(data: str) -> folder.Listing:
     splits = {}
     for file in files:
       splits.setdefault(split_of[file.path], []).append(file)
-  notes = tables.unused(columns, _COLUMNS)
-  splits, odd = held_out.by_fold(splits, fold)
-  return folder.Listing(path.parent, splits, notes + odd, missing)
+  used = (*_COLUMNS, rule.group) if is_column else _COLUMNS
+  notes = tables.unused(columns, used)
+  return folder.held_out_listing(
+    path.parent, splits, rule, notes, missing, made=not split_of
+  )
 
 
 def _checked(row: object, where: str) -> tuple[str, str, str | None]:

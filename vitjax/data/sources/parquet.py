@@ -38,11 +38,11 @@ class Row(File):
   """An image that is in row `row` of a row group of the file `shard`."""
 
   shard: str
-  group: int
+  row_group: int
   row: int
 
   def read(self, root: pathlib.Path) -> bytes:
-    images = _row_groups().read(self.shard, self.group)
+    images = _row_groups().read(self.shard, self.row_group)
     return images[self.row].as_py()
 
 

@@ -109,7 +109,7 @@ def listing(
     DatasetNotPreparedError: if there is no such file.
     ValueError: if some shards have a split and others none.
   """
-  name, fold = held_out.split_fold(data)
+  name, rule = held_out.split_rule(data)
   root, paths = find(data, locate(name.partition(":")[2]), extension)
   names = [path.relative_to(root).as_posix() for path in paths]
   split_of = {name: _split_of(name) for name in names}
@@ -128,7 +128,7 @@ def listing(
   divided: Mapping[str, Sequence[File]] = splits
   if without:
     divided = held_out.by_hash(splits[""])
-  divided, notes = held_out.by_fold(divided, fold)
+  divided, notes = held_out.by_fold(divided, rule.fold)
   return folder.Listing(root, divided, notes)
 
 

@@ -105,6 +105,12 @@ def warn_once(line: str) -> None:
   logging.warning("%s", line)
 
 
+@functools.cache
+def log_once(line: str) -> None:
+  """Logs a line, unless it was logged before."""
+  logging.info("%s", line)
+
+
 # Name of a split, in lower case -> its name here.
 SPLIT_NAMES = {
   **dict.fromkeys(("train", "training"), "train"),
