@@ -2,13 +2,17 @@ r"""Check a data set, or prepare one.
 
   python -m vitjax.data check folder:/my/images
   python -m vitjax.data check labels:/my/labels.csv --json
+  python -m vitjax.data check folder:/my/images --near=4 --html=check.html
   python -m vitjax.data sample images
   python -m vitjax.data prepare imagenet --from=/archives --data_dir=/tfds
 
 `check` reads and decodes all images of folder:, labels:, wds:, parquet: or
-captions: data. It prints images per split and class, sizes and colours,
-unreadable files, exact copies (also across splits), images that are tiny or
-narrow, and what is ignored. Scans of 12 bits: --pp="decode(levels=(0, 4095))".
+captions: data. It prints images per split and class, sizes and colours, mean
+and deviation of the pixels, unreadable files, exact copies and equal names
+(also across splits), images that are tiny or narrow, and what is ignored.
+--near=4 also finds images that look alike; labels that may be wrong are found
+with --predictions=fold_1.jsonl,fold_2.jsonl. Scans of 12 bits:
+--pp="decode(levels=(0, 4095))".
 
 `sample` writes a folder of 1,797 small images in ten classes, to try commands
 on.
@@ -38,6 +42,19 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "pp", "decode", "check: the op that decodes, as in config.input.pp."
   )
+  flags.DEFINE_integer(
+    "near",
+    None,
+    "check: also find images that look alike: whose hashes differ in at most "
+    "this many of 64 bits, 0 to 8, such as 4.",
+  )
+  flags.DEFINE_list(
+    "predictions",
+    [],
+    "check: also find labels that may be wrong: files of vitjax.evaluate "
+    "--examples by models that were not trained on these images.",
+  )
+  flags.DEFINE_string("html", None, "check: also write a page with pictures.")
   flags.DEFINE_string(
     "from", None, "prepare: folder with the official archives."
   )
@@ -77,9 +94,21 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(data: str) -> int:
-  from vitjax.data import check
+  from vitjax.data.checking import check
 
-  report = check.check(data, pp=FLAGS.pp, log=_log)
+  if FLAGS.html:  # its package, before all images are read
+    from vitjax.data.checking import page
+
+  report = check.check(
+    data,
+    pp=FLAGS.pp,
+    most_bits=FLAGS.near,
+    predictions=FLAGS.predictions,
+    log=_log,
+  )
+  if FLAGS.html:
+    page.write(report, FLAGS.html, pp=FLAGS.pp)
+    _log(f"Wrote {FLAGS.html}.")
   if FLAGS.json:
     print(json.dumps(dataclasses.asdict(report), indent=2))
   else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitjax.data import check
+from vitjax.data.checking import check
 
 RNG = np.random.default_rng(0)
 

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 from vitjax.config import extras
 
 # Tags, and their values.
-_BITS, _KIND, _ORIENTATION, _SAMPLES = 258, 262, 274, 277
+BITS, _KIND, _ORIENTATION, _SAMPLES = 258, 262, 274, 277
 _PLANES, _EXTRA, _FORMAT = 284, 338, 339
 _GREY, _RGB = (0, 1), 2
 _SEPARATE = 2
@@ -45,7 +45,7 @@ def is_for_pillow(data: bytes, channels: int, *, pages: bool) -> bool:
   if samples == 1 or pages:
     return samples == 1
   kind, alpha = tags.get(_KIND), tags.get(_EXTRA, (0,))[0] in _ALPHA
-  is_deep = max(tags.get(_BITS, (1,))) > 8
+  is_deep = max(tags.get(BITS, (1,))) > 8
   if set(tags.get(_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
     return False
   if is_deep and (samples > 4 or tags.get(_PLANES) == _SEPARATE):
@@ -54,6 +54,11 @@ def is_for_pillow(data: bytes, channels: int, *, pages: bool) -> bool:
   if kind in _GREY:
     return samples == 2 and not is_deep and (colours or alpha)
   return colours or samples == 3 or (samples == 4 and alpha)
+
+
+def many_samples(data: bytes) -> int:
+  """Samples of a pixel, if Pillow does not read them all as colours; else 0."""
+  return 0 if is_for_pillow(data, 3, pages=False) else tags_of(data)[_SAMPLES]
 
 
 def stacked(image: Image.Image) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Checks a data set before a run; see `check.check`."""
