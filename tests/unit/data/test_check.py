@@ -1,14 +1,19 @@
 """What `python -m vitjax.data check` finds, against sets made to have it."""
 
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import datasets
 
 from vitjax.data.checking import check
+from vitjax.data.pp import builder
 
 RNG = np.random.default_rng(0)
 
@@ -234,6 +239,122 @@ def test_tables(root, monkeypatch):
     check.check(root.name)
   with pytest.raises(ValueError, match="'cifar10' cannot be checked"):
     check.check("cifar10")
+
+
+def test_the_statistics_of_each_channel(tmp_path):
+  stacks = RNG.integers(0, 256, (2, 8, 8, 5), np.uint8)
+  images = [*stacks, np.kron(stacks[0], np.ones((3, 3, 1), np.uint8))]
+  for i, image in enumerate(images):
+    path = tmp_path / "train" / "ab"[i % 2] / f"{i}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, image)
+  report = check.check(f"folder:{tmp_path}", pp="decode(channels=5)")
+  train = report.splits["train"]
+  # Each image weighs the same, whatever its size.
+  values = np.stack([stacks[0], stacks[1], stacks[0]]).reshape(-1, 5) / 255
+  np.testing.assert_allclose(train.mean, values.mean(0), atol=1e-9)
+  np.testing.assert_allclose(train.std, values.std(0), atol=1e-9)
+  builder.build(train.normalize)
+  assert f"pixels: {train.normalize}\n" in str(report)
+
+
+def test_names_in_several_splits(root):
+  for name in ("IMG_1.jpg", "IMG_2.jpg", "IMG_3 (1).jpg"):
+    save(root / "train/cat" / name)
+  save(root / "val/cat/IMG_1.png")
+  save(root / "val/cat/IMG_3_rot90.jpg")
+  for i in range(9):
+    save(root / "val/cat" / f"other{i}.jpg")
+  (warning,) = check.check(f"folder:{root}").warnings
+  assert warning.startswith("2 name(s) in more than one split, of other conte")
+  assert "IMG_1.jpg ~ " in warning and "IMG_3_rot90.jpg" in warning
+  # What has the same bytes is said once.
+  copy(root, "train/cat/IMG_1.jpg", "val/cat/IMG_1.jpg")
+  (root / "val/cat/IMG_1.png").unlink()
+  report = check.check(f"folder:{root}")
+  assert len(report.same_name) == 1 and len(report.leaked) == 1
+  # Splits whose images are numbered alike say nothing.
+  for i in range(40):
+    save(root / "train/cat" / f"x{i}.jpg")
+    save(root / "val/cat" / f"x{i}.jpg")
+  assert not check.check(f"folder:{root}").same_name
+
+
+def test_images_that_look_alike(root):
+  photos = [datasets.load_sample_images().images[i][:200, :300] for i in (0, 1)]
+  for photo, name in zip(photos, ("a", "b")):
+    Image.fromarray(photo).save(root / "train/cat" / f"{name}.png")
+    Image.fromarray(photo).save(root / "train/cat" / f"{name}.jpg", quality=50)
+  copy(root, "train/cat/a.png", "train/cat/same.png")
+  Image.fromarray(photos[0]).resize((150, 100)).save(root / "val/cat/c.jpg")
+  Image.fromarray(photos[1]).resize((150, 100)).save(root / "train/dog 9/c.jpg")
+  assert not check.check(f"folder:{root}").near_duplicates
+  report = check.check(f"folder:{root}", most_bits=4)
+  first, second = ({*group} for group in report.near_duplicates)
+  assert first == {
+    f"{root}/{x}"
+    for x in ("train/cat/a.jpg", "train/cat/a.png", "val/cat/c.jpg")
+  }
+  assert len(second) == 3 and [{*x} for x in report.near_leaked] == [first]
+  assert any(
+    x.startswith("1 group(s) that look alike in more than one split: ")
+    for x in report.warnings
+  )
+  assert any(
+    x.startswith("1 group(s) that look alike with several labels: ")
+    for x in report.warnings
+  )
+  with pytest.raises(ValueError, match="--near=9 must be 0 to 8, of 64 bits"):
+    check.check(f"folder:{root}", most_bits=9)
+
+
+def predict(root, wrong):
+  """A file of predictions that are right but for one image."""
+  rows = []
+  for path in sorted((root / "train").rglob("*.*")):
+    label, answer = path.parent.name, path.parent.name
+    if path == root / wrong:
+      answer = "dog 10"
+    top = [{"label": answer, "probability": 0.9}]
+    rows.append({"file": str(path), "label": label, "top": top})
+  (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  return [str(root / "rows.jsonl")]
+
+
+def test_labels_that_may_be_wrong(root):
+  predictions = predict(root, "train/cat/1.jpg")
+  report = check.check(f"folder:{root}", predictions=predictions)
+  (suspect,) = report.suspects
+  assert suspect.file == f"{root}/train/cat/1.jpg"
+  assert (suspect.label, suspect.suggested) == ("cat", "dog 10")
+  (warning,) = report.warnings
+  assert warning.startswith("1 label(s) that may be wrong")
+  assert warning.endswith("1.jpg (cat, perhaps dog 10)")
+  (note,) = report.notes
+  assert note.startswith("1 image(s) without a prediction")
+
+
+def test_the_page(root):
+  pytest.importorskip("jinja2")
+  from vitjax.data.checking import page
+
+  (root / "train/cat/<b>.jpg").write_bytes(b"no image")
+  copy(root, "train/cat/0.jpg", "val/cat/9.jpg")
+  report = check.check(
+    f"folder:{root}", predictions=predict(root, "train/cat/1.jpg")
+  )
+  page.write(report, root / "page.html")
+  text = (root / "page.html").read_text()
+  pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+  # 8 of the classes, 2 copies, 1 label.
+  assert len(pictures) == 9 + 2 + 1
+  for data in pictures:
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert max(image.size) == 112
+  assert "<b>" not in text and "&lt;b&gt;.jpg" in text
+  assert "cat (10%), perhaps dog 10 (90%)" in text
+  assert not re.search(r'(src|href)="(?!data:|file:)', text)
+  assert not list(root.glob("*.part"))
 
 
 def run(*arguments, options=()):

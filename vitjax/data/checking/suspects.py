@@ -2,16 +2,17 @@
 
 Confident Learning, https://arxiv.org/abs/1911.00068: a model is confident of a
 class if it gives the class at least the mean probability that it gives images
-with this label. A label is suspicious if the model is confident of another
-class. The most suspicious come first: those where the other class has the
-greatest lead.
+with this label. Where it is confident of another class than the label, these
+counts estimate how many images of each label belong to each other class; so
+many are suspicious: those where the other class has the greatest lead over the
+label ("prune by noise rate").
 """
 
 import csv
 import dataclasses
 import json
 import pathlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -77,24 +78,41 @@ def read(paths: Sequence[str]) -> list[Prediction]:
 
 def find(predictions: Sequence[Prediction]) -> list[Suspect]:
   """The images with suspicious labels, the most suspicious first."""
-  confidences = defaultdict(list)
+  members = defaultdict(list)
   for x in predictions:
-    confidences[x.label].append(x.probability(x.label))
-  threshold = {name: float(np.mean(x)) for name, x in confidences.items()}
-  suspects = []
-  for x in predictions:
-    own = x.probability(x.label)
-    confident = {
-      name: p for name, p in x.top.items() if p >= threshold.get(name, 1.0)
-    }
-    if not confident:
-      continue
-    best = max(confident, key=lambda name: confident[name])
-    if best != x.label and confident[best] > own:
-      suspects.append(
-        Suspect(x.file, x.label, best, own, confident[best] - own)
-      )
-  return sorted(suspects, key=lambda x: (-x.margin, x.file))
+    members[x.label].append(x)
+  threshold = {
+    label: np.mean([x.probability(label) for x in images])
+    for label, images in members.items()
+  }
+  found: dict[str, Suspect] = {}
+  for label, images in members.items():
+    sure = Counter(_confident(x, threshold) for x in images)
+    del sure[None]
+    for other in sure.keys() - {label}:
+      count = round(sure[other] / sure.total() * len(images))
+      leads = [_suspect(x, other) for x in images if other in x.top]
+      leads.sort(key=lambda x: (-x.margin, x.file))
+      for suspect in leads[:count]:
+        known = found.get(suspect.file)
+        if suspect.margin > (known.margin if known else 0):
+          found[suspect.file] = suspect
+  return sorted(found.values(), key=lambda x: (-x.margin, x.file))
+
+
+def _confident(x: Prediction, threshold: Mapping[str, float]) -> str | None:
+  """The class that the model is confident of, if there is one."""
+  names = [
+    name
+    for name in {**x.top, x.label: None}
+    if x.probability(name) >= threshold.get(name, np.inf)
+  ]
+  return max(names, key=x.probability, default=None)
+
+
+def _suspect(x: Prediction, other: str) -> Suspect:
+  own = x.probability(x.label)
+  return Suspect(x.file, x.label, other, own, x.top[other] - own)
 
 
 def for_files(
