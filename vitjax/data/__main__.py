@@ -96,9 +96,10 @@ def run(arguments: list[str]) -> int:
 def _check(data: str) -> int:
   from vitjax.data.checking import check
 
-  if FLAGS.html:  # its package, before all images are read
+  if FLAGS.html:  # needs a package, so before all images are read
     from vitjax.data.checking import page
-
+  else:
+    page = None
   report = check.check(
     data,
     pp=FLAGS.pp,
@@ -106,7 +107,7 @@ def _check(data: str) -> int:
     predictions=FLAGS.predictions,
     log=_log,
   )
-  if FLAGS.html:
+  if page is not None:
     page.write(report, FLAGS.html, pp=FLAGS.pp)
     _log(f"Wrote {FLAGS.html}.")
   if FLAGS.json:

@@ -160,12 +160,11 @@ def fit(
 
   stems = _stems(found, expected, model, inputs) if has_images else ()
   adapted = {}
-  for name in stems if options.channel_rule else ():
-    want = expected[name].shape
-    adapted[name] = (
-      f"{name} {found[name].shape} -> {want} by {options.channel_rule!r}"
-    )
-    found[name] = stem.adapt(found[name], want[-2], options.channel_rule)
+  if rule := options.channel_rule:
+    for name in stems:
+      want = expected[name].shape
+      adapted[name] = f"{name} {found[name].shape} -> {want} by {rule!r}"
+      found[name] = stem.adapt(found[name], want[-2], rule)
 
   _check(found, expected, fresh, source, layout, model, inputs, stems)
   check_values(found, source)

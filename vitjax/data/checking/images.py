@@ -56,8 +56,8 @@ class Found:
   is_rotated: bool = False
   has_frames: bool = False
   is_transparent: bool = False
-  mean: np.ndarray | None = None
-  square: np.ndarray | None = None
+  mean: tuple[float, ...] = ()
+  square: tuple[float, ...] = ()
   likeness: near.Likeness | None = None
 
 
@@ -109,8 +109,8 @@ def _look(decode, with_likeness: bool, file: Any) -> Found:
     height,
     width,
     **_facts(data),
-    mean=mean,
-    square=deviation**2 + mean**2,
+    mean=tuple(mean),
+    square=tuple(deviation**2 + mean**2),
     likeness=near.likeness(image) if with_likeness else None,
   )
 

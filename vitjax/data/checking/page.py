@@ -148,4 +148,4 @@ def _address(image: np.ndarray) -> str:
   if small.ndim == 3:
     small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
   _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
-  return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+  return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -87,8 +87,7 @@ def find(predictions: Sequence[Prediction]) -> list[Suspect]:
   }
   found: dict[str, Suspect] = {}
   for label, images in members.items():
-    sure = Counter(_confident(x, threshold) for x in images)
-    del sure[None]
+    sure = Counter(filter(None, (_confident(x, threshold) for x in images)))
     for other in sure.keys() - {label}:
       count = round(sure[other] / sure.total() * len(images))
       leads = [_suspect(x, other) for x in images if other in x.top]
@@ -131,9 +130,9 @@ def for_files(
     ValueError: if there is no prediction for any image.
   """
   kept = [
-    dataclasses.replace(x, label=label_of[x.file])
+    dataclasses.replace(x, label=label)
     for x in predictions
-    if label_of.get(x.file) is not None
+    if (label := label_of.get(x.file)) is not None
   ]
   if not kept:
     first = predictions[0].file if predictions else "nothing"
