@@ -241,6 +241,7 @@ def test_the_mode_of_no_metric_is_no_part_of_a_config():
 NEEDS = {
   "checkpoint.best_mode": ("max", {"checkpoint.best_metric": "v/loss"}),
   "ema.warmup": (True, {"ema.decay": 0.9}),
+  "init.channels": ("sum", {"init.weights": "x.npz"}),
   "init.ignore": (("a",), {"init.weights": "x.npz"}),
   "init.reinit": (("a",), {"init.weights": "x.npz"}),
   "mixing.mode": ("elem", {"mixing.cutmix_alpha": 1.0}),

@@ -50,6 +50,7 @@ def test_a_good_set(root):
   ]
   assert train.examples == 7 and report.splits["val"].examples == 1
   assert train.height == (40, 40, 42) and train.width == (50, 50, 60)
+  assert train.shorter_side == {"32 .. 63": 7}
   assert train.colours == {"rgb": 6, "grey": 1}
   assert str(report).endswith("Nothing is wrong.")
 

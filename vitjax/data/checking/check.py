@@ -209,11 +209,21 @@ def _split(rows: Sequence[tuple[File, Found]]) -> Split:
     classes={k: classes[k] for k in sorted(classes, key=folder.natural)},
     height=spread([x.height for x in good]),
     width=spread([x.width for x in good]),
+    shorter_side=_by_power([min(x.height, x.width) for x in good]),
     colours=dict(collections.Counter(x.colour for x in good).most_common()),
     rotated=sum(x.is_rotated for x in good),
     mean=mean,
     std=std,
   )
+
+
+def _by_power(pixels: Sequence[int]) -> dict[str, int]:
+  """Counts between powers of two: {"64 .. 127": 3}."""
+  counts = collections.Counter(x.bit_length() for x in pixels)
+  return {
+    f"{2 ** (bits - 1)} .. {2**bits - 1}": counts[bits]
+    for bits in range(min(counts, default=1), max(counts, default=0) + 1)
+  }
 
 
 def _examples(files: Sequence[File]) -> dict[str, tuple[str, ...]]:

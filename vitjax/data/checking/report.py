@@ -15,6 +15,8 @@ class Split:
     classes: number of images of each class, in the order of the labels; {} for
       captions.
     height, width: (least, median, greatest) pixels of the decoded images.
+    shorter_side: number of images by the pixels of their shorter side, such as
+      "64 .. 127".
     colours: images by mode, such as "rgb" or "grey, 16 bit".
     rotated: number of images that are rotated by their EXIF orientation.
     mean, std: of the values of each channel in 0..1; () if channels differ.
@@ -24,6 +26,7 @@ class Split:
   classes: dict[str, int]
   height: tuple[int, float, int] | None
   width: tuple[int, float, int] | None
+  shorter_side: dict[str, int]
   colours: dict[str, int]
   rotated: int
   mean: tuple[float, ...]
