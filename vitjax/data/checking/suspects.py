@@ -1,18 +1,18 @@
 """Images whose label may be wrong, by what models say that never saw them.
 
-Confident Learning, https://arxiv.org/abs/1911.00068: a model is confident of a
-class if it gives the class at least the mean probability that it gives images
-with this label. Where it is confident of another class than the label, these
-counts estimate how many images of each label belong to each other class; so
-many are suspicious: those where the other class has the greatest lead over the
-label ("prune by noise rate").
+Confident Learning, https://arxiv.org/abs/1911.00068, "prune by class": a model
+is confident of a class if it gives the class at least the mean probability that
+it gives images with this label. The share of the images of a label where it is
+confident of another class estimates how many of them have a wrong label. So
+many are suspicious: those with the smallest probability of their label, the
+self-confidence.
 """
 
 import csv
 import dataclasses
 import json
 import pathlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,7 +27,7 @@ class Suspect:
   Attributes:
     file: path of the image.
     label: its label.
-    suggested: the class that the model is confident of.
+    suggested: the most probable other class.
     self_confidence: probability of the label.
     margin: probability of the suggested class minus that of the label.
   """
@@ -85,18 +85,14 @@ def find(predictions: Sequence[Prediction]) -> list[Suspect]:
     label: np.mean([x.probability(label) for x in images])
     for label, images in members.items()
   }
-  found: dict[str, Suspect] = {}
+  found = []
   for label, images in members.items():
-    sure = Counter(filter(None, (_confident(x, threshold) for x in images)))
-    for other in sure.keys() - {label}:
-      count = round(sure[other] / sure.total() * len(images))
-      leads = [_suspect(x, other) for x in images if other in x.top]
-      leads.sort(key=lambda x: (-x.margin, x.file))
-      for suspect in leads[:count]:
-        known = found.get(suspect.file)
-        if suspect.margin > (known.margin if known else 0):
-          found[suspect.file] = suspect
-  return sorted(found.values(), key=lambda x: (-x.margin, x.file))
+    sure = [_confident(x, threshold) for x in images]
+    others = sum(name not in (None, label) for name in sure)
+    count = round(others / max(1, others + sure.count(label)) * len(images))
+    images.sort(key=lambda x: (x.probability(label), x.file))
+    found += [x for x in map(_suspect, images[:count]) if x.margin > 0]
+  return sorted(found, key=lambda x: (x.self_confidence, x.file))
 
 
 def _confident(x: Prediction, threshold: Mapping[str, float]) -> str | None:
@@ -109,9 +105,11 @@ def _confident(x: Prediction, threshold: Mapping[str, float]) -> str | None:
   return max(names, key=x.probability, default=None)
 
 
-def _suspect(x: Prediction, other: str) -> Suspect:
+def _suspect(x: Prediction) -> Suspect:
   own = x.probability(x.label)
-  return Suspect(x.file, x.label, other, own, x.top[other] - own)
+  others = [name for name in x.top if name != x.label]
+  best = max(others, key=x.probability, default=x.label)
+  return Suspect(x.file, x.label, best, own, x.probability(best) - own)
 
 
 def for_files(
