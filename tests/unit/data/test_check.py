@@ -259,6 +259,26 @@ def test_the_statistics_of_each_channel(tmp_path):
   assert f"pixels: {train.normalize}\n" in str(report)
 
 
+def test_tiff_files_of_many_samples(tmp_path):
+  tifffile = pytest.importorskip("tifffile")
+  for name, turn in (("a", 1), ("b", 6)):
+    path = tmp_path / "train" / name / "0.tif"
+    path.parent.mkdir(parents=True)
+    tifffile.imwrite(
+      path,
+      RNG.integers(0, 256, (8, 9, 6), np.uint8),
+      photometric="minisblack",
+      planarconfig="contig",
+      extratags=[(274, "H", 1, turn, True)],
+    )
+  report = check.check(f"folder:{tmp_path}", pp="decode(channels=6)")
+  train = report.splits["train"]
+  assert train.colours == {"6 samples": 2} and train.rotated == 1
+  assert len(train.mean) == 6 and not report.problems
+  (problem,) = check.check(f"folder:{tmp_path}").problems
+  assert "has 6 channels, not 3: write decode(channels=6)" in problem
+
+
 def test_names_in_several_splits(root):
   for name in ("IMG_1.jpg", "IMG_2.jpg", "IMG_3 (1).jpg"):
     save(root / "train/cat" / name)

@@ -124,7 +124,7 @@ def _facts(data: bytes) -> dict:
   if kind == "TIFF" and (samples := tiff.many_samples(data)):
     return {
       "colour": f"{samples} samples",
-      "is_rotated": orientation.of_file(data, kind) > 1,
+      "is_rotated": tiff.tags_of(data).get(tiff.ORIENTATION, 1) > 1,
     }
   with Image.open(io.BytesIO(data), formats=[kind]) as image:
     has_frames = getattr(image, "is_animated", False)

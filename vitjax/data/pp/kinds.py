@@ -57,6 +57,13 @@ class DeviceOp:
 
   def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
     image = batch[self.key].astype("float32")
+    channels = image.shape[-1]
+    if given := {len(self.mean), len(self.std)} - {1, channels}:
+      raise ValueError(
+        f"{self.key} has {channels} channels, but is normalised by "
+        f"{max(given)} numbers: give one, or one for each channel. "
+        "vitjax.data check DATA prints them."
+      )
     shape = (1,) * (image.ndim - 1) + (-1,)
     mean = np.asarray(self.mean, np.float32).reshape(shape)
     std = np.asarray(self.std, np.float32).reshape(shape)

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 from vitjax.config import extras
 
 # Tags, and their values.
-BITS, _KIND, _ORIENTATION, _SAMPLES = 258, 262, 274, 277
+BITS, _KIND, ORIENTATION, _SAMPLES = 258, 262, 274, 277
 _PLANES, _EXTRA, _FORMAT = 284, 338, 339
 _GREY, _RGB = (0, 1), 2
 _SEPARATE = 2
@@ -110,7 +110,7 @@ def values_of(pages: Sequence[Any], samples: int) -> np.ndarray:
 
 def orientation_of(page) -> int:
   """The orientation of a page; 1 if it has none."""
-  tag = page.tags.get(_ORIENTATION)
+  tag = page.tags.get(ORIENTATION)
   return tag.value if tag and tag.value in range(1, 9) else 1
 
 

@@ -105,6 +105,20 @@ def test_decode_of_an_array_only_sets_channels():
   np.testing.assert_array_equal(apply(ops.decode(), PHOTO), PHOTO)
 
 
+def test_channels_are_not_cut_or_made_up():
+  six = np.zeros((4, 4, 6), np.uint8)
+  for channels in (1, 3, 5):
+    with pytest.raises(
+      ValueError, match=r"6 channels\. Write decode\(channels=6"
+    ):
+      apply(ops.decode(channels), six)
+  assert apply(ops.decode(6), six).shape == (4, 4, 6)
+  with pytest.raises(
+    ValueError, match="6 channels, but is normalised by 3 numb"
+  ):
+    ops.normalize()({"image": six})
+
+
 @pytest.mark.parametrize("data", [b"", b"RI", b"RIFF1234WEBPxx", b"BMxx", b"?"])
 def test_decode_of_rubbish_is_an_error(data):
   with pytest.raises((tf.errors.OpError, ValueError, cv2.error)):
