@@ -4,12 +4,14 @@ r"""Plants wrong labels in Fashion-MNIST, and counts how many a check finds.
   ... train folds, evaluate them, see docs/data.md ...
   python -m scripts.label_noise score fashion fold_1.jsonl fold_2.jsonl ...
 
-`write` makes a folder of the first 6,000 training images, 2 % of them with
-another label, and fashion.json, which names these. `score` prints how many of
+`write` makes a folder of the first 6,000 training images of the Debian package
+dataset-fashion-mnist, 2 % of them with another label, and fashion.json, which
+names these. `score` prints how many of
 the first images that `data check --predictions` lists have a planted label.
 """
 
 import argparse
+import gzip
 import json
 import pathlib
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+DATA = pathlib.Path("/usr/share/datasets/fashion-mnist")
 NAMES = (
   *("tshirt", "trouser", "pullover", "dress", "coat"),
   *("sandal", "shirt", "sneaker", "bag", "boot"),
@@ -25,11 +28,8 @@ NAMES = (
 
 def write(out: pathlib.Path, images: int = 6000, percent: float = 2) -> None:
   """Writes `out`/CLASS/NUMBER.png and the planted ones to `out`.json."""
-  from vitjax.data import sources
-
-  source = sources.open_source("fashion_mnist", "train")
-  features = source.fetch(np.arange(images))
-  pixels, labels = features["image"].numpy(), features["label"].numpy()
+  pixels = _read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)[:images]
+  labels = _read("train-labels-idx1-ubyte.gz", 8)[:images]
   rng = np.random.default_rng(0)
   count = int(images * percent / 100)
   wrong = rng.choice(images, count, replace=False)
@@ -41,6 +41,12 @@ def write(out: pathlib.Path, images: int = 6000, percent: float = 2) -> None:
     cv2.imwrite(str(out / file), image)
   planted = json.dumps([files[i] for i in wrong])
   out.with_suffix(".json").write_text(planted)
+
+
+def _read(name: str, header: int) -> np.ndarray:
+  return np.frombuffer(
+    gzip.decompress((DATA / name).read_bytes())[header:], "u1"
+  )
 
 
 def score(out: pathlib.Path, predictions: Sequence[str]) -> list[str]:
