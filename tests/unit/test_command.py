@@ -300,7 +300,6 @@ def test_a_gpu_that_is_not_there(tmp_path):
 def test_libraries_point_to_their_commands(tmp_path):
   for name, part in (
     ("vitjax.train", "python -m vitjax.main --config=FILE"),
-    ("vitjax.data.check", "python -m vitjax.data check"),
     ("vitjax.data.prepare", "python -m vitjax.data prepare imagenet"),
   ):
     assert part in refused(name, cwd=tmp_path)

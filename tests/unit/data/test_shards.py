@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import packing
-from vitjax.data import check, pipeline, sources
+from vitjax.data import pipeline, sources
+from vitjax.data.checking import check
 from vitjax.data.pp import builder
 from vitjax.data.sources import parquet, shards, wds
 from vitjax.data.sources.source import DatasetNotPreparedError

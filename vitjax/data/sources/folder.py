@@ -205,7 +205,7 @@ def held_out_listing(
   if rule.fold or (made and rule.group):
     summary = held_out.describe(splits, rule)
   odd = [*notes, *odd, *held_out.shared_groups(splits)]
-  return Listing(root, splits, odd, missing, summary)
+  return Listing(root, splits, odd, missing, summary=summary)
 
 
 def check_missing(data: str, missing: Sequence[str]) -> None:
