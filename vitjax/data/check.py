@@ -51,10 +51,11 @@ class Split:
   Attributes:
     examples: number of images.
     classes: number of images of each class, in the order of the labels; {} for
-      captions.
+      captions and numbers.
     height, width: (least, median, greatest) pixels of the decoded images.
     colours: images by mode, such as "rgb" or "grey, 16 bit".
     rotated: number of images that are rotated by their EXIF orientation.
+    targets: (least, median, greatest) of each target of a regression.
   """
 
   examples: int
@@ -63,6 +64,7 @@ class Split:
   width: tuple[int, float, int] | None
   colours: dict[str, int]
   rotated: int
+  targets: dict[str, tuple[float, float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Report:
     lines += _table(rows)
     if any(split.classes for split in self.splits.values()):
       lines += ["", *_table(self._class_rows())]
+    if any(split.targets for split in self.splits.values()):
+      lines += ["", *_table(self._target_rows())]
     for title, texts in (
       ("Errors, which stop a run:", self.problems),
       ("Warnings:", self.warnings),
@@ -111,6 +115,15 @@ class Report:
     if not (self.problems or self.warnings):
       lines += ["", "Nothing is wrong."]
     return "\n".join(lines)
+
+  def _target_rows(self) -> list[tuple[str, ...]]:
+    """Least, median and greatest value of each target."""
+    names = dict.fromkeys(x for s in self.splits.values() for x in s.targets)
+    rows = [
+      (name, *(_range(s.targets.get(name)) for s in self.splits.values()))
+      for name in names
+    ]
+    return [("target", *self.splits), *rows]
 
   def _class_rows(self, most: int = 30) -> list[tuple[str, ...]]:
     """Images of each class, or of the smallest ones if there are many."""
@@ -134,6 +147,7 @@ class _File:
   path: pathlib.Path
   split: str
   class_name: str | None
+  classes: tuple[str, ...]  # all that it has, of any number
   read: Callable[[], bytes]
 
 
@@ -177,7 +191,9 @@ def check(
     ValueError: if `data` is of another kind, or nothing can be read at all.
   """
   data = sources.with_kind(data)
-  files, remarks, missing = _files(data)
+  listing = _listing(data)
+  files, missing = _files(listing)
+  remarks = list(listing.notes)
   problems = _problems(data, dict.fromkeys(file.split for file in files))
   found = _look_at(builder.build(pp), files, log)
   unreadable = {
@@ -195,7 +211,7 @@ def check(
   same = [group for group in groups.values() if len(group) > 1]
   leaked = [group for group in same if len({f.split for f in group}) > 1]
   good = [(f, x) for f, x in zip(files, found) if not x.error]
-  classes = {file.class_name for file in files if file.class_name}
+  classes = {name for file in files for name in file.classes}
   if len(classes) == 1:
     remarks.append(folder.one_class(classes))
   warnings = [*remarks, *_copies(same, leaked), *_odd_sizes(good)]
@@ -212,20 +228,23 @@ def check(
     {
       name: _split(
         [(f, x) for f, x in zip(files, found) if f.split == name],
+        listing.targets.spreads([file.path for file in listing.splits[name]])
+        if listing.targets
+        else {},
       )
       for name in dict.fromkeys(file.split for file in files)
     },
     tuple(problems),
     tuple(warnings),
-    tuple(_notes(good)),
+    (*_notes(good), *_unknown(listing, files)),
     unreadable,
     _names(same),
     _names(leaked),
   )
 
 
-def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
-  """The files, notes about files that are left out, and missing paths."""
+def _listing(data: str) -> folder.Listing:
+  """The files of a data set."""
   kind = data.partition(":")[0]
   if kind == "mixture":
     parts = ", ".join(part for _, part in mixture.parse(data))
@@ -248,19 +267,43 @@ def _files(data: str) -> tuple[list[_File], list[str], list[str]]:
       "labels:/path/labels.csv, wds:/path/{000..099}.tar, "
       f"parquet:/path/*.parquet or captions:/path/captions.csv.{hint}"
     )
-  listing = read(data)
+  return read(data)
+
+
+def _files(listing: folder.Listing) -> tuple[list[_File], list[str]]:
+  """The files of all splits, and missing paths."""
+
+  def classes(file):
+    if listing.targets and listing.targets.kind == "multi_label":
+      return listing.targets.classes_of(file.path)
+    return (file.class_name,) if file.class_name else ()
+
   files = [
     _File(
       listing.root / file.path,
       split,
       file.class_name or None,
+      classes(file),
       functools.partial(file.read, listing.root),
     )
     for split, files in listing.splits.items()
     for file in files
   ]
-  missing = [str(listing.root / file) for file in listing.missing]
-  return files, list(listing.notes), missing
+  return files, [str(listing.root / file) for file in listing.missing]
+
+
+def _unknown(listing: folder.Listing, files: Sequence[_File]) -> list[str]:
+  """A note about images with unknown labels."""
+  if listing.targets:
+    count = sum(
+      listing.targets.has_unknown(file.path)
+      for files in listing.splits.values()
+      for file in files
+    )
+  else:
+    labelled = [file for file in files if file.class_name]
+    count = len(files) - len(labelled) if labelled else 0
+  return [f"{count:,} image(s) with an unknown label"] if count else []
 
 
 def _read_parquet(data: str) -> folder.Listing:
@@ -342,7 +385,10 @@ def _facts(data: bytes) -> dict:
   }
 
 
-def _split(rows: Sequence[tuple[_File, _Found]]) -> Split:
+def _split(
+  rows: Sequence[tuple[_File, _Found]],
+  targets: dict[str, tuple[float, float, float]],
+) -> Split:
   good = [x for _, x in rows if not x.error]
 
   def spread(values):
@@ -350,7 +396,7 @@ def _split(rows: Sequence[tuple[_File, _Found]]) -> Split:
       return None
     return min(values), float(np.median(values)), max(values)
 
-  classes = collections.Counter(f.class_name for f, _ in rows if f.class_name)
+  classes = collections.Counter(name for f, _ in rows for name in f.classes)
   return Split(
     examples=len(rows),
     classes={k: classes[k] for k in sorted(classes, key=folder.natural)},
@@ -358,6 +404,7 @@ def _split(rows: Sequence[tuple[_File, _Found]]) -> Split:
     width=spread([x.width for x in good]),
     colours=dict(collections.Counter(x.colour for x in good).most_common()),
     rotated=sum(x.is_rotated for x in good),
+    targets=targets,
   )
 
 
@@ -432,11 +479,10 @@ def _listed(texts: Sequence[str]) -> str:
   return messages.shorten(texts, 5, between="; ")
 
 
-def _range(values: tuple[int, float, int] | None) -> str:
+def _range(values: tuple[float, float, float] | None) -> str:
   if values is None:
     return ""
-  least, median, greatest = values
-  return f"{least} .. {median:g} .. {greatest}"
+  return " .. ".join(f"{x:g}" for x in values)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
