@@ -64,8 +64,13 @@ class Model:
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
-        is not known.
+        is not known, or predicts numbers.
     """
+    if trained.is_regression:
+      raise ValueError(
+        "the demo shows probabilities, and this model predicts numbers: use "
+        "python -m vitjax.predict."
+      )
     self.trained = trained
     self.max_bytes = max_bytes
     self.max_pixels = max_pixels
