@@ -33,6 +33,13 @@ AS_GIVEN = types.SimpleNamespace(
 )
 
 
+# Each number of devices once; the others take long.
+SEEDS = (
+  *range(3),
+  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12)),
+)
+
+
 class Rows(ArraySource):
   """Images whose one pixel is their number, with targets of some kind."""
 
@@ -93,7 +100,7 @@ def random_size(seed):
   )
 
 
-@pytest.mark.parametrize("seed", range(9))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_several_classes_against_scikit_learn(seed):
   rng, m, n, devices, batch = random_size(seed)
   y = (rng.random((m, n)) < rng.choice([0, 0.1, 0.5], n)).astype(np.float32)
@@ -151,7 +158,7 @@ def test_several_classes_against_scikit_learn(seed):
   assert got == pytest.approx(want, rel=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("seed", range(9))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_numbers_against_scikit_learn(seed):
   rng, m, n, devices, batch = random_size(seed)
   m = max(m, 2)
@@ -462,7 +469,14 @@ def train(kind, devices, parts):
   return np.asarray(state.params["w"])
 
 
-@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "single_label",
+    "multi_label",
+    pytest.param("regression", marks=pytest.mark.slow),
+  ],
+)
 def test_weights_are_those_of_the_global_batch(kind):
   """Neither devices nor micro-batches change what is learned."""
   want = train(kind, 1, 1)
