@@ -216,6 +216,21 @@ def test_folds_and_paths_keep_the_columns(table):
   assert sizes == [2, 1]
 
 
+@pytest.mark.parametrize(
+  ("columns", "options", "what"),
+  [
+    ("x,y", ":multi_label=x+y", "any number of classes"),
+    ("label,y", ":ignore=1", "some unknown classes"),
+  ],
+)
+def test_a_mixture_is_of_images_with_one_class(table, columns, options, what):
+  data = table(
+    [f"file,{columns},split", *several("1,0", "0,1", "0,0")], options
+  )
+  with pytest.raises(ValueError, match=f"have {what}. Each image of a mixture"):
+    sources.open_source(f"mixture:0.5*{data}+0.5*digits", "train")
+
+
 def test_check_counts_classes_and_ranges(table):
   lines = ["file,x,y,split", *several("1,1", "1,0", ",0")]
   report = check.check(table(lines, ":multi_label=x+y:ignore=empty"))

@@ -46,9 +46,7 @@ class LabelsSource(folder.LabelledFiles):
     folder.check_missing(data, listing.missing)
     given = listing.targets
     if given is None:
-      splits, class_names = with_class_names(
-        data, listing.splits, class_names
-      )
+      splits, class_names = with_class_names(data, listing.splits, class_names)
       listing = dataclasses.replace(listing, splits=splits)
     else:
       class_names = given.names or class_names or _listed(data, listing)
@@ -148,7 +146,9 @@ def read(data: str) -> folder.Listing:
       if entry.target is not None
     }
     given = targets.Targets(kind, names, rows)
-  return folder.Listing(path.parent, splits, notes + odd, missing, given)
+  return folder.Listing(
+    path.parent, splits, notes + odd, missing, targets=given
+  )
 
 
 def _file_and_split(
