@@ -6,6 +6,8 @@ r"""A small ViT from scratch on small images, for a laptop without a network.
 90 seconds on two CPU cores and ends with 97.5 % accuracy. For photographs,
 fine-tune published weights instead: `transfer.py`.
 
+Images with several classes or with numbers: see "Labels" in docs/data.md.
+
 Options: data (a folder:, labels: or TFDS data set), res=32 (a multiple of 8,
 the size of the patches), epochs=60, batch=64, flip (mirror images at random;
 wrong for digits and text), train= and val= (splits; by default the data set's
@@ -76,4 +78,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.export_npz = True
   if arg.smoke:
     common.make_smoke(config)
+  common.fit_labels(config)
   return config

@@ -167,6 +167,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg.smoke:
     known = entry or zoo.of_model(model["name"])
     common.make_smoke(config, known and known.family)
+  common.fit_labels(config)
   return config
 
 

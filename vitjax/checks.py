@@ -78,12 +78,13 @@ def problems(run: RunConfig) -> list[str]:
     )
     errors += without_effect(run)
   two_towers = run.loss in losses.CONTRASTIVE
-  known = [*losses.LOSSES, *losses.CONTRASTIVE]
+  of_labels = list(losses.LOSSES | losses.OUTPUT_LOSSES)
+  known = [*of_labels, *losses.CONTRASTIVE]
   if run.loss not in known:
     errors.append(f"config.loss={run.loss!r} is not one of {', '.join(known)}.")
   elif model is not None and has_two_towers(model) != two_towers:
     kind = "is not two_tower" if two_towers else "has two towers"
-    other = losses.LOSSES if two_towers else losses.CONTRASTIVE
+    other = of_labels if two_towers else losses.CONTRASTIVE
     errors.append(
       f"config.loss={run.loss!r} does not fit config.model.name="
       f"{run.model['name']!r}, which {kind}: use one of {', '.join(other)}."

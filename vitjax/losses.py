@@ -1,9 +1,14 @@
-"""Losses per example: (b, n) float32 in, (b,) float32 out.
+"""Losses: (b, n) float32 in, float32 out.
 
 The caller reduces them and leaves out padded examples. The functions in
-`LOSSES` compare logits with targets. Those in `CONTRASTIVE` take the logits of
-every image with every text, with the matching pairs on the diagonal.
+`LOSSES` give one loss (b,) for each example, from logits and targets. Those in
+`OUTPUT_LOSSES` give one (b, n) for each output, so that unknown targets can be
+left out; the loss of an example is their sum. Those in `CONTRASTIVE` take the
+logits of every image with every text, with the matching pairs on the diagonal.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +31,16 @@ def sigmoid_xent(
   the learning rates of big_vision's recipes; `sigmoid_xent_mean` is `n` times
   smaller.
   """
+  return jnp.sum(binary_xent(logits, labels), axis=-1)
+
+
+def binary_xent(
+  logits: Float[Array, "b n"], labels: Float[Array, "b n"]
+) -> Float[Array, "b n"]:
+  """Binary cross-entropy of each output."""
   positive = labels * jax.nn.log_sigmoid(logits)
   negative = (1.0 - labels) * jax.nn.log_sigmoid(-logits)
-  return -jnp.sum(positive + negative, axis=-1)
+  return -(positive + negative)
 
 
 def sigmoid_xent_mean(
@@ -55,12 +67,81 @@ def focal(
   return -jnp.sum(labels * (1.0 - jnp.exp(log_p)) ** 2 * log_p, axis=-1)
 
 
+def binary_focal(
+  logits: Float[Array, "b n"], labels: Float[Array, "b n"]
+) -> Float[Array, "b n"]:
+  """Focal loss of each output, by a sigmoid.
+
+  https://arxiv.org/abs/1708.02002, eq. 4, with the paper's gamma of 2. Its
+  alpha is `class_weights`.
+  """
+  positive = jax.nn.sigmoid(-logits) ** 2 * jax.nn.log_sigmoid(logits)
+  negative = jax.nn.sigmoid(logits) ** 2 * jax.nn.log_sigmoid(-logits)
+  return -(labels * positive + (1.0 - labels) * negative)
+
+
+def sigmoid_focal(
+  logits: Float[Array, "b n"], labels: Float[Array, "b n"]
+) -> Float[Array, "b"]:
+  """`binary_focal` summed over the classes."""
+  return jnp.sum(binary_focal(logits, labels), axis=-1)
+
+
+def squared(
+  outputs: Float[Array, "b n"], targets: Float[Array, "b n"]
+) -> Float[Array, "b n"]:
+  """Squared error of each output."""
+  return (outputs - targets) ** 2
+
+
+def huber(
+  outputs: Float[Array, "b n"], targets: Float[Array, "b n"]
+) -> Float[Array, "b n"]:
+  """Huber's loss of each output: quadratic up to an error of 1, then linear.
+
+  PyTorch's `HuberLoss` with delta 1: half of the squared error where that is
+  quadratic. Robust estimation of a location parameter, Huber 1964.
+  """
+  error = jnp.abs(outputs - targets)
+  return jnp.where(error <= 1.0, 0.5 * error**2, error - 0.5)
+
+
+def _mean(loss: Callable[..., Any]) -> Callable[..., Any]:
+  """A loss of each output as its share of the mean over the outputs."""
+
+  def share(outputs, targets):
+    return loss(outputs, targets) / outputs.shape[-1]
+
+  return share
+
+
 LOSSES = {
   "softmax_xent": softmax_xent,
   "focal": focal,
   "sigmoid_xent": sigmoid_xent,
   "sigmoid_xent_mean": sigmoid_xent_mean,
+  "sigmoid_focal": sigmoid_focal,
 }
+OUTPUT_LOSSES = {
+  "sigmoid_xent": binary_xent,
+  "sigmoid_xent_mean": _mean(binary_xent),
+  "sigmoid_focal": binary_focal,
+  "mse": _mean(squared),
+  "huber": _mean(huber),
+}
+_REGRESSION = ("mse", "huber")
+# Kind of labels, see `data.sources.source.KINDS` -> its losses.
+OF_KIND = {
+  "single_label": tuple(LOSSES),
+  "multi_label": tuple(x for x in OUTPUT_LOSSES if x not in _REGRESSION),
+  "soft_label": tuple(LOSSES),
+  "regression": _REGRESSION,
+}
+
+
+def is_regression(loss: str) -> bool:
+  """Whether the outputs are numbers, and not logits of classes."""
+  return loss in _REGRESSION
 
 
 def is_sigmoid(loss: str) -> bool:

@@ -5,6 +5,7 @@ devices train on the same images.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,48 @@ def augment(
   if target_threshold is not None:
     labels = threshold(labels, target_threshold)
   return image, labels
+
+
+def augment_known(
+  image: Float[Array, "b h w c"],
+  labels: Float[Array, "b n"],
+  weights: Float[Array, "b m"],
+  key: jax.Array,
+  *,
+  binary: bool,
+  label_smoothing: float = 0.0,
+  target_threshold: float | None = None,
+  **options: Any,
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b n"], Float[Array, "b m"]]:
+  """`augment` for targets of which some are unknown: those of weight 0.
+
+  The loss of a mixed image is the mixed loss of its images, in which unknown
+  targets have no part: where only one of the two is known, it is the target,
+  and its weight is its share of the image.
+
+  Args:
+    image: normalised images.
+    labels: targets; finite also where they are unknown.
+    weights: 1 for known targets, 0 for unknown ones; one for each target, or
+      with m = 1 one for each example.
+    key: PRNG key of this step.
+    binary: whether each target is 0 or 1 on its own, and smoothed towards 1/2.
+    label_smoothing, target_threshold, options: see `augment`.
+
+  Returns:
+    Images, targets and their weights.
+  """
+  if label_smoothing:
+    uniform = 0.5 if binary else 1.0 / labels.shape[-1]
+    labels = labels * (1.0 - label_smoothing) + label_smoothing * uniform
+  both = jnp.concatenate([labels * weights, weights], axis=1)
+  image, both = augment(image, both, key, **options)
+  n = labels.shape[1]
+  weights = both[:, n:]
+  labels = jnp.where(weights > 0, both[:, :n] / weights, 0.0)
+  if target_threshold is not None:
+    labels = threshold(labels, target_threshold)
+  return image, labels, weights
 
 
 def mix(

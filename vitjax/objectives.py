@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -48,6 +49,7 @@ def classification(
   num_classes: int,
   augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
   class_weights: Sequence[float] | None = None,
+  augment_known: Callable[..., tuple[jax.Array, ...]] | None = None,
 ) -> Objective:
   """The mean loss of a classifier, weighted by class if asked for.
 
@@ -59,21 +61,31 @@ def classification(
       `mixing.augment`.
     class_weights: weight of each class, see `example_weights`. None: all
       examples weigh the same.
+    augment_known: see `mixing.augment_known`; replaces `augment` for data with
+      unknown labels, which are -1 in `label` and have weight 0.
   """
+  is_weighted = class_weights is not None or augment_known is not None
 
   def prepare(batch, key):
     image, labels = batch["image"], make_targets(batch, num_classes)
-    if augment is not None:
+    known = None
+    if augment_known is not None:
+      known = (batch["label"] >= 0)[:, None]
+      labels = jnp.where(known, labels, 0.0)
+      image, labels, known = augment_known(
+        image, labels, known.astype(jnp.float32), key
+      )
+    elif augment is not None:
       image, labels = augment(image, labels, key)
     prepared = {"image": image, "labels": labels}
-    if class_weights is not None:
-      prepared["weight"] = example_weights(labels, class_weights)
+    if is_weighted:
+      prepared["weight"] = example_weights(labels, class_weights, known)
     return prepared
 
   def loss(variables, batch, key):
     (logits, _), statistics = _apply(model, variables, key, batch["image"])
     losses = loss_fn(logits.astype(jnp.float32), batch["labels"])
-    if class_weights is not None:
+    if is_weighted:
       losses = losses * batch["weight"]
     return losses.mean(), statistics
 
@@ -91,8 +103,66 @@ def _apply(model, variables: Variables, key: jax.Array, *inputs: jax.Array):
   )
 
 
+def per_output(
+  model,
+  *,
+  loss_fn: Callable[[jax.Array, jax.Array], jax.Array],
+  augment_known: Callable[..., tuple[jax.Array, ...]],
+  scale: tuple[np.ndarray, np.ndarray] | None = None,
+  class_weights: Sequence[float] | None = None,
+) -> Objective:
+  """The mean loss of outputs with a target each: classes, or numbers.
+
+  The mean is over all known targets of the global batch; unknown ones are NaN.
+
+  Args:
+    model: see `vitjax.models`.
+    loss_fn: one of `losses.OUTPUT_LOSSES`.
+    augment_known: (image, labels, weights, key) -> (image, labels, weights) on
+      the whole batch, see `mixing.augment_known`.
+    scale: mean and deviation of each target, which normalise it. None: targets
+      stay as they are.
+    class_weights: weight of the positive examples of each class, as PyTorch's
+      `BCEWithLogitsLoss(pos_weight=)`. None: 1.
+  """
+
+  def prepare(batch, key):
+    labels = batch["labels"]
+    if scale is not None:
+      mean, deviation = scale
+      labels = (labels - mean[None]) / deviation[None]
+    known = ~jnp.isnan(labels)
+    image, labels, weights = augment_known(
+      batch["image"],
+      jnp.where(known, labels, 0.0),
+      known.astype(jnp.float32),
+      key,
+    )
+    scaled = _to_mean_one(weights, weights.mean())
+    if class_weights is not None:
+      # The loss is linear in a target, so its positive part can be weighed.
+      positive = labels * jnp.asarray(class_weights, jnp.float32)[None]
+      factor = positive + (1.0 - labels)
+      labels, scaled = positive / factor, scaled * factor
+    return {"image": image, "labels": labels, "weight": scaled}
+
+  def loss(variables, batch, key):
+    (outputs, _), statistics = _apply(model, variables, key, batch["image"])
+    losses = loss_fn(outputs.astype(jnp.float32), batch["labels"])
+    return (losses * batch["weight"]).sum(axis=-1).mean(), statistics
+
+  return Objective(("image",), prepare, loss, splits=True)
+
+
+def _to_mean_one(weights: jax.Array, mean: jax.Array) -> jax.Array:
+  """Weights by their mean; 0 if all are."""
+  return jnp.where(mean > 0, weights / mean, 0.0)
+
+
 def example_weights(
-  labels: jax.Array, class_weights: Sequence[float]
+  labels: jax.Array,
+  class_weights: Sequence[float] | None,
+  known: jax.Array | None = None,
 ) -> jax.Array:
   """(b,) float32: weights of the examples of a whole batch, of mean 1.
 
@@ -101,12 +171,24 @@ def example_weights(
   over the batch makes the mean of weight * loss equal to the sum of weight *
   loss over the sum of the weights, as PyTorch's `CrossEntropyLoss(weight=)`
   has it.
+
+  Args:
+    labels: (b, n) targets.
+    class_weights: weight of each class; None: 1.
+    known: (b, 1) share of an example whose label is known; None: 1. Without any
+      known label all weights are 0.
   """
+  if class_weights is None:
+    assert known is not None  # else nothing is weighted
+    return _to_mean_one(known[:, 0], known.mean())
   share = labels.sum(axis=-1)
   weights = (labels * jnp.asarray(class_weights, jnp.float32)[None]).sum(
     axis=-1
   )
   weights = jnp.where(share > 0, weights / share, 1.0)
+  if known is not None:
+    weights = weights * known[:, 0]
+    return _to_mean_one(weights, weights.mean())
   return weights / weights.mean()
 
 

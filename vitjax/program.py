@@ -6,7 +6,7 @@ absent, so both see the same one.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, overload
 
 import jax
@@ -19,7 +19,7 @@ from vitjax.config import schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
-from vitjax.data.sources.source import Source
+from vitjax.data.sources.source import KINDS, Source
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
 
@@ -39,6 +39,7 @@ class Program:
     total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
+    scale: see `target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
     make_state: weights -> state before the first step.
@@ -57,6 +58,7 @@ class Program:
   total_steps: int
   model: models.Model
   objective: objectives.Objective
+  scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
   init_weights: Callable[[jax.Array], step_lib.Weights]
   make_state: Callable[[step_lib.Weights], step_lib.TrainState]
@@ -116,10 +118,11 @@ def assemble(
       class weights do not fit.
     ValueError: if the sharding does not fit the model or the mesh.
   """
-  num_classes = number_of_classes(run, source)
   check_labels(run, source)
+  num_classes = number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
   batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  check_features(run, source, batch)
   spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
 
   total_steps = to_steps(run, source, run.total)
@@ -137,7 +140,10 @@ def assemble(
   platform = mesh.devices.flat[0].platform
   model = create_model(run.model, num_classes, platform)
   class_weights = weights_of_classes(run, source, num_classes)
-  objective = make_objective(run, model, num_classes, class_weights)
+  scale = target_scale(source)
+  objective = make_objective(
+    run, source, model, num_classes, class_weights, scale
+  )
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
@@ -188,6 +194,7 @@ def assemble(
     total_steps=total_steps,
     model=model,
     objective=objective,
+    scale=scale,
     tx=tx,
     init_weights=init_weights,
     make_state=make_state,
@@ -209,6 +216,11 @@ def number_of_classes(run: RunConfig, source: Source) -> int | None:
   if run.loss in losses.CONTRASTIVE:
     return None
   num_classes = run.num_classes or source.num_classes
+  if source.kind != "single_label" and num_classes != source.num_classes:
+    raise ConfigError(
+      f"config.num_classes={run.num_classes}, but {source.data} has "
+      f"{source.num_classes} columns of labels. Remove config.num_classes."
+    )
   if not num_classes or num_classes < (source.num_classes or 0):
     raise ConfigError(
       f"config.num_classes={run.num_classes}, but {source.data} has "
@@ -237,23 +249,107 @@ def _head(num_classes: int | None) -> dict[str, Any]:
   return {} if num_classes is None else {"num_classes": num_classes}
 
 
+# Kind of labels -> settings without a meaning, and why.
+_UNFIT = {
+  "soft_label": {"target_threshold": "its targets are probabilities"},
+  "regression": {
+    "class_weights": "its targets are numbers, not classes",
+    "mixing.label_smoothing": "its targets are numbers, not classes",
+    "target_threshold": "its targets are numbers, not classes",
+  },
+}
+
+
 def check_labels(run: RunConfig, source: Source) -> None:
-  """Raises ConfigError if labels are needed early, and the data have none."""
-  for key, value in (
-    ("class_weights", run.class_weights),
-    ("input.sampling", run.input.sampling),
-  ):
-    if isinstance(value, str):
+  """Raises ConfigError if the config does not fit the labels of the data."""
+  if run.loss in losses.CONTRASTIVE:
+    return
+  kind, what = source.kind, KINDS[source.kind]
+  if run.loss not in losses.OF_KIND[kind]:
+    hint = ""
+    if kind == "single_label" and losses.is_regression(run.loss):
+      hint = (
+        " If its labels are numbers, in a column label of a table, add "
+        ":regression=label to the name of the data."
+      )
+    raise ConfigError(
+      f"config.loss={run.loss!r} does not fit {source.data}, where each image "
+      f"has {what}. Use one of {', '.join(losses.OF_KIND[kind])}.{hint}"
+    )
+  settings = {
+    "class_weights": run.class_weights,
+    "mixing.label_smoothing": run.mixing.label_smoothing or None,
+    "target_threshold": run.target_threshold,
+    "input.sampling": run.input.sampling,
+  }
+  unfit = dict(_UNFIT.get(kind, {}))
+  if source.has_unknown:
+    unfit["input.sampling"] = "some images have an unknown class"
+  for key, why in unfit.items():
+    if settings[key] is not None:
+      raise ConfigError(
+        f"config.{key}={settings[key]!r} does not fit {source.data}: {why}. "
+        "Remove it."
+      )
+  for key in ("class_weights", "input.sampling"):
+    by_target = key == "class_weights" and kind == "multi_label"
+    if isinstance(settings[key], str) and not by_target:
       try:
         source.known_labels()
       except ValueError as e:
-        raise ConfigError(f"config.{key}={value!r}: {e}") from e
+        raise ConfigError(f"config.{key}={settings[key]!r}: {e}") from e
+
+
+def check_features(run: RunConfig, source: Source, found: Collection[str]):
+  """Raises ConfigError if the ops have removed the labels of the images.
+
+  Args:
+    run: the config.
+    source: the training data.
+    found: names of the features after the ops.
+  """
+  needed = [] if source.kind == "single_label" else ["labels"]
+  if source.has_unknown and source.labels is not None:
+    needed.append("label")
+  for name in needed:
+    if name not in found:
+      raise ConfigError(
+        f"config.input.pp={run.input.pp!r} removes the feature {name!r}, which "
+        f"the loss of {source.data} needs. Keep it."
+      )
+
+
+def target_scale(source: Source) -> tuple[np.ndarray, np.ndarray] | None:
+  """Mean and deviation (n,) float32 of each target of a regression.
+
+  Of the training data, without unknown ones; None for other kinds of labels. A
+  target that is always the same has deviation 1.
+
+  Raises:
+    ConfigError: if a target is unknown for all images.
+  """
+  if source.kind != "regression":
+    return None
+  assert source.targets is not None  # of all kinds but single labels
+  values = source.targets.astype(np.float64)
+  absent = np.isnan(values).all(axis=0)
+  if absent.any():
+    name = (source.class_names or ())[int(absent.argmax())]
+    raise ConfigError(
+      f"{source.data} {source.split}: {name} is unknown for all images."
+    )
+  mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+  deviation = np.where(deviation > 0, deviation, 1.0)
+  return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def weights_of_classes(
   run: RunConfig, source: Source, num_classes: int | None
 ) -> Sequence[float] | None:
   """`config.class_weights` as one number for each class; None without any.
+
+  "balanced" is n / (classes * images of the class); where images have several
+  classes, the weight of its positive images is negative / positive.
 
   Args:
     run: the config.
@@ -266,8 +362,14 @@ def weights_of_classes(
   given = run.class_weights
   if given is None:
     return None
+  if given == "balanced" and source.kind == "multi_label":
+    assert source.targets is not None  # of all kinds but single labels
+    positive = (source.targets == 1).sum(axis=0).tolist()
+    negative = (source.targets == 0).sum(axis=0).tolist()
+    return [n / p if p and n else 1.0 for p, n in zip(positive, negative)]
   if given == "balanced":
     labels = source.known_labels()
+    labels = labels[labels >= 0]
     counts = np.bincount(labels, minlength=num_classes or 0)
     # As scikit-learn's; a class without images has no use for a weight.
     mean = len(labels) / np.count_nonzero(counts)
@@ -282,25 +384,50 @@ def weights_of_classes(
 
 def make_objective(
   run: RunConfig,
+  source: Source,
   model,
   num_classes: int | None,
   class_weights: Sequence[float] | None,
+  scale: tuple[np.ndarray, np.ndarray] | None,
 ):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   assert num_classes is not None  # see `number_of_classes`
+  options = {**vars(run.mixing), "target_threshold": run.target_threshold}
+  is_binary = source.kind == "multi_label"
+  augment_known = functools.partial(
+    mixing.augment_known, binary=is_binary, **options
+  )
+  if is_binary or source.kind == "regression":
+    return objectives.per_output(
+      model,
+      loss_fn=losses.OUTPUT_LOSSES[run.loss],
+      augment_known=augment_known,
+      scale=scale,
+      class_weights=class_weights,
+    )
   return objectives.classification(
     model,
     loss_fn=losses.LOSSES[run.loss],
     num_classes=num_classes,
-    augment=functools.partial(
-      mixing.augment,
-      **vars(run.mixing),
-      target_threshold=run.target_threshold,
-    ),
+    augment=functools.partial(mixing.augment, **options),
     class_weights=class_weights,
+    augment_known=augment_known if source.has_unknown else None,
   )
+
+
+def describe_labels(parts: Program) -> str:
+  """What the images of the training data have, for the log."""
+  if parts.num_classes is None:
+    return "with texts"
+  what = {
+    "single_label": "classes",
+    "multi_label": "classes, of which an image has any number",
+    "soft_label": "classes with probabilities",
+    "regression": "targets",
+  }[parts.source.kind]
+  return f"{parts.num_classes} {what}"
 
 
 def describe_model(parts: Program) -> dict[str, Any]:
@@ -324,6 +451,11 @@ def describe_model(parts: Program) -> dict[str, Any]:
     "data": source.data,
     "loss": run.loss,
   }
+  if source.kind != "single_label":
+    metadata["labels"] = source.kind
+  if parts.scale is not None:
+    mean, deviation = (x.tolist() for x in parts.scale)
+    metadata["target_mean"], metadata["target_deviation"] = mean, deviation
   if parts.preprocess.tokenize is not None:
     metadata["tokenizer"] = parts.preprocess.tokenize.facts
   return metadata

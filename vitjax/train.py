@@ -323,6 +323,7 @@ def make_evaluators(parts: program.Program) -> dict:
     parts.num_classes,
     parts.preprocess,
     parts.spec["image"].shape[1:],
+    parts.scale,
   )
   evals = {}
   for name, section in parts.run.evals.items():
@@ -382,9 +383,7 @@ def log_overview(parts: program.Program) -> None:
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    "with texts"
-    if parts.num_classes is None
-    else f"{parts.num_classes} classes",
+    program.describe_labels(parts),
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,
@@ -398,6 +397,16 @@ def log_overview(parts: program.Program) -> None:
       "see docs/training.md#batch-normalisation.",
       run.accumulation_steps,
     )
+  if parts.scale is not None:
+    scaled = zip(source.class_names or (), *parts.scale, strict=True)
+    for name, mean, deviation in scaled:
+      logging.info(
+        "Target %s: normalised by its mean %.6g and deviation %.6g in the "
+        "training data; metrics and predictions are in its own units.",
+        name,
+        mean,
+        deviation,
+      )
   params = parts.abstract.params
   for line in optim.describe(params, **run.optim, model=parts.model):
     logging.info("%s", line)

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from vitjax import models, trees, weights
+from vitjax import losses, models, trees, weights
 from vitjax.checkpoint import checkpointer, step_files
 from vitjax.config import places
 from vitjax.data import tokenizers
@@ -50,7 +50,7 @@ class Trained:
     image_size: (height, width) in pixels that the model was trained for.
     channels: channels of the images.
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
-    class_names: names by class id, or None.
+    class_names: names by class id, or of the targets of a regression; or None.
     metadata: all of `model.json`, to be passed on.
     source: the path or name that it was loaded from.
   """
@@ -68,7 +68,8 @@ class Trained:
     count = sum(x.size for x in jax.tree.leaves(self.variables["params"]))
     facts = [fitting.family(self.model), f"{count:,} parameters"]
     if not self.has_two_towers:
-      facts.append(f"{self.model.num_classes or 'no'} classes")
+      what = "outputs" if self.is_regression else "classes"
+      facts.append(f"{self.model.num_classes or 'no'} {what}")
     facts.append(f"images {_by((*self.image_size, self.channels))}")
     step = self.metadata.get("step")
     at = "" if step is None else f" at step {step:,}"
@@ -83,6 +84,22 @@ class Trained:
   def variables(self) -> dict[str, Any]:
     """`params` as `model.apply` takes them: split into its collections."""
     return batch_norm.split(self.params)
+
+  @property
+  def is_regression(self) -> bool:
+    """Whether it predicts numbers, and has no classes."""
+    return losses.is_regression(self.metadata["loss"])
+
+  @property
+  def target_scale(self) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation of the targets of a regression; None without."""
+    if "target_mean" not in self.metadata:
+      return None
+    mean, deviation = (
+      np.array(self.metadata[f"target_{x}"], np.float32)
+      for x in ("mean", "deviation")
+    )
+    return mean, deviation
 
   @property
   def labels(self) -> tuple[str, ...] | None:
@@ -135,6 +152,11 @@ class Trained:
       raise ValueError(
         "this model has no classes: use features(batch), or with texts "
         "similarity(batch, texts)."
+      )
+    if self.is_regression:
+      raise ValueError(
+        "this model predicts numbers and has no classes: use "
+        "predict(np.stack([run.prepare(image)]))."
       )
     labels = self.labels or range(self.model.num_classes)
     found = []
@@ -222,7 +244,7 @@ class Trained:
   def forward(
     self, batch: Batch
   ) -> tuple[Float[np.ndarray, "b n"] | None, Float[np.ndarray, "b d"]]:
-    """(logits, features) of prepared images, see `predict` and `features`.
+    """(outputs, features) of prepared images, see `predict` and `features`.
 
     Compiled once for each size of a batch. Two towers have no logits.
 
@@ -238,12 +260,15 @@ class Trained:
         "run.classify(image)."
       )
     logits, features = self._apply(self._on_device, batch)
-    return logits if logits is None else np.asarray(logits), np.asarray(
-      features
-    )
+    if logits is not None:
+      logits = np.asarray(logits)
+      if self.target_scale is not None:
+        mean, deviation = self.target_scale
+        logits = logits * deviation + mean
+    return logits, np.asarray(features)
 
   def predict(self, batch: Batch) -> Float[np.ndarray, "b n"]:
-    """The logits of prepared images.
+    """The logits of prepared images; of a regression numbers in their units.
 
     Raises:
       ValueError: if the model has no classes.
@@ -287,7 +312,13 @@ class Trained:
   def probabilities(
     self, logits: Float[np.ndarray, "b n"]
   ) -> Float[np.ndarray, "b n"]:
-    """Softmax of logits; their sigmoid if the training loss has one."""
+    """Softmax of logits; their sigmoid if the training loss has one.
+
+    Raises:
+      ValueError: if the model predicts numbers.
+    """
+    if self.is_regression:
+      raise ValueError("this model predicts numbers, and no probabilities.")
     if self.metadata["loss"].startswith(("sigmoid", "siglip")):
       return scipy.special.expit(logits)
     return scipy.special.softmax(logits, axis=-1)

@@ -256,7 +256,7 @@ def test_intervals_are_those_of_a_binomial(kept):
 
 def test_evals_without_answers(file, pictures, tmp_path):
   section = {"data": f"folder:{pictures}", "split": "val", "among": "present"}
-  with pytest.raises(ConfigError, match="need an eval of type=classification"):
+  with pytest.raises(ConfigError, match="--bootstrap needs an eval of"):
     list(evaluation.evaluate(file, {"val": section}, bootstrap=10))
   for name in ("out.txt", "no/such/folder.csv"):
     with pytest.raises(ValueError, match=r"must end in \.csv or \.jsonl"):

@@ -34,7 +34,8 @@ LAYERS = {
   "step": "models objectives optim trees",
   "evaluators": "config data losses parallel",
   "checks": "config data evaluators losses models optim run_folder",
-  "trained": "checkpoint config data models run_folder trees weights",
+  "trained": """checkpoint config data losses models run_folder trees
+    weights""",
   "pretrained": "config trained trees weights",
   "program": """config data evaluators losses mixing models objectives optim
     parallel step""",

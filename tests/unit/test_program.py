@@ -7,7 +7,7 @@ import pytest
 from sklearn.utils import class_weight
 
 from vitjax import program
-from vitjax.config.schema import ConfigError
+from vitjax.config.schema import ConfigError, Mixing
 from vitjax.data import sources
 from vitjax.data.sources.arrays import AbsentSource, ArraySource
 
@@ -20,7 +20,13 @@ def labelled(labels, num_classes):
 
 def config(class_weights, sampling):
   section = types.SimpleNamespace(sampling=sampling)
-  return types.SimpleNamespace(class_weights=class_weights, input=section)
+  return types.SimpleNamespace(
+    loss="softmax_xent",
+    class_weights=class_weights,
+    input=section,
+    mixing=Mixing(),
+    target_threshold=None,
+  )
 
 
 def weights(given, source, num_classes=None):

@@ -317,6 +317,32 @@ TINY = {
 }
 
 
+# Kind of labels -> loss, metric of the best checkpoint.
+_OF_LABELS = {
+  "multi_label": ("sigmoid_xent_mean", "mAP"),
+  "regression": ("mse", "mae"),
+}
+
+
+def fit_labels(config: ml_collections.ConfigDict) -> None:
+  """Fits a recipe for images of one class to the labels that its data name.
+
+  "labels:table.csv:multi_label=..." and "...:regression=..." get their loss,
+  evals and metric of the best checkpoint; other data change nothing.
+  """
+  match = re.search(rf":({'|'.join(_OF_LABELS)})=", config.input.data)
+  if match is None:
+    return
+  config.loss, metric = _OF_LABELS[match[1]]
+  for section in config.evals.values():
+    section.type = match[1]
+    if "metrics" in section:
+      del section.metrics
+  if "best_metric" in config.get("checkpoint", {}):
+    name, _, _ = config.checkpoint.best_metric.partition("/")
+    config.checkpoint.best_metric = f"{name}/{metric}"
+
+
 def make_smoke(
   config: ml_collections.ConfigDict, family: str | None = None
 ) -> None:

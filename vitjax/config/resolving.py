@@ -28,7 +28,7 @@ _SMALLEST = re.compile(
   r"(.*_)?(loss|nll|perplexity|error|err|mae|mse|rmse|ece)(@\d+)?"
 )
 _LARGEST = re.compile(
-  r"(.*_)?(acc|accuracy|precision|recall|f1|auroc|ap|R|iou)(@\d+)?"
+  r"(.*_)?(acc|accuracy|precision|recall|f1|auroc|ap|mAP|exact_match|r2|R|iou)(@\d+)?"
   r"|\d+(shot|nn)"
 )
 

@@ -156,7 +156,8 @@ class Mixing:
       as in big_vision), or the one at the mirrored place in the batch ("flip",
       as in timm).
     erase_prob: probability of replacing a box of an image by noise.
-    label_smoothing: share of the target that is spread over all classes.
+    label_smoothing: share of the target that is spread over all classes;
+      where images have several classes, halfway between 0 and 1 for each.
   """
 
   mixup_alpha: NonNegative = 0.0
@@ -268,9 +269,9 @@ class Eval:
   """One evaluation, a section of `config.evals`.
 
   Attributes:
-    type: evaluator: "classification", "fewshot", "knn", "linear_probe",
-      "retrieval", "zeroshot", or the dotted path of a module with a class
-      `Evaluator`.
+    type: evaluator: "classification", "multi_label", "regression", "fewshot",
+      "knn", "linear_probe", "retrieval", "zeroshot", or the dotted path of a
+      module with a class `Evaluator`.
     data: data set, as in `input`. None: the training data.
     split: part of the data set to evaluate, in which each image occurs once.
     data_dir: folder in which TFDS looks for prepared data sets. None: as in
@@ -348,14 +349,15 @@ class RunConfig:
     total: length of the run.
     num_classes: outputs of the head; at least the number of classes of the
       data. None: that number.
-    loss: training loss: "softmax_xent", "focal", "sigmoid_xent" or
-      "sigmoid_xent_mean"; for a model with two towers "contrastive" or
-      "siglip".
+    loss: training loss: "softmax_xent", "focal", "sigmoid_xent",
+      "sigmoid_xent_mean" or "sigmoid_focal"; for numbers "mse" or "huber"; for
+      a model with two towers "contrastive" or "siglip".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,
       such as (1, 5, 2), or "balanced": n / (classes * images of the class).
-      None: all images weigh the same.
+      Where images have several classes, the weight of its positive images;
+      "balanced": negative / positive. None: all images weigh the same.
     accumulation_steps: parts into which a batch is split to save memory; must
       divide `input.batch_size`. Changes no result but dropout.
     input: training data.

@@ -241,6 +241,7 @@ def run_once(
   features = {
     "image": tf.constant(image),
     "label": tf.constant(0),
+    "labels": tf.constant([0.0]),
     "captions": tf.constant([""]),
     "text": tf.constant(""),
     "seed": seeds.example_seeds(0, tf.constant([0], tf.int64), seeds.EXAMPLE)[
@@ -398,7 +399,8 @@ def _check_labels(source: Source, batch: dict[str, np.ndarray]) -> None:
   label = batch.get("label")
   if label is None or not source.num_classes:
     return
-  bad = (label < 0) | (label >= source.num_classes)
+  least = -1 if source.has_unknown else 0
+  bad = (label < least) | (label >= source.num_classes)
   if bad.any():
     first = int(np.argmax(bad))
     example = source.describe(int(batch["index"][first]))

@@ -64,8 +64,14 @@ class Model:
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
-        is not known, or if it takes images that a browser cannot show.
+        is not known, if it takes images that a browser cannot show, or if it
+        predicts numbers.
     """
+    if trained.is_regression:
+      raise ValueError(
+        "the demo shows probabilities, and this model predicts numbers: use "
+        "python -m vitjax.predict."
+      )
     self.trained = trained
     self.max_bytes = max_bytes
     self.max_pixels = max_pixels

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import losses
+from vitjax.evaluate.outputs import OutputAnswers
 from vitjax.evaluators import base
 from vitjax.evaluators.classes import Classes
 from vitjax.evaluators.classification import correct_at_k
@@ -31,11 +32,12 @@ class Answers:
   """Answers to the examples of an eval set, in their order.
 
   Attributes:
-    label: (n,) int, the true class, as an id of the model.
+    label: (n,) int, the true class, as an id of the model; -1 if unknown.
     top: (n, k) int, the most probable classes, best first.
     probability: (n, k) float32, their probabilities by a softmax, or by a
       sigmoid if the loss of training is one.
-    values: metric -> (n,) float32, whose mean is the metric.
+    values: metric -> (n,) float32, whose mean is the metric; of the examples
+      whose label is known.
     names: names of the model's classes, by id; None if they have none.
     data: the eval set.
     total: number of examples in the eval set; n may be fewer.
@@ -53,6 +55,8 @@ class Answers:
     """Plain data of each example: its file, label and most probable classes."""
 
     def name(i):
+      if i < 0:
+        return None
       return self.names[i] if self.names else int(i)
 
     for i, label in enumerate(self.label):
@@ -65,6 +69,15 @@ class Answers:
         ],
       }
 
+  def cells(self) -> Iterator[dict[str, Any]]:
+    """`rows` as cells of a table, by column."""
+    for row in self.rows():
+      cells = {"file": row["file"], "label": row["label"]}
+      for i, one in enumerate(row["top"], 1):
+        cells[f"top{i}"] = one["label"]
+        cells[f"probability{i}"] = one["probability"]
+      yield cells
+
   def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
     """95 % confidence interval of each metric, by the percentile bootstrap.
 
@@ -72,7 +85,7 @@ class Answers:
     replacement; the same draws for all metrics, from a fixed seed.
     """
     rng = np.random.default_rng(0)
-    n = len(self.label)
+    n = int((self.label >= 0).sum())
     means = {name: np.empty(resamples) for name in self.values}
     for i in range(resamples):
       drawn = rng.integers(n, size=n)
@@ -129,20 +142,22 @@ class Evaluator:
       ValueError: if the data has no labels, or they cannot be matched.
     """
     source = self.data.source
-    own = self._classes or Classes(
-      source.data, base.number_of_classes(source), source.class_names
-    )
+    count = base.number_of_classes(source, unknown=True)
+    own = self._classes or Classes(source.data, count, source.class_names)
     ids = jnp.asarray(own.ids_of(source, same=self._same_classes))
     loss_fn = losses.LOSSES[self._loss]
     is_sigmoid = losses.is_sigmoid(self._loss)
 
     def rows(params, batch):
       logits, _ = self._predict(params, batch)
-      label = ids[batch["label"]]
+      label = jnp.where(batch["label"] < 0, -1, ids[batch["label"]])
       probabilities = (jax.nn.sigmoid if is_sigmoid else jax.nn.softmax)(logits)
       # Sort by logits: several probabilities may be rounded to 1.
       _, top = jax.lax.top_k(logits, min(MOST_CLASSES, logits.shape[-1]))
       targets = jax.nn.one_hot(label, logits.shape[-1])
+      if source.kind == "soft_label":
+        shares = jnp.nan_to_num(batch["labels"])
+        targets = jnp.zeros_like(logits).at[:, ids].set(shares)
       result = {
         "label": label,
         "top": top,
@@ -156,9 +171,12 @@ class Evaluator:
 
     found = base.Collected(rows, self.data)(params)
     known = {name: found.pop(name) for name in ("label", "top", "probability")}
+    is_known = known["label"] >= 0
     return Answers(
       **known,
-      values={name: x.astype(np.float32) for name, x in found.items()},
+      values={
+        name: x[is_known].astype(np.float32) for name, x in found.items()
+      },
       names=own.names,
       data=self.data,
       total=self.total,
@@ -181,28 +199,29 @@ def check_file(path: pathlib.Path) -> None:
     )
 
 
-def to_text(answers: Mapping[str, Answers], suffix: str) -> str:
+def to_text(answers: Mapping[str, Answers | OutputAnswers], suffix: str) -> str:
   """A line for each example of each eval.
 
   Args:
     answers: eval -> its answers.
     suffix: ".jsonl" or ".csv". A table has a header and the columns eval, file,
-      label, and label and probability of the most probable classes.
+      label, and label and probability of the most probable classes; of outputs
+      with targets of their own, label and output of each.
   """
-  rows: Iterator[dict[str, Any]] = (
-    {"eval": name, **row}
-    for name, given in answers.items()
-    for row in given.rows()
-  )
   if suffix == ".jsonl":
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-  most = max((x.top.shape[1] for x in answers.values()), default=0)
-  places = range(1, most + 1)
-  columns = [f"{x}{i}" for i in places for x in ("top", "probability")]
+    return "\n".join(
+      json.dumps({"eval": name, **row}, ensure_ascii=False)
+      for name, given in answers.items()
+      for row in given.rows()
+    )
+  rows = [
+    {"eval": name, **cells}
+    for name, given in answers.items()
+    for cells in given.cells()
+  ]
+  columns = dict.fromkeys(name for row in rows for name in row)
   text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(["eval", "file", "label", *columns])
-  for row in rows:
-    cells = [x for one in row["top"] for x in one.values()]
-    writer.writerow([row["eval"], row["file"], row["label"], *cells])
+  writer = csv.DictWriter(text, columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
   return text.getvalue().rstrip("\n")

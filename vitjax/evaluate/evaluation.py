@@ -23,7 +23,9 @@ from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.evaluate import outputs
 from vitjax.evaluate.answers import Answers
+from vitjax.evaluate.outputs import OutputAnswers
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.run_folder import files, reader
@@ -52,7 +54,7 @@ class Result:
   metrics: Mapping[str, float] | None = None
   absent: str | None = None
   error: str | None = None
-  answers: Answers | None = None
+  answers: Answers | OutputAnswers | None = None
   intervals: Mapping[str, tuple[float, float]] | None = None
 
 
@@ -87,9 +89,11 @@ def evaluate(
       with the vocabulary in its folder.
     batch_size: batch size of all evals; it does not change the metrics.
     data_dir: where TFDS looks for data sets, by default.
-    keep_answers: keep the answers to the examples, of evals of the type
-      "classification" without `among` and `labels`.
-    bootstrap: resamples for confidence intervals of the same evals; 0: none.
+    keep_answers: keep the answers to the examples, of evals of the types
+      "classification" without `among` and `labels`, "multi_label" and
+      "regression".
+    bootstrap: resamples for confidence intervals of those of the type
+      "classification"; 0: none.
 
   Yields:
     The result of each eval. One that fails does not stop the others.
@@ -135,12 +139,14 @@ def evaluate(
     )
   ]
   resolving.fail_on(problems)
-  if (keep_answers or bootstrap) and not any(
-    map(_has_answers, sections.values())
-  ):
+  has_answers = any(map(_has_answers, sections.values()))
+  has_outputs = any(x.type in outputs.TYPES for x in sections.values())
+  if not has_answers and (bootstrap or (keep_answers and not has_outputs)):
+    flag = "--bootstrap needs" if bootstrap else "--examples needs"
+    others = "" if bootstrap else f", or of type={' or '.join(outputs.TYPES)}"
     raise ConfigError(
-      "--examples and --bootstrap need an eval of type=classification without "
-      "the options among and labels; there is none."
+      f"{flag} an eval of type=classification without the options among and "
+      f"labels{others}; there is none."
     )
 
   mesh = sharding.make_mesh()
@@ -160,8 +166,13 @@ def evaluate(
       continue
     logging.info("%s: %s %s ...", name, section.data, section.split)
     try:
-      metrics = dict(evaluators.pop(name).run(params))
-      more = {}
+      evaluator = evaluators.pop(name)
+      metrics = dict(evaluator.run(params))
+      more: dict[str, Any] = {}
+      if keep_answers and section.type in outputs.TYPES:
+        more["answers"] = outputs.answers(
+          section.type, evaluator.outputs, params
+        )
       if (keep_answers or bootstrap) and _has_answers(section):
         evaluator = make_evaluator(
           name, _of_answers(section), subject, predict, mesh
@@ -241,6 +252,7 @@ def _subject(
     pixel_statistics=preprocess.pixel_statistics,
     tokenizer=loaded.tokenizer if known_tokenizer else None,
     image_shape=(*loaded.image_size, loaded.channels),
+    target_scale=loaded.target_scale,
   )
 
 

@@ -31,12 +31,15 @@ _EVALUATORS = {
   "fewshot": "vitjax.evaluators.fewshot",
   "knn": "vitjax.evaluators.knn",
   "linear_probe": "vitjax.evaluators.linear_probe",
+  "multi_label": "vitjax.evaluators.multi_label",
+  "regression": "vitjax.evaluators.regression",
   "retrieval": "vitjax.evaluators.retrieval",
   "zeroshot": "vitjax.evaluators.zeroshot",
 }
 
-# The classes of the model, the name of the training loss, and the tokenizer.
-FILLED = ("classes", "loss", "tokenizer")
+# The classes of the model, the name of the training loss, the tokenizer, and
+# mean and deviation of the targets of a regression.
+FILLED = ("classes", "loss", "tokenizer", "target_scale")
 
 
 def find(name: str) -> type:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
-from vitjax.data.sources.source import Source, split_indices
+from vitjax.data.sources.source import KINDS, Source, split_indices
 from vitjax.parallel import sharding
 
 Params = Mapping[str, Any]
@@ -236,8 +236,32 @@ def overlap(splits: Sequence[str], open_split: Callable[[str], Source]) -> int:
   return total
 
 
-def number_of_classes(source: Source) -> int:
-  """The number of classes of a labelled data set.
+def number_of_classes(source: Source, *, unknown: bool = False) -> int:
+  """The number of classes of a data set whose images have one class each.
+
+  Args:
+    source: the data set.
+    unknown: whether some of the classes may be unknown.
+
+  Raises:
+    ValueError: if it has no labels, or labels of another kind.
+  """
+  count = count_of(source)
+  if source.kind in ("multi_label", "regression"):
+    raise ValueError(
+      f"each image of {source.data!r} has {KINDS[source.kind]}, and not one "
+      f"class: use type={source.kind!r}."
+    )
+  if source.has_unknown and not unknown:
+    raise ValueError(
+      f"{source.data!r} {source.split} has images of unknown class. Only the "
+      "types classification, multi_label and regression leave them out."
+    )
+  return count
+
+
+def count_of(source: Source) -> int:
+  """The number of classes or targets of a labelled data set.
 
   Raises:
     ValueError: if it has no labels.

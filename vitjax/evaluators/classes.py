@@ -103,4 +103,5 @@ def present(source: Source) -> np.ndarray:
   batches = pipeline.eval_batches(
     source, builder.build("keep('label')"), batch_size=1024
   )
-  return np.unique(np.concatenate([b["label"][b["mask"]] for b in batches]))
+  ids = np.unique(np.concatenate([b["label"][b["mask"]] for b in batches]))
+  return ids[ids >= 0]  # an unknown class is -1

@@ -88,7 +88,9 @@ class Evaluator:
 
     Args:
       predict_fn: from `step.make_predict_fn`.
-      data: examples with an int `label`.
+      data: examples with an int `label`. A label of -1 is unknown: its image
+        is not counted. Of soft labels the most probable class is the label, and
+        the loss is that of all.
       loss: which of `vitjax.losses` to report, without label smoothing.
       classes: classes of the model. None: those of the data set.
       same_classes: take the class ids of the data set for those of the model.
@@ -111,7 +113,7 @@ class Evaluator:
     """
     source = data.source
     metrics = tuple(dict.fromkeys(metrics))
-    num_classes = base.number_of_classes(source)
+    num_classes = base.number_of_classes(source, unknown=True)
     own = classes or _same(source)
     ids = own.ids_of(source, same=same_classes)
     columns = _columns(among, own, source, ids)
@@ -136,6 +138,11 @@ class Evaluator:
     place = np.full(own.num_classes, -1, np.int32)
     place[columns] = np.arange(len(columns))
     place = place[ids]
+    if source.kind == "soft_label" and (place < 0).any():
+      raise ValueError(
+        f"among={among!r} leaves out classes of {source.data!r}, which has "
+        "probabilities of all."
+      )
     self._class_names = [own.names[i] if own.names else str(i) for i in columns]
     tops = _tops(metrics, len(columns))
     self._counts = [m for m in metrics if m in (*counts.METRICS, "confusion")]
@@ -148,6 +155,8 @@ class Evaluator:
         *self._rankings,
         "n_seen",
       )
+    if source.has_unknown and not labels:
+      self.metrics = (*self.metrics[:-1], "n_counted", "n_seen")
     loss_fn = losses.LOSSES[loss]
 
     def predict(params, batch):
@@ -168,13 +177,21 @@ class Evaluator:
         right = counted & correct_in_set(logits, several)
         return {"acc@1": right.sum(), "n_counted": counted.sum()}
       label = jnp.asarray(place)[batch["label"]]
-      targets = jax.nn.one_hot(label, logits.shape[-1])
+      if source.has_unknown:
+        mask = mask & (batch["label"] >= 0)
+      if source.kind == "soft_label":
+        shares = jnp.where(mask[:, None], batch["labels"], 0.0)
+        targets = jnp.zeros_like(logits).at[:, place].set(shares)
+      else:
+        targets = jax.nn.one_hot(label, logits.shape[-1])
       result: dict[str, Any] = {
         "loss": jnp.where(mask, loss_fn(logits, targets), 0.0)
       }
       for k in tops:
         result[f"acc@{k}"] = mask & correct_at_k(logits, label, k)
       result = {name: x.sum() for name, x in result.items()}
+      if source.has_unknown:
+        result["n_counted"] = mask.sum()
       if (place < 0).any():
         result["n_outside"] = (mask & (label < 0)).sum()
       if calibration:
@@ -184,12 +201,15 @@ class Evaluator:
       return result
 
     def rows(params, batch):
-      label = jnp.asarray(place)[batch["label"]]
+      label = jnp.where(
+        batch["label"] < 0, -1, jnp.asarray(place)[batch["label"]]
+      )
       return {"logits": predict(params, batch), "label": label}
 
     if not labels and source.labels is not None and jax.process_index() == 0:
       known = source.class_names or range(num_classes)
-      sentence = counts.majority(source.labels, [str(x) for x in known])
+      majority = source.labels[source.labels >= 0]
+      sentence = counts.majority(majority, [str(x) for x in known])
       logging.info("%s %s: %s", source.data, source.split, sentence)
     self._sums = base.MaskedSums(sums, data)
     self._rows = base.Collected(rows, data)
@@ -212,7 +232,7 @@ class Evaluator:
         f"classification: {outside:g} examples of {source.data} {source.split} "
         "are of classes that `among` leaves out: no metric is reported."
       )
-    if self._several:
+    if self._several or source.has_unknown:
       n_counted = sums.pop("n_counted")
       if not n_counted:
         raise RuntimeError(
@@ -232,9 +252,11 @@ class Evaluator:
       )
     if self._rankings:
       rows = self._rows(params)
+      known = rows["label"] >= 0
+      rows = {name: x[known] for name, x in rows.items()}
       for metric in self._rankings:
         yield metric, counts.ranking(metric, **rows, sigmoid=self._sigmoid)
-    if self._several:
+    if self._several or source.has_unknown:
       yield "n_counted", int(n_counted)
     yield "n_seen", int(n_seen)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from vitjax import evaluators
 from vitjax.config import messages
@@ -40,6 +41,8 @@ class Subject:
     pixel_statistics: how images are normalised for it, see `pp.builder`.
     tokenizer: tokenizer of its texts, if it reads texts.
     image_shape: (h, w, c) of the images it was trained on, if known.
+    target_scale: mean and deviation of the targets that a regression was
+      trained on.
   """
 
   data: str | None
@@ -52,6 +55,7 @@ class Subject:
   pixel_statistics: Mapping[str, Any]
   tokenizer: tokenizers.Tokenizer | None
   image_shape: tuple[int, int, int] | None = None
+  target_scale: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def of_run(
@@ -60,6 +64,7 @@ def of_run(
   num_classes: int | None,
   preprocess: builder.Preprocess,
   image_shape: tuple[int, int, int] | None = None,
+  target_scale: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Subject:
   """The model of a run.
 
@@ -69,6 +74,7 @@ def of_run(
     num_classes: width of the head; None without classes.
     preprocess: `run.input.pp`, parsed.
     image_shape: (h, w, c) of the training images, if known.
+    target_scale: mean and deviation of the targets of a regression.
   """
   return Subject(
     data=run.input.data,
@@ -81,6 +87,7 @@ def of_run(
     pixel_statistics=preprocess.pixel_statistics,
     tokenizer=preprocess.tokenize.tokenizer if preprocess.tokenize else None,
     image_shape=image_shape,
+    target_scale=target_scale,
   )
 
 
@@ -124,15 +131,20 @@ def make_evaluator(
   # Rounded up to a multiple of the devices: metrics do not depend on it.
   batch_size = section.batch_size or model.batch_size
   batch_size += -batch_size % mesh.size
-  filled: dict[str, Any] = {"loss": model.loss, "tokenizer": model.tokenizer}
+  filled: dict[str, Any] = {
+    "loss": model.loss,
+    "tokenizer": model.tokenizer,
+    "target_scale": model.target_scale,
+  }
   if model.num_classes is not None:
     known = (model.data, model.num_classes, model.class_names)
     filled["classes"] = Classes(*known)
   wanted = inspect.signature(evaluator.__init__).parameters
   lacking = [k for k in evaluators.FILLED if k in wanted and not filled.get(k)]
   if lacking:
+    what = lacking[0].replace("_", " ")
     raise ConfigError(
-      f"config.evals.{name}: the model has no {lacking[0]}, which "
+      f"config.evals.{name}: the model has no {what}, which "
       f"type={section.type!r} needs."
     )
   filled = {k: v for k, v in filled.items() if k in wanted}

@@ -65,6 +65,8 @@ class Evaluator:
     names = base.lines(class_names) or data.source.class_names or ()
     templates = base.lines(templates)
     classes = data.source.num_classes
+    if classes is not None:
+      base.number_of_classes(data.source)
     if not names or len(names) != (classes or len(names)):
       raise ValueError(
         f"zero-shot on {data.source.data!r} needs the names of its "

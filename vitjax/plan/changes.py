@@ -39,7 +39,7 @@ def changes(run: RunConfig, num_devices: int) -> Iterator[Change]:
   All but a smaller batch compute the same, to rounding.
   """
   known = models.options(run.model["name"])
-  splits = run.loss in losses.LOSSES  # see `objectives.Objective`
+  splits = run.loss not in losses.CONTRASTIVE  # see `objectives.Objective`
 
   def accumulate(times):
     steps = run.accumulation_steps * times

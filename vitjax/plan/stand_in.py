@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from vitjax import losses
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import sources
+from vitjax.data.sources import held_out, targets
 from vitjax.data.sources.arrays import AbsentSource
 from vitjax.data.sources.source import (
   DatasetNotPreparedError,
@@ -60,11 +61,26 @@ def find_source(
     source = sources.open_source(data, split, data_dir=run.input.data_dir)
     return source, source.num_examples
   except (DatasetNotPreparedError, OSError, ValueError) as e:
-    if run.num_classes is None and run.loss in losses.LOSSES:
+    kind, columns = _columns(data)
+    known_width = run.num_classes or columns or run.loss in losses.CONTRASTIVE
+    if not known_width:
       raise ConfigError(
         "The data is not here, so its classes cannot be counted: set "
         f"config.num_classes. ({e})"
       ) from e
     # Shapes do not depend on the number.
-    source = AbsentSource(data, split, num_examples=num_examples or 1)
+    source = AbsentSource(
+      data,
+      split,
+      num_examples=num_examples or 1,
+      num_classes=columns or None,
+      kind=kind,
+    )
     return source, num_examples
+
+
+def _columns(data: str) -> tuple[str, int]:
+  """Kind of the labels, and number of the columns that `data` names."""
+  _, options = targets.split_options(held_out.split_fold(data)[0])
+  count = 0 if options.columns == ("*",) else len(options.columns)
+  return options.kind or "single_label", count

@@ -134,7 +134,7 @@ def run(paths: Sequence[str]) -> int:
     resize=FLAGS.resize,
     on_failure=on_failure,
   ):
-    if is_shown and found.probabilities is not None:
+    if is_shown and not (found.probabilities is found.numbers is None):
       shown = form(found, names, FLAGS.top)
       print(json.dumps(shown) if FLAGS.json else shown, flush=True)
     num_read += 1

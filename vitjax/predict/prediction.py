@@ -23,12 +23,14 @@ class Prediction:
   Attributes:
     file: path of the image.
     probabilities: (n,) of the classes or captions; None without any.
+    numbers: (n,) outputs of a regression, in their units; None without any.
     features: (d,) float32.
   """
 
   file: str
   probabilities: np.ndarray | None
   features: np.ndarray
+  numbers: np.ndarray | None = None
 
 
 def predict(
@@ -74,6 +76,9 @@ def predict(
       row = None if logits is None else logits[i]
       if not (np.isfinite(features[i]).all() and _is_finite(row)):
         raise ValueError(f"{name}: the output of the model is not finite.")
+      if trained.is_regression:
+        yield Prediction(name, None, features[i], row)
+        continue
       p = None if row is None else trained.probabilities(row)
       yield Prediction(name, p, features[i])
 
@@ -155,7 +160,10 @@ def names_of(trained, texts: Sequence[str]) -> tuple[str, ...] | None:
 def to_json(
   prediction: Prediction, names: Sequence[str] | None, top: int
 ) -> dict[str, Any]:
-  """File and the best classes as plain data, the most likely first."""
+  """File and the best classes as plain data, the most likely first.
+
+  Of a regression, all `numbers` by their names.
+  """
   result: dict[str, Any] = {"file": prediction.file}
   p = prediction.probabilities
   if p is not None:
@@ -168,6 +176,9 @@ def to_json(
       }
       for i in best
     ]
+  if (numbers := prediction.numbers) is not None:
+    known = names or list(map(str, range(len(numbers))))
+    result["numbers"] = dict(zip(known, numbers.tolist()))
   return result
 
 
@@ -176,7 +187,10 @@ def to_table(
 ) -> str:
   """The file, and below it a line for each of the best classes."""
   lines = [prediction.file]
-  for row in to_json(prediction, names, top).get("top", ()):
+  found = to_json(prediction, names, top)
+  for name, number in found.get("numbers", {}).items():
+    lines.append(f"  {number:9.6g}  {name}")
+  for row in found.get("top", ()):
     name = row["name"] if names else f"class {row['label']}"
     lines.append(f"  {100 * row['probability']:6.2f} %  {name}")
   return "\n".join(lines)

@@ -141,7 +141,11 @@ def judge(
     raise ValueError("the model compares images with texts; it has no classes.")
   names = [n for n, e in run.evals.items() if e.type == "classification"]
   if not names:
-    raise ValueError("the run has no eval of type 'classification'.")
+    raise ValueError(
+      "the run has no eval of type 'classification', in which an image has one "
+      "class. `python -m vitjax.evaluate --examples=rows.csv` writes the "
+      "outputs for each image."
+    )
   evaluator = _evaluator(trained, run, names[0], {"num_examples": num_examples})
   return names[0], judged(evaluator.answers(trained.params), trained.labels)
 
@@ -153,6 +157,12 @@ def judged(given: Answers, names: Sequence[str] | None) -> Judged:
     given: the answers.
     names: names of the model's classes, by id; None for their numbers.
   """
+  known = np.flatnonzero(given.label >= 0)
+  if len(known) < len(given.label):
+    raise ValueError(
+      f"{len(given.label) - len(known):,} images of the eval have an unknown "
+      "class."
+    )
   prediction = given.top[:, 0]
   if names is None:
     most = max(given.label.max(), prediction.max())

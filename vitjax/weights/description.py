@@ -7,6 +7,7 @@ checksum guards against accidents, not against forgery.
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,12 @@ def _is_texts(x: Any) -> bool:
   return isinstance(x, list) and all(map(_is_text, x))
 
 
+def _is_numbers(x: Any) -> bool:
+  return isinstance(x, list) and all(
+    type(i) in (int, float) and math.isfinite(i) for i in x
+  )
+
+
 def _is_tokenizer(x: Any) -> bool:
   return (
     isinstance(x, dict)
@@ -68,6 +75,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     lambda x: _is_size(x) or _is_pair(x),
     "[height, width] in pixels, up to 16384",
   ),
+  "labels": (_is_text, "a text"),
   "layer_norm_eps": (lambda x: type(x) in (int, float), "a number"),
   "layout": (_is_text, "a text"),
   "loss": (_is_text, "a text"),
@@ -76,6 +84,8 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     'an object with a "name"',
   ),
   "preprocess": (_is_text, "a text"),
+  "target_deviation": (_is_numbers, "a list of numbers"),
+  "target_mean": (_is_numbers, "a list of numbers"),
   "tokenizer": (
     _is_tokenizer,
     'an object with "name", "max_len" and "vocab", a file in the same folder',
@@ -153,6 +163,9 @@ def create_model(
     class_names = metadata.get("class_names")
     if num_classes and class_names and len(class_names) != num_classes:
       problems = [f"{len(class_names)} class_names for {num_classes} classes."]
+    for key in ("target_mean", "target_deviation"):
+      if key in metadata and len(metadata[key]) != num_classes:
+        problems = [f"{len(metadata[key])} {key} for {num_classes} outputs."]
   if problems:
     first = problems[0].splitlines()[0]
     raise ValueError(f"{path}: its metadata describe no usable model: {first}")

@@ -58,7 +58,9 @@ def check(
       f"--near={most_bits} must be 0 to {near.MOST_BITS}, of {near.BITS} bits."
     )
   data = sources.with_kind(data)
-  files, remarks, missing, summary = _files(data)
+  listing = _listing(data)
+  files = _files(listing)
+  remarks = list(listing.notes)
   problems = _problems(data, dict.fromkeys(file.split for file in files))
   judged, unjudged = [], []
   if predictions:
@@ -78,6 +80,7 @@ def check(
     problems.append(
       f"{len(listed)} image(s) cannot be decoded: {_listed(listed)}"
     )
+  missing = [str(listing.root / file) for file in listing.missing]
   unreadable |= dict.fromkeys(missing, "does not exist")
   same = copies.same_content(files, found)
   leaked = [group for group in same if copies.is_leak(group)]
@@ -93,7 +96,7 @@ def check(
   ]
   wrong = tuple(suspects.find(judged))
   good = [(f, x) for f, x in zip(files, found) if not x.error]
-  classes = {file.class_name for file in files if file.class_name}
+  classes = {name for file in files for name in file.classes}
   if len(classes) == 1:
     remarks.append(folder.one_class(classes))
   warnings = [
@@ -120,12 +123,22 @@ def check(
   return Report(
     data,
     {
-      name: _split([(f, x) for f, x in zip(files, found) if f.split == name])
+      name: _split(
+        [(f, x) for f, x in zip(files, found) if f.split == name],
+        listing.targets.spreads([file.path for file in listing.splits[name]])
+        if listing.targets
+        else {},
+      )
       for name in dict.fromkeys(file.split for file in files)
     },
     tuple(problems),
     tuple(warnings),
-    (*filter(None, [summary]), *unjudged, *_notes(good, pp)),
+    (
+      *filter(None, [listing.summary]),
+      *unjudged,
+      *_notes(good, pp),
+      *_unknown(listing, files),
+    ),
     _examples([file for file, _ in good]),
     unreadable,
     _names(same),
@@ -137,8 +150,8 @@ def check(
   )
 
 
-def _files(data: str) -> tuple[list[File], list[str], list[str], str]:
-  """Files, notes about what is left out, missing paths, how it was split."""
+def _listing(data: str) -> folder.Listing:
+  """The files of a data set."""
   kind = data.partition(":")[0]
   if kind == "mixture":
     parts = ", ".join(part for _, part in mixture.parse(data))
@@ -161,19 +174,42 @@ def _files(data: str) -> tuple[list[File], list[str], list[str], str]:
       "labels:/path/labels.csv, wds:/path/{000..099}.tar, "
       f"parquet:/path/*.parquet or captions:/path/captions.csv.{hint}"
     )
-  listing = read(data)
-  files = [
+  return read(data)
+
+
+def _files(listing: folder.Listing) -> list[File]:
+  """The files of all splits."""
+
+  def classes(file):
+    if listing.targets and listing.targets.kind == "multi_label":
+      return listing.targets.classes_of(file.path)
+    return (file.class_name,) if file.class_name else ()
+
+  return [
     File(
       listing.root / file.path,
       split,
       file.class_name or None,
+      classes(file),
       functools.partial(file.read, listing.root),
     )
     for split, files in listing.splits.items()
     for file in files
   ]
-  missing = [str(listing.root / file) for file in listing.missing]
-  return files, list(listing.notes), missing, listing.summary
+
+
+def _unknown(listing: folder.Listing, files: Sequence[File]) -> list[str]:
+  """A note about images with unknown labels."""
+  if listing.targets:
+    count = sum(
+      listing.targets.has_unknown(file.path)
+      for files in listing.splits.values()
+      for file in files
+    )
+  else:
+    labelled = [file for file in files if file.class_name]
+    count = len(files) - len(labelled) if labelled else 0
+  return [f"{count:,} image(s) with an unknown label"] if count else []
 
 
 def _read_parquet(data: str) -> folder.Listing:
@@ -193,7 +229,10 @@ def _problems(data: str, splits) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _split(rows: Sequence[tuple[File, Found]]) -> Split:
+def _split(
+  rows: Sequence[tuple[File, Found]],
+  targets: dict[str, tuple[float, float, float]],
+) -> Split:
   good = [x for _, x in rows if not x.error]
 
   def spread(values):
@@ -201,7 +240,7 @@ def _split(rows: Sequence[tuple[File, Found]]) -> Split:
       return None
     return min(values), float(np.median(values)), max(values)
 
-  classes = collections.Counter(f.class_name for f, _ in rows if f.class_name)
+  classes = collections.Counter(name for f, _ in rows for name in f.classes)
   channels = {len(x.mean) for x in good}
   mean, std = images.statistics(good) if len(channels) == 1 else ((), ())
   return Split(
@@ -214,6 +253,7 @@ def _split(rows: Sequence[tuple[File, Found]]) -> Split:
     rotated=sum(x.is_rotated for x in good),
     mean=mean,
     std=std,
+    targets=targets,
   )
 
 

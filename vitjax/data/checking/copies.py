@@ -26,12 +26,14 @@ class File:
     path: path of the image.
     split: name of its split.
     class_name: its class, if it has one.
+    classes: all that it has, of any number.
     read: gives its bytes.
   """
 
   path: pathlib.Path
   split: str
   class_name: str | None
+  classes: tuple[str, ...]
   read: Callable[[], bytes] = dataclasses.field(compare=False)
 
 

@@ -13,13 +13,14 @@ class Split:
   Attributes:
     examples: number of images.
     classes: number of images of each class, in the order of the labels; {} for
-      captions.
+      captions and numbers.
     height, width: (least, median, greatest) pixels of the decoded images.
     shorter_side: number of images by the pixels of their shorter side, such as
       "64 .. 127".
     colours: images by mode, such as "rgb" or "grey, 16 bit".
     rotated: number of images that are rotated by their EXIF orientation.
     mean, std: of the values of each channel in 0..1; () if channels differ.
+    targets: (least, median, greatest) of each target of a regression.
   """
 
   examples: int
@@ -31,6 +32,7 @@ class Split:
   rotated: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  targets: dict[str, tuple[float, float, float]]
 
   @property
   def normalize(self) -> str:
@@ -91,6 +93,8 @@ class Report:
       lines += ["", f"Mean and deviation of its pixels: {train.normalize}"]
     if any(split.classes for split in self.splits.values()):
       lines += ["", *_table(self._class_rows())]
+    if any(split.targets for split in self.splits.values()):
+      lines += ["", *_table(self._target_rows())]
     for title, texts in (
       ("Errors, which stop a run:", self.problems),
       ("Warnings:", self.warnings),
@@ -101,6 +105,15 @@ class Report:
     if not (self.problems or self.warnings):
       lines += ["", "Nothing is wrong."]
     return "\n".join(lines)
+
+  def _target_rows(self) -> list[tuple[str, ...]]:
+    """Least, median and greatest value of each target."""
+    names = dict.fromkeys(x for s in self.splits.values() for x in s.targets)
+    rows = [
+      (name, *(range_of(s.targets.get(name)) for s in self.splits.values()))
+      for name in names
+    ]
+    return [("target", *self.splits), *rows]
 
   def _class_rows(self, most: int = 30) -> list[tuple[str, ...]]:
     """Images of each class, or of the smallest ones if there are many."""
@@ -124,12 +137,11 @@ class Report:
     )
 
 
-def range_of(values: tuple[int, float, int] | None) -> str:
+def range_of(values: tuple[float, float, float] | None) -> str:
   """ "20 .. 30 .. 40" for the least, the median and the greatest."""
   if values is None:
     return ""
-  least, median, greatest = values
-  return f"{least} .. {median:g} .. {greatest}"
+  return " .. ".join(f"{x:g}" for x in values)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

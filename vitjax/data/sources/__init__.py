@@ -17,6 +17,7 @@ from vitjax.data.sources import (
   mixture,
   shards,
   tables,
+  targets,
   wds,
 )
 from vitjax.data.sources.source import Source, warn_once
@@ -53,8 +54,9 @@ def open_source(
       ("mixture:0.7*folder:/path+0.3*wds:/path"), "digits" (scikit-learn's 1797
       images of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone
       is that of a folder, or of a file by its extension. A kind of `NAMED` may
-      end in ":fold=I/K", a folder or file of labels also in ":group=RULE"; see
-      `held_out.Rule`.
+      end in ":fold=I/K", a folder or file of labels also in ":group=RULE", see
+      `held_out.Rule`; columns of a table of labels are chosen before it by
+      ":multi_label=A+B" and so on, see `targets`.
     split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: folder in which TFDS looks for prepared data sets. None: its
       default.
@@ -141,8 +143,8 @@ def is_named(data: str) -> bool:
 def with_kind(data: str) -> str:
   """`data` with its kind: "folder:/path" for "/path", and so on."""
   if data.startswith(("/", "./", "../", "~")) or data in (".", ".."):
-    path = pathlib.Path(held_out.split_rule(data)[0])
-    return f"{_KINDS.get(path.suffix, 'folder')}:{data}"
+    name, _ = targets.split_options(held_out.split_rule(data)[0])
+    return f"{_KINDS.get(pathlib.Path(name).suffix, 'folder')}:{data}"
   return data
 
 

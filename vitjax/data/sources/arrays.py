@@ -54,11 +54,15 @@ class AbsentSource(Source):
     num_examples: int,
     num_classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
+    kind: str = "single_label",
   ):
     self.data, self.split = data, split
     self.num_examples = num_examples
     self.num_classes = num_classes
     self.image_shape = image_shape
+    self.kind = kind
+    if kind != "single_label":
+      self.targets = np.zeros((num_examples, num_classes or 1), np.float32)
     self.labels = np.broadcast_to(0, num_examples)  # as `fetch` gives them
     self.fingerprint = ""
 
@@ -68,11 +72,14 @@ class AbsentSource(Source):
 
     image = tf.uint8, self.image_shape
     dtype, shape = (tf.string, ()) if self.image_shape is None else image
-    return {
+    found = {
       "image": blank(tf.constant(shape, tf.int32), dtype),
       "label": blank(tf.constant((), tf.int32), tf.int32),
       "captions": blank([1], tf.string),
     }
+    if self.targets is not None:
+      found["labels"] = blank(self.targets.shape[1:], tf.float32)
+    return found
 
 
 def digits(split: str) -> ArraySource:

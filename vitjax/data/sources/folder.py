@@ -35,6 +35,7 @@ from vitjax.data.sources.source import (
   split_indices,
   warn_once,
 )
+from vitjax.data.sources.targets import Targets
 from vitjax.data.tf import tf
 
 _HEIF_EXTENSIONS = (".heic", ".heif")
@@ -57,6 +58,7 @@ class Listing:
     class_names: names of the classes by id, if the data set says them.
     summary: a sentence about the splits that were made here; empty if the data
       has splits of its own.
+    targets: what the images have in place of one class, see `targets`.
   """
 
   root: pathlib.Path
@@ -65,10 +67,14 @@ class Listing:
   missing: Sequence[str] = ()
   class_names: Sequence[str] | None = None
   summary: str = ""
+  targets: Targets | None = None
 
 
 class LabelledFiles(Source):
-  """Image files with one class each, read when their example is used."""
+  """Image files with one class each, read when their example is used.
+
+  The name of an unknown class is empty.
+  """
 
   def __init__(
     self, data: str, split: str, listing: Listing, class_names: Sequence[str]
@@ -90,7 +96,7 @@ class LabelledFiles(Source):
       data, split, {name: len(files) for name, files in splits.items()}
     )
     for name, _ in parts:
-      unknown = {f.class_name for f in splits[name]} - set(self.class_names)
+      unknown = {f.class_name for f in splits[name]} - {"", *self.class_names}
       if unknown:
         listed = [repr(x) for x in sorted(unknown, key=natural)]
         raise ValueError(
@@ -101,7 +107,7 @@ class LabelledFiles(Source):
         )
     files = [splits[name][i] for name, indices in parts for i in indices]
     _check_plug_in(data, root, files)
-    label_of = {name: i for i, name in enumerate(self.class_names)}
+    label_of = {name: i for i, name in enumerate(self.class_names)} | {"": -1}
     self.data, self.split = data, split
     self.num_examples = len(files)
     content = hashlib.sha256(repr(self.class_names).encode())
@@ -109,7 +115,9 @@ class LabelledFiles(Source):
       content.update(f"{file.path}\0{file.size}\0".encode())
     self.fingerprint = content.hexdigest()
     self.labels = np.array([label_of[file.class_name] for file in files])
+    self.has_unknown = bool((self.labels < 0).any())
     self._labels = tf.constant(self.labels, tf.int32)
+    self._files = files
     self._keep(root, files)
 
   def _keep(self, root: pathlib.Path, files: Sequence[File]) -> None:
@@ -243,7 +251,7 @@ def classes_of(data: str, splits: Mapping[str, Sequence[File]]) -> list[str]:
   Raises:
     ValueError: if there are no training images.
   """
-  train = {file.class_name for file in splits.get("train", ())}
+  train = {file.class_name for file in splits.get("train", ())} - {""}
   if not train:
     raise ValueError(
       f"{data!r} has no training images, so its classes are unknown. Add a "

@@ -18,7 +18,7 @@ import numpy as np
 from vitjax.config import messages
 from vitjax.data import order, seeds
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources.source import Source
+from vitjax.data.sources.source import KINDS, Source
 from vitjax.data.tf import tf
 
 _PART = re.compile(r"([\d.]+)\*(.+)")
@@ -117,6 +117,12 @@ class MixtureSource(Source):
 
 
 def _names_of(data: str, part: Source) -> Sequence[str]:
+  if part.kind != "single_label" or part.has_unknown:
+    what = "some unknown classes" if part.has_unknown else KINDS[part.kind]
+    raise ValueError(
+      f"{data!r}: the images of {part.data!r} have {what}. Each image of a "
+      "mixture must have one class."
+    )
   if part.class_names is None:
     raise ValueError(
       f"{data!r}: {part.data!r} has no names of classes, by which those of a "

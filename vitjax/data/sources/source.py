@@ -15,6 +15,14 @@ from vitjax.data import order
 from vitjax.data.pp.kinds import Features
 from vitjax.data.tf import tf
 
+# Kind of labels -> what an image has, in words for people.
+KINDS = {
+  "single_label": "one class",
+  "multi_label": "any number of classes",
+  "soft_label": "a probability of each class",
+  "regression": "numbers",
+}
+
 
 class DatasetNotPreparedError(ValueError):
   """The data set is known, but its files are not there."""
@@ -27,9 +35,17 @@ class Source:
     data: name of the data set, such as "imagenet2012" or "folder:/photos".
     split: notation of the split, such as "train[:99%]".
     num_examples: length of the split.
-    num_classes: number of classes, if there are class labels.
-    class_names: names of the classes by id, if known.
-    labels: class id of each example, if they are known without reading any.
+    kind: kind of its labels, one of `KINDS`.
+    num_classes: number of classes, if there are class labels; of a regression
+      the number of its targets.
+    class_names: names of the classes by id, or of the targets, if known.
+    labels: class id of each example, if they are known without reading any; of
+      soft labels the most probable one. None where an image may have several
+      classes, or has numbers.
+    targets: (num_examples, num_classes) float32, what `labels` of each example
+      is, for all kinds but single labels.
+    has_unknown: whether some labels are unknown. They are -1 in `label` and
+      NaN in `labels`, and have no weight in losses and metrics.
     image_shape: (h, w, c) of the images if all have one size. `fetch` then
       gives them as uint8 arrays, and `parse` changes nothing.
     fingerprint: a hash of the content, so that a run does not resume on other
@@ -39,9 +55,12 @@ class Source:
   data: str
   split: str
   num_examples: int
+  kind: str = "single_label"
   num_classes: int | None = None
   class_names: tuple[str, ...] | None = None
   labels: np.ndarray | None = None
+  targets: np.ndarray | None = None
+  has_unknown: bool = False
   image_shape: tuple[int, int, int] | None = None
   fingerprint: str
 
@@ -60,7 +79,8 @@ class Source:
     """Turns one fetched example into `image`, `label` and so on.
 
     Runs in a parallel map. `image` is a string until decoded, else uint8
-    [h, w, c]; `label` is a scalar int32, `captions` a vector of strings.
+    [h, w, c]; `label` is a scalar int32, `labels` float32 [num_classes],
+    `captions` a vector of strings.
     """
     return features
 
@@ -70,6 +90,11 @@ class Source:
     Raises:
       ValueError: if they are not known.
     """
+    if self.kind in ("multi_label", "regression"):
+      raise ValueError(
+        f"each image of {self.data!r} has {KINDS[self.kind]}. This needs "
+        "images with one class each."
+      )
     if self.labels is None:
       raise ValueError(
         f"the classes of {self.data!r} are not known before its images are "
