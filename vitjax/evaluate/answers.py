@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitjax import losses
-from vitjax.evaluators import base
+from vitjax.evaluators import base, counts
 from vitjax.evaluators.classes import Classes
 from vitjax.evaluators.classification import correct_at_k
 
@@ -32,22 +32,29 @@ class Answers:
 
   Attributes:
     label: (n,) int, the true class, as an id of the model.
+    prediction: (n,) int, the class of the largest logit; `num_classes` if
+      several are the largest, or one is NaN.
     top: (n, k) int, the most probable classes, best first.
     probability: (n, k) float32, their probabilities by a softmax, or by a
       sigmoid if the loss of training is one.
     values: metric -> (n,) float32, whose mean is the metric.
-    names: names of the model's classes, by id; None if they have none.
+    num_classes: number of the model's classes.
+    names: their names, by id; None if they have none.
     data: the eval set.
     total: number of examples in the eval set; n may be fewer.
+    logits: (n, num_classes) float32, if they were asked for.
   """
 
   label: np.ndarray
+  prediction: np.ndarray
   top: np.ndarray
   probability: np.ndarray
   values: Mapping[str, np.ndarray]
+  num_classes: int
   names: tuple[str, ...] | None
   data: base.EvalData
   total: int
+  logits: np.ndarray | None = None
 
   def rows(self) -> Iterator[dict[str, Any]]:
     """Plain data of each example: its file, label and most probable classes."""
@@ -99,6 +106,7 @@ class Evaluator:
     classes: Classes | None = None,
     same_classes: bool = False,
     num_examples: int | None = None,
+    keep_logits: bool = False,
   ):
     """See `evaluators`.
 
@@ -109,6 +117,7 @@ class Evaluator:
       classes: classes of the model; None: those of the data set.
       same_classes: see `classification.Evaluator`.
       num_examples: only the first N examples; None for all.
+      keep_logits: keep the logits of all classes, for rankings and thresholds.
     """
     source = data.source
     self.total = source.num_examples
@@ -121,6 +130,7 @@ class Evaluator:
     self._loss = loss
     self._classes = classes
     self._same_classes = same_classes
+    self._keep_logits = keep_logits
 
   def answers(self, params) -> Answers:
     """The answer to every example.
@@ -145,6 +155,7 @@ class Evaluator:
       targets = jax.nn.one_hot(label, logits.shape[-1])
       result = {
         "label": label,
+        "prediction": counts.predicted(logits),
         "top": top,
         "probability": jnp.take_along_axis(probabilities, top, axis=-1),
         "loss": loss_fn(logits, targets),
@@ -152,13 +163,16 @@ class Evaluator:
       }
       if logits.shape[-1] > 5:
         result["acc@5"] = correct_at_k(logits, label, 5)
+      if self._keep_logits:
+        result["logits"] = logits
       return result
 
     found = base.Collected(rows, self.data)(params)
-    known = {name: found.pop(name) for name in ("label", "top", "probability")}
+    kept = ("label", "prediction", "top", "probability", "logits")
     return Answers(
-      **known,
+      **{name: found.pop(name) for name in kept if name in found},
       values={name: x.astype(np.float32) for name, x in found.items()},
+      num_classes=own.num_classes,
       names=own.names,
       data=self.data,
       total=self.total,
