@@ -50,7 +50,7 @@ LAYERS = {
   "pareto": "__version__ config models plots run_folder weights",
   "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
-  "report": """__version__ config data evaluate evaluators losses parallel plots
+  "report": """__version__ config data evaluate evaluators parallel plots
     run_folder step trained weights""",
   "main": "checks config parallel run_folder train",
   "__main__": "__version__ config",

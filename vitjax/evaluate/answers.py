@@ -10,12 +10,13 @@ import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from vitjax import losses
 from vitjax.evaluators import base, counts
@@ -42,6 +43,7 @@ class Answers:
     names: their names, by id; None if they have none.
     data: the eval set.
     total: number of examples in the eval set; n may be fewer.
+    is_sigmoid: whether probabilities are those of a sigmoid.
     logits: (n, num_classes) float32, if they were asked for.
   """
 
@@ -54,6 +56,7 @@ class Answers:
   names: tuple[str, ...] | None
   data: base.EvalData
   total: int
+  is_sigmoid: bool
   logits: np.ndarray | None = None
 
   def rows(self) -> Iterator[dict[str, Any]]:
@@ -71,6 +74,22 @@ class Answers:
           for c, p in zip(self.top[i], self.probability[i])
         ],
       }
+
+  def scores(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """Names of the classes, and probability and truth (n, classes) of each.
+
+    Needs `logits`.
+    """
+    assert self.logits is not None
+    logits = self.logits.astype(np.float64)
+    score = (
+      scipy.special.expit(logits)
+      if self.is_sigmoid
+      else scipy.special.softmax(logits, axis=1)
+    )
+    truth = self.label[:, None] == np.arange(self.num_classes)
+    names = self.names or tuple(map(str, range(self.num_classes)))
+    return names, score, truth.astype(np.float32)
 
   def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
     """95 % confidence interval of each metric, by the percentile bootstrap.
@@ -176,6 +195,7 @@ class Evaluator:
       names=own.names,
       data=self.data,
       total=self.total,
+      is_sigmoid=is_sigmoid,
     )
 
   def run(self, params) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from vitjax.evaluators import tables
 
@@ -194,8 +195,7 @@ def rankings(
   if len(classes) < 2 or not np.isfinite(score).all():
     classes = classes[:0]
   elif not sigmoid:  # a sigmoid does not change the order
-    score = np.exp(score - score.max(axis=1, keepdims=True))
-    score /= score.sum(axis=1, keepdims=True)
+    score = scipy.special.softmax(score, axis=1)
   found = {}
   for name, measure in (
     ("auroc", sklearn.roc_auc_score),

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vitjax import losses
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.data import pipeline
@@ -141,25 +140,20 @@ def judge(
   options = {"num_examples": num_examples, "keep_logits": few}
   evaluator = _evaluator(trained, run, names[0], options)
   found = evaluator.answers(trained.params)
-  return names[0], judged(
-    found, trained.labels, sigmoid=losses.is_sigmoid(run.loss)
-  )
+  return names[0], judged(found, trained.labels)
 
 
-def judged(
-  given: Answers, names: Sequence[str] | None, *, sigmoid: bool
-) -> Judged:
+def judged(given: Answers, names: Sequence[str] | None) -> Judged:
   """Judges answers.
 
   Args:
     given: the answers.
     names: names of the model's classes, by id; None for their numbers.
-    sigmoid: whether probabilities are those of a sigmoid.
   """
   ranked = {}
   if given.logits is not None:
     ranked = counts.rankings(
-      ("auroc", "ap"), given.logits, given.label, sigmoid=sigmoid
+      ("auroc", "ap"), given.logits, given.label, sigmoid=given.is_sigmoid
     )
   return Judged(
     label=given.label,
