@@ -389,6 +389,8 @@ def log_overview(parts: program.Program) -> None:
     jax.device_count(),
     jax.devices()[0].device_kind,
   )
+  for line in program.describe_classes(run, source, parts.num_classes):
+    logging.info("%s", line)
   if parts.abstract.statistics and run.accumulation_steps > 1:
     logging.warning(
       "Batch normalisation sees each of the %d parts of a batch alone "

@@ -65,6 +65,58 @@ def test_labels_that_are_needed():
   assert len(weights("balanced", absent)) == 7
 
 
+@pytest.mark.parametrize(
+  ("class_weights", "sampling", "lines"),
+  [
+    (
+      None,
+      None,
+      [
+        "Sampling: uniform, each image once in each epoch; share of the images:"
+        " a 90 %, b 10 %, c 0 %."
+      ],
+    ),
+    (
+      "balanced",
+      "balanced",
+      [
+        "Sampling: balanced; share of the images -> share of what is shown: "
+        "a 90 -> 50 %, b 10 -> 50 %, c 0 -> 0 %.",
+        "Class weights (balanced): a 0.556, b 5, c 0.",
+      ],
+    ),
+    (
+      (1.0, 2.5, 4),
+      "sqrt",
+      [
+        "Sampling: sqrt; share of the images -> share of what is shown: "
+        "a 90 -> 75 %, b 10 -> 25 %, c 0 -> 0 %.",
+        "Class weights: a 1, b 2.5, c 4.",
+      ],
+    ),
+  ],
+)
+def test_how_much_a_class_counts_is_said(class_weights, sampling, lines):
+  source = labelled(np.repeat([0, 1], [90, 10]), 3)
+  source.class_names = ("a", "b", "c")
+  found = program.describe_classes(config(class_weights, sampling), source, 3)
+  assert list(found) == lines
+  assert not list(program.describe_classes(config(None, None), source, None))
+
+
+def test_of_many_classes_the_largest_and_smallest_are_named():
+  source = labelled(np.repeat(np.arange(20), np.arange(1, 21)), 20)
+  (line,) = program.describe_classes(config(None, None), source, 20)
+  assert line.endswith(
+    ": 19 9.52 %, 18 9.05 %, 17 8.57 %, ... 14 more ..., 2 1.43 %, 1 0.952 %, "
+    "0 0.476 %."
+  )
+  source.labels = None
+  assert list(program.describe_classes(config(None, None), source, 20)) == [
+    "Sampling: uniform, each image once in each epoch."
+  ]
+
+
 def test_labels_of_random_images_are_those_that_it_gives():
   source = sources.open_source("fake:100,4x4x1,7", "train[20:]+val")
   got = source.fetch(np.arange(90))["label"]
