@@ -186,12 +186,13 @@ class Evaluator:
       label = jnp.asarray(place)[batch["label"]]
       return {"logits": predict(params, batch), "label": label}
 
-    if not labels and source.labels is not None and jax.process_index() == 0:
-      known = source.class_names or range(num_classes)
-      sentence = counts.majority(source.labels, [str(x) for x in known])
-      logging.info("%s %s: %s", source.data, source.split, sentence)
     self._sums = base.MaskedSums(sums, data)
     self._rows = base.Collected(rows, data)
+    self._said_majority = False
+    if not labels and source.labels is not None:
+      known = source.class_names or range(num_classes)
+      support = np.bincount(source.labels, minlength=num_classes)
+      self._say_majority(support, [str(x) for x in known])
 
   def trace(self, params) -> None:
     """See `evaluators`."""
@@ -224,6 +225,7 @@ class Evaluator:
         value = np.abs(value[:, 0] - value[:, 1]).sum()
       yield name, float(value / n_counted)
     if by_class is not None:
+      self._say_majority(by_class["support"], self._class_names)
       self._warn_of_one_class(by_class)
       ranked = {}
       if self._rankings:
@@ -238,6 +240,14 @@ class Evaluator:
     if self._several:
       yield "n_counted", int(n_counted)
     yield "n_seen", int(n_seen)
+
+  def _say_majority(self, support, class_names) -> None:
+    """Once: at the start if labels are known, else at the first eval."""
+    if not self._said_majority and jax.process_index() == 0:
+      source = self._sums.data.source
+      sentence = counts.majority(support, class_names)
+      logging.info("%s %s: %s", source.data, source.split, sentence)
+    self._said_majority = True
 
   def _warn_of_one_class(self, by_class) -> None:
     at = counts.only_prediction(by_class)

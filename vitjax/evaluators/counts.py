@@ -140,11 +140,10 @@ def values(
     yield from np.ravel(found[metric]).tolist()
 
 
-def majority(labels: np.ndarray, classes: Sequence[str]) -> str:
+def majority(support: np.ndarray, classes: Sequence[str]) -> str:
   """A sentence about the largest class of a set, for the start of a run."""
-  support = np.bincount(labels, minlength=len(classes))
   at = int(support.argmax())
-  most, total = support[at], len(labels)
+  most, total = int(support[at]), int(support.sum())
   return (
     f"{most:,} of {total:,} images ({most / total:.1%}) are of the largest "
     f"class, {classes[at]!r}: always answering it has this accuracy."

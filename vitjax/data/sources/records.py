@@ -6,6 +6,7 @@ walking the record headers, see `kept_index`.
 Nothing here downloads anything.
 """
 
+import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -28,6 +29,8 @@ from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.data.tf import tf
 
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+# Shards whose labels are read at once, and records of each.
+_LABEL_THREADS, _LABEL_CHUNK = 8, 64
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # length and its CRC; the data's CRC.
 
 
@@ -91,6 +94,7 @@ class TfdsSource(Source):
     if classes is not None:
       self.num_classes = classes.num_classes
       self.class_names = tuple(classes.names)
+    self._parts = [(i.skip, i.skip + i.take) for i in instructions]
     self._ends = np.cumsum(takes)
     # Add this to the index of an example to get its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
@@ -155,6 +159,19 @@ class TfdsSource(Source):
         records[row] = record
     return records
 
+  def known_labels(self) -> np.ndarray:
+    """See `Source`: reads all records once, without decoding an image.
+
+    The labels of each shard are kept, see `kept_index`.
+    """
+    if self.labels is None and "label" in self._label_keys:
+      with concurrent.futures.ThreadPoolExecutor(_LABEL_THREADS) as pool:
+        found = pool.map(_labels_of, self._shards)
+        self.labels = np.concatenate(
+          [x[start:stop] for x, (start, stop) in zip(found, self._parts)]
+        )
+    return super().known_labels()
+
   def parse(self, features: Features) -> Features:
     if self.image_shape is not None:
       return features
@@ -175,6 +192,28 @@ class TfdsSource(Source):
     shard = int(np.searchsorted(self._ends, index, side="right"))
     place = index + self._shifts[shard]
     return f"record {place} of {self._shards[shard].path}"
+
+
+def _labels_of(shard: "ArrayRecordShard | TfRecordShard") -> np.ndarray:
+  """int32: the `label` of each record of a shard."""
+
+  def make(file) -> kept_index.Index:
+    logging.log_first_n(
+      logging.INFO,
+      "Reading the labels in files such as %s; they are kept for later runs.",
+      1,
+      file.path,
+    )
+    labels = np.empty(shard.num_examples, np.int32)
+    for start in range(0, len(labels), _LABEL_CHUNK):
+      places = range(start, min(start + _LABEL_CHUNK, len(labels)))
+      for place, record in zip(places, shard.read(places)):
+        example = tf.train.Example.FromString(record)
+        labels[place] = example.features.feature["label"].int64_list.value[0]
+    return {"labels": labels}
+
+  with files.open_file(shard.path) as file:
+    return kept_index.load(file, "tfds_labels", make)["labels"]
 
 
 def _check_memory(data: str, split: str, num_bytes: int) -> None:
@@ -355,7 +394,7 @@ class ArrayRecordShard:
   """One file; opened on first use, then kept open."""
 
   def __init__(self, path: str, num_examples: int):
-    self.path = path
+    self.path, self.num_examples = path, num_examples
     self._lock = threading.Lock()
     self._reader = None
 
@@ -372,8 +411,7 @@ class TfRecordShard:
   """One file, with an index of its records made on first use."""
 
   def __init__(self, path: str, num_examples: int):
-    self.path = path
-    self._num_examples = num_examples
+    self.path, self.num_examples = path, num_examples
     self._lock = threading.Lock()
     self._offsets = None
 
@@ -396,10 +434,10 @@ class TfRecordShard:
     """Start of each record and end of the last one, in bytes."""
     with files.open_file(self.path) as file:
       offsets = kept_index.load(file, "tfrecord", record_offsets)["offsets"]
-    if len(offsets) != self._num_examples + 1:
+    if len(offsets) != self.num_examples + 1:
       raise ValueError(
         f"{self.path} has {len(offsets) - 1} records, but the data set's info "
-        f"says {self._num_examples}. Prepare or copy it again."
+        f"says {self.num_examples}. Prepare or copy it again."
       )
     return offsets
 

@@ -74,8 +74,8 @@ class Source:
       raise ValueError(
         f"the classes of {self.data!r} are not known before its images are "
         "read. They are for folder:/path, labels:/path/labels.csv, "
-        "wds:/path/{000..099}.tar, parquet:/path/*.parquet, digits and "
-        "fake:NUM,HxWxC,CLASSES."
+        "wds:/path/{000..099}.tar, parquet:/path/*.parquet, digits, "
+        "fake:NUM,HxWxC,CLASSES, and data sets of TFDS with a feature 'label'."
       )
     return self.labels
 
