@@ -323,7 +323,7 @@ def describe_classes(
 
 def _extremes(parts: Mapping[str, str], values: np.ndarray) -> str:
   """A text for each class, or for those with the largest and smallest value."""
-  texts = [f"{name} {text}" for name, text in parts.items()]
+  texts = [f"{name}: {text}" for name, text in parts.items()]
   if len(texts) <= _MOST_NAMED:
     return ", ".join(texts)
   down = np.argsort(-values, kind="stable")

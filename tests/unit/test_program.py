@@ -73,7 +73,7 @@ def test_labels_that_are_needed():
       None,
       [
         "Sampling: uniform, each image once in each epoch; share of the images:"
-        " a 90 %, b 10 %, c 0 %."
+        " a: 90 %, b: 10 %, c: 0 %."
       ],
     ),
     (
@@ -81,8 +81,8 @@ def test_labels_that_are_needed():
       "balanced",
       [
         "Sampling: balanced; share of the images -> share of what is shown: "
-        "a 90 -> 50 %, b 10 -> 50 %, c 0 -> 0 %.",
-        "Class weights (balanced): a 0.556, b 5, c 0.",
+        "a: 90 -> 50 %, b: 10 -> 50 %, c: 0 -> 0 %.",
+        "Class weights (balanced): a: 0.556, b: 5, c: 0.",
       ],
     ),
     (
@@ -90,8 +90,8 @@ def test_labels_that_are_needed():
       "sqrt",
       [
         "Sampling: sqrt; share of the images -> share of what is shown: "
-        "a 90 -> 75 %, b 10 -> 25 %, c 0 -> 0 %.",
-        "Class weights: a 1, b 2.5, c 4.",
+        "a: 90 -> 75 %, b: 10 -> 25 %, c: 0 -> 0 %.",
+        "Class weights: a: 1, b: 2.5, c: 4.",
       ],
     ),
   ],
@@ -108,8 +108,8 @@ def test_of_many_classes_the_largest_and_smallest_are_named():
   source = labelled(np.repeat(np.arange(20), np.arange(1, 21)), 20)
   (line,) = program.describe_classes(config(None, None), source, 20)
   assert line.endswith(
-    ": 19 9.52 %, 18 9.05 %, 17 8.57 %, ... 14 more ..., 2 1.43 %, 1 0.952 %, "
-    "0 0.476 %."
+    ": 19: 9.52 %, 18: 9.05 %, 17: 8.57 %, ... 14 more ..., 2: 1.43 %, "
+    "1: 0.952 %, 0: 0.476 %."
   )
   source.labels = None
   assert list(program.describe_classes(config(None, None), source, 20)) == [

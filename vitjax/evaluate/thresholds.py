@@ -25,14 +25,14 @@ class Goal:
 
   Attributes:
     metric: "f1", "precision" or "recall".
-    least: the precision or recall to reach; None for "f1".
+    least: the precision or recall to reach.
   """
 
   metric: str
-  least: float | None = None
+  least: float = 0.0
 
   def __str__(self) -> str:
-    return self.metric if self.least is None else f"{self.metric}={self.least}"
+    return f"{self.metric}={self.least}" if self.least else self.metric
 
 
 def parse_goal(text: str) -> Goal:
@@ -145,13 +145,13 @@ def _choose(p: np.ndarray, positive: np.ndarray, goal: Goal) -> float:
   last = np.flatnonzero(np.append(p[1:] != p[:-1], True))  # of equal values
   right, predicted = right[last], last + 1
   precision, recall = right / predicted, right / right[-1]
-  if goal.metric == "f1":
-    value = 2 * right / (predicted + right[-1])
-  else:
-    reached, value = (
-      (precision, recall) if goal.metric == "precision" else (recall, precision)
-    )
-    value = np.where(reached >= goal.least, value, -1.0)
+  f1 = 2 * right / (predicted + right[-1])
+  reached, value = {
+    "f1": (f1, f1),
+    "precision": (precision, recall),
+    "recall": (recall, precision),
+  }[goal.metric]
+  value = np.where(reached >= goal.least, value, -1.0)
   best = int(value.argmax())
   if value[best] < 0:
     return float("nan")

@@ -206,5 +206,5 @@ def rankings(
     for c in classes:
       each[c] = measure(label == c, score[:, c])
     found[f"class_{name}"] = each
-    found[name] = each[classes].mean() if len(classes) else np.float64("nan")
+    found[name] = np.array(each[classes].mean() if len(classes) else np.nan)
   return found
