@@ -26,10 +26,31 @@ def predict(params, batch):
   return params[row], {}
 
 
-def evaluate(logits, label, names, wanted=(), devices=1, batch=64, **options):
-  """The metrics of some logits (m, n)."""
+def evaluate(
+  logits,
+  label,
+  names,
+  wanted=(),
+  devices=1,
+  batch=64,
+  known=True,
+  **options,
+):
+  """The metrics of some logits (m, n).
+
+  Args:
+    logits, label: of each image.
+    names: names of the classes.
+    wanted: the option `metrics`.
+    devices: number of devices.
+    batch: images per step.
+    known: whether labels are known before the images are read.
+    **options: more options of the evaluator.
+  """
   images = np.arange(len(label), dtype=np.uint8).reshape(-1, 1, 1, 1)
   source = ArraySource("rows", "all", images, label, names)
+  if not known:
+    source.labels = None
   mesh = mesh_of(devices)
   data = base.EvalData(source, builder.build(""), batch, mesh)
   evaluator = classification.Evaluator(predict, data, metrics=wanted, **options)

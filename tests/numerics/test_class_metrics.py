@@ -236,8 +236,11 @@ def test_why_a_metric_is_nan_is_said(said, label, logits, parts):
     assert not said["warning"]
 
 
-def test_the_largest_class_is_named_at_the_start(said):
-  evaluate(np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 2]), "abc")
+@pytest.mark.parametrize("known", [True, False])
+def test_the_largest_class_is_named_once(said, known):
+  """At the start, or after the first eval if labels are not known before."""
+  label = np.array([0, 1, 2, 2])
+  evaluate(np.eye(3)[label], label, "abc", known=known)
   assert said["info"] == [
     "rows all: 2 of 4 images (50.0%) are of the largest class, 'c': always "
     "answering it has this accuracy."

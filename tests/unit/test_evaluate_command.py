@@ -218,6 +218,19 @@ def test_answers_are_those_of_each_file(file, kept):
     assert kept.answers.values[name].mean() == pytest.approx(kept.metrics[name])
 
 
+@pytest.mark.parametrize("is_sigmoid", [False, True])
+def test_scores_are_probabilities(kept, is_sigmoid):
+  logits = np.float32([[0, 2, -3, 1, 0, 0, 0], [50, 0, 0, 0, 0, 0, 50]])
+  few = dataclasses.replace(
+    kept.answers, label=np.array([1, 6]), logits=logits, is_sigmoid=is_sigmoid
+  )
+  names, score, truth = few.scores()
+  want = np.exp(logits.astype(float))
+  want /= 1 + want if is_sigmoid else want.sum(axis=1, keepdims=True)
+  assert names == NAMES and truth.tolist() == np.eye(7)[[1, 6]].tolist()
+  np.testing.assert_allclose(score, want, rtol=1e-12)
+
+
 def test_answers_in_files(kept):
   given = {"val": kept.answers}
   lines = answers.to_text(given, ".jsonl").splitlines()
