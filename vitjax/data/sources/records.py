@@ -94,7 +94,7 @@ class TfdsSource(Source):
     if classes is not None:
       self.num_classes = classes.num_classes
       self.class_names = tuple(classes.names)
-    self._parts = [(i.skip, i.skip + i.take) for i in instructions]
+    self._instructions = instructions
     self._ends = np.cumsum(takes)
     # Add this to the index of an example to get its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
@@ -166,10 +166,8 @@ class TfdsSource(Source):
     """
     if self.labels is None and "label" in self._label_keys:
       with concurrent.futures.ThreadPoolExecutor(_LABEL_THREADS) as pool:
-        found = pool.map(_labels_of, self._shards)
-        self.labels = np.concatenate(
-          [x[start:stop] for x, (start, stop) in zip(found, self._parts)]
-        )
+        found = pool.map(_labels_of, self._shards, self._instructions)
+        self.labels = np.concatenate(list(found))
     return super().known_labels()
 
   def parse(self, features: Features) -> Features:
@@ -194,17 +192,11 @@ class TfdsSource(Source):
     return f"record {place} of {self._shards[shard].path}"
 
 
-def _labels_of(shard: "ArrayRecordShard | TfRecordShard") -> np.ndarray:
-  """int32: the `label` of each record of a shard."""
+def _labels_of(shard: "ArrayRecordShard | TfRecordShard", part) -> np.ndarray:
+  """int32: the `label` of each record of the part of a shard."""
 
-  def make(file) -> kept_index.Index:
-    logging.log_first_n(
-      logging.INFO,
-      "Reading the labels in files such as %s; they are kept for later runs.",
-      1,
-      file.path,
-    )
-    labels = np.empty(shard.num_examples, np.int32)
+  def make(_) -> kept_index.Index:
+    labels = np.empty(part.examples_in_shard, np.int32)
     for start in range(0, len(labels), _LABEL_CHUNK):
       places = range(start, min(start + _LABEL_CHUNK, len(labels)))
       for place, record in zip(places, shard.read(places)):
@@ -213,7 +205,8 @@ def _labels_of(shard: "ArrayRecordShard | TfRecordShard") -> np.ndarray:
     return {"labels": labels}
 
   with files.open_file(shard.path) as file:
-    return kept_index.load(file, "tfds_labels", make)["labels"]
+    labels = kept_index.load(file, "tfds_labels", make)["labels"]
+  return labels[part.skip : part.skip + part.take]
 
 
 def _check_memory(data: str, split: str, num_bytes: int) -> None:
@@ -394,7 +387,7 @@ class ArrayRecordShard:
   """One file; opened on first use, then kept open."""
 
   def __init__(self, path: str, num_examples: int):
-    self.path, self.num_examples = path, num_examples
+    self.path = path
     self._lock = threading.Lock()
     self._reader = None
 
@@ -411,7 +404,8 @@ class TfRecordShard:
   """One file, with an index of its records made on first use."""
 
   def __init__(self, path: str, num_examples: int):
-    self.path, self.num_examples = path, num_examples
+    self.path = path
+    self._num_examples = num_examples
     self._lock = threading.Lock()
     self._offsets = None
 
@@ -434,10 +428,10 @@ class TfRecordShard:
     """Start of each record and end of the last one, in bytes."""
     with files.open_file(self.path) as file:
       offsets = kept_index.load(file, "tfrecord", record_offsets)["offsets"]
-    if len(offsets) != self.num_examples + 1:
+    if len(offsets) != self._num_examples + 1:
       raise ValueError(
         f"{self.path} has {len(offsets) - 1} records, but the data set's info "
-        f"says {self.num_examples}. Prepare or copy it again."
+        f"says {self._num_examples}. Prepare or copy it again."
       )
     return offsets
 
