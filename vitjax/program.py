@@ -296,24 +296,20 @@ def describe_classes(
   if num_classes is None or source.num_classes is None:
     return
   names = [str(x) for x in source.class_names or range(source.num_classes)]
-  once = "uniform, each image once in each epoch"
-  sampling = f"Sampling: {run.input.sampling or once}"
+  sampling = f"Sampling: {run.input.sampling or 'uniform'}"
   if source.labels is None:
     yield f"{sampling}."
   else:
-    of_images, shown = (
-      order.shares(source.labels, how, len(names)) * 100
-      for how in (None, run.input.sampling)
-    )
+    of_images = order.shares(source.labels, None, len(names)) * 100
+    shown = source.shares(run.input.sampling) * 100
     parts = {
-      name: f"{a:.3g} %"
-      if run.input.sampling is None
-      else f"{a:.3g} -> {b:.3g} %"
+      name: f"{a:.3g} -> {b:.3g} %"
       for name, a, b in zip(names, of_images, shown)
     }
-    meaning = "share of the images"
-    if run.input.sampling:
-      meaning += " -> share of what is shown"
+    meaning = "share of the images -> share of what is shown"
+    if np.array_equal(of_images, shown):
+      parts = {name: f"{x:.3g} %" for name, x in zip(names, shown)}
+      meaning = "each image once in each epoch; share of the images"
     yield f"{sampling}; {meaning}: {_extremes(parts, of_images)}."
   if (weights := weights_of_classes(run, source, num_classes)) is not None:
     how = " (balanced)" if run.class_weights == "balanced" else ""

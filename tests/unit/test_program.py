@@ -9,6 +9,7 @@ from sklearn.utils import class_weight
 from vitjax import program
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
+from vitjax.data.sources import mixture
 from vitjax.data.sources.arrays import AbsentSource, ArraySource
 
 
@@ -72,7 +73,7 @@ def test_labels_that_are_needed():
       None,
       None,
       [
-        "Sampling: uniform, each image once in each epoch; share of the images:"
+        "Sampling: uniform; each image once in each epoch; share of the images:"
         " a: 90 %, b: 10 %, c: 0 %."
       ],
     ),
@@ -104,6 +105,19 @@ def test_how_much_a_class_counts_is_said(class_weights, sampling, lines):
   assert not list(program.describe_classes(config(None, None), source, None))
 
 
+def test_a_mixture_shows_its_parts_by_their_weights():
+  parts = [labelled([0, 0, 0, 1], 2), labelled([1] * 12, 2)]
+  for part in parts:
+    part.labels_read, part.labels = part.labels, None  # as of records
+    part.known_labels = lambda part=part: part.labels_read
+  data = "mixture:0.75*folder:/a+0.25*folder:/b"
+  source = mixture.MixtureSource(data, "train", parts)
+  assert source.labels is None
+  assert source.known_labels().tolist() == [0, 0, 0, 1] + [1] * 12
+  (line,) = program.describe_classes(config(None, None), source, 2)
+  assert line.endswith("0: 18.8 -> 56.2 %, 1: 81.2 -> 43.8 %.")
+
+
 def test_of_many_classes_the_largest_and_smallest_are_named():
   source = labelled(np.repeat(np.arange(20), np.arange(1, 21)), 20)
   (line,) = program.describe_classes(config(None, None), source, 20)
@@ -113,7 +127,7 @@ def test_of_many_classes_the_largest_and_smallest_are_named():
   )
   source.labels = None
   assert list(program.describe_classes(config(None, None), source, 20)) == [
-    "Sampling: uniform, each image once in each epoch."
+    "Sampling: uniform."
   ]
 
 

@@ -177,12 +177,13 @@ def shares(
   """(num_classes,): the share of each class among the images that are shown.
 
   Args:
-    labels: class of each example.
+    labels: class of each example; one below 0 is unknown, and not counted.
     sampling: see `by_class`; None: each example once in each epoch.
     num_classes: number of classes, of which some may be absent.
   """
+  labels = labels[labels >= 0]
   shown = np.bincount(labels, minlength=num_classes)
   if sampling is not None:
     sizes = shown[shown > 0].astype(np.float64)
     shown[shown > 0] = _apportion(_FREQUENCIES[sampling](sizes), len(labels))
-  return shown / len(labels)
+  return shown / max(len(labels), 1)

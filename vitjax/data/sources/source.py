@@ -94,6 +94,11 @@ class Source:
       return order.by_epoch(self.num_examples, seed)
     return order.by_class(self.known_labels(), sampling, seed)
 
+  def shares(self, sampling: str | None) -> np.ndarray:
+    """(num_classes,): share of each class in what training shows."""
+    assert self.num_classes is not None
+    return order.shares(self.known_labels(), sampling, self.num_classes)
+
   def describe(self, index: int) -> str:
     """Says where example `index` of the split is, for error messages."""
     return f"example {index} of {self.data!r}, split {self.split!r}"
