@@ -6,7 +6,13 @@ absent, so both see the same one.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, overload
 
 import jax
@@ -17,11 +23,14 @@ from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax import step as step_lib
 from vitjax.config import schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
-from vitjax.data import device, pipeline
+from vitjax.data import device, order, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import KINDS, Source
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
+
+# Classes that are all named in a line of the log.
+_MOST_NAMED = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,6 +389,51 @@ def weights_of_classes(
       f"has {num_classes} classes. Give one for each class, or 'balanced'."
     )
   return given
+
+
+def describe_classes(
+  run: RunConfig, source: Source, num_classes: int | None
+) -> Iterator[str]:
+  """Sentences about how much each class counts, for the start of a run.
+
+  Args:
+    run: the config.
+    source: the training data.
+    num_classes: width of the head; None without classes.
+  """
+  if num_classes is None or source.num_classes is None:
+    return
+  names = [str(x) for x in source.class_names or range(source.num_classes)]
+  sampling = f"Sampling: {run.input.sampling or 'uniform'}"
+  if source.labels is None:
+    yield f"{sampling}."
+  else:
+    of_images = order.shares(source.labels, None, len(names)) * 100
+    shown = source.shares(run.input.sampling) * 100
+    parts = {
+      name: f"{a:.3g} -> {b:.3g} %"
+      for name, a, b in zip(names, of_images, shown)
+    }
+    meaning = "share of the images -> share of what is shown"
+    if np.array_equal(of_images, shown):
+      parts = {name: f"{x:.3g} %" for name, x in zip(names, shown)}
+      meaning = "each image once in each epoch; share of the images"
+    yield f"{sampling}; {meaning}: {_extremes(parts, of_images)}."
+  if (weights := weights_of_classes(run, source, num_classes)) is not None:
+    how = " (balanced)" if run.class_weights == "balanced" else ""
+    parts = {name: f"{x:.3g}" for name, x in zip(names, weights)}
+    yield f"Class weights{how}: {_extremes(parts, np.asarray(weights))}."
+
+
+def _extremes(parts: Mapping[str, str], values: np.ndarray) -> str:
+  """A text for each class, or for those with the largest and smallest value."""
+  texts = [f"{name}: {text}" for name, text in parts.items()]
+  if len(texts) <= _MOST_NAMED:
+    return ", ".join(texts)
+  down = np.argsort(-values, kind="stable")
+  first, last = ([texts[i] for i in x] for x in (down[:3], down[-3:]))
+  more = f"... {len(texts) - 6:,} more ..."
+  return ", ".join([*first, more, *last])
 
 
 def make_objective(

@@ -22,7 +22,7 @@ from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
-from vitjax.evaluators import subject
+from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
 from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
@@ -155,6 +155,8 @@ def train_and_evaluate(
           f"Stopped by {stopping} after step {step} of {total_steps}; "
           "everything is saved. Run the same command again to resume."
         )
+    table = tables.summary(results, elsewhere="metrics.jsonl")
+    logging.info("Metrics after step %d:\n%s", total_steps, "\n".join(table))
     logging.info("Time: %s", reporter.progress.summary())
     end_folder(parts, state.weights, metadata, workdir)
   return results
@@ -390,6 +392,8 @@ def log_overview(parts: program.Program) -> None:
     jax.device_count(),
     jax.devices()[0].device_kind,
   )
+  for line in program.describe_classes(run, source, parts.num_classes):
+    logging.info("%s", line)
   if parts.abstract.statistics and run.accumulation_steps > 1:
     logging.warning(
       "Batch normalisation sees each of the %d parts of a batch alone "

@@ -1,6 +1,7 @@
 """Two processes are one run: the same numbers, one writer, one end."""
 
 import functools
+import json
 import random
 import re
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import launch
-from tests.multiprocess import processes
+from tests.multiprocess import class_metrics, processes
 from vitjax import trees
 from vitjax.checkpoint import checkpointer
 from vitjax.run_folder.reader import read_metrics
@@ -158,6 +159,27 @@ def test_any_split_of_the_work_evaluates_the_same(
     value = float(value.replace(",", ""))
     assert value == pytest.approx(last[name], abs=6e-5), name
   assert found["test/n_seen"] == found["few/n_seen"] == "360"
+
+
+@pytest.mark.slow
+def test_metrics_of_classes_are_those_of_one_process_to_the_bit(tmp_path):
+  count = 10
+  ends = processes.run(
+    ["tests.multiprocess.class_metrics", str(tmp_path), str(count)],
+    2,
+    cache=tmp_path / "cache",
+  )
+  wanted = [class_metrics.metrics_of(seed) for seed in range(count)]
+  for rank, end in enumerate(ends):
+    assert end.code == 0, end.text
+    found = json.loads((tmp_path / f"{rank}.json").read_text())
+    for got, want in zip(found, wanted, strict=True):
+      assert [*got] == [*want]
+      for name, value in got.items():
+        if name in ("loss", "ece"):  # sums of float32
+          assert float(value) == pytest.approx(float(want[name]), rel=1e-5)
+        else:
+          assert value == want[name], name
 
 
 @pytest.mark.slow

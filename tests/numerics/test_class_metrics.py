@@ -3,66 +3,20 @@
 import functools
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging
-from jax.sharding import AxisType, Mesh
 from sklearn import metrics as sklearn
 
-from vitjax.data.pp import builder
-from vitjax.data.sources.arrays import ArraySource
-from vitjax.evaluators import base, classification, counts
-from vitjax.parallel import sharding
-
-ALL = (*counts.METRICS, "confusion", "auroc", "ap")
+from tests.class_metrics import evaluate, names_of, random_case
+from vitjax.data.sources import source
+from vitjax.evaluators import counts, tables
 
 
-def mesh_of(num_devices):
-  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
-  return Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
-
-
-def predict(params, batch):
-  """The logits of each image: its one pixel is its row among `params`."""
-  row = batch["image"].reshape(len(batch["image"])).astype(jnp.int32)
-  return params[row], {}
-
-
-def evaluate(logits, label, names, wanted=(), devices=1, batch=64, **options):
-  """The metrics of some logits (m, n)."""
-  images = np.arange(len(label), dtype=np.uint8).reshape(-1, 1, 1, 1)
-  source = ArraySource("rows", "all", images, label, names)
-  data = base.EvalData(source, builder.build(""), batch, mesh_of(devices))
-  evaluator = classification.Evaluator(predict, data, metrics=wanted, **options)
-  got = list(evaluator.run(jnp.asarray(logits, jnp.float32)))
-  assert [name for name, _ in got] == list(evaluator.metrics)
-  assert all(type(value) in (int, float) for _, value in got)
-  return dict(got)
-
-
-def names_of(n):
-  return [f"c{i}" for i in range(n)]
-
-
-def random_case(rng):
-  """1 to 200 images of 1 to 50 classes, of which some are absent."""
-  m, n = int(rng.integers(1, 201)), int(rng.integers(1, 51))
-  some = rng.permutation(n)[: rng.integers(1, n + 1)]
-  label = rng.choice(some, m)
-  logits = rng.normal(size=(m, n)).astype(np.float32)
-  logits[np.arange(m), label] += rng.uniform(0, 3)
-  return logits, label
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_against_scikit_learn(seed):
-  logits, label = random_case(np.random.default_rng(seed))
+def check_against_scikit_learn(logits, label, devices, batch):
   m, n = logits.shape
-  devices, batch = ((1, 64), (8, 16), (1, 7))[seed % 3]
   names = names_of(n)
-  got = evaluate(logits, label, names, ALL, devices, batch)
+  got = evaluate(logits, label, names, ("all",), devices, batch)
   guess = logits.argmax(axis=1)
   present = np.unique(label)
   options = {"labels": range(n), "zero_division": 0}
@@ -80,35 +34,66 @@ def test_against_scikit_learn(seed):
   assert got["balanced_acc"] == pytest.approx(macro[1], rel=1e-12)
   assert got["macro_f1"] == pytest.approx(macro[2], rel=1e-12)
   assert got["majority"] == np.bincount(label).max() / m
-  table = sklearn.confusion_matrix(label, guess, labels=range(n))
+  table = sklearn.confusion_matrix(label, guess, labels=range(n + 1))
   for a in range(n):
     row = [got[f"confusion[{names[a]}->{name}]"] for name in names]
-    assert row == table[a].tolist()
+    assert row == table[a, :n].tolist()
     assert got[f"confusion[{names[a]}->none]"] == 0
   probability = np.exp(logits.astype(np.float64))
   probability /= probability.sum(axis=1, keepdims=True)
+  assert got["loss"] == pytest.approx(
+    -np.log(probability[np.arange(m), label]).mean(), rel=1e-5
+  )
+  if n > 5:
+    want = sklearn.top_k_accuracy_score(label, logits, k=5, labels=range(n))
+    assert got["acc@5"] == pytest.approx(want, rel=1e-12)
   for metric, fn in (
     ("auroc", sklearn.roc_auc_score),
     ("ap", sklearn.average_precision_score),
   ):
+    each = np.array([got[f"class_{metric}[{name}]"] for name in names])
     if len(present) == 1:
-      assert np.isnan(got[metric])
+      assert np.isnan(got[metric]) and np.isnan(each).all()
       continue
     truth = label[:, None] == present
-    want = fn(truth, probability[:, present], average="macro")
-    assert got[metric] == pytest.approx(want, rel=1e-9)
+    want = fn(truth, probability[:, present], average=None)
+    np.testing.assert_allclose(each[present], want, rtol=1e-9)
+    assert np.isnan(np.delete(each, present)).all()
+    assert got[metric] == pytest.approx(want.mean(), rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(6))
+def test_against_scikit_learn(seed):
+  logits, label = random_case(np.random.default_rng(seed))
+  devices, batch = ((1, 64), (8, 16), (2, 6))[seed % 3]
+  check_against_scikit_learn(logits, label, devices, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, 201, 25))
+def test_any_number_of_images_and_batch_size(first):
+  for m in range(first, first + 25):
+    rng = np.random.default_rng(m)
+    devices = int(rng.choice([1, 2, 8]))
+    batch = -(-int(rng.integers(1, 17)) // devices) * devices
+    check_against_scikit_learn(*random_case(rng, m), devices, batch)
+
+
+@pytest.mark.parametrize("seed", range(2))
 def test_ranking_of_few_values(seed):
   """Images with equal probabilities are neither before nor after each other."""
   rng = np.random.default_rng(seed)
   logits, label = rng.integers(0, 3, (60, 2)), rng.integers(0, 2, 60)
-  got = evaluate(logits, label, "ab", ("auroc",))
+  got = evaluate(logits, label, "ab", ("auroc", "class_ap"))
   score = (logits[:, 1] - logits[:, 0]).astype(float)
   pairs = score[label == 1][:, None] - score[label == 0]
   want = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
   assert got["auroc"] == pytest.approx(want, rel=1e-12)
+  found = 0.0
+  for value in np.unique(score):  # the precision of each step of the recall
+    share = (score[label == 1] == value).mean()
+    found += share * (label[score >= value] == 1).mean()
+  assert got["class_ap[b]"] == pytest.approx(found, rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
@@ -123,7 +108,7 @@ def test_top_k_of_any_k(k):
 
 def test_ties_and_nan_are_predictions_of_no_class():
   logits = np.array([[1, 1, 0], [np.nan, 0, 9], [0, 0, 2], [3, 0, 1]])
-  got = evaluate(logits, np.array([0, 2, 2, 1]), "abc", ALL)
+  got = evaluate(logits, np.array([0, 2, 2, 1]), "abc", ("all",))
   assert got["acc@1"] == 0.25
   assert got["confusion[a->none]"] == got["confusion[c->none]"] == 1
   assert (got["recall[c]"], got["precision[c]"]) == (0.5, 1.0)
@@ -163,7 +148,7 @@ def test_options_change_no_other_metric():
   logits, label = rng.normal(size=(150, 7)), rng.integers(0, 7, 150)
   plain = evaluate(logits, label, names_of(7))
   assert list(plain) == ["acc@1", "acc@5", "loss", "n_seen"]
-  more = evaluate(logits, label, names_of(7), ALL)
+  more = evaluate(logits, label, names_of(7), ("all",))
   assert {name: more[name] for name in plain} == plain
 
 
@@ -224,9 +209,62 @@ def test_a_collapsed_model_is_warned_of(said, logits, label, part):
     assert part in line and "10 images" in line
 
 
-def test_the_largest_class_is_named_at_the_start(said):
-  evaluate(np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 2]), "abc")
+@pytest.mark.parametrize(
+  ("label", "logits", "parts"),
+  [
+    ([1, 1], np.eye(3)[:2], ["2 of 3 classes have no images: a, c. Their rec"]),
+    (
+      [1, 1],
+      np.eye(3)[:2],
+      ["auroc, ap are nan, because all images are of"],
+    ),
+    (
+      [0, 2, 1],
+      np.eye(3) * np.nan,
+      ["nan, because the model gives logits that"],
+    ),
+    ([0, 2, 1], np.eye(3), []),
+  ],
+)
+def test_why_a_metric_is_nan_is_said(said, label, logits, parts):
+  source.warn_once.cache_clear()
+  evaluate(logits, np.array(label), "abc", ("recall", "auroc", "ap"))
+  assert len(said["warning"]) >= len(parts)
+  for part in parts:
+    assert any(part in line for line in said["warning"]), said
+  if not parts:
+    assert not said["warning"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_largest_class_is_named_once(said, known):
+  """At the start, or after the first eval if labels are not known before."""
+  label = np.array([0, 1, 2, 2])
+  evaluate(np.eye(3)[label], label, "abc", known=known)
   assert said["info"] == [
     "rows all: 2 of 4 images (50.0%) are of the largest class, 'c': always "
     "answering it has this accuracy."
   ]
+
+
+def test_metrics_of_classes_as_tables():
+  """Also of classes whose names look like the marks of the format."""
+  names = ["a->b", "none", "c[1]/x"]
+  logits = np.array([[3, 1, 0], [0, 0, 0], [0, 2, 1], [0, 1, 4], [1, 2, 0]])
+  got = evaluate(logits, np.array([0, 1, 1, 2, 0]), names, ("all",))
+  found = tables.by_class(got)
+  assert found.classes == names
+  assert found.confusion == [[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
+  assert [*found.single] == [
+    *("precision", "recall", "f1", "support", "class_auroc", "class_ap")
+  ]
+  assert found.single["recall"] == {"a->b": 0.5, "none": 0.5, "c[1]/x": 1.0}
+  assert found.whole.keys() >= {"acc@1", "loss", "balanced_acc", "auroc"}
+  lines = tables.lines(got, "the file")
+  assert lines[1].split()[:5] == ["a->b", "1.0000", "0.5000", "0.6667", "2"]
+  assert lines[-1].split() == ["c[1]/x", "0", "0", "1", "0"]
+  assert lines[4].endswith("no class")
+  many = {f"recall[{i}]": float("nan") for i in range(60)}
+  *_, last, more = tables.lines(many, "metrics.jsonl")
+  assert last.split() == ["49", "–"]
+  assert more == "... and 10 more classes; all are in metrics.jsonl."

@@ -211,6 +211,15 @@ def test_ranges(path):
     ("val/acc@1", "max"),
     ("val/balanced_acc", "max"),
     ("val/recall[loss]", "max"),  # a class of this name
+    ("val/macro_f1", "max"),
+    ("val/macro_precision", "max"),
+    ("val/f1[a/b]", "max"),
+    ("val/auroc", "max"),
+    ("val_ema/ap", "max"),
+    ("val/class_ap[cat]", "max"),
+    ("val/majority", None),  # of the data, not of the model
+    ("val/support[cat]", None),
+    ("val/confusion[cat->dog]", None),
     ("knn/20nn", "max"),
     ("few/10shot", "max"),
     ("few/10shot_l2", None),

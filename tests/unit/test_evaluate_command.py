@@ -22,7 +22,7 @@ from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
-from vitjax.evaluate import answers, evaluation
+from vitjax.evaluate import answers, evaluation, thresholds
 from vitjax.parallel import sharding
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
@@ -218,6 +218,19 @@ def test_answers_are_those_of_each_file(file, kept):
     assert kept.answers.values[name].mean() == pytest.approx(kept.metrics[name])
 
 
+@pytest.mark.parametrize("is_sigmoid", [False, True])
+def test_scores_are_probabilities(kept, is_sigmoid):
+  logits = np.float32([[0, 2, -3, 1, 0, 0, 0], [50, 0, 0, 0, 0, 0, 50]])
+  few = dataclasses.replace(
+    kept.answers, label=np.array([1, 6]), logits=logits, is_sigmoid=is_sigmoid
+  )
+  names, score, truth = few.scores()
+  want = np.exp(logits.astype(float))
+  want /= 1 + want if is_sigmoid else want.sum(axis=1, keepdims=True)
+  assert names == NAMES and truth.tolist() == np.eye(7)[[1, 6]].tolist()
+  np.testing.assert_allclose(score, want, rtol=1e-12)
+
+
 def test_answers_in_files(kept):
   given = {"val": kept.answers}
   lines = answers.to_text(given, ".jsonl").splitlines()
@@ -252,6 +265,50 @@ def test_intervals_are_those_of_a_binomial(kept):
   assert json.loads(evaluation.to_json(kept))["intervals"].keys() == (
     kept.intervals.keys()
   )
+
+
+def test_thresholds_are_chosen_on_the_first_eval(file, pictures):
+  data = {"data": f"folder:{pictures}"}
+  evals = {
+    "val": {**data, "split": "train"},
+    "test": {**data, "split": "val", "metrics": ["f1"]},
+  }
+  goal = thresholds.Goal("f1")
+  val, test = evaluation.evaluate(file, evals, thresholds=goal, metrics=["ap"])
+  assert val.thresholds is test.thresholds
+  assert "on these very images" in val.note
+  assert "chosen on val (" in test.note and "applied to other" in test.note
+  table = evaluation.to_table([val, test])
+  assert test.note in table.splitlines()
+  assert json.loads(evaluation.to_json(test))["note"] == test.note
+  value = val.thresholds.by_class["dog"]
+  assert (
+    val.metrics["threshold[dog]"] == test.metrics["threshold[dog]"] == value
+  )
+  assert 0 < val.metrics["threshold_f1[dog]"] <= 1
+  # "--metrics" adds to those of the eval.
+  assert "f1[dog]" in test.metrics and "f1[dog]" not in val.metrics
+  assert {"ap"} <= {*val.metrics} & {*test.metrics}
+  # Again, with those of the file.
+  [again] = evaluation.evaluate(
+    file, {"test": evals["test"]}, thresholds=val.thresholds
+  )
+  chosen = {k: x for k, x in test.metrics.items() if k.startswith("thres")}
+  assert str(chosen) == str({k: again.metrics[k] for k in chosen})
+
+
+def test_thresholds_are_not_chosen_on_another_eval(file, pictures, tmp_path):
+  """If the data of the first one is absent, the test set would be next."""
+  evals = {
+    "val": {"data": "cifar10", "split": "train", "same_classes": True},
+    "test": {"data": f"folder:{pictures}", "split": "val"},
+  }
+  with pytest.raises(ConfigError, match="cannot be chosen on val: Data set"):
+    list(
+      evaluation.evaluate(
+        file, evals, data_dir=tmp_path, thresholds=thresholds.Goal("f1")
+      )
+    )
 
 
 def test_evals_without_answers(file, pictures, tmp_path):

@@ -9,6 +9,7 @@ from sklearn.utils import class_weight
 from vitjax import program
 from vitjax.config.schema import ConfigError, Mixing
 from vitjax.data import sources
+from vitjax.data.sources import mixture
 from vitjax.data.sources.arrays import AbsentSource, ArraySource
 
 
@@ -69,6 +70,71 @@ def test_labels_that_are_needed():
   absent = AbsentSource("imagenet2012", "train", num_examples=9, num_classes=7)
   program.check_labels(config("balanced", "balanced"), absent)
   assert len(weights("balanced", absent)) == 7
+
+
+@pytest.mark.parametrize(
+  ("class_weights", "sampling", "lines"),
+  [
+    (
+      None,
+      None,
+      [
+        "Sampling: uniform; each image once in each epoch; share of the images:"
+        " a: 90 %, b: 10 %, c: 0 %."
+      ],
+    ),
+    (
+      "balanced",
+      "balanced",
+      [
+        "Sampling: balanced; share of the images -> share of what is shown: "
+        "a: 90 -> 50 %, b: 10 -> 50 %, c: 0 -> 0 %.",
+        "Class weights (balanced): a: 0.556, b: 5, c: 0.",
+      ],
+    ),
+    (
+      (1.0, 2.5, 4),
+      "sqrt",
+      [
+        "Sampling: sqrt; share of the images -> share of what is shown: "
+        "a: 90 -> 75 %, b: 10 -> 25 %, c: 0 -> 0 %.",
+        "Class weights: a: 1, b: 2.5, c: 4.",
+      ],
+    ),
+  ],
+)
+def test_how_much_a_class_counts_is_said(class_weights, sampling, lines):
+  source = labelled(np.repeat([0, 1], [90, 10]), 3)
+  source.class_names = ("a", "b", "c")
+  found = program.describe_classes(config(class_weights, sampling), source, 3)
+  assert list(found) == lines
+  assert not list(program.describe_classes(config(None, None), source, None))
+
+
+def test_a_mixture_shows_its_parts_by_their_weights():
+  parts = [labelled([0, 0, 0, 1], 2), labelled([1] * 12, 2)]
+  for part in parts:
+    part.labels_read, part.labels = part.labels, None  # as of records
+    part.known_labels = lambda part=part: part.labels_read
+  data = "mixture:0.75*folder:/a+0.25*folder:/b"
+  source = mixture.MixtureSource(data, "train", parts)
+  assert source.labels is None
+  assert source.known_labels().tolist() == [0, 0, 0, 1] + [1] * 12
+  (line,) = program.describe_classes(config(None, None), source, 2)
+  assert line.endswith("0: 18.8 -> 56.2 %, 1: 81.2 -> 43.8 %.")
+
+
+def test_of_many_classes_the_largest_and_smallest_are_named():
+  source = labelled(np.repeat(np.arange(20), np.arange(1, 21)), 20)
+  (line,) = program.describe_classes(config(None, None), source, 20)
+  assert line.endswith(
+    ": 19: 9.52 %, 18: 9.05 %, 17: 8.57 %, ... 14 more ..., 2: 1.43 %, "
+    "1: 0.952 %, 0: 0.476 %."
+  )
+  source.labels = None
+  assert list(program.describe_classes(config(None, None), source, 20)) == [
+    "Sampling: uniform."
+  ]
 
 
 def test_labels_of_random_images_are_those_that_it_gives():

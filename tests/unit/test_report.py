@@ -21,7 +21,8 @@ import vitjax
 from tests import run_folders
 from vitjax.config import resolving
 from vitjax.data.sources.arrays import AbsentSource
-from vitjax.evaluate import answers
+from vitjax.evaluate import answers, evaluation
+from vitjax.evaluators import tables
 from vitjax.plots import charts, grids, pixels
 from vitjax.report import mistakes, model, reporting
 from vitjax.run_folder import history
@@ -110,6 +111,7 @@ def made_up(num_classes=50, n=2000):
     names=[f"class {i}" for i in range(num_classes)],
     data=None,
     total=n,
+    ranked={},
   )
 
 
@@ -133,36 +135,57 @@ def test_confusion_against_scikit_learn():
   assert last[2] == np.sort(wrong.ravel())[-10]
 
 
-def test_precision_and_recall_against_scikit_learn():
+def test_classes_against_scikit_learn():
   judged = made_up()
   judged.prediction[judged.prediction == 3] = 4  # 3 is never predicted
   label, prediction = judged.label, judged.prediction
-  args = {"labels": range(50), "average": None, "zero_division": np.nan}
-  counts, precision, recall = judged.by_class()
-  np.testing.assert_array_equal(counts, np.bincount(label, minlength=50))
-  np.testing.assert_allclose(
-    precision, sklearn.metrics.precision_score(label, prediction, **args)
+  args = {"labels": range(50), "average": None, "zero_division": 0}
+  got = judged.measures
+  np.testing.assert_array_equal(got["support"], np.bincount(label))
+  for name in ("precision", "recall", "f1"):
+    want = getattr(sklearn.metrics, f"{name}_score")(label, prediction, **args)
+    np.testing.assert_allclose(got[name], want)
+  assert got["precision"][3] == 0
+  assert got["balanced_acc"] == pytest.approx(
+    sklearn.metrics.balanced_accuracy_score(label, prediction)
   )
-  np.testing.assert_allclose(
-    recall, sklearn.metrics.recall_score(label, prediction, **args)
-  )
-  assert np.isnan(precision[3]) and not np.isnan(recall).any()
-  np.testing.assert_allclose(
-    judged.balanced_accuracy,
-    sklearn.metrics.balanced_accuracy_score(label, prediction),
-  )
+
+
+def test_the_report_has_the_numbers_of_the_eval(run, judged):
+  """One evaluator for training, one for the report: the same numbers."""
+  sections = {"val": {"data": judged.data.source.data, "split": "val"}}
+  sections["val"]["metrics"] = ["all"]
+  (result,) = evaluation.evaluate(run, sections)
+  found = tables.by_class(result.metrics)
+  assert judged.accuracy == found.whole["acc@1"]
+  for name, value in judged.measures.items():
+    want = found.single.get(name)
+    want = found.whole[name] if want is None else [*want.values()]
+    np.testing.assert_array_equal(value, want, err_msg=name)
+  assert judged.confusion(np.arange(3)).tolist() == found.confusion
 
 
 def test_a_collapsed_model_is_named(run, judged):
   one = np.zeros_like(judged.prediction)
-  collapsed = dataclasses.replace(judged, prediction=one)
+  collapsed = dataclasses.replace(judged, prediction=one, ranked={})
   section = model.Section("x")
   model._add_mistakes(section, "x", "val", collapsed, 2)
   assert f"Every example is predicted as {judged.names[0]}." in section.notes
-  columns, rows = section.tables[0]
-  assert columns == ["class", "examples", "precision", "recall"]
-  assert rows[0][1:] == ["7", "33.3%", "100.0%"]
-  assert rows[1][1:] == ["7", "–", "0.0%"]
+  _, (columns, rows), *_ = section.tables
+  assert columns == ["class", "examples", "precision", "recall", "F1"]
+  assert rows[0][1:] == ["7", "0.3333", "1.0000", "0.5000"]
+  assert rows[1][1:] == ["7", "0.0000", "0.0000", "0.0000"]
+
+
+def test_equal_logits_are_predictions_of_no_class(judged):
+  none = np.full_like(judged.prediction, len(judged.names))
+  collapsed = dataclasses.replace(judged, prediction=none, ranked={})
+  section = model.Section("x")
+  model._add_mistakes(section, "x", "val", collapsed, 2)
+  assert collapsed.accuracy == 0
+  assert "Every example is predicted as no class." in section.notes
+  assert section.tables[-1][1][0][1:] == ["no class", "7"]
+  assert section.pictures[0].figure.svg().count(">7<") == 3
 
 
 def test_examples_that_are_no_files_have_numbers(judged):
@@ -182,7 +205,7 @@ def test_data_without_classes_can_be_looked_at(judged):
 
 def test_empty_cells_of_a_confusion_matrix_say_so():
   matrix = np.pad(np.diag([3, 4]), ((0, 0), (0, 1)))
-  text = grids.confusion("t", matrix, ["a", "b"], others=False).svg()
+  text = grids.confusion("t", matrix, ["a", "b"], others=None).svg()
   assert text.count(">0<") == 2
 
 
@@ -261,7 +284,8 @@ def test_what_is_on_the_page(page, judged):
   wrong = (judged.label != judged.prediction).sum()
   reader = Reader(text)
   assert f"{wrong} of 21 examples are wrong" in reader.text
-  assert f"accuracy {judged.accuracy:.4f}" in reader.text
+  whole = [judged.accuracy, *map(judged.measures.get, model._OF_ALL)]
+  assert "".join(f"{x:.4f}" for x in whole) in reader.text
   assert "0.2500 (n = 21)" in reader.text
   assert "50.0%" in reader.text  # goodput
   for label, prediction, count in judged.pairs(10):
@@ -275,7 +299,7 @@ def test_what_is_on_the_page(page, judged):
   assert all(file.is_file() for file in files)
   names = re.findall(r"^(.*\.png)</figcaption>", text, re.MULTILINE)
   assert names == [file.name for file in files]
-  assert "balanced accuracy (the mean recall of the classes)" in reader.text
+  assert "balanced accuracy (mean recall)" in reader.text
   names = {path.name for path in written}
   assert {"curve_train_loss.png", "speed.png", "time.png"} <= names
   kinds = ("confusion", "mistakes", "positions", "rollout", "heads")
@@ -283,6 +307,24 @@ def test_what_is_on_the_page(page, judged):
   for path in written[1:]:
     assert cv2.imread(str(path)) is not None
     assert (path.parent, path.suffix) == (written[1].parent, ".png")
+
+
+def test_recorded_metrics_of_classes_are_tables(run, images, tmp_path):
+  """Not a curve of each class and of each cell of the matrix."""
+  folder = run_folders.make(tmp_path / "run", images)
+  row = {f"val/recall[{name}]": 0.5 for name in ("a/b", "c")}
+  row |= {f"val/confusion[{x}]": 2 for x in ("a/b->a/b", "a/b->c", "a/b->none")}
+  row |= {f"val/confusion[{x}]": 3 for x in ("c->a/b", "c->c", "c->none")}
+  with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+    file.write(json.dumps({"step": 30, **row}) + "\n")
+  out = tmp_path / "report.html"
+  written = reporting.write(
+    history.read([folder]), out, tmp_path / "png", with_models=False
+  )
+  text = Reader(out.read_text(encoding="utf-8")).text
+  assert re.search(r"val\s*recall\s*a/b\s*0.5000\s*c\s*0.5000", text), text
+  names = [path.name for path in written]
+  assert "val_matrix.png" in names and not any("recall" in n for n in names)
 
 
 def test_runs_over_each_other(run, images, tmp_path):
@@ -370,7 +412,7 @@ def test_curves_are_drawn_where_they_are_finite():
 def test_names_in_figures_are_no_formulas():
   names = ["$x_1$", "<b>&", "c"]
   matrix = np.pad(np.eye(3, dtype=int), ((0, 0), (0, 1)))
-  text = grids.confusion("t", matrix, names, others=False).svg()
+  text = grids.confusion("t", matrix, names, others=None).svg()
   assert text.count(">$x_1$<") == text.count(">&lt;b&gt;&amp;<") == 2
   curve = {name: (np.arange(3), np.arange(3.0)) for name in names}
   assert ">$x_1$<" in charts.curves("t", curve, "step").svg()

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from vitjax import checks, program, train
+from vitjax.checkpoint import checkpointer
 from vitjax.config import resolving, schema
 from vitjax.parallel import sharding
 from vitjax.run_folder.reader import read_metrics
@@ -18,7 +19,7 @@ EVALS, SAVES = (5, 10, 15), (6, 12, 15)
 WAITS = {*EVALS, *SAVES}
 
 
-def resolve() -> schema.RunConfig:
+def resolve(learning_rate=1e-3, evals=(), **checkpoint) -> schema.RunConfig:
   """A run in which each part of the loop has several turns."""
   pp = "value_range(-1, 1)"
   return resolving.resolve(
@@ -27,12 +28,13 @@ def resolve() -> schema.RunConfig:
       "input": {"data": "digits", "batch_size": 16, "pp": pp},
       "model": {"name": "vit", "width": 8, "depth": 0, "num_heads": 1}
       | {"patch_size": 4, "pool_type": "gap"},
-      "optim": {"name": "sgd", "learning_rate": 1e-3},
+      "optim": {"name": "sgd", "learning_rate": learning_rate},
       "evals": {
         "test": {"split": "test[:40]", "pp": pp, "batch_size": 16}
         | {"every_steps": EVALS[0]}
+        | dict(evals)
       },
-      "checkpoint": {"every_steps": SAVES[0]},
+      "checkpoint": {"every_steps": SAVES[0], **checkpoint},
       "report": {"every_steps": 4},
     },
     checks.problems,
@@ -195,3 +197,32 @@ def test_the_host_does_little_in_a_step(diary):
   for step in (2, 3, 4, 7, 8, 13, 14):  # without a report
     ((_, calls),) = [x for x in diary.after(step) if x[0] == "calls"]
     assert 0 < calls < 300, step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("metric", "best"),
+  [
+    ("balanced_acc", max),
+    ("class_ap[3]", max),
+    ("auroc", max),
+    ("macro_f1", max),
+    ("ece", min),
+  ],
+)
+def test_the_best_checkpoint_by_any_metric(tmp_path, metric, best):
+  run = resolve(
+    0.3,  # at which metrics rise and fall
+    {"metrics": ("all",), "calibration": True, "every_steps": 1},
+    best_metric=f"test/{metric}",
+  )
+  train.train_and_evaluate(run, tmp_path)
+  values = {
+    row["step"]: row[f"test/{metric}"]
+    for row in read_metrics(tmp_path)
+    if f"test/{metric}" in row
+  }
+  assert len(values) == TOTAL
+  step, *_ = checkpointer.load_params(tmp_path / "checkpoints", step="best")
+  assert values[step] == best(values.values())
+  assert len({*values.values()}) > 3

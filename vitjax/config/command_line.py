@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from vitjax.config import messages
+
 flags.disclaim_key_flags()  # --help shows them with the calling command
 
 
@@ -47,14 +49,9 @@ def run(
     try:
       return main(argv)
     except AssertionError as e:
-      # JAX's only error if it is asked for a GPU and sees none.
       if not _raised_in(e, "xla_bridge.py"):
         raise
-      sys.exit(
-        f"{name_of(sys.argv)}: JAX_PLATFORMS={os.environ['JAX_PLATFORMS']!r}, "
-        "and JAX sees no such device. Run `unset JAX_PLATFORMS` to use what "
-        "there is; `vitjax doctor` lists it."
-      )
+      sys.exit(f"{name_of(sys.argv)}: {messages.no_device(e)}")
 
   define_flags()
   app.run(main_with_devices, flags_parser=parse)

@@ -1,6 +1,7 @@
-"""Pieces of error messages: the nearest known name, lists of limited length."""
+"""Error messages that several units give, and pieces of them."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 
 
@@ -29,3 +30,19 @@ def at(path: str, error: Exception) -> str:
   """The error with the path of its key in front, unless it begins with one."""
   text = str(error)
   return text if text.startswith("config.") else f"{path}: {text}"
+
+
+def no_device(error: Exception) -> str:
+  """What to do if JAX raises `error` because it finds no device."""
+  asked = os.environ.get("JAX_PLATFORMS")
+  # JAX's error has no text if it is asked for a GPU and sees none.
+  reason = (str(error).strip().splitlines() or ["it sees none"])[0]
+  if asked:
+    return (
+      f"JAX finds no device for JAX_PLATFORMS={asked!r} ({reason}). Run "
+      "`unset JAX_PLATFORMS` to use what there is, or install JAX for that "
+      "device."
+    )
+  return (
+    f"JAX finds no device ({reason}). Install JAX for a device of this machine."
+  )

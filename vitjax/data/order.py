@@ -169,3 +169,21 @@ def _apportion(shares: np.ndarray, total: int) -> np.ndarray:
   most = np.argsort(counts - exact, kind="stable")
   counts[most[: total - counts.sum()]] += 1
   return counts
+
+
+def shares(
+  labels: np.ndarray, sampling: str | None, num_classes: int
+) -> np.ndarray:
+  """(num_classes,): the share of each class among the images that are shown.
+
+  Args:
+    labels: class of each example; one below 0 is unknown, and not counted.
+    sampling: see `by_class`; None: each example once in each epoch.
+    num_classes: number of classes, of which some may be absent.
+  """
+  labels = labels[labels >= 0]
+  shown = np.bincount(labels, minlength=num_classes)
+  if sampling is not None:
+    sizes = shown[shown > 0].astype(np.float64)
+    shown[shown > 0] = _apportion(_FREQUENCIES[sampling](sizes), len(labels))
+  return shown / max(len(labels), 1)

@@ -12,9 +12,16 @@ with commas or brackets: split: "train[:10%]". By default `type` is
 classification, `data` that of training and `pp` the model's own preprocessing.
 docs/evaluation.md has all types and options.
 
---examples=FILE writes a row for each example of each classification: its file,
-label and five most probable classes. --bootstrap=1000 adds 95 % confidence
-intervals.
+--metrics=all adds all metrics of classes: precision, recall, F1, AUROC, average
+precision, the confusion matrix and more. --examples=FILE writes a row for each
+example of each classification: its file, label and five most probable classes.
+--bootstrap=1000 adds 95 % confidence intervals.
+
+  python -m vitjax.evaluate --model=runs/mine --evals=val,test \
+    --choose_thresholds=recall=0.95 --thresholds=thresholds.json
+
+chooses a threshold for each class on the first eval, applies them to all, and
+keeps them in a file; --thresholds=FILE alone applies those of the file.
 
 An eval whose data is missing is skipped with a message.
 
@@ -67,6 +74,16 @@ def define_flags() -> None:
     "Resamples for 95 % confidence intervals, such as 1000; 0: no intervals.",
     lower_bound=0,
   )
+  flags.DEFINE_list("metrics", [], "More metrics of classifications, or all.")
+  flags.DEFINE_string(
+    "choose_thresholds",
+    None,
+    "Choose a threshold for each class on the first eval: f1, precision=P or "
+    "recall=R.",
+  )
+  flags.DEFINE_string(
+    "thresholds", None, "JSON file of thresholds, to apply or to write."
+  )
 
 
 def main(argv: list[str]) -> None:
@@ -79,12 +96,20 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   results = []
   try:
-    from vitjax.evaluate import answers, evaluation
+    from vitjax.evaluate import answers, evaluation, thresholds
     from vitjax.run_folder import files
 
     examples = pathlib.Path(FLAGS.examples) if FLAGS.examples else None
     if examples is not None:
       answers.check_file(examples)
+    file = pathlib.Path(FLAGS.thresholds) if FLAGS.thresholds else None
+    wanted = None
+    if FLAGS.choose_thresholds:
+      wanted = thresholds.parse_goal(FLAGS.choose_thresholds)
+      if file is not None and not file.absolute().parent.is_dir():
+        raise ValueError(f"--thresholds={file}: there is no such folder.")
+    elif file is not None:
+      wanted = thresholds.read(file)
     evals = evaluation.parse_evals(FLAGS.evals)
     for result in evaluation.evaluate(
       FLAGS.model,
@@ -97,12 +122,17 @@ def main(argv: list[str]) -> None:
       allow_module=FLAGS.allow_module,
       keep_answers=examples is not None,
       bootstrap=FLAGS.bootstrap,
+      metrics=FLAGS.metrics,
+      thresholds=wanted,
     ):
       results.append(result)
       if FLAGS.json:
         print(evaluation.to_json(result), flush=True)
     if out is not None:
       files.write_text(out, "\n".join(map(evaluation.to_json, results)))
+    chosen = [x.thresholds for x in results if x.thresholds is not None]
+    if FLAGS.choose_thresholds and file is not None and chosen:
+      files.write_text(file, thresholds.to_text(chosen[0]))
     if examples is not None:
       kept = {x.name: x.answers for x in results if x.answers is not None}
       files.write_text(examples, answers.to_text(kept, examples.suffix))

@@ -10,16 +10,17 @@ import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from vitjax import losses
 from vitjax.evaluate.outputs import OutputAnswers
-from vitjax.evaluators import base
+from vitjax.evaluators import base, counts
 from vitjax.evaluators.classes import Classes
 from vitjax.evaluators.classification import correct_at_k
 
@@ -33,23 +34,32 @@ class Answers:
 
   Attributes:
     label: (n,) int, the true class, as an id of the model; -1 if unknown.
+    prediction: (n,) int, the class of the largest logit; `num_classes` if
+      several are the largest, or one is NaN.
     top: (n, k) int, the most probable classes, best first.
     probability: (n, k) float32, their probabilities by a softmax, or by a
       sigmoid if the loss of training is one.
     values: metric -> (n,) float32, whose mean is the metric; of the examples
       whose label is known.
-    names: names of the model's classes, by id; None if they have none.
+    num_classes: number of the model's classes.
+    names: their names, by id; None if they have none.
     data: the eval set.
     total: number of examples in the eval set; n may be fewer.
+    is_sigmoid: whether probabilities are those of a sigmoid.
+    logits: (n, num_classes) float32, if they were asked for.
   """
 
   label: np.ndarray
+  prediction: np.ndarray
   top: np.ndarray
   probability: np.ndarray
   values: Mapping[str, np.ndarray]
+  num_classes: int
   names: tuple[str, ...] | None
   data: base.EvalData
   total: int
+  is_sigmoid: bool
+  logits: np.ndarray | None = None
 
   def rows(self) -> Iterator[dict[str, Any]]:
     """Plain data of each example: its file, label and most probable classes."""
@@ -68,6 +78,23 @@ class Answers:
           for c, p in zip(self.top[i], self.probability[i])
         ],
       }
+
+  def scores(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """Names of the classes, and probability and truth (n, classes) of each.
+
+    Needs `logits`.
+    """
+    assert self.logits is not None
+    logits = self.logits.astype(np.float64)
+    score = (
+      scipy.special.expit(logits)
+      if self.is_sigmoid
+      else scipy.special.softmax(logits, axis=1)
+    )
+    truth = self.label[:, None] == np.arange(self.num_classes)
+    names = self.names or tuple(map(str, range(self.num_classes)))
+    known = self.label[:, None] >= 0
+    return names, score, np.where(known, truth, np.nan)
 
   def cells(self) -> Iterator[dict[str, Any]]:
     """`rows` as cells of a table, by column."""
@@ -112,6 +139,7 @@ class Evaluator:
     classes: Classes | None = None,
     same_classes: bool = False,
     num_examples: int | None = None,
+    keep_logits: bool = False,
   ):
     """See `evaluators`.
 
@@ -122,6 +150,7 @@ class Evaluator:
       classes: classes of the model; None: those of the data set.
       same_classes: see `classification.Evaluator`.
       num_examples: only the first N examples; None for all.
+      keep_logits: keep the logits of all classes, for rankings and thresholds.
     """
     source = data.source
     self.total = source.num_examples
@@ -134,6 +163,7 @@ class Evaluator:
     self._loss = loss
     self._classes = classes
     self._same_classes = same_classes
+    self._keep_logits = keep_logits
 
   def answers(self, params) -> Answers:
     """The answer to every example.
@@ -160,6 +190,7 @@ class Evaluator:
         targets = jnp.zeros_like(logits).at[:, ids].set(shares)
       result = {
         "label": label,
+        "prediction": counts.predicted(logits),
         "top": top,
         "probability": jnp.take_along_axis(probabilities, top, axis=-1),
         "loss": loss_fn(logits, targets),
@@ -167,19 +198,24 @@ class Evaluator:
       }
       if logits.shape[-1] > 5:
         result["acc@5"] = correct_at_k(logits, label, 5)
+      if self._keep_logits:
+        result["logits"] = logits
       return result
 
     found = base.Collected(rows, self.data)(params)
-    known = {name: found.pop(name) for name in ("label", "top", "probability")}
+    kept = ("label", "prediction", "top", "probability", "logits")
+    known = {name: found.pop(name) for name in kept if name in found}
     is_known = known["label"] >= 0
     return Answers(
       **known,
       values={
         name: x[is_known].astype(np.float32) for name, x in found.items()
       },
+      num_classes=own.num_classes,
       names=own.names,
       data=self.data,
       total=self.total,
+      is_sigmoid=is_sigmoid,
     )
 
   def run(self, params) -> Iterator[tuple[str, float]]:

@@ -26,6 +26,8 @@ from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluate import outputs
 from vitjax.evaluate.answers import Answers
 from vitjax.evaluate.outputs import OutputAnswers
+from vitjax.evaluate.thresholds import Goal, Thresholds, choose
+from vitjax.evaluators import tables
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.run_folder import files, reader
@@ -47,6 +49,8 @@ class Result:
     error: why the eval failed, if it did.
     answers: answers to its examples, if they are kept.
     intervals: metric -> 95 % confidence interval, if asked for.
+    thresholds: thresholds of its classes, if asked for.
+    note: where the thresholds come from, in words.
   """
 
   name: str
@@ -56,6 +60,8 @@ class Result:
   error: str | None = None
   answers: Answers | OutputAnswers | None = None
   intervals: Mapping[str, tuple[float, float]] | None = None
+  thresholds: Thresholds | None = None
+  note: str | None = None
 
 
 def evaluate(
@@ -70,6 +76,8 @@ def evaluate(
   allow_module: str | None = None,
   keep_answers: bool = False,
   bootstrap: int = 0,
+  metrics: Sequence[str] = (),
+  thresholds: Thresholds | Goal | None = None,
 ) -> Iterator[Result]:
   """Runs one eval after the other, on all devices.
 
@@ -94,6 +102,11 @@ def evaluate(
       "regression".
     bootstrap: resamples for confidence intervals of those of the type
       "classification"; 0: none.
+    metrics: more metrics of the evals of type "classification" without
+      `labels`, see their option `metrics`.
+    thresholds: thresholds of classes to report metrics at; or what to choose
+      them for on the first eval that has some: of the type "classification"
+      without `among` and `labels`, or "multi_label".
 
   Yields:
     The result of each eval. One that fails does not stop the others.
@@ -128,6 +141,8 @@ def evaluate(
       name: dataclasses.replace(section, batch_size=batch_size)
       for name, section in sections.items()
     }
+  if metrics:
+    sections = _with_metrics(sections, metrics)
   problems = [
     line
     for name, section in sections.items()
@@ -148,6 +163,12 @@ def evaluate(
       f"{flag} an eval of type=classification without the options among and "
       f"labels{others}; there is none."
     )
+  with_thresholds = [name for name, x in sections.items() if _has_scores(x)]
+  if thresholds and not with_thresholds:
+    raise ConfigError(
+      "thresholds need an eval of type=multi_label, or of type=classification "
+      "without the options among and labels; there is none."
+    )
 
   mesh = sharding.make_mesh()
   inputs = ("image", "text") if loaded.has_two_towers else ("image",)
@@ -158,6 +179,11 @@ def evaluate(
       evaluators[name] = make_evaluator(name, section, subject, predict, mesh)
     except DatasetNotPreparedError as e:
       absent[name] = str(e).splitlines()[0]
+  if isinstance(thresholds, Goal) and with_thresholds[0] in absent:
+    first = with_thresholds[0]
+    raise ConfigError(
+      f"thresholds cannot be chosen on {first}: {absent[first]}"
+    )
   params = jax.device_put(loaded.params, sharding.replicated(mesh))
   for name, section in sections.items():
     section = dataclasses.replace(section, data=section.data or subject.data)
@@ -167,24 +193,40 @@ def evaluate(
     logging.info("%s: %s %s ...", name, section.data, section.split)
     try:
       evaluator = evaluators.pop(name)
-      metrics = dict(evaluator.run(params))
+      found = dict(evaluator.run(params))
       more: dict[str, Any] = {}
-      if keep_answers and section.type in outputs.TYPES:
-        more["answers"] = outputs.answers(
-          section.type, evaluator.outputs, params
-        )
-      if (keep_answers or bootstrap) and _has_answers(section):
+      answers: Answers | OutputAnswers | None = None
+      apply = bool(thresholds) and name in with_thresholds
+      if section.type in outputs.TYPES and (keep_answers or apply):
+        answers = outputs.answers(section.type, evaluator.outputs, params)
+      if _has_answers(section) and (keep_answers or bootstrap or apply):
         evaluator = make_evaluator(
-          name, _of_answers(section), subject, predict, mesh
+          name,
+          _of_answers(section, keep_logits=apply),
+          subject,
+          predict,
+          mesh,
         )
-        found = evaluator.answers(params)
-        more["answers"] = found
+        judged: Answers = evaluator.answers(params)
         if bootstrap:
-          more["intervals"] = found.intervals(bootstrap)
+          more["intervals"] = judged.intervals(bootstrap)
+        answers = judged
+      if keep_answers:
+        more["answers"] = answers
+      if apply and answers is not None:
+        if isinstance(thresholds, Goal) and name == with_thresholds[0]:
+          thresholds = _chosen(name, section, answers, thresholds)
+        if isinstance(thresholds, Thresholds):
+          n_seen = found.pop("n_seen")  # stays the last
+          found |= thresholds.metrics(*answers.scores())
+          found["n_seen"] = n_seen
+          fingerprint = answers.data.source.fingerprint
+          more["thresholds"] = thresholds
+          more["note"] = thresholds.sentence(fingerprint)
     except (ValueError, RuntimeError, ArithmeticError, OSError) as e:
       yield Result(name, section, error=f"{type(e).__name__}: {e}")
     else:
-      yield Result(name, section, metrics=metrics, **more)
+      yield Result(name, section, metrics=found, **more)
 
 
 def _has_answers(section: schema.Eval) -> bool:
@@ -192,8 +234,46 @@ def _has_answers(section: schema.Eval) -> bool:
   return section.type == "classification" and not unknown
 
 
-def _of_answers(section: schema.Eval) -> schema.Eval:
+def _has_scores(section: schema.Eval) -> bool:
+  return section.type == "multi_label" or _has_answers(section)
+
+
+def _chosen(
+  name: str,
+  section: schema.Eval,
+  answers: Answers | OutputAnswers,
+  goal: Goal,
+) -> Thresholds:
+  source = answers.data.source
+  return Thresholds(
+    choose(*answers.scores(), goal),
+    str(goal),
+    f"{name} ({section.data} {section.split}, {source.num_examples:,} images)",
+    source.fingerprint,
+  )
+
+
+def _with_metrics(
+  sections: Mapping[str, schema.Eval], metrics: Sequence[str]
+) -> dict[str, schema.Eval]:
+  """The evals, with more metrics where they can have some."""
+  changed = {}
+  for name, section in sections.items():
+    if section.type == "classification" and "labels" not in section.options:
+      wanted = (*section.options.get("metrics", ()), *metrics)
+      options = {**section.options, "metrics": wanted}
+      changed[name] = dataclasses.replace(section, options=options)
+  if not changed:
+    raise ConfigError(
+      "--metrics needs an eval of type=classification without the option "
+      "labels; there is none."
+    )
+  return {**sections, **changed}
+
+
+def _of_answers(section: schema.Eval, keep_logits: bool) -> schema.Eval:
   options = {k: v for k, v in section.options.items() if k == "same_classes"}
+  options["keep_logits"] = keep_logits
   return dataclasses.replace(section, type=Answers.__module__, options=options)
 
 
@@ -322,7 +402,7 @@ def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
 
 
 def to_table(results: Iterable[Result]) -> str:
-  """A line for each metric."""
+  """A line for each metric; tables of the metrics of single classes."""
   results = list(results)
   rows = [_HEAD]
   for result in results:
@@ -333,7 +413,7 @@ def to_table(results: Iterable[Result]) -> str:
       rows.append((*first, reason.splitlines()[0], "", "", ""))
       continue
     n_seen = result.metrics.get("n_seen", "")
-    for name, value in result.metrics.items():
+    for name, value in tables.by_class(result.metrics).whole.items():
       if name != "n_seen":
         text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         interval = (result.intervals or {}).get(name)
@@ -352,6 +432,11 @@ def to_table(results: Iterable[Result]) -> str:
     cells = [text.ljust(width) for text, width in zip(texts, widths)]
     cells += [value.rjust(widths[3]), n_seen.rjust(widths[4]), between]
     lines.append("  ".join(cells).rstrip())
+  for result in results:
+    if found := tables.lines(result.metrics or {}, elsewhere="--json"):
+      lines += ["", f"{result.name}, by class:", *found]
+    if result.note:
+      lines.append(result.note)
   return "\n".join(lines)
 
 
@@ -371,7 +456,7 @@ def to_json(result: Result) -> str:
     }
   if result.intervals is not None:
     content["intervals"] = result.intervals
-  for key in ("absent", "error"):
+  for key in ("note", "absent", "error"):
     if getattr(result, key) is not None:
       content[key] = getattr(result, key)
   return json.dumps(content, allow_nan=False)

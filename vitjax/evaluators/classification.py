@@ -11,13 +11,14 @@ from absl import logging
 
 from vitjax import losses
 from vitjax.config import messages
+from vitjax.data.sources.source import warn_once
 from vitjax.evaluators import base, counts
 from vitjax.evaluators.classes import Classes, present
 
 # Bins of the calibration error, as published.
 NUM_BINS = 15
-# Metrics that need the logits of all images at once.
-_RANKINGS = ("auroc", "ap")
+# Metrics of `counts`, in the order of "all".
+_ADDED = (*counts.METRICS, *counts.RANKINGS, "confusion")
 
 
 def correct_at_k(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
@@ -103,20 +104,19 @@ class Evaluator:
         image without any is not counted. Are we done with ImageNet?,
         https://arxiv.org/abs/2006.07159.
       calibration: add the expected calibration error `ece`, with 15 bins.
-      metrics: metrics to add: "acc@K" for any K, "majority", "balanced_acc",
-        "macro_precision", "macro_f1", "precision", "recall", "f1", "support",
-        "confusion", "auroc" and "ap". The last two evaluate the set a second
-        time and keep all logits in memory.
+      metrics: metrics to add: "acc@K" for any K, those of `counts.METRICS` and
+        `counts.RANKINGS`, "confusion", or "all". Rankings evaluate the set a
+        second time and keep all logits in memory.
 
     Raises:
       ValueError: if classes cannot be matched, or options contradict.
     """
     source = data.source
-    metrics = tuple(dict.fromkeys(metrics))
     num_classes = base.number_of_classes(source, unknown=True)
     own = classes or _same(source)
     ids = own.ids_of(source, same=same_classes)
     columns = _columns(among, own, source, ids)
+    metrics = _expanded(metrics, len(columns))
     if calibration and losses.is_sigmoid(loss):
       raise ValueError(
         "calibration needs probabilities of a softmax, but the model was "
@@ -145,14 +145,13 @@ class Evaluator:
       )
     self._class_names = [own.names[i] if own.names else str(i) for i in columns]
     tops = _tops(metrics, len(columns))
-    self._counts = [m for m in metrics if m in (*counts.METRICS, "confusion")]
-    self._rankings = [m for m in metrics if m in _RANKINGS]
+    self._added = [m for m in metrics if m in _ADDED]
+    self._rankings = [m for m in metrics if m in counts.RANKINGS]
     self.metrics = ("acc@1", "n_counted", "n_seen")
     if not labels:
       self.metrics = (
         *sorted([f"acc@{k}" for k in tops] + ["ece"] * calibration + ["loss"]),
-        *counts.names(self._counts, self._class_names),
-        *self._rankings,
+        *counts.names(self._added, self._class_names),
         "n_seen",
       )
     if source.has_unknown and not labels:
@@ -196,7 +195,7 @@ class Evaluator:
         result["n_outside"] = (mask & (label < 0)).sum()
       if calibration:
         result["ece"] = calibration_sums(logits, label, mask)
-      confusion = "confusion" in self._counts
+      confusion = "confusion" in self._added
       result["counts"] = counts.sums(logits, label, mask, confusion=confusion)
       return result
 
@@ -206,13 +205,14 @@ class Evaluator:
       )
       return {"logits": predict(params, batch), "label": label}
 
-    if not labels and source.labels is not None and jax.process_index() == 0:
-      known = source.class_names or range(num_classes)
-      majority = source.labels[source.labels >= 0]
-      sentence = counts.majority(majority, [str(x) for x in known])
-      logging.info("%s %s: %s", source.data, source.split, sentence)
     self._sums = base.MaskedSums(sums, data)
     self._rows = base.Collected(rows, data)
+    self._said_majority = False
+    if not labels and source.labels is not None:
+      known = source.class_names or range(num_classes)
+      labelled = source.labels[source.labels >= 0]
+      support = np.bincount(labelled, minlength=num_classes)
+      self._say_majority(support, [str(x) for x in known])
 
   def trace(self, params) -> None:
     """See `evaluators`."""
@@ -245,20 +245,31 @@ class Evaluator:
         value = np.abs(value[:, 0] - value[:, 1]).sum()
       yield name, float(value / n_counted)
     if by_class is not None:
+      self._say_majority(by_class["support"], self._class_names)
       self._warn_of_one_class(by_class)
+      ranked = {}
+      if self._rankings:
+        rows = self._rows(params)
+        is_known = rows["label"] >= 0
+        rows = {name: x[is_known] for name, x in rows.items()}
+        ranked = counts.rankings(self._rankings, **rows, sigmoid=self._sigmoid)
+      self._warn_of_nan(by_class["support"], ranked)
       yield from zip(
-        counts.names(self._counts, self._class_names),
-        counts.values(self._counts, by_class),
+        counts.names(self._added, self._class_names),
+        counts.values(self._added, by_class, ranked),
+        strict=True,
       )
-    if self._rankings:
-      rows = self._rows(params)
-      known = rows["label"] >= 0
-      rows = {name: x[known] for name, x in rows.items()}
-      for metric in self._rankings:
-        yield metric, counts.ranking(metric, **rows, sigmoid=self._sigmoid)
     if self._several or source.has_unknown:
       yield "n_counted", int(n_counted)
     yield "n_seen", int(n_seen)
+
+  def _say_majority(self, support, class_names) -> None:
+    """Once: at the start if labels are known, else at the first eval."""
+    if not self._said_majority and jax.process_index() == 0:
+      source = self._sums.data.source
+      sentence = counts.majority(support, class_names)
+      logging.info("%s %s: %s", source.data, source.split, sentence)
+    self._said_majority = True
 
   def _warn_of_one_class(self, by_class) -> None:
     at = counts.only_prediction(by_class)
@@ -281,6 +292,35 @@ class Evaluator:
       what,
     )
 
+  def _warn_of_nan(self, support, ranked) -> None:
+    """Says why metrics are NaN; of classes without images once."""
+    if not self._added or jax.process_index():
+      return
+    where = f"{self._sums.data.source.data} {self._sums.data.source.split}"
+    absent = [n for n, count in zip(self._class_names, support) if not count]
+    if absent:
+      warn_once(
+        f"{where}: {len(absent)} of {len(support)} classes have no images: "
+        f"{messages.shorten(absent)}. Their recall, AUROC and AP are nan, and "
+        "means over classes leave them out."
+      )
+    if any(np.isnan(x).all() for x in ranked.values()):
+      why = (
+        "all images are of one class, and nothing can be ranked against it"
+        if len(absent) == len(support) - 1
+        else "the model gives logits that are nan or infinite"
+      )
+      names = ", ".join(self._rankings)
+      logging.warning("%s: %s are nan, because %s.", where, names, why)
+
+
+def _expanded(metrics: Sequence[str], num_classes: int) -> Sequence[str]:
+  """The metrics, each once, with what "all" stands for."""
+  if "all" in metrics:
+    most = _ADDED if num_classes <= counts.MOST_CONFUSED else _ADDED[:-1]
+    metrics = [m for m in metrics if m != "all"] + list(most)
+  return list(dict.fromkeys(metrics))
+
 
 def _tops(metrics: Sequence[str], num_classes: int) -> list[int]:
   """The K of each "acc@K" to report, in order.
@@ -288,7 +328,7 @@ def _tops(metrics: Sequence[str], num_classes: int) -> list[int]:
   Raises:
     ValueError: if a metric is not known, or K classes are all there are.
   """
-  known = ("loss", *counts.METRICS, "confusion", *_RANKINGS)
+  known = ("loss", *_ADDED, "all")
   tops = {1, 5} if num_classes > 5 else {1}
   for metric in metrics:
     match = re.fullmatch(r"acc@([1-9]\d*)", str(metric))

@@ -1,8 +1,9 @@
 """Metrics of classes, from exact counts: precision, recall, balance.
 
 Counts are summed on the devices, where every example counts once, and divided
-here, on the host. A class without any image in the set has no recall, so means
-over classes are over those that occur. The definitions are scikit-learn's.
+here, on the host. The definitions are scikit-learn's. Precision and F1 of
+nothing are 0. A class without any image in the set has no recall: it is NaN,
+and means over classes are over those that occur.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
-# Names of metrics, and whether there is one for each class.
+from vitjax.evaluators import tables
+
+# Metrics from counts, and whether there is one for each class.
 METRICS = {
   "majority": False,
   "balanced_acc": False,
@@ -22,6 +26,9 @@ METRICS = {
   "f1": True,
   "support": True,
 }
+# Metrics that need the logits of all images at once; "class_ap" are the values
+# whose mean is "ap".
+RANKINGS = {"auroc": False, "ap": False, "class_auroc": True, "class_ap": True}
 # A confusion matrix of more classes would be mostly zeros.
 MOST_CONFUSED = 100
 
@@ -67,26 +74,33 @@ def sums(
   return found
 
 
+def of_predictions(
+  label: np.ndarray, guess: np.ndarray, num_classes: int
+) -> dict[str, np.ndarray]:
+  """The counts of `sums`, of predictions on the host."""
+  n = num_classes
+  return {
+    "support": np.bincount(label, minlength=n),
+    "predicted": np.bincount(guess, minlength=n + 1),
+    "right": np.bincount(label[label == guess], minlength=n),
+  }
+
+
 def names(metrics: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
   """The names of the numbers that `values` gives, in order."""
   for metric in metrics:
     if metric == "confusion":
-      yield from (
-        f"confusion[{a}->{b}]" for a in classes for b in (*classes, "none")
-      )
-    elif METRICS[metric]:
-      yield from (f"{metric}[{name}]" for name in classes)
+      yield from tables.confusion_names(classes)
+    elif (METRICS | RANKINGS)[metric]:
+      yield from tables.names(metric, classes)
     else:
       yield metric
 
 
-def values(
-  metrics: Sequence[str], sums: Mapping[str, np.ndarray]
-) -> Iterator[float]:
-  """The numbers of some metrics.
+def measures(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Each of `METRICS`: a number, or one for each class.
 
   Args:
-    metrics: keys of `METRICS`, or "confusion".
     sums: see the function `sums`, over the whole set.
   """
   support, right = sums["support"], sums["right"]
@@ -95,7 +109,7 @@ def values(
   recall = _ratio(right, support)
   precision = _ratio(right, guesses)
   f1 = _ratio(2 * right, support + guesses)
-  found = {
+  return {
     "majority": support.max() / support.sum(),
     "balanced_acc": recall[occurs].mean(),
     "macro_precision": precision[occurs].mean(),
@@ -103,22 +117,33 @@ def values(
     "precision": precision,
     "recall": np.where(occurs, recall, np.nan),
     "f1": f1,
-    "support": support,
+    "support": support.astype(np.int64),
   }
+
+
+def values(
+  metrics: Sequence[str],
+  sums: Mapping[str, np.ndarray],
+  ranked: Mapping[str, np.ndarray],
+) -> Iterator[float]:
+  """The numbers of some metrics.
+
+  Args:
+    metrics: keys of `METRICS` and `RANKINGS`, or "confusion".
+    sums: see the function `sums`, over the whole set.
+    ranked: see `rankings`; empty if no metric needs it.
+  """
+  found = {**measures(sums), **ranked}
+  if "confusion" in metrics:
+    found["confusion"] = sums["confusion"].astype(np.int64)
   for metric in metrics:
-    if metric == "confusion":
-      yield from map(int, sums["confusion"].ravel())
-    elif metric == "support":
-      yield from map(int, support)
-    else:
-      yield from map(float, np.atleast_1d(found[metric]))
+    yield from np.ravel(found[metric]).tolist()
 
 
-def majority(labels: np.ndarray, classes: Sequence[str]) -> str:
+def majority(support: np.ndarray, classes: Sequence[str]) -> str:
   """A sentence about the largest class of a set, for the start of a run."""
-  support = np.bincount(labels, minlength=len(classes))
   at = int(support.argmax())
-  most, total = support[at], len(labels)
+  most, total = int(support[at]), int(support.sum())
   return (
     f"{most:,} of {total:,} images ({most / total:.1%}) are of the largest "
     f"class, {classes[at]!r}: always answering it has this accuracy."
@@ -138,33 +163,48 @@ def only_prediction(sums: Mapping[str, np.ndarray]) -> int | None:
   return None
 
 
-def ranking(
-  metric: str, logits: np.ndarray, label: np.ndarray, *, sigmoid: bool
-) -> float:
-  """The mean over classes of how well their probability ranks the images.
+def rankings(
+  metrics: Sequence[str],
+  logits: np.ndarray,
+  label: np.ndarray,
+  *,
+  sigmoid: bool,
+) -> dict[str, np.ndarray]:
+  """How well the probability of each class ranks the images.
+
+  Equal probabilities are neither before nor after each other, as in
+  scikit-learn.
 
   Args:
-    metric: "auroc", area under the ROC curve, or "ap", average precision: of
+    metrics: of `RANKINGS`: area under the ROC curve, and average precision, of
       each class against all others.
     logits: (m, n) of all images.
     label: (m,).
     sigmoid: whether a probability is a sigmoid, or else a softmax.
 
   Returns:
-    The mean over classes that have images and are not the only one; NaN if
-    there is none, or a logit is not finite.
+    (n,) for the metrics of each class, NaN for a class without images, for one
+    that all images are of, and if a logit is not finite; for the others the
+    mean over the classes that have a value, NaN if none has.
   """
-  from sklearn import metrics
+  from sklearn import metrics as sklearn
 
   score = logits.astype(np.float64)
-  if not np.isfinite(score).all():
-    return float("nan")
-  if not sigmoid:  # a sigmoid does not change the order
-    score = np.exp(score - score.max(axis=1, keepdims=True))
-    score /= score.sum(axis=1, keepdims=True)
-  fn = {"auroc": metrics.roc_auc_score, "ap": metrics.average_precision_score}
   classes = np.unique(label)
-  if len(classes) < 2:
-    return float("nan")
-  each = [fn[metric](label == c, score[:, c]) for c in classes]
-  return float(np.mean(each))
+  if len(classes) < 2 or not np.isfinite(score).all():
+    classes = classes[:0]
+  elif not sigmoid:  # a sigmoid does not change the order
+    score = scipy.special.softmax(score, axis=1)
+  found = {}
+  for name, measure in (
+    ("auroc", sklearn.roc_auc_score),
+    ("ap", sklearn.average_precision_score),
+  ):
+    if not {name, f"class_{name}"} & {*metrics}:
+      continue
+    each = np.full(logits.shape[1], np.nan)
+    for c in classes:
+      each[c] = measure(label == c, score[:, c])
+    found[f"class_{name}"] = each
+    found[name] = np.array(each[classes].mean() if len(classes) else np.nan)
+  return found

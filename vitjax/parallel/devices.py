@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from vitjax.config import messages
+
 _ROOT = pathlib.Path("/")
 
 
@@ -17,16 +19,8 @@ def find() -> Sequence[jax.Device]:
   """
   try:
     return jax.devices()
-  except (RuntimeError, AssertionError) as e:  # the latter has no message
-    asked = os.environ.get("JAX_PLATFORMS")
-    reason = (str(e).strip().splitlines() or ["no reason is given"])[0]
-    advice = (
-      f"JAX_PLATFORMS={asked!r} asks for it: unset JAX_PLATFORMS, or install "
-      "JAX for that device."
-      if asked
-      else "Install JAX for a device of this machine."
-    )
-    raise RuntimeError(f"JAX finds no device ({reason}). {advice}") from e
+  except (RuntimeError, AssertionError) as e:
+    raise RuntimeError(messages.no_device(e)) from e
 
 
 def memory_of(device: jax.Device) -> int | None:

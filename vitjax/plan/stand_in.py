@@ -81,6 +81,6 @@ def find_source(
 
 def _columns(data: str) -> tuple[str, int]:
   """Kind of the labels, and number of the columns that `data` names."""
-  _, options = targets.split_options(held_out.split_fold(data)[0])
+  _, options = targets.split_options(held_out.split_rule(data)[0])
   count = 0 if options.columns == ("*",) else len(options.columns)
   return options.kind or "single_label", count

@@ -10,7 +10,7 @@ _SMALL = 30  # classes whose names fit beside a matrix
 
 
 def confusion(
-  title: str, matrix: np.ndarray, names: Sequence[str], *, others: bool
+  title: str, matrix: np.ndarray, names: Sequence[str], *, others: str | None
 ) -> Figure:
   """A confusion matrix, coloured by the share of each row.
 
@@ -18,7 +18,7 @@ def confusion(
     title: title of the figure.
     matrix: (m, m + 1) counts; the last column has other predictions.
     names: names of the m classes.
-    others: whether to show the last column.
+    others: name of the last column; None to leave it out.
   """
   shown = matrix if others else matrix[:, :-1]
   rate = shown / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -31,7 +31,7 @@ def confusion(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(names) <= _SMALL:
-      columns = [*names, "others"] if others else names
+      columns = [*names, others] if others else names
       size = 10 if few else 7
       axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
       axes.set_yticks(range(len(names)), names, fontsize=size)

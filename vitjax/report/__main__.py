@@ -5,7 +5,7 @@ r"""Writes an HTML report of runs, and its pictures as PNG files.
 
 RUN is a run folder or its metrics.jsonl; the run may still be in progress. The
 page has the curves of all runs, their last values, config differences and
-speed. For each run with a checkpoint it adds precision, recall, a confusion
+speed. For each run with a checkpoint it adds metrics of classes, a confusion
 matrix and the worst mistakes on the first eval set, position similarity and
 attention. The page needs no other file and no network, and names what it cannot
 show.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from vitjax.config import schema
 from vitjax.data import pipeline
 from vitjax.data.pp import builder
 from vitjax.evaluate.answers import Answers, Evaluator
-from vitjax.evaluators import base
+from vitjax.evaluators import base, counts
 from vitjax.evaluators.subject import Subject, make_evaluator
 from vitjax.parallel import sharding
 from vitjax.trained import Trained
@@ -24,12 +24,14 @@ class Judged:
 
   Attributes:
     label: (n,) int, the true class.
-    prediction: (n,) int, the class with the largest logit.
+    prediction: (n,) int, the class of the largest logit; the number of classes
+      if several are the largest, or one is NaN.
     confidence: (n,) float32, its probability by a softmax, or by a sigmoid if
       the loss of training is one.
     names: names of the classes, by id.
     data: the eval set.
     total: number of examples in the eval set; n may be fewer.
+    ranked: AUROC and AP, see `counts.rankings`; empty if they are not known.
   """
 
   label: np.ndarray
@@ -38,29 +40,22 @@ class Judged:
   names: Sequence[str]
   data: base.EvalData
   total: int
+  ranked: Mapping[str, np.ndarray]
 
   @functools.cached_property
   def accuracy(self) -> float:
     return float((self.label == self.prediction).mean())
 
-  def by_class(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of examples, precision and recall of each class.
+  @functools.cached_property
+  def measures(self) -> Mapping[str, np.ndarray]:
+    """The metrics of the classes, as evals report them."""
+    sums = counts.of_predictions(self.label, self.prediction, len(self.names))
+    return {**counts.measures(sums), **self.ranked}
 
-    Precision is NaN for a class that is never predicted, recall for a class
-    without examples.
-    """
-    size = len(self.names)
-    right = self.label == self.prediction
-    hits = np.bincount(self.label[right], minlength=size)
-    examples = np.bincount(self.label, minlength=size)
-    predicted = np.bincount(self.prediction, minlength=size)
-    with np.errstate(invalid="ignore"):
-      return examples, hits / predicted, hits / examples
-
-  @property
-  def balanced_accuracy(self) -> float:
-    """The mean recall of the classes that have examples."""
-    return float(np.nanmean(self.by_class()[2]))
+  def said(self, prediction: int) -> str:
+    """The name of a predicted class."""
+    names = [*self.names, "no class"]
+    return names[prediction]
 
   def worst(self, most: int) -> np.ndarray:
     """Numbers of the wrong examples, the most confident first."""
@@ -83,7 +78,7 @@ class Judged:
     wrong = self.label != self.prediction
     size = len(self.names)
     count = np.bincount(self.label[wrong], minlength=size)
-    count += np.bincount(self.prediction[wrong], minlength=size)
+    count += np.bincount(self.prediction[wrong], minlength=size + 1)[:size]
     return np.sort(np.argsort(-count, kind="stable")[:most])
 
   def confusion(self, classes: np.ndarray) -> np.ndarray:
@@ -95,7 +90,7 @@ class Judged:
     Returns:
       (m, m + 1) counts; the last column has all other predictions.
     """
-    place = np.full(len(self.names), len(classes))
+    place = np.full(len(self.names) + 1, len(classes))
     place[classes] = np.arange(len(classes))
     rows, columns = place[self.label], place[self.prediction]
     matrix = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
@@ -134,8 +129,7 @@ def judge(
 
   Raises:
     ValueError: if the run is not a classifier, has no labelled eval, or its
-    data
-      is missing.
+      data is missing.
   """
   if trained.has_two_towers:
     raise ValueError("the model compares images with texts; it has no classes.")
@@ -146,8 +140,11 @@ def judge(
       "class. `python -m vitjax.evaluate --examples=rows.csv` writes the "
       "outputs for each image."
     )
-  evaluator = _evaluator(trained, run, names[0], {"num_examples": num_examples})
-  return names[0], judged(evaluator.answers(trained.params), trained.labels)
+  few = trained.model.num_classes <= counts.MOST_CONFUSED
+  options = {"num_examples": num_examples, "keep_logits": few}
+  evaluator = _evaluator(trained, run, names[0], options)
+  found = evaluator.answers(trained.params)
+  return names[0], judged(found, trained.labels)
 
 
 def judged(given: Answers, names: Sequence[str] | None) -> Judged:
@@ -163,17 +160,19 @@ def judged(given: Answers, names: Sequence[str] | None) -> Judged:
       f"{len(given.label) - len(known):,} images of the eval have an unknown "
       "class."
     )
-  prediction = given.top[:, 0]
-  if names is None:
-    most = max(given.label.max(), prediction.max())
-    names = tuple(map(str, range(int(most) + 1)))
+  ranked = {}
+  if given.logits is not None:
+    ranked = counts.rankings(
+      ("auroc", "ap"), given.logits, given.label, sigmoid=given.is_sigmoid
+    )
   return Judged(
     label=given.label,
-    prediction=prediction,
+    prediction=given.prediction,
     confidence=given.probability[:, 0],
-    names=names,
+    names=names or tuple(map(str, range(given.num_classes))),
     data=given.data,
     total=given.total,
+    ranked=ranked,
   )
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 import vitjax
 from vitjax.config import resolving
+from vitjax.evaluators import tables
 from vitjax.plots import attention_maps, grids, pixels
-from vitjax.report import mistakes
+from vitjax.report import mistakes, runs
 from vitjax.report.section import Image, Picture, Section
 from vitjax.run_folder.history import Record
 from vitjax.trained import Trained
@@ -63,35 +64,35 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
     f"the first {n:,} of {judged.total:,}" if n < judged.total else f"{n:,}"
   )
   section.notes.append(
-    f"Eval {name!r}: {wrong:,} of {part} examples are wrong, accuracy "
-    f"{judged.accuracy:.4f}, balanced accuracy (the mean recall of the "
-    f"classes) {judged.balanced_accuracy:.4f}."
+    f"Eval {name!r}: {wrong:,} of {part} examples are wrong."
   )
+  section.tables.append(_whole_table(judged))
   predicted = np.unique(judged.prediction)
   if len(predicted) == 1:
-    only = judged.names[predicted[0]]
+    only = judged.said(predicted[0])
     section.notes.append(f"Every example is predicted as {only}.")
   many = len(judged.names) > 2 * MOST_CLASSES
   classes = np.arange(len(judged.names))
   title = "confusion matrix"
-  hint = (
-    "Numbers of examples; the colour is the share of the row, which holds all "
-    "examples of a class. Mistakes are off the diagonal."
-  )
+  hint = runs.CONFUSION
   if many:
     classes = judged.most_confused(MOST_CLASSES)
     title = f"{len(classes)} of {len(judged.names):,} classes"
     hint += " The classes with the most mistakes are shown."
+  matrix = judged.confusion(classes)
+  others = None
+  if matrix[:, -1].any():
+    others = "others" if many else "no class"
   figure = grids.confusion(
     title,
-    judged.confusion(classes),
+    matrix,
     [judged.names[i] for i in classes],
-    others=many,
+    others=others,
   )
   section.pictures.append(Picture(f"{key}_confusion", figure, hint))
   section.tables.append(_class_table(judged, classes))
   rows = [
-    [judged.names[label], judged.names[prediction], f"{count:,}"]
+    [judged.names[label], judged.said(prediction), f"{count:,}"]
     for label, prediction, count in judged.pairs(10)
   ]
   if rows:
@@ -108,7 +109,7 @@ def _add_mistakes(section, key, name, judged, num_mistakes) -> None:
       "file or the number (#) of the image.",
       [pixels.rgb(judged.image(i)) for i in shown],
       [
-        f"says {judged.names[judged.prediction[i]]} "
+        f"says {judged.said(judged.prediction[i])} "
         f"({judged.confidence[i]:.1%})\nis {judged.names[judged.label[i]]}"
         for i in shown
       ],
@@ -140,23 +141,42 @@ def _images(key, title, hint, images, answers, data, numbers) -> Picture:
   )
 
 
+# Name in `Judged.measures` -> column of a table.
+_OF_ALL = {
+  "balanced_acc": "balanced accuracy (mean recall)",
+  "macro_precision": "mean precision",
+  "macro_f1": "mean F1",
+  "auroc": "mean AUROC",
+  "ap": "mean AP",
+}
+_OF_CLASS = {
+  "support": "examples",
+  "precision": "precision",
+  "recall": "recall",
+  "f1": "F1",
+  "class_auroc": "AUROC",
+  "class_ap": "AP",
+}
+
+
+def _whole_table(judged):
+  """Accuracy and means over the classes, as a table of a section."""
+  known = {k: x for k, x in _OF_ALL.items() if k in judged.measures}
+  values = [judged.accuracy, *(float(judged.measures[name]) for name in known)]
+  return ["accuracy", *known.values()], [list(map(tables.text, values))]
+
+
 def _class_table(judged, classes):
-  """Precision and recall of some classes, as a table of a section."""
-  counts, precision, recall = judged.by_class()
-
-  def share(value):
-    return "–" if np.isnan(value) else f"{value:.1%}"
-
+  """The metrics of some classes, as a table of a section."""
+  known = {k: x for k, x in _OF_CLASS.items() if k in judged.measures}
   rows = [
     [
       judged.names[i],
-      f"{counts[i]:,}",
-      share(precision[i]),
-      share(recall[i]),
+      *(tables.text(judged.measures[name][i].item()) for name in known),
     ]
     for i in classes
   ]
-  return ["class", "examples", "precision", "recall"], rows
+  return ["class", *known.values()], rows
 
 
 def _add_positions(section, key, trained: Trained) -> None:
@@ -198,7 +218,7 @@ def _add_attention(section, key, trained, run, judged, num_images) -> None:
   show = attention_maps.maps_fn(trained.model)
   heads, rollouts = jax.tree.map(np.asarray, show(trained.params, batch))
   answers = [
-    f"says {judged.names[judged.prediction[i]]}\n"
+    f"says {judged.said(judged.prediction[i])}\n"
     f"is {judged.names[judged.label[i]]}"
     if judged is not None and i < len(judged.label)
     else ""

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from vitjax.config import plain
-from vitjax.plots import charts
+from vitjax.evaluators import tables
+from vitjax.plots import charts, grids
 from vitjax.report.section import Picture, Section
 from vitjax.run_folder.history import Record, differences, thin
 from vitjax.run_folder.reader import TIMING_FILE
 
+CONFUSION = (
+  "Numbers of examples; the colour is the share of the row, which holds all "
+  "examples of a class. Mistakes are off the diagonal."
+)
 _FIRST = ("train/loss", "train/learning_rate", "train/grad_norm")
 
 
@@ -35,6 +40,8 @@ def curves_section(records: Sequence[Record]) -> Section:
     if not record.metrics:
       section.notes.append(f"{record.name} has recorded nothing yet.")
   for name in _metric_names(records):
+    if "[" in name:  # of a single class: in the tables of the last values
+      continue
     series = {}
     for record, scale in zip(records, scales):
       if name in record.metrics:
@@ -64,16 +71,38 @@ def _metric_names(records: Sequence[Record]) -> list[str]:
 
 
 def values_section(records: Sequence[Record]) -> Section:
-  """The last value of each metric."""
+  """The last value of each metric; of single classes a table for each eval."""
   section = Section("Last values")
   rows = [["step", *(f"{record.last_step:,}" for record in records)]]
   for name in _metric_names(records):
+    if "[" in name:
+      continue
     cells = [name]
     for record in records:
       cells.append(_last_value(record, name))
     rows.append(cells)
   section.tables.append((["", *(record.name for record in records)], rows))
+  for record in records:
+    _add_classes(section, record, alone=len(records) == 1)
   return section
+
+
+def _add_classes(section: Section, record: Record, *, alone: bool) -> None:
+  """Adds the last metrics of the classes of each eval of a run."""
+  evals: dict[str, dict[str, float]] = {}
+  for name, (_, y) in record.metrics.items():
+    group, _, metric = name.partition("/")
+    evals.setdefault(group, {})[metric] = y[-1].item()
+  for group, metrics in evals.items():
+    title = group if alone else f"{record.name} {group}"
+    found = tables.by_class(metrics)
+    if rows := found.rows():
+      section.tables.append(([title, *rows[0][1:]], rows[1:]))
+    if found.confusion:
+      matrix = np.array(found.confusion)
+      others = "no class" if matrix[:, -1].any() else None
+      figure = grids.confusion(title, matrix, found.classes, others=others)
+      section.pictures.append(Picture(f"{title}_matrix", figure, CONFUSION))
 
 
 def _last_value(record: Record, name: str) -> str:
@@ -84,7 +113,7 @@ def _last_value(record: Record, name: str) -> str:
   facts = []
   if x[-1] != record.last_step:
     facts.append(f"step {x[-1]:,}")
-  if seen := record.num_seen.get(name.rpartition("/")[0]):
+  if seen := record.num_seen.get(name.partition("/")[0]):
     facts.append(f"n = {seen:,}")
   return f"{text} ({', '.join(facts)})" if facts else text
 

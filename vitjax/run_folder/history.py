@@ -93,7 +93,7 @@ def _read(name: str, path: pathlib.Path) -> Record:
   for row in read_metrics(path / METRICS_FILE):
     step = row.pop("step")
     for key, value in row.items():
-      group, _, metric = key.rpartition("/")
+      group, _, metric = key.partition("/")  # a class may have a slash
       if metric == "n_seen":
         seen[group] = int(value)
       elif not metric.startswith("n_"):

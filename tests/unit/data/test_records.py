@@ -217,3 +217,42 @@ def test_fashion_mnist_names_the_package(tmp_path, monkeypatch):
     DatasetNotPreparedError, match="install dataset-fashion-mnist"
   ):
     sources.open_source("fashion_mnist", "train", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("split", ["train", "train[:40%]+test[-5:]"])
+def test_labels_are_read_once_without_images(folders, monkeypatch, split):
+  """In the order of the split, and from then on from the cache folder."""
+  for folder in folders.values():
+    source = sources.open_source("tiny_photos/varied", split, data_dir=folder)
+    assert source.labels is None
+    _, expected, _ = read(source)
+    np.testing.assert_array_equal(source.known_labels(), expected)
+    assert source.labels is source.known_labels()
+  with monkeypatch.context() as patch:
+    for shard in (records.ArrayRecordShard, records.TfRecordShard):
+      patch.setattr(shard, "read", None)
+    for folder in folders.values():
+      again = sources.open_source("tiny_photos/varied", split, data_dir=folder)
+      np.testing.assert_array_equal(again.known_labels(), expected)
+
+
+def test_balanced_sampling_of_records(folders):
+  source = sources.open_source(
+    "tiny_photos/same", "train[:70%]", data_dir=folders["array_record"]
+  )
+  feed = pipeline.train_batches(
+    source,
+    builder.build("keep('image', 'label')"),
+    batch_size=len(read(source, "decode")[1]),
+    sampling="balanced",
+    repeats=1,
+    prefetch=1,
+    seed=0,
+    start_step=0,
+    total_steps=1,
+    process_index=0,
+    process_count=1,
+  )
+  (batch,) = feed
+  found = np.bincount(np.asarray(batch["label"]))
+  assert found.max() - found.min() <= 1

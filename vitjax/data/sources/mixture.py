@@ -97,6 +97,23 @@ class MixtureSource(Source):
     sizes = [part.num_examples for part in self._parts]
     return order.mixed(orders, sizes, self._weights, seed)
 
+  def known_labels(self) -> np.ndarray:
+    """See `Source`; those of records of TFDS are read now."""
+    if self.labels is None:
+      self.labels = np.concatenate(
+        [
+          ids[part.known_labels()]
+          for ids, part in zip(self._class_ids, self._parts)
+        ]
+      )
+    return self.labels
+
+  def shares(self, sampling: str | None) -> np.ndarray:
+    total = np.zeros(len(self.class_names))
+    for weight, ids, part in zip(self._weights, self._class_ids, self._parts):
+      np.add.at(total, ids, weight * part.shares(sampling))
+    return total
+
   def fetch(self, indices: tf.Tensor) -> Features:
     starts = tf.constant(self._starts, tf.int64)
     part = tf.searchsorted(starts, indices, side="right") - 1

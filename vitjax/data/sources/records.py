@@ -6,6 +6,7 @@ walking the record headers, see `kept_index`.
 Nothing here downloads anything.
 """
 
+import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -28,6 +29,8 @@ from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.data.tf import tf
 
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+# Shards whose labels are read at once, and records of each.
+_LABEL_THREADS, _LABEL_CHUNK = 8, 64
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4  # length and its CRC; the data's CRC.
 
 
@@ -91,6 +94,7 @@ class TfdsSource(Source):
     if classes is not None:
       self.num_classes = classes.num_classes
       self.class_names = tuple(classes.names)
+    self._instructions = instructions
     self._ends = np.cumsum(takes)
     # Add this to the index of an example to get its place in the shard.
     self._shifts = [i.skip for i in instructions] - (self._ends - takes)
@@ -155,6 +159,17 @@ class TfdsSource(Source):
         records[row] = record
     return records
 
+  def known_labels(self) -> np.ndarray:
+    """See `Source`: reads all records once, without decoding an image.
+
+    The labels of each shard are kept, see `kept_index`.
+    """
+    if self.labels is None and "label" in self._label_keys:
+      with concurrent.futures.ThreadPoolExecutor(_LABEL_THREADS) as pool:
+        found = pool.map(_labels_of, self._shards, self._instructions)
+        self.labels = np.concatenate(list(found))
+    return super().known_labels()
+
   def parse(self, features: Features) -> Features:
     if self.image_shape is not None:
       return features
@@ -175,6 +190,23 @@ class TfdsSource(Source):
     shard = int(np.searchsorted(self._ends, index, side="right"))
     place = index + self._shifts[shard]
     return f"record {place} of {self._shards[shard].path}"
+
+
+def _labels_of(shard: "ArrayRecordShard | TfRecordShard", part) -> np.ndarray:
+  """int32: the `label` of each record of the part of a shard."""
+
+  def make(_) -> kept_index.Index:
+    labels = np.empty(part.examples_in_shard, np.int32)
+    for start in range(0, len(labels), _LABEL_CHUNK):
+      places = range(start, min(start + _LABEL_CHUNK, len(labels)))
+      for place, record in zip(places, shard.read(places)):
+        example = tf.train.Example.FromString(record)
+        labels[place] = example.features.feature["label"].int64_list.value[0]
+    return {"labels": labels}
+
+  with files.open_file(shard.path) as file:
+    labels = kept_index.load(file, "tfds_labels", make)["labels"]
+  return labels[part.skip : part.skip + part.take]
 
 
 def _check_memory(data: str, split: str, num_bytes: int) -> None:

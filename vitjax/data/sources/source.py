@@ -99,8 +99,8 @@ class Source:
       raise ValueError(
         f"the classes of {self.data!r} are not known before its images are "
         "read. They are for folder:/path, labels:/path/labels.csv, "
-        "wds:/path/{000..099}.tar, parquet:/path/*.parquet, digits and "
-        "fake:NUM,HxWxC,CLASSES."
+        "wds:/path/{000..099}.tar, parquet:/path/*.parquet, digits, "
+        "fake:NUM,HxWxC,CLASSES, and data sets of TFDS with a feature 'label'."
       )
     return self.labels
 
@@ -118,6 +118,11 @@ class Source:
     if sampling is None:
       return order.by_epoch(self.num_examples, seed)
     return order.by_class(self.known_labels(), sampling, seed)
+
+  def shares(self, sampling: str | None) -> np.ndarray:
+    """(num_classes,): share of each class in what training shows."""
+    assert self.num_classes is not None
+    return order.shares(self.known_labels(), sampling, self.num_classes)
 
   def describe(self, index: int) -> str:
     """Says where example `index` of the split is, for error messages."""
