@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import base, common
 from vitjax.models.batch_norm import BatchNorm
+from vitjax.models.depthwise import depthwise_conv
 
 # Kernel size, stride of the first block, expansion, width and blocks of the
 # stages of B0: table 1 of the paper.
@@ -168,9 +169,8 @@ class Conv(nn.Module):
     padding = "SAME"
     if self.padding == "symmetric":
       padding = ((k // 2, k // 2),) * 2
-    groups = x.shape[-1] if self.depthwise else 1
-    x = x.astype(self.dtype)
-    return common.conv(x, kernel, self.strides, padding, groups)
+    conv = depthwise_conv if self.depthwise else common.conv
+    return conv(x.astype(self.dtype), kernel, self.strides, padding)
 
 
 class SqueezeExcite(nn.Module):
