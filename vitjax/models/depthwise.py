@@ -41,7 +41,8 @@ def _conv(x: Array, kernel: Array, strides: int) -> Array:
   size = kernel.shape[0]
   end = (x.shape[1] - size + 1, x.shape[2] - size + 1)
   return sum(
-    x[:, i : i + end[0] : strides, j : j + end[1] : strides] * kernel[i, j, 0]
+    x[:, i : i + end[0] : strides, j : j + end[1] : strides]
+    * kernel[i : i + 1, j : j + 1]
     for i in range(size)
     for j in range(size)
   )
