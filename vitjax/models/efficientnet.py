@@ -318,7 +318,7 @@ class Model(base.ImageModel):
         for s, depth in enumerate(self.depths)
         for b in range(depth)
       ),
-      r"(head_conv|head_norm|head)/.*",
+      r"head(_conv(_norm)?)?/.*",
     ]
 
   @nn.compact
@@ -357,7 +357,7 @@ class Model(base.ImageModel):
         name=f"stage{s}",
       )(x, train)
     x = conv(self.head_width, name="head_conv")(x)
-    x = act(norm(name="head_norm")(x, train=train))
+    x = act(norm(name="head_conv_norm")(x, train=train))
     out["pre_logits_2d"] = x
     x = out["pre_logits"] = x.mean(axis=(1, 2), dtype=jnp.float32)
     if self.num_classes:

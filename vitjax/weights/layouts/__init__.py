@@ -42,6 +42,7 @@ LAYOUTS = (
   "timm_coatnet",
   "timm_maxxvit",
   "timm_metaformer",
+  "efficientnet_pytorch",
   "timm_efficientnet",
   "haiku_nfnet",
   "timm_nfnet",

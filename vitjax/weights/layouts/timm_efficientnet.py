@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 
-from vitjax.models import efficientnet
 from vitjax.weights.layouts import torch_tensors
 from vitjax.weights.layouts.torch_tensors import (
   CONV,
@@ -27,15 +26,13 @@ def _rows(model) -> Iterator[Row]:
   yield from torch_tensors.layer("conv_stem", "stem", CONV)
   yield from torch_tensors.batch_norm("bn1", "stem_norm")
   for s, depth in enumerate(model.depths):
-    expands = efficientnet.STAGES[s][2] > 1
-    convs = ("conv_dw", "conv_pw")
-    ours = ("depthwise", "project")
-    if expands:
-      convs = ("conv_pw", "conv_dw", "conv_pwl")
-      ours = ("expand", "depthwise", "project")
+    # The first stage does not expand, and its names mean other layers.
+    convs = {"conv_pw": "expand", "conv_dw": "depthwise", "conv_pwl": "project"}
+    if s == 0:
+      convs = {"conv_dw": "depthwise", "conv_pw": "project"}
     for b in range(depth):
       theirs, block = f"blocks.{s}.{b}", f"stage{s}/block{b:02d}"
-      for i, (conv, name) in enumerate(zip(convs, ours), 1):
+      for i, (conv, name) in enumerate(convs.items(), 1):
         yield from torch_tensors.layer(
           f"{theirs}.{conv}", f"{block}/{name}", CONV
         )
@@ -49,7 +46,7 @@ def _rows(model) -> Iterator[Row]:
           LINEAR_1X1,
         )
   yield from torch_tensors.layer("conv_head", "head_conv", CONV)
-  yield from torch_tensors.batch_norm("bn2", "head_norm")
+  yield from torch_tensors.batch_norm("bn2", "head_conv_norm")
   yield from torch_tensors.layer("classifier", "head", LINEAR)
 
 
