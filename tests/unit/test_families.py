@@ -28,6 +28,11 @@ FAMILIES = {
   "convnext": convnext,
   "maxxvit": maxxvit,
   "metaformer": metaformer,
+from vitjax.models import common, convnext, efficientnet, mixer, nfnet, resnet
+
+FAMILIES = {
+  "convnext": convnext,
+  "efficientnet": efficientnet,
   "mixer": mixer,
   "nfnet": nfnet,
   "regnet": regnet,
@@ -111,6 +116,7 @@ def published():
         seen.add((family, variant))
         slow = family == "nfnet" and variant not in ("F0", "F1")
         slow |= family == "resnet" and variant != "BiT-R50x1"
+            slow |= family == "efficientnet" and variant != "lite0"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
         slow |= variant in ("v2-B", "v2-L")
         slow |= family == "metaformer" and not variant.endswith("S18")
@@ -143,6 +149,7 @@ def test_published_names_are_complete():
     ("mixer", "X/16"),
     ("mixer", "B/x"),
     ("convnext", "tiny"),
+    ("efficientnet", "b8"),
     ("nfnet", "F8"),
     ("resnet", "R51"),
     ("resnet", "50"),
