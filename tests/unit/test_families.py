@@ -116,7 +116,7 @@ def published():
         seen.add((family, variant))
         slow = family == "nfnet" and variant not in ("F0", "F1")
         slow |= family == "resnet" and variant != "BiT-R50x1"
-            slow |= family == "efficientnet" and variant != "lite0"
+        slow |= family == "efficientnet" and variant != "lite0"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
         slow |= variant in ("v2-B", "v2-L")
         slow |= family == "metaformer" and not variant.endswith("S18")
