@@ -97,14 +97,14 @@ def test_files_without_statistics_are_refused(tmp_path):
   flat = ref["weights"](case(name))
   flat = {n: x for n, x in flat.items() if "running" not in n}
   np.savez(tmp_path / "weights.npz", **flat)
-  with pytest.raises(ValueError, match="Missing: stem_norm/mean, stem_norm/va"):
-    weights.load(tmp_path / "weights.npz", build(name))
+  with pytest.raises(ValueError, match="Missing: .*/mean, .*/var"):
+    weights.load(tmp_path / "weights.npz", build(name), image_size=(65, 70))
 
 
 def test_running_statistics_move_by_a_tenth(load):
   """PyTorch's momentum 0.1 is 0.9 here; TensorFlow's decay of 0.9 as well."""
   name = "mini_tf_efficientnet"
-  variables = batch_norm.split(load(name, build(name)))
+  variables = jax.device_put(batch_norm.split(load(name, build(name))))
   image = ref["images"](case(name))
 
   @functools.partial(jax.jit, static_argnums=0)
@@ -144,7 +144,7 @@ def test_depthwise_convolution_is_a_grouped_one(strides, padding, size):
 
   for got, want in zip(run(ours, x, kernel), run(grouped, x, kernel)):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-  half = jnp.asarray(x, jnp.bfloat16)
+  half, kernel = jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel)
   np.testing.assert_array_equal(ours(half, kernel), grouped(half, kernel))
 
 

@@ -199,7 +199,7 @@ class SqueezeExcite(nn.Module):
 class Block(nn.Module):
   """Inverted bottleneck: expand, convolve each channel, gate, project.
 
-  `conv`, `norm` and `activation` are those of the model, with its options.
+  `conv`, `norm` and `gate` make layers with the model's options.
   """
 
   features: int
@@ -209,8 +209,8 @@ class Block(nn.Module):
   drop_path_rate: float
   conv: Callable[..., Conv]
   norm: Callable[..., BatchNorm]
-  activation: str = "silu"
-  squeeze_excite: bool = True
+  gate: Callable[..., SqueezeExcite] | None
+  activation: str
 
   @nn.compact
   def __call__(
@@ -227,10 +227,8 @@ class Block(nn.Module):
       width, self.kernel_size, self.strides, depthwise=True, name="depthwise"
     )(y)
     y = act(self.norm(name="depthwise_norm")(y, train=train))
-    if self.squeeze_excite:
-      y = SqueezeExcite(
-        round(inputs / 4), self.activation, y.dtype, name="squeeze_excite"
-      )(y)
+    if self.gate:
+      y = self.gate(round(inputs / 4), name="squeeze_excite")(y)
     y = self.conv(self.features, name="project")(y)
     y = self.norm(name="project_norm")(y, train=train)
     if self.strides > 1 or inputs != self.features:
@@ -333,12 +331,13 @@ class Model(base.ImageModel):
       self.batch_norm_momentum,
       dtype=self.dtype,
     )
+    gate = None
+    if self.squeeze_excite:
+      gate = functools.partial(
+        SqueezeExcite, activation=self.activation, dtype=self.dtype
+      )
     block = functools.partial(
-      Block,
-      conv=conv,
-      norm=norm,
-      activation=self.activation,
-      squeeze_excite=self.squeeze_excite,
+      Block, conv=conv, norm=norm, gate=gate, activation=self.activation
     )
     x = conv(self.stem_width, 3, 2, name="stem")(jnp.asarray(image))
     x = act(norm(name="stem_norm")(x, train=train))
