@@ -97,7 +97,7 @@ def test_files_without_statistics_are_refused(tmp_path):
   flat = ref["weights"](case(name))
   flat = {n: x for n, x in flat.items() if "running" not in n}
   np.savez(tmp_path / "weights.npz", **flat)
-  with pytest.raises(ValueError, match="Missing: .*/mean, .*/var"):
+  with pytest.raises(ValueError, match=r"Missing: .*/mean, .*/var"):
     weights.load(tmp_path / "weights.npz", build(name), image_size=(65, 70))
 
 
