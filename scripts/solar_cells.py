@@ -31,9 +31,9 @@ RECORDS = DOCS / "curves" / "solar_cells"
 SEEDS = (0, 1, 2)
 # Learning rates that are tried on the validation images.
 RATES = {
-  "probe": (3e-3, 1e-2, 3e-2),
-  "finetune": (3e-4, 1e-3, 3e-3),
-  "scratch": (1e-3, 3e-3, 1e-2),
+  "probe": (3e-3, 3e-2),
+  "finetune": (3e-4, 1e-3),
+  "scratch": (1e-3, 3e-3),
 }
 # Parts of the images, by a hash in [0, 1).
 _TEST, _VAL = 0.25, 0.4

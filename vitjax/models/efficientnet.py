@@ -43,21 +43,21 @@ STAGES = (
   (3, 1, 6, 320, 1),
 )
 _STEM_WIDTH, _HEAD_WIDTH = 32, 1280
-# Factors of the widths and of the number of blocks, and dropout in training.
+# Factors of the widths and of the number of blocks.
 _FACTORS = {
-  "b0": (1.0, 1.0, 0.2),
-  "b1": (1.0, 1.1, 0.2),
-  "b2": (1.1, 1.2, 0.3),
-  "b3": (1.2, 1.4, 0.3),
-  "b4": (1.4, 1.8, 0.4),
-  "b5": (1.6, 2.2, 0.4),
-  "b6": (1.8, 2.6, 0.5),
-  "b7": (2.0, 3.1, 0.5),
-  "lite0": (1.0, 1.0, 0.2),
-  "lite1": (1.0, 1.1, 0.2),
-  "lite2": (1.1, 1.2, 0.3),
-  "lite3": (1.2, 1.4, 0.3),
-  "lite4": (1.4, 1.8, 0.3),
+  "b0": (1.0, 1.0),
+  "b1": (1.0, 1.1),
+  "b2": (1.1, 1.2),
+  "b3": (1.2, 1.4),
+  "b4": (1.4, 1.8),
+  "b5": (1.6, 2.2),
+  "b6": (1.8, 2.6),
+  "b7": (2.0, 3.1),
+  "lite0": (1.0, 1.0),
+  "lite1": (1.0, 1.1),
+  "lite2": (1.1, 1.2),
+  "lite3": (1.2, 1.4),
+  "lite4": (1.4, 1.8),
 }
 ACTIVATIONS = {"silu": nn.silu, "relu6": nn.relu6}
 
@@ -104,8 +104,7 @@ def decode_variant(variant: str) -> dict:
       f"variant={variant!r} is not an EfficientNet. "
       f"Known: {', '.join(_FACTORS)}."
     )
-  width, depth, _ = _FACTORS[variant]
-  return scaled(width, depth, lite=variant.startswith("lite"))
+  return scaled(*_FACTORS[variant], lite=variant.startswith("lite"))
 
 
 # Parameters with 1000 classes; size in pixels of timm's weights and of
@@ -137,9 +136,6 @@ PUBLISHED = {
   for kind, (prefix, fields) in enumerate((("", {}), ("tf_", TENSORFLOW)))
   for variant, (params, *sizes) in _TABLE.items()
 }
-
-# Recommended dropout in front of the head, by variant.
-DROPOUT_RATES = {name: rate for name, (*_, rate) in _FACTORS.items()}
 
 
 class Conv(nn.Module):
