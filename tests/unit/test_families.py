@@ -14,6 +14,7 @@ from vitjax.models import (
   common,
   convnext,
   maxxvit,
+  efficientnet,
   metaformer,
   mixer,
   nfnet,
@@ -33,6 +34,7 @@ from vitjax.models import common, convnext, efficientnet, mixer, nfnet, resnet
 FAMILIES = {
   "convnext": convnext,
   "efficientnet": efficientnet,
+  "metaformer": metaformer,
   "mixer": mixer,
   "nfnet": nfnet,
   "regnet": regnet,

@@ -210,6 +210,15 @@ def test_the_resnet_baseline_has_layers():
   ],
   ["convnext", "mixer", "metaformer", "nfnet", "resnet", "swin", "vit"],
   "family", ["convnext", "efficientnet", "mixer", "nfnet", "resnet", "vit"]
+    "convnext",
+    "efficientnet",
+    "mixer",
+    "metaformer",
+    "nfnet",
+    "resnet",
+    "swin",
+    "vit",
+  ],
 )
 def test_every_published_model_has_layers(family):
   names = [
