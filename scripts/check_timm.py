@@ -127,6 +127,8 @@ CASES = {
       ("regnety_032", "timm_regnet"),
       ("resnet50", "timm_resnet"),
       ("seresnext26d_32x4d", "timm_resnet"),
+      ("efficientnet_b0", "timm_efficientnet"),
+      ("tf_efficientnet_lite0", "timm_efficientnet"),
     )
   },
 }
@@ -159,8 +161,10 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
     shapes = batch_norm.join(
       jax.eval_shape(model.init, jax.random.key(0), image)
     )
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     params = trees.map_with_names(
-      lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
+      lambda path, x, rng=rng: _random(path, x.shape, rng),
+      batch_norm.join(variables),
     )
     logits = jax.jit(lambda v, x, m=model: m.apply(v, x)[0])(
       batch_norm.split(params), image
@@ -190,6 +194,7 @@ def _random(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
     return np.asarray(1 + 0.1 * x, np.float32)
   if leaf == "var":
     return np.asarray(1 + np.abs(x), np.float32)
+    return np.asarray(1 + 0.25 * np.abs(x), np.float32)
   if leaf != "kernel":
     return np.asarray(0.1 * x, np.float32)
   is_qkv = path.endswith(("query/kernel", "key/kernel", "value/kernel"))
