@@ -9,7 +9,6 @@ which accelerators know.
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +21,17 @@ def depthwise_conv(
   x: Float[Array, "b h w c"],
   kernel: Float[Array, "k k 1 c"],
   strides: int = 1,
-  padding: str | Sequence[tuple[int, int]] = "SAME",
+  padding: str | tuple[tuple[int, int], ...] = "SAME",
 ) -> Float[Array, "b _h _w c"]:
   """Convolves each channel with its own kernel, in the type of `x`."""
   if x.dtype != jnp.float32:
     return common.conv(x, kernel, strides, padding, x.shape[-1])
   size = kernel.shape[0]
   if isinstance(padding, str):
-    padding = jax.lax.padtype_to_pads(
-      x.shape[1:3], (size, size), (strides, strides), padding
+    padding = tuple(
+      jax.lax.padtype_to_pads(
+        x.shape[1:3], (size, size), (strides, strides), padding
+      )
     )
   return _conv(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel, strides)
 
@@ -40,12 +41,13 @@ def _conv(x: Array, kernel: Array, strides: int) -> Array:
   """The convolution of an image that is padded already."""
   size = kernel.shape[0]
   end = (x.shape[1] - size + 1, x.shape[2] - size + 1)
-  return sum(
+  parts = (
     x[:, i : i + end[0] : strides, j : j + end[1] : strides]
     * kernel[i : i + 1, j : j + 1]
     for i in range(size)
     for j in range(size)
   )
+  return functools.reduce(jnp.add, parts)
 
 
 def _forward(x, kernel, strides):

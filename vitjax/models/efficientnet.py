@@ -359,8 +359,8 @@ class Model(base.ImageModel):
       x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
       bound = 0.0 if self.head_zero_init else self.num_classes**-0.5
 
-      def kernel_init(*args):
-        return jax.random.uniform(*args, -bound, bound)
+      def kernel_init(key, shape, dtype):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
 
       x = out["logits"] = nn.Dense(
         self.num_classes,
