@@ -13,8 +13,8 @@ from vitjax.models import (
   coatnet,
   common,
   convnext,
-  maxxvit,
   efficientnet,
+  maxxvit,
   metaformer,
   mixer,
   nfnet,
@@ -27,13 +27,8 @@ from vitjax.models import (
 FAMILIES = {
   "coatnet": coatnet,
   "convnext": convnext,
-  "maxxvit": maxxvit,
-  "metaformer": metaformer,
-from vitjax.models import common, convnext, efficientnet, mixer, nfnet, resnet
-
-FAMILIES = {
-  "convnext": convnext,
   "efficientnet": efficientnet,
+  "maxxvit": maxxvit,
   "metaformer": metaformer,
   "mixer": mixer,
   "nfnet": nfnet,

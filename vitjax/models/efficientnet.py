@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import base, common
 from vitjax.models.batch_norm import BatchNorm
+from vitjax.models.convolutions import SqueezeExcite
 from vitjax.models.depthwise import depthwise_conv
 
 # Kernel size, stride of the first block, expansion, width and blocks of the
@@ -167,29 +168,6 @@ class Conv(nn.Module):
       padding = ((k // 2, k // 2),) * 2
     conv = depthwise_conv if self.depthwise else common.conv
     return conv(x.astype(self.dtype), kernel, self.strides, padding)
-
-
-class SqueezeExcite(nn.Module):
-  """Scales each channel by a gate computed from the means of all channels.
-
-  https://arxiv.org/abs/1709.01507. `width` is that of the layer between.
-  """
-
-  width: int
-  activation: str = "silu"
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    def dense(features, name):
-      deviation = math.sqrt(2 / features)
-      init = nn.initializers.normal(deviation)
-      return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
-
-    y = x.mean(axis=(1, 2), dtype=jnp.float32)
-    y = ACTIVATIONS[self.activation](dense(self.width, "reduce")(y))
-    y = nn.sigmoid(dense(x.shape[-1], "expand")(y))
-    return x * y[:, None, None].astype(x.dtype)
 
 
 class Block(nn.Module):
