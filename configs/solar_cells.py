@@ -88,7 +88,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "split": split,
       "pp": pp,
       "batch_size": 64,
-      "metrics": ("balanced_acc", "majority"),
+      "metrics": ("balanced_acc", "majority", "ap"),
     }
     for split in ("val", "test")
   }
