@@ -161,10 +161,8 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
     shapes = batch_norm.join(
       jax.eval_shape(model.init, jax.random.key(0), image)
     )
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     params = trees.map_with_names(
-      lambda path, x, rng=rng: _random(path, x.shape, rng),
-      batch_norm.join(variables),
+      lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
     )
     logits = jax.jit(lambda v, x, m=model: m.apply(v, x)[0])(
       batch_norm.split(params), image
@@ -194,7 +192,6 @@ def _random(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
     return np.asarray(1 + 0.1 * x, np.float32)
   if leaf == "var":
     return np.asarray(1 + np.abs(x), np.float32)
-    return np.asarray(1 + 0.25 * np.abs(x), np.float32)
   if leaf != "kernel":
     return np.asarray(0.1 * x, np.float32)
   is_qkv = path.endswith(("query/kernel", "key/kernel", "value/kernel"))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from configs import vit_s16_i1k
@@ -13,19 +12,14 @@ def make(
   batch_size: int, variant: str = "S/16", image_size: int = 224
 ) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
-  c = vit_s16_i1k.get_config(f"batch={batch_size}")
-  c.model.variant = variant
-  c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
-  return start(c)
-
-
-def start(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
-  """The parts of the program of a config, and the first state."""
   from vitjax import checks
   from vitjax.config import resolving
   from vitjax.plan import planning, stand_in
 
-  run = resolving.resolve(config, checks.problems)
+  c = vit_s16_i1k.get_config(f"batch={batch_size}")
+  c.model.variant = variant
+  c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
+  run = resolving.resolve(c, checks.problems)
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
   state = jax.jit(
