@@ -127,6 +127,8 @@ CASES = {
       ("regnety_032", "timm_regnet"),
       ("resnet50", "timm_resnet"),
       ("seresnext26d_32x4d", "timm_resnet"),
+      ("efficientnet_b0", "timm_efficientnet"),
+      ("tf_efficientnet_lite0", "timm_efficientnet"),
     )
   },
 }

@@ -41,7 +41,7 @@ NEEDS = {
   "sam.alpha": ("sam.rho",),
   "sam.rho_min": ("sam.rho",),
   "schedule.end_value": ("schedule.decay=cosine or schedule.decay=linear",),
-  "schedule.timescale": ("schedule.decay=rsqrt",),
+  "schedule.timescale": ("schedule.decay=rsqrt or schedule.decay=exponential",),
   "target_threshold": (f"{_MIXED} or mixing.label_smoothing",),
 }
 

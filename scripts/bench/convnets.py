@@ -1,7 +1,7 @@
 """Train step and forward pass of networks with batch normalisation.
 
-ResNet-50 and RegNetY-032, 224 px, float32, SGD with momentum; against timm's
-models with torch's SGD, where both are installed.
+ResNet-50, RegNetY-032 and EfficientNet-B0, 224 px, float32, SGD with momentum;
+against timm's models with torch's SGD, where both are installed.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ import numpy as np
 from scripts.bench import recipe, turns
 
 BATCH = 16
-MODELS = ("resnet50", "regnety_032")
+MODELS = ("resnet50", "regnety_032", "efficientnet_b0")
 
 
 def makers() -> dict[str, Callable]:

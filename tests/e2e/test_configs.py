@@ -112,6 +112,19 @@ OPTIONS = {
     "iso-S,smoke",
     "B,22k_1k,smoke",
   ),
+  "efficientnet": (
+    "",
+    *(f"b{n}" for n in range(8)),
+    *(f"lite{n}" for n in range(5)),
+    "variant=b2,epochs=3,batch=64,data=folder:/a",
+    "smoke",
+  ),
+  "solar_cells": (
+    *("", "probe", "scratch"),
+    "row=finetune,labels=grade,balance=sampling,seed=1,lr=0.01",
+    "labels=grade,balance=weights,epochs=1.5,data=/a",
+    "smoke",
+  ),
   "deit3": (
     "",
     *("S", "B", "L", "H"),

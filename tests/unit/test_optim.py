@@ -85,6 +85,20 @@ def test_sgd_step_by_hand():
   np.testing.assert_allclose(run(tx, 2)["a"]["kernel"], w, rtol=1e-6)
 
 
+def test_rmsprop_step_by_hand():
+  """The mean of squares starts at 1, and epsilon is below the root."""
+  tx = optim.make_optimizer(
+    "rmsprop", schedule=constant, learning_rate=0.1, momentum=0.8, eps=0.2
+  )
+  gradient = np.array([0.5, 0.1])
+  w, m, square = np.array([1.0, -2.0]), 0.0, 1.0
+  for _ in range(3):
+    square = 0.9 * square + 0.1 * gradient**2
+    m = 0.8 * m + gradient / np.sqrt(square + 0.2)
+    w = w - 0.1 * m
+  np.testing.assert_allclose(run(tx)["a"]["kernel"], w, rtol=1e-6)
+
+
 class TestSchedules:
   def values(self, decay, steps, **kw):
     fn = schedules.make_schedule(decay, **kw)
@@ -105,6 +119,16 @@ class TestSchedules:
       "rsqrt", [20, 120], total_steps=500, warmup_steps=20, timescale_steps=100
     )
     np.testing.assert_allclose(got, [1, 0.5**0.5], rtol=1e-6)
+
+  def test_exponential_halves_in_its_timescale(self):
+    got = self.values(
+      "exponential",
+      [20, 120, 220],
+      total_steps=500,
+      warmup_steps=20,
+      timescale_steps=100,
+    )
+    np.testing.assert_allclose(got, [1, 0.5, 0.25], rtol=1e-6)
 
   def test_constant_without_warmup_starts_at_one(self):
     assert self.values("constant", [0], total_steps=5) == 1

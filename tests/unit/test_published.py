@@ -21,6 +21,7 @@ SOME = (
   "deit3_small_patch16_224",
   "vit_pwee_patch16_reg1_gap_256",
   "vit_so150m_patch16_reg4_map_256",
+  "tf_efficientnet_lite0",
 )
 
 

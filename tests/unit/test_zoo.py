@@ -119,7 +119,9 @@ def test_every_entry_is_a_model_and_has_a_place():
     urls = [file.url for file in (*entry.files, *entry.vocab)]
     assert urls and len(set(urls)) == len(urls), name
     for url in urls:
-      assert re.fullmatch(r"(gs|https)://[^ ]+/[^/ ]+\.\w+", url), url
+      assert re.fullmatch(r"(gs://|https://|package:)[^ ]+/[^/ ]+\.\w+", url), (
+        url
+      )
     sizes = re.findall(r"[_ ](224|256|384|448|512)(?!\d)", name)
     assert not sizes or sizes[-1] == str(entry.image_size), name
 

@@ -302,6 +302,12 @@ TINY = {
     "depths": (1, 1, 1, 1),
   },
   "metaformer": {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64)},
+  "efficientnet": {
+    "depths": (1,) * 7,
+    "widths": (8,) * 7,
+    "stem_width": 8,
+    "head_width": 32,
+  },
   "mixer": {"width": 32, "depth": 2, "tokens_mlp_dim": 16, "mlp_dim": 64},
   "nfnet": {"depths": (1, 2), "widths": (256, 256)},
   "regnet": {"depths": (1, 1), "widths": (8, 16), "group_width": 4},

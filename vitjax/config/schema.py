@@ -228,12 +228,14 @@ class Schedule:
     warmup: duration of the linear rise from 0. None: no warm-up.
     end_value: factor at the end of the run, for "cosine" and "linear".
     timescale: duration from the end of the warm-up until the factor is
-      sqrt(1/2), for "rsqrt". None: 10,000 steps.
+      sqrt(1/2), for "rsqrt", or 1/2, for "exponential". None: 10,000 steps.
     cooldown: duration of the linear fall to 0 at the end of the run, for
-      "constant" and "rsqrt". None: no cool-down.
+      "constant", "exponential" and "rsqrt". None: no cool-down.
   """
 
-  decay: Literal["constant", "cosine", "linear", "rsqrt"] = "cosine"
+  decay: Literal["constant", "cosine", "exponential", "linear", "rsqrt"] = (
+    "cosine"
+  )
   warmup: Duration | None = None
   end_value: Probability = 0.0
   timescale: Duration | None = None

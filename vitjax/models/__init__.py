@@ -36,6 +36,7 @@ FAMILIES = {
   "convnext": "vitjax.models.convnext",
   "maxxvit": "vitjax.models.maxxvit",
   "metaformer": "vitjax.models.metaformer",
+  "efficientnet": "vitjax.models.efficientnet",
   "mixer": "vitjax.models.mixer",
   "nfnet": "vitjax.models.nfnet",
   "regnet": "vitjax.models.regnet",

@@ -44,7 +44,7 @@ class SqueezeExcite(nn.Module):
   """
 
   width: int
-  activation: Literal["relu", "silu"] = "relu"
+  activation: Literal["relu", "relu6", "silu"] = "relu"
   dtype: common.Dtype = jnp.float32
 
   @nn.compact

@@ -142,6 +142,25 @@ def adafactor(
   return optax.chain(second, first)
 
 
+def rmsprop(
+  decay: Rate = 0.9, momentum: Rate = 0.9, eps: Positive = 1e-3
+) -> optax.GradientTransformation:
+  """RMSProp with momentum, as TensorFlow has it.
+
+  The mean of the squares starts at 1, and `eps` is below the square root. The
+  momentum sums updates before they are multiplied by the learning rate;
+  TensorFlow sums them after it, which is the same while the rate is constant.
+
+  Args:
+    decay: decay rate of the mean of the squared gradients.
+    momentum: decay rate of the sum of updates.
+    eps: term added to the mean of the squares.
+  """
+  return optax.chain(
+    optax.scale_by_rms(decay, eps, initial_scale=1.0), optax.trace(momentum)
+  )
+
+
 # With weight decay, adam is AdamW too; decay_scale="gradient" gives Adam's L2
 # regularisation.
 OPTIMIZERS = {
@@ -150,6 +169,7 @@ OPTIMIZERS = {
   "adafactor": adafactor,
   "lamb": lamb,
   "momentum": sgd,
+  "rmsprop": rmsprop,
   "sgd": sgd,
 }
 

@@ -23,17 +23,18 @@ def make_schedule(
   """Linear warm-up from 0, a decay, and an optional linear cool-down.
 
   Args:
-    decay: "constant", "cosine" (to `end_value`), "linear" (to `end_value`) or
-      "rsqrt" (Scaling Vision Transformers, https://arxiv.org/abs/2106.04560,
-      sec. 3.5).
+    decay: "constant", "cosine" (to `end_value`), "linear" (to `end_value`),
+      "exponential" or "rsqrt" (Scaling Vision Transformers,
+      https://arxiv.org/abs/2106.04560, sec. 3.5).
     total_steps: step at which "cosine" and "linear" end.
     warmup_steps: length of the warm-up, in which the factor is
       step / warmup_steps; step 0 therefore changes nothing, as published.
     end_value: the last factor of "cosine" and "linear".
     timescale_steps: steps after the warm-up until "rsqrt" has fallen to
-      sqrt(1/2).
-    cooldown_steps: length of the cool-down: the last steps, in which "constant"
-      and "rsqrt" also fall linearly to 0 (same section).
+      sqrt(1/2), and in which "exponential" halves.
+    cooldown_steps: length of the cool-down: the last steps, in which
+      "constant", "exponential" and "rsqrt" also fall linearly to 0 (same
+      section).
 
   Returns:
     A function of the 0-based step.
@@ -56,7 +57,8 @@ def make_schedule(
   if cooldown_steps and decay in ("cosine", "linear"):
     raise ValueError(
       f"config.schedule.cooldown does not fit decay={decay!r}, which already "
-      "falls to end_value. Remove it, or use decay='constant' or 'rsqrt'."
+      "falls to end_value. Remove it, or use decay='constant', "
+      "'exponential' or 'rsqrt'."
     )
 
   decays = {
@@ -67,6 +69,7 @@ def make_schedule(
     "linear": lambda after, progress: (
       end_value + (1 - end_value) * (1 - progress)
     ),
+    "exponential": lambda after, progress: 0.5 ** (after / timescale_steps),
     "rsqrt": lambda after, progress: jnp.sqrt(
       timescale_steps / (after + timescale_steps)
     ),

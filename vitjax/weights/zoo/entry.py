@@ -36,7 +36,8 @@ class File:
   """One home of a file.
 
   Attributes:
-    url: https:// or gs:// address.
+    url: https:// or gs:// address; or "package:NAME/PATH", a file of an
+      installed Python package.
     size: size in bytes; None if unknown.
     sha256: hexadecimal checksum, or only its first digits where no more is
       published; None if unknown.
@@ -54,6 +55,12 @@ class File:
     if base == "model.safetensors":
       return f"{path.split('/')[2]}.safetensors"
     return base
+
+  @property
+  def package(self) -> str | None:
+    """Name of the Python package that has the file; None if none has."""
+    prefix, _, path = self.url.partition(":")
+    return path.partition("/")[0] if prefix == "package" else None
 
   @property
   def is_closed(self) -> bool:
