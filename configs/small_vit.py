@@ -1,22 +1,42 @@
-r"""A small ViT from scratch on small images, for a laptop without a network.
+r"""A small ViT or ResNet from scratch on small images, without a network.
 
   python -m vitjax.main --config=configs/small_vit.py:folder:images
 
 `vitjax.data sample images` makes such a folder of digits; on it the run takes
-90 seconds on two CPU cores and ends with 97.5 % accuracy. For photographs,
-fine-tune published weights instead: `transfer.py`.
+90 seconds on two CPU cores and ends with 97.5 % accuracy; with model=resnet and
+epochs=20, with 99.2 %. For photographs, fine-tune published weights instead:
+`transfer.py`.
 
 Images with several classes or with numbers: see "Labels" in docs/data.md.
 
-Options: data (a folder:, labels: or TFDS data set), res=32 (a multiple of 8,
-the size of the patches), epochs=60, batch=64, flip (mirror images at random;
-wrong for digits and text), train= and val= (splits; by default the data set's
-usual ones), smoke (a few steps on made-up data).
+Options: data (a folder:, labels: or TFDS data set), model=vit (or resnet: two
+units of BiT's; more accurate on a few thousand images, and a step takes three
+times as long), res=32 (a multiple of 8, the size of the patches), epochs=60,
+batch=64, flip (mirror images at random; wrong for digits and text), train= and
+val= (splits; by default the data set's usual ones), smoke (a few steps on
+made-up data).
 """
 
 import ml_collections
 
 from vitjax.config import common
+
+# Model -> its section of the config, and its learning rate.
+MODELS = {
+  "vit": (
+    {
+      "name": "vit",
+      "patch_size": 8,
+      "width": 128,
+      "depth": 4,
+      "num_heads": 4,
+      "pool_type": "gap",
+      "posemb": "learn",
+    },
+    2e-3,
+  ),
+  "resnet": ({"name": "resnet", "stages": (1, 1), "preact": True}, 1e-3),
+}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -24,6 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   arg = common.parse_arg(
     arg,
     data="folder:images",
+    model="vit",
     res=32,
     epochs=60,
     batch=64,
@@ -46,18 +67,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     "pp": f"decode|resize({arg.res})|random_crop({arg.res}, padding=2){flip}"
     "|value_range(-1, 1)",
   }
-  config.model = {
-    "name": "vit",
-    "patch_size": 8,
-    "width": 128,
-    "depth": 4,
-    "num_heads": 4,
-    "pool_type": "gap",
-    "posemb": "learn",
-  }
+  model, learning_rate = common.pick(MODELS, arg.model, "model")
+  config.model = model
   config.optim = {
     "name": "adam",
-    "learning_rate": 2e-3,
+    "learning_rate": learning_rate,
     "weight_decay": 0.05,
     "grad_clip_norm": 1.0,
   }

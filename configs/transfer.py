@@ -34,7 +34,8 @@ of this file is published.
 Options: weights=imagenet21k/ViT-B_16, dataset=cifar10, model, probe,
 layer_decay (a factor per layer, from the head down), optim (sgd, adamw), norm
 (inception, imagenet, clip), lr, wd=0, epochs or steps, batch, res (by default
-the table's, or that of the run), train and val (splits), accumulate=1, smoke.
+the table's, or that of the run), train and val (splits), accumulate=1,
+flip=false (no mirror images; for digits and text), smoke.
 """
 
 import json
@@ -83,6 +84,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     train=str,
     val=str,
     accumulate=1,
+    flip=True,
     smoke=False,
   )
   is_known = arg.dataset in DATASETS
@@ -149,6 +151,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.evals.val.pp = common.bicubic_eval(res, 0.875)
   if arg.probe:  # of features of whole images, as in evaluation
     config.input.pp = f"{config.evals.val.pp}|flip_lr"
+  if not arg.flip:
+    config.input.pp = config.input.pp.replace("|flip_lr", "")
   if normalize:
     config.input.pp += f"|{normalize}"
     config.evals.val.pp += f"|{normalize}"

@@ -10,6 +10,10 @@ import sys
 # Command -> its module, what it does.
 COMMANDS = {
   "train": ("vitjax.main", "Train the model of a config file, or resume."),
+  "finetune": (
+    "vitjax.finetune",
+    "Choose settings for a data set, and fine-tune.",
+  ),
   "plan": ("vitjax.plan", "Print memory, FLOPs and steps of a run."),
   "predict": ("vitjax.predict", "Classify images, or save their features."),
   "evaluate": ("vitjax.evaluate", "Run evaluators on a model."),

@@ -16,6 +16,7 @@ they find each other; elsewhere pass --coordinator_address, --num_processes and
 --process_id. See `vitjax.parallel.processes`.
 """
 
+import contextlib
 import hashlib
 import pathlib
 import re
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import traceback
 import uuid
+from collections.abc import Generator
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -95,7 +97,7 @@ def main(argv: list[str]) -> None:
     run = resolving.resolve(config, checks.problems)
   except (ValueError, OSError, ImportError) as e:
     sys.exit(f"vitjax.main: {type(e).__name__}: {e}")
-  try:
+  with exit_codes(workdir):
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)
@@ -103,10 +105,17 @@ def main(argv: list[str]) -> None:
     from vitjax import train
 
     train.train_and_evaluate(run, workdir)
+
+
+@contextlib.contextmanager
+def exit_codes(workdir: pathlib.Path) -> Generator[None]:
+  """Turns errors inside into one message and the exit codes of the module."""
+  try:
+    yield
   except KeyboardInterrupt:
     print(
-      "vitjax.main: stopped by Ctrl-C. Run the same command again to resume "
-      "from the last checkpoint, if any.",
+      f"{command_line.name_of(sys.argv)}: stopped by Ctrl-C. Run the same "
+      "command again to resume from the last checkpoint, if any.",
       file=sys.stderr,
     )
     sys.exit(EXIT_INTERRUPTED)
@@ -217,7 +226,8 @@ def stop_with(error: Exception, workdir: pathlib.Path) -> None:
   except Exception:
     pass  # a full disk or a lost store is no reason to hide the error
   reason = f"{type(error).__name__}: {error}"
-  print(f"vitjax.main: {reason}{where}", file=sys.stderr, flush=True)
+  name = command_line.name_of(sys.argv)
+  print(f"{name}: {reason}{where}", file=sys.stderr, flush=True)
   processes.end_all(reason, code=1)
   sys.exit(1)
 

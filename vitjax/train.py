@@ -238,11 +238,16 @@ def start_state(
     loaded = jax.device_put(loaded, shardings.weights)
     make_state = jax.jit(parts.make_state, out_shardings=shardings)
     return 0, make_state(loaded), None
+  return 0, random_state(parts), None
+
+
+def random_state(parts: program.Program) -> step_lib.TrainState:
+  """The state before the first step, with random weights."""
   init = jax.jit(
     lambda key: parts.make_state(parts.init_weights(key)),
-    out_shardings=shardings,
+    out_shardings=parts.shardings,
   )
-  return 0, init(jax.random.key(run.seed)), None
+  return init(jax.random.key(parts.run.seed))
 
 
 def compile_step(

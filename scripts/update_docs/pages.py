@@ -4,13 +4,21 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from scripts.update_docs import choose, commands, config, evaluators, ops
+from scripts.update_docs import (
+  choose,
+  commands,
+  config,
+  evaluators,
+  ops,
+  rules,
+)
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 # Page -> a function that gives the text of each of its parts.
 PARTS: dict[str, Callable[[], dict[str, str]]] = {
   "choose.md": choose.parts,
+  "finetune.md": rules.parts,
   "reference/commands.md": commands.parts,
   "reference/config.md": config.parts,
   "reference/evaluators.md": evaluators.parts,

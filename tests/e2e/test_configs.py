@@ -47,7 +47,8 @@ OPTIONS = {
   "small_vit": (
     "",
     "folder:/a/b,res=64,epochs=5,batch=32,flip,train=train[:90%]",
-    "data=cifar10,val=train[90%:]",
+    "data=cifar10,model=resnet,val=train[90%:]",
+    "model=resnet,smoke",
     "smoke",
   ),
   "vit_s16_i1k": (
@@ -209,7 +210,7 @@ OPTIONS = {
     "weights=/a/B_16.npz,dataset=folder:/a/b,model=ViT-B_16,probe",
     "gs://a/b.npz,food101,model=ViT-B_16,norm=clip,optim=adamw",
     "NFNet-F0,cifar10,train=train[:90%],val=train[90%:]",
-    "BiT-M-R50x1,imagenet2012",
+    "BiT-M-R50x1,imagenet2012,flip=false",
     "sam/Mixer-B_16,cifar10",
     "deit_tiny_patch16_224,cifar10,optim=sgd",
     "smoke",

@@ -25,7 +25,11 @@ from array_record.python import array_record_module
 from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import files, kept_index
-from vitjax.data.sources.source import DatasetNotPreparedError, Source
+from vitjax.data.sources.source import (
+  DatasetNotPreparedError,
+  NoSplitError,
+  Source,
+)
 from vitjax.data.tf import tf
 
 _FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
@@ -52,7 +56,7 @@ class TfdsSource(Source):
       known = ", ".join(
         f"{name} ({split.num_examples})" for name, split in info.splits.items()
       )
-      raise ValueError(
+      raise NoSplitError(
         f"{data!r} has no split {split!r} ({error}). It has: {known} "
         "(examples), and slices such as 'train[:99%]' and 'train[10:20]'."
       ) from None

@@ -28,6 +28,10 @@ class DatasetNotPreparedError(ValueError):
   """The data set is known, but its files are not there."""
 
 
+class NoSplitError(ValueError):
+  """The data set has no split of this name."""
+
+
 class Source:
   """A split of a data set with random access.
 
@@ -165,7 +169,8 @@ def split_indices(
     For each part in order, the name of its split and its example numbers.
 
   Raises:
-    ValueError: if it is malformed, or names a split that does not exist.
+    NoSplitError: if it names a split that does not exist.
+    ValueError: if it is malformed, or has no examples.
   """
   same = {SPLIT_NAMES.get(name.lower(), name): name for name in sizes}
   parts = []
@@ -181,7 +186,7 @@ def split_indices(
       name = same.get(SPLIT_NAMES.get(name.lower(), name), name)
     if name not in sizes:
       known = ", ".join(f"{k} ({v})" for k, v in sizes.items())
-      raise ValueError(
+      raise NoSplitError(
         f"{data!r} has no split {name!r}. It has: {known} (examples)."
       )
     size = sizes[name]

@@ -1,0 +1,1 @@
+"""One command for a data set: look, choose, train, evaluate, export."""
