@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import scipy.special
 
 from vitjax.evaluators import base
@@ -45,6 +46,11 @@ class OutputAnswers:
         "labels": dict(zip(self.names, known)),
         "outputs": dict(zip(self.names, row.tolist())),
       }
+
+  def scores(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """Names of the classes, and probability and truth (n, classes) of each."""
+    score = scipy.special.expit(self.found.outputs.astype(np.float64))
+    return self.names, score, self.found.targets
 
   def cells(self) -> Iterator[dict[str, Any]]:
     """`rows` as cells of a table, by column."""

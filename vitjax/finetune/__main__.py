@@ -24,7 +24,7 @@ import time
 from absl import flags, logging
 
 from vitjax import main as training
-from vitjax.config import command_line
+from vitjax.config import command_line, places
 
 FLAGS = flags.FLAGS
 
@@ -76,7 +76,12 @@ def main(argv: list[str]) -> None:
   command_line.set_up_logging()
   workdir = pathlib.Path(FLAGS.workdir or default_workdir(argv[1], FLAGS.model))
   with training.exit_codes(workdir.absolute()):
-    training.check_local(FLAGS.workdir)
+    if FLAGS.workdir and places.is_remote(FLAGS.workdir):
+      raise ValueError(
+        f"--workdir={FLAGS.workdir}: finetune writes its results to a local "
+        "folder. Name one, or run the command that --dry_run prints, which "
+        "vitjax train runs at gs:// too."
+      )
     training.check_writable(workdir.absolute())
     if not FLAGS.dry_run:
       training.use_compilation_cache(workdir.absolute())

@@ -109,7 +109,8 @@ class MixtureSource(Source):
     return self.labels
 
   def shares(self, sampling: str | None) -> np.ndarray:
-    total = np.zeros(len(self.class_names))
+    assert self.num_classes is not None  # all parts have classes
+    total = np.zeros(self.num_classes)
     for weight, ids, part in zip(self._weights, self._class_ids, self._parts):
       np.add.at(total, ids, weight * part.shares(sampling))
     return total
