@@ -28,7 +28,7 @@ from vitjax.config import common
 ROWS = {"probe": 3e-2, "finetune": 1e-3, "scratch": 3e-3}
 LABELS = ("defect", "grade")
 BALANCE = ("none", "sampling", "weights")
-SIZE = 128
+SIZE = 96
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:

@@ -85,18 +85,18 @@ def prepare(out: pathlib.Path, data: pathlib.Path) -> None:
 
 def runs() -> Iterator[tuple[str, str]]:
   """STUDY/ROW/SEED and the options of the config of every run."""
-  for row, rates in RATES.items():
-    for rate in rates:
-      yield f"rates/{row}-{rate:g}/0", f"{row},lr={rate:g}"
   for seed in SEEDS:
     for row in STARTS:
       yield f"starts/{row}/{seed}", f"{row},seed={seed}"
-  for seed in SEEDS:
-    for labels in solar_cells.LABELS:
+  for labels in reversed(solar_cells.LABELS):
+    for seed in SEEDS:
       for balance in BALANCES:
         if (labels, balance) != ("defect", "none"):  # starts/finetune
           options = f"labels={labels},balance={balance},seed={seed}"
           yield f"{labels}/{balance}/{seed}", f"row=finetune,{options}"
+  for row, rates in RATES.items():
+    for rate in rates:
+      yield f"rates/{row}-{rate:g}/0", f"{row},lr={rate:g}"
 
 
 def train(folder: pathlib.Path, more: list[str]) -> None:
@@ -156,24 +156,25 @@ def rates_table(rows: fashion_study.Rows) -> str:
 
 
 def write_tables(folder: pathlib.Path) -> None:
-  """Collects the records and writes the tables of the page."""
+  """Collects the records and writes the tables of the page that are done."""
   names = [name for name, _ in runs()]
-  if missing := [x for x in names if not _is_finished(folder / x)]:
-    sys.exit(f"{len(missing)} runs are not finished, such as {missing[0]}.")
+  missing = [name for name in names if not _is_finished(folder / name)]
   fashion_study.collect(folder, RECORDS)
-  rows = {
-    study: fashion_study.read_rows(RECORDS / study)
-    for study in ("rates", "starts", *solar_cells.LABELS)
-  }
-  rows["defect"]["none"] = rows["starts"]["finetune"]
   page = DOCS / "solar_cells.md"
   text = page.read_text(encoding="utf-8")
-  for name, content in (
-    ("rates", rates_table(rows["rates"])),
-    ("starts", table(rows["starts"], STARTS)),
-    *((x, table(rows[x], BALANCES)) for x in solar_cells.LABELS),
-  ):
-    text = fashion_study.insert(text, name, content)
+  for study in ("starts", "rates", *solar_cells.LABELS):
+    needed = (study, "starts") if study == "defect" else (study,)
+    if any(name.startswith(needed) for name in missing):
+      print(f"{study}: not all runs are finished")
+      continue
+    rows = fashion_study.read_rows(RECORDS / study)
+    if study == "defect":
+      rows["none"] = fashion_study.read_rows(RECORDS / "starts")["finetune"]
+    if study == "rates":
+      content = rates_table(rows)
+    else:
+      content = table(rows, STARTS if study == "starts" else BALANCES)
+    text = fashion_study.insert(text, study, content)
   page.write_text(text, encoding="utf-8")
 
 
