@@ -1,5 +1,6 @@
 """Settings of every test: eight virtual CPU devices and strict arithmetic."""
 
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,6 +10,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jaxtyping
+import pytest
 
 from tests import annotations  # noqa: F401, the checker is found by its name
 
@@ -27,3 +29,13 @@ jax.config.update("jax_default_matmul_precision", "highest")
 def pytest_collection_modifyitems(items):
   """Whole runs first: they take longest, and would keep one worker late."""
   items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def log_as_at_the_start():
+  """What a command does to the log in one test is undone before the next."""
+  logger = logging.getLogger("absl")
+  level, logger.propagate = logger.level, True
+  yield
+  logger.setLevel(level)
+  logger.disabled = False

@@ -1,7 +1,6 @@
 """Weights of strangers: what their metadata may say, and damaged arrays."""
 
 import json
-import logging
 import pathlib
 import sys
 
@@ -196,7 +195,6 @@ def test_numbers_that_no_training_ends_with(params, tmp_path, caplog):
   model = models.create(**MODEL)
   file = tmp_path / "x.npz"
   flat = trees.flatten(params)
-  logging.getLogger("absl").propagate = True
   npz.write(file, flat)
   weights.load(file, model, image_size=16)
   assert "may be damaged" not in caplog.text

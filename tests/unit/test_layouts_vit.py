@@ -4,7 +4,6 @@ import argparse
 import functools
 import importlib.util
 import json
-import logging
 import pathlib
 
 import jax
@@ -375,7 +374,6 @@ def test_without_torch(tmp_path):
 
 def test_states_of_a_training_program(caplog):
   """All that there are are listed; the user chooses, else the first known."""
-  logging.getLogger("absl").propagate = True
   path = pathlib.Path("last.pth.tar")
   content = {"epoch": 3, "state_dict_ema": {"a": 2}, "state_dict": {"a": 1}}
   with caplog.at_level("INFO", logger="absl"):

@@ -274,7 +274,11 @@ def test_a_resumed_run_is_one_run_on_wandb(folder):
   state = json.loads((folder / "wandb.json").read_text())
   assert {file.stem for file in files} == {f"run-{state['id']}"}
   assert state["step"] == 9
-  rows = [row for file in files for row in sent(file)]
+  deadline = time.monotonic() + 60  # its own process writes, and outlives ours
+  rows = []
+  while len(rows) < 9 and time.monotonic() < deadline:
+    rows = [row for file in files for row in sent(file)]
+    time.sleep(0.1)
   assert [step for step, _ in rows] == [*range(1, 10)]
   assert rows[3][1].items() >= {"train/loss": 0.25, "val/acc@1": 0.4}.items()
   assert b"birds" in files[0].read_bytes()

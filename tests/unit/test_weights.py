@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import re
 
 import jax
@@ -254,7 +253,6 @@ def test_strict(file):
 
 
 def test_reinit_and_ignore(file, caplog):
-  logging.getLogger("absl").propagate = True
   params = trees.flatten(weights.load(file, tiny(rep_size=8)))
   model = tiny(num_classes=10)
   with caplog.at_level("INFO", logger="absl"):
@@ -367,7 +365,6 @@ def test_metadata(tmp_path, caplog):
     "gelu": "erf",
     "layer_norm_eps": 1e-6,
   }
-  logging.getLogger("absl").propagate = True
   weights.load(tmp_path / "x.npz", tiny(gelu="tanh"), image_size=32)
   assert "trained with gelu='erf', the model has 'tanh'" in caplog.text
   (tmp_path / "x.json").write_text("{")

@@ -130,8 +130,8 @@ def find(
   model = _in(dtype, model)
   if params is None:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    params = jax.eval_shape(
-      lambda key: batch_norm.join(model.init(key, image)), jax.random.key(0)
+    params = batch_norm.join(
+      jax.eval_shape(model.init, jax.random.key(0), image)
     )
   return Candidate(name, model, params, shape, accuracy)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vitjax.config import common
-from vitjax.data import check, pipeline, sources
+from vitjax.data import pipeline, sources
+from vitjax.data.checking import check
 from vitjax.data.pp import builder
 
 FILES = ("a.png", "b.png", "c.png")

@@ -102,7 +102,7 @@ def values_of(pages: Sequence[Any], samples: int) -> np.ndarray:
   values = [page.asarray() for page in pages]
   return _joined(
     [
-      np.moveaxis(x, 0, -1) if page.axes.startswith("S") else x
+      np.moveaxis(x, 0, -1) if page.axes[0] == "S" else x
       for x, page in zip(values, pages)
     ]
   )[..., :samples]
