@@ -124,12 +124,14 @@ def test_running_statistics_move_by_a_tenth(load):
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("padding", ["SAME", ((2, 2), (2, 2))])
-@pytest.mark.parametrize("size", [(8, 9), (7, 6)])
-def test_depthwise_convolution_is_a_grouped_one(strides, padding, size):
+@pytest.mark.parametrize(("size", "kernels"), [((8, 9), 1), ((7, 6), 2)])
+def test_depthwise_convolution_is_a_grouped_one(
+  strides, padding, size, kernels
+):
   """So are its gradients; bfloat16 is the grouped one to the bit."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, *size, 3)).astype(np.float32)
-  kernel = rng.normal(size=(5, 5, 1, 3)).astype(np.float32)
+  kernel = rng.normal(size=(5, 5, 1, 3 * kernels)).astype(np.float32)
 
   @functools.partial(jax.jit, static_argnums=0)
   def run(conv, x, kernel):

@@ -1,5 +1,6 @@
 """ConvFormer and CAFormer against timm, and mistakes that must be seen."""
 
+import flax.linen as nn
 import jax.numpy as jnp
 import pytest
 
@@ -52,13 +53,11 @@ def relu_squared(monkeypatch):
 
 
 def asymmetric_padding(monkeypatch):
-  strided = metaformer._strided
+  conv = nn.Conv
   monkeypatch.setattr(
-    metaformer,
-    "_strided",
-    lambda width, size, strides, padding, *rest: strided(
-      width, size, strides, "SAME", *rest
-    ),
+    metaformer.nn,
+    "Conv",
+    lambda *args, **options: conv(*args, **options | {"padding": "SAME"}),
   )
   return {}
 

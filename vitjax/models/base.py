@@ -39,6 +39,21 @@ class ImageModel(nn.Module):
     )
 
 
+def stage_layers(depths: Sequence[int], ahead: str = "") -> list[str]:
+  """Regexes for `layers`: each block of the modules stageI/blockJJ.
+
+  Args:
+    depths: number of blocks of each stage.
+    ahead: regex of the modules that belong to the first block of a stage.
+  """
+  first = f"({ahead}|block00)" if ahead else "block00"
+  return [
+    rf"stage{i}/{f'block{b:02d}' if b else first}/.*"
+    for i, depth in enumerate(depths)
+    for b in range(depth)
+  ]
+
+
 def example_image(
   image_size: int | tuple[int, int], channels: int
 ) -> jax.ShapeDtypeStruct:

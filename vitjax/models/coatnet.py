@@ -361,11 +361,7 @@ class Model(base.ImageModel):
     """The layers, see `models.layers`: each block, between stem and head."""
     return [
       r"stem_\w+/.*",
-      *(
-        rf"stage{i}/block{b:02d}/.*"
-        for i, depth in enumerate(self.depths)
-        for b in range(depth)
-      ),
+      *base.stage_layers(self.depths),
       r"(norm|head)/.*",
     ]
 
@@ -386,7 +382,7 @@ class Model(base.ImageModel):
       self.stem_widths[1], name="stem_conv2", **conv
     )(nn.silu(x))
 
-    rates = convolutions.drop_path_rates(self.drop_path_rate, self.depths)
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for i, width in enumerate(self.widths):
       block: dict[str, Any] = {"width": width, "pool": self.pool}
       if i < 2:
@@ -396,16 +392,15 @@ class Model(base.ImageModel):
         names += ["layer_scale_init", "layer_norm_eps"]
       block |= {name: getattr(self, name) for name in names}
       x = out[f"stage{i}"] = Stage(
-        i < 2, tuple(rates[i]), block, dtype=self.dtype, name=f"stage{i}"
+        i < 2, rates[i], block, dtype=self.dtype, name=f"stage{i}"
       )(x, train)
 
     x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x.astype(jnp.float32))
     x = out["pre_logits"] = x.mean(axis=(1, 2))
     if self.num_classes:
-      x = out["logits"] = nn.Dense(
+      x = out["logits"] = common.head(
         self.num_classes,
+        bias_init=self.head_bias_init,
         kernel_init=nn.initializers.truncated_normal(0.02),
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
       )(x)
     return x, out

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"] | type
 Gelu = Literal["tanh", "erf"]
+_DENSE_INIT = nn.initializers.lecun_normal()  # Linen's own
 # Types of the inputs of models.
 ArrayLike = Array | np.ndarray
 
@@ -97,6 +98,17 @@ def conv(
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
     feature_group_count=groups,
   )
+
+
+def drop_path_rates(
+  rate: float, depths: tuple[int, ...]
+) -> list[tuple[float, ...]]:
+  """Rate of each block of each stage: from 0 in the first block to `rate`."""
+  last = max(sum(depths) - 1, 1)
+  rates = tuple(rate * i / last for i in range(sum(depths)))
+  return [
+    rates[sum(depths[:s]) : sum(depths[: s + 1])] for s in range(len(depths))
+  ]
 
 
 @functools.cache
@@ -202,14 +214,15 @@ class LayerScale(nn.Module):
 
 
 def head(
-  num_classes: int, zero_init: bool = True, bias_init: float = 0.0
+  num_classes: int,
+  zero_init: bool = False,
+  bias_init: float = 0.0,
+  kernel_init: nn.initializers.Initializer = _DENSE_INIT,
 ) -> nn.Dense:
   """The float32 classifier, named "head", of the module that calls this."""
   return nn.Dense(
     num_classes,
-    kernel_init=(
-      nn.initializers.zeros if zero_init else nn.initializers.lecun_normal()
-    ),
+    kernel_init=nn.initializers.zeros if zero_init else kernel_init,
     bias_init=nn.initializers.constant(bias_init),
     name="head",
   )

@@ -278,15 +278,11 @@ class Model(base.ImageModel):
       self.widths[0], self.patch_size, norm, name="stem", **kwargs
     )(jnp.asarray(image))
 
-    rates = [
-      self.drop_path_rate * i / max(sum(self.depths) - 1, 1)
-      for i in range(sum(self.depths))
-    ]
-    for i, (depth, width) in enumerate(zip(self.depths, self.widths)):
-      start = sum(self.depths[:i])
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
+    for i, (width, stage_rates) in enumerate(zip(self.widths, rates)):
       x = out[f"stage{i}"] = Stage(
         width,
-        tuple(rates[start : start + depth]),
+        stage_rates,
         downsample=i > 0,
         block={"layer_scale_init": self.layer_scale_init, "gelu": self.gelu},
         name=f"stage{i}",
@@ -301,10 +297,7 @@ class Model(base.ImageModel):
       def kernel_init(*args):
         return self.head_init_scale * _KERNEL_INIT(*args)
 
-      x = out["logits"] = nn.Dense(
-        self.num_classes,
-        kernel_init=kernel_init,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
+      x = out["logits"] = common.head(
+        self.num_classes, bias_init=self.head_bias_init, kernel_init=kernel_init
       )(x)
     return x, out

@@ -8,23 +8,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.models import common
+from vitjax.models.depthwise import depthwise_conv
 
-# He et al., https://arxiv.org/abs/1502.01852, by the number of outputs.
-KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+Padding = Literal["symmetric", "same"]
 HEAD_INIT = nn.initializers.normal(0.01)
 
 
-class Conv(nn.Module):
-  """Convolution without a bias, with the same padding on both sides.
+def he_init(groups: int = 1) -> nn.initializers.Initializer:
+  """Normal with variance 2 / fan-out, https://arxiv.org/abs/1502.01852.
 
-  PyTorch pads so, also with a stride; "SAME" is TensorFlow's padding.
+  `groups` divides the fan-out: 1 for that of all outputs.
+  """
+  return nn.initializers.variance_scaling(2.0 * groups, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+  """Convolution that pads both sides alike ("symmetric") or as TensorFlow.
+
+  PyTorch pads both sides alike, also with a stride. TensorFlow's "same" then
+  pads more at the bottom and at the right.
   """
 
   features: int
   kernel_size: int = 1
   strides: int = 1
   groups: int = 1
-  kernel_init: nn.initializers.Initializer = KERNEL_INIT
+  padding: Padding = "symmetric"
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = he_init()
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
@@ -32,9 +43,18 @@ class Conv(nn.Module):
     k = self.kernel_size
     shape = (k, k, x.shape[-1] // self.groups, self.features)
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-    padding = ((k // 2, k // 2),) * 2
+    both = ((k // 2, k // 2),) * 2
+    padding = both if self.padding == "symmetric" else "SAME"
+    is_depthwise = 1 < self.groups == x.shape[-1]
     x = x.astype(self.dtype)
-    return common.conv(x, kernel, self.strides, padding, self.groups)
+    if is_depthwise:
+      x = depthwise_conv(x, kernel, self.strides, padding)
+    else:
+      x = common.conv(x, kernel, self.strides, padding, self.groups)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      x += bias.astype(self.dtype)[None, None, None]
+    return x
 
 
 class SqueezeExcite(nn.Module):
@@ -63,12 +83,3 @@ def mean_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
   """Means of 2x2 pixels; at an odd border of those that exist."""
   padding = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
   return nn.avg_pool(x, (2, 2), (2, 2), padding, count_include_pad=False)
-
-
-def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
-  """Rate of each block of each stage: from 0 in the first block to `rate`."""
-  last = max(sum(depths) - 1, 1)
-  rates = [rate * i / last for i in range(sum(depths))]
-  return [
-    rates[sum(depths[:s]) : sum(depths[: s + 1])] for s in range(len(depths))
-  ]

@@ -19,14 +19,19 @@ from vitjax.models import common
 
 def depthwise_conv(
   x: Float[Array, "b h w c"],
-  kernel: Float[Array, "k k 1 c"],
+  kernel: Float[Array, "k k 1 o"],
   strides: int = 1,
   padding: str | tuple[tuple[int, int], ...] = "SAME",
-) -> Float[Array, "b _h _w c"]:
-  """Convolves each channel with its own kernel, in the type of `x`."""
+) -> Float[Array, "b _h _w o"]:
+  """Convolves each channel with a kernel or several, in the type of `x`.
+
+  Their outputs are neighbours, as with as many groups as channels.
+  """
   if x.dtype != jnp.float32:
     return common.conv(x, kernel, strides, padding, x.shape[-1])
   size = kernel.shape[0]
+  if kernel.shape[-1] > x.shape[-1]:
+    x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
   if isinstance(padding, str):
     padding = tuple(
       jax.lax.padtype_to_pads(

@@ -29,8 +29,7 @@ from jaxtyping import Array, Float
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import base, common
 from vitjax.models.batch_norm import BatchNorm
-from vitjax.models.convolutions import SqueezeExcite
-from vitjax.models.depthwise import depthwise_conv
+from vitjax.models.convolutions import Conv, Padding, SqueezeExcite, he_init
 
 # Kernel size, stride of the first block, expansion, width and blocks of the
 # stages of B0: table 1 of the paper.
@@ -139,37 +138,6 @@ PUBLISHED = {
 }
 
 
-class Conv(nn.Module):
-  """Convolution without a bias.
-
-  `depthwise`: convolve each channel alone.
-  """
-
-  features: int
-  kernel_size: int = 1
-  strides: int = 1
-  depthwise: bool = False
-  padding: str = "symmetric"
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w o"]:
-    k = self.kernel_size
-    inputs = 1 if self.depthwise else x.shape[-1]
-    fan_out = k * k * (1 if self.depthwise else self.features)
-    kernel = self.param(
-      "kernel",
-      nn.initializers.normal(math.sqrt(2 / fan_out)),
-      (k, k, inputs, self.features),
-      jnp.float32,
-    )
-    padding = "SAME"
-    if self.padding == "symmetric":
-      padding = ((k // 2, k // 2),) * 2
-    conv = depthwise_conv if self.depthwise else common.conv
-    return conv(x.astype(self.dtype), kernel, self.strides, padding)
-
-
 class Block(nn.Module):
   """Inverted bottleneck: expand, convolve each channel, gate, project.
 
@@ -198,7 +166,12 @@ class Block(nn.Module):
       y = self.conv(width, name="expand")(y)
       y = act(self.norm(name="expand_norm")(y, train=train))
     y = self.conv(
-      width, self.kernel_size, self.strides, depthwise=True, name="depthwise"
+      width,
+      self.kernel_size,
+      self.strides,
+      groups=width,
+      kernel_init=he_init(width),
+      name="depthwise",
     )(y)
     y = act(self.norm(name="depthwise_norm")(y, train=train))
     if self.gate:
@@ -271,7 +244,7 @@ class Model(base.ImageModel):
   head_width: Count = _HEAD_WIDTH
   squeeze_excite: bool = True
   activation: Literal["silu", "relu6"] = "silu"
-  padding: Literal["symmetric", "same"] = "symmetric"
+  padding: Padding = "symmetric"
   batch_norm_eps: Positive = 1e-5
   batch_norm_momentum: Rate = 0.9
   dropout_rate: Rate = 0.0
@@ -285,11 +258,7 @@ class Model(base.ImageModel):
     """The layers, see `models.layers`: stem, blocks of all stages, head."""
     return [
       r"stem(_norm)?/.*",
-      *(
-        rf"stage{s}/block{b:02d}/.*"
-        for s, depth in enumerate(self.depths)
-        for b in range(depth)
-      ),
+      *base.stage_layers(self.depths),
       r"head(_conv(_norm)?)?/.*",
     ]
 
@@ -316,16 +285,15 @@ class Model(base.ImageModel):
     x = conv(self.stem_width, 3, 2, name="stem")(jnp.asarray(image))
     x = act(norm(name="stem_norm")(x, train=train))
     out = {"stem": x}
-    total = sum(self.depths)
-    rates = [self.drop_path_rate * i / total for i in range(total)]
-    for s, (stage, depth, width) in enumerate(
-      zip(STAGES, self.depths, self.widths, strict=True)
+    # As if another block followed the last one.
+    *rates, _ = common.drop_path_rates(self.drop_path_rate, (*self.depths, 1))
+    for s, (stage, width, stage_rates) in enumerate(
+      zip(STAGES, self.widths, rates, strict=True)
     ):
-      start = sum(self.depths[:s])
       x = out[f"stage{s}"] = Stage(
         width,
         *stage[:3],
-        tuple(rates[start : start + depth]),
+        stage_rates,
         block,
         name=f"stage{s}",
       )(x, train)
@@ -335,15 +303,12 @@ class Model(base.ImageModel):
     x = out["pre_logits"] = x.mean(axis=(1, 2), dtype=jnp.float32)
     if self.num_classes:
       x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-      bound = 0.0 if self.head_zero_init else self.num_classes**-0.5
+      bound = self.num_classes**-0.5
 
       def kernel_init(key, shape, dtype):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-      x = out["logits"] = nn.Dense(
-        self.num_classes,
-        kernel_init=kernel_init,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
+      x = out["logits"] = common.head(
+        self.num_classes, self.head_zero_init, self.head_bias_init, kernel_init
       )(x)
     return x, out

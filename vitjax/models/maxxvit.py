@@ -90,12 +90,13 @@ class ConvBlock(nn.Module):
       shortcut = convolutions.mean_pool(x)
     if c != d:
       shortcut = nn.Dense(d, dtype=self.dtype, name="expand")(shortcut)
-    x = nn.Conv(
+    x = convolutions.Conv(
       d,
-      (7, 7),
-      strides=self.strides,
-      padding=3,
-      feature_group_count=c,
+      7,
+      self.strides,
+      groups=c,
+      use_bias=True,
+      kernel_init=nn.initializers.lecun_normal(),
       dtype=self.dtype,
       name="dwconv",
     )(x)
@@ -207,11 +208,11 @@ class Model(base.ImageModel):
       self.stem_widths[1], name="stem_conv2", **conv
     )(common.GELU[self.gelu](x))
 
-    rates = convolutions.drop_path_rates(self.drop_path_rate, self.depths)
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for i, width in enumerate(self.widths):
       x = out[f"stage{i}"] = Stage(
         width,
-        tuple(rates[i]),
+        rates[i],
         both,
         {
           "position": self.position,
@@ -225,10 +226,9 @@ class Model(base.ImageModel):
     x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x.astype(jnp.float32))
     x = out["pre_logits"] = x.mean(axis=(1, 2))
     if self.num_classes:
-      x = out["logits"] = nn.Dense(
+      x = out["logits"] = common.head(
         self.num_classes,
+        bias_init=self.head_bias_init,
         kernel_init=nn.initializers.truncated_normal(0.02),
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
       )(x)
     return x, out

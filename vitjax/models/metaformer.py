@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import attention, base, common
+from vitjax.models.convolutions import Conv
 
 Mixer = Literal["conv", "attention"]
 
@@ -102,11 +103,10 @@ class SeparableConv(nn.Module):
   def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w d"]:
     d = x.shape[-1]
     x = StarReLU(name="act")(_dense(2 * d, self.dtype, "pwconv1")(x))
-    x = nn.Conv(
+    x = Conv(
       2 * d,
-      (7, 7),
-      feature_group_count=2 * d,
-      use_bias=False,
+      7,
+      groups=2 * d,
       kernel_init=_KERNEL_INIT,
       dtype=self.dtype,
       name="dwconv",
@@ -266,12 +266,11 @@ class Model(base.ImageModel):
 
     The first block of a stage has the down-sampling ahead of it.
     """
-    regexes = [r"(stem|stem_norm)/.*"]
-    for i, depth in enumerate(self.depths):
-      for b in range(depth):
-        name = f"block{b:02d}" if b else r"(downsample_\w+|block00)"
-        regexes.append(rf"stage{i}/{name}/.*")
-    return [*regexes, r"(norm|head_hidden|head_norm|head)/.*"]
+    return [
+      r"(stem|stem_norm)/.*",
+      *base.stage_layers(self.depths, ahead=r"downsample_\w+"),
+      r"(norm|head_hidden|head_norm|head)/.*",
+    ]
 
   @nn.compact
   def __call__(
@@ -296,13 +295,11 @@ class Model(base.ImageModel):
       self.layer_norm_eps, use_bias=False, dtype=self.dtype, name="stem_norm"
     )(x)
 
-    total = sum(self.depths)
-    rates = [self.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
-    for i, (depth, width) in enumerate(zip(self.depths, self.widths)):
-      start = sum(self.depths[:i])
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
+    for i, (width, stage_rates) in enumerate(zip(self.widths, rates)):
       x = out[f"stage{i}"] = Stage(
         width,
-        tuple(rates[start : start + depth]),
+        stage_rates,
         block={
           "mixer": self.mixers[i],
           "scaled": i >= len(self.depths) - self.scaled_stages,
@@ -323,10 +320,9 @@ class Model(base.ImageModel):
     out["pre_logits"] = x
     if self.num_classes:
       x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-      x = out["logits"] = nn.Dense(
+      x = out["logits"] = common.head(
         self.num_classes,
+        bias_init=self.head_bias_init,
         kernel_init=_KERNEL_INIT,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
       )(x)
     return x, out

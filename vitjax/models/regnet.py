@@ -21,7 +21,7 @@ from vitjax.models.convolutions import (
   HEAD_INIT,
   Conv,
   SqueezeExcite,
-  drop_path_rates,
+  he_init,
 )
 
 # By the number of multiplications of an image of 224 pixels, in 1e8: blocks
@@ -101,9 +101,7 @@ class Block(nn.Module):
       3,
       self.strides,
       groups,
-      kernel_init=nn.initializers.variance_scaling(
-        2.0 * groups, "fan_out", "normal"
-      ),
+      kernel_init=he_init(groups),
     )
     y = nn.relu(y)
     y = SqueezeExcite(
@@ -120,7 +118,7 @@ class Block(nn.Module):
 class Stage(nn.Module):
   """Blocks of one width; the first one halves the resolution."""
 
-  drop_path_rates: list[float]
+  drop_path_rates: tuple[float, ...]
   block: dict[str, Any]
 
   @nn.compact
@@ -171,11 +169,7 @@ class Model(base.ImageModel):
     """The layers, see `models.layers`: stem, blocks of all stages, head."""
     return [
       r"stem(_norm)?/.*",
-      *(
-        rf"stage{s}/block{b:02d}/.*"
-        for s, depth in enumerate(self.depths)
-        for b in range(depth)
-      ),
+      *base.stage_layers(self.depths),
       r"head/.*",
     ]
 
@@ -195,7 +189,7 @@ class Model(base.ImageModel):
     out = {"stem": x}
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
     scale_init = zeros if self.zero_init_residual else ones
-    rates = drop_path_rates(self.drop_path_rate, self.depths)
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for s, width in enumerate(self.widths):
       block = {
         "width": width,
@@ -207,10 +201,7 @@ class Model(base.ImageModel):
       x = out[f"stage{s}"] = stage(x, train)
     x = out["pre_logits"] = x.astype(jnp.float32).mean(axis=(1, 2))
     if self.num_classes:
-      x = out["logits"] = nn.Dense(
-        self.num_classes,
-        kernel_init=HEAD_INIT,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
+      x = out["logits"] = common.head(
+        self.num_classes, bias_init=self.head_bias_init, kernel_init=HEAD_INIT
       )(x)
     return x, out

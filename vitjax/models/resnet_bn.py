@@ -25,7 +25,6 @@ from vitjax.models.convolutions import (
   HEAD_INIT,
   Conv,
   SqueezeExcite,
-  drop_path_rates,
   mean_pool,
 )
 
@@ -150,7 +149,7 @@ class Stage(nn.Module):
   """Blocks of one width; the first one has the stride."""
 
   strides: int
-  drop_path_rates: list[float]
+  drop_path_rates: tuple[float, ...]
   block: dict[str, Any]
 
   @nn.compact
@@ -234,11 +233,7 @@ class Model(base.ImageModel):
     """The layers, see `models.layers`: stem, blocks of all stages, head."""
     return [
       r"stem/.*",
-      *(
-        rf"stage{s}/block{b:02d}/.*"
-        for s, depth in enumerate(self.depths)
-        for b in range(depth)
-      ),
+      *base.stage_layers(self.depths),
       r"head/.*",
     ]
 
@@ -258,7 +253,7 @@ class Model(base.ImageModel):
       self.stem_widths, self.antialias, self.dtype, name="stem"
     )(jnp.asarray(image), train)
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
-    rates = drop_path_rates(self.drop_path_rate, self.depths)
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for s, width in enumerate(self.widths):
       block = {
         "width": 4 * width,
@@ -274,10 +269,7 @@ class Model(base.ImageModel):
       x = out[f"stage{s}"] = stage(x, train)
     x = out["pre_logits"] = x.astype(jnp.float32).mean(axis=(1, 2))
     if self.num_classes:
-      x = out["logits"] = nn.Dense(
-        self.num_classes,
-        kernel_init=HEAD_INIT,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
+      x = out["logits"] = common.head(
+        self.num_classes, bias_init=self.head_bias_init, kernel_init=HEAD_INIT
       )(x)
     return x, out

@@ -367,12 +367,11 @@ class Model(base.ImageModel):
 
     The first block of a stage has the patch merging ahead of it.
     """
-    regexes = [r"(stem|stem_norm)/.*"]
-    for i, depth in enumerate(self.depths):
-      for b in range(depth):
-        name = "(downsample|block00)" if b == 0 else f"block{b:02d}"
-        regexes.append(rf"stage{i}/{name}/.*")
-    return [*regexes, r"(norm|head)/.*"]
+    return [
+      r"(stem|stem_norm)/.*",
+      *base.stage_layers(self.depths, ahead="downsample"),
+      r"(norm|head)/.*",
+    ]
 
   @nn.compact
   def __call__(
@@ -399,12 +398,10 @@ class Model(base.ImageModel):
     )(x)
 
     window = self.window
-    total = sum(self.depths)
-    rates = [self.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
-    for i, depth in enumerate(self.depths):
-      start = sum(self.depths[:i])
+    rates = common.drop_path_rates(self.drop_path_rate, self.depths)
+    for i, stage_rates in enumerate(rates):
       x = out[f"stage{i}"] = Stage(
-        tuple(rates[start : start + depth]),
+        stage_rates,
         downsample=i > 0,
         block={
           "num_heads": self.num_heads[i],
@@ -420,11 +417,10 @@ class Model(base.ImageModel):
     x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x.astype(jnp.float32))
     x = out["pre_logits"] = x.mean(axis=(1, 2))
     if self.num_classes:
-      x = out["logits"] = nn.Dense(
+      x = out["logits"] = common.head(
         self.num_classes,
+        bias_init=self.head_bias_init,
         kernel_init=_KERNEL_INIT,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
       )(x)
     return x, out
 
