@@ -24,6 +24,7 @@ from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
+from vitjax.program.labels import describe_classes, describe_labels
 from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.mirror import Mirror
@@ -390,14 +391,14 @@ def log_overview(parts: program.Program) -> None:
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    program.describe_labels(parts),
+    describe_labels(source, parts.num_classes),
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,
     jax.device_count(),
     jax.devices()[0].device_kind,
   )
-  for line in program.describe_classes(run, source, parts.num_classes):
+  for line in describe_classes(run, source, parts.num_classes):
     logging.info("%s", line)
   if parts.abstract.statistics and run.accumulation_steps > 1:
     logging.warning(

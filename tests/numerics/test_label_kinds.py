@@ -15,7 +15,7 @@ import scipy.special
 from jax.sharding import AxisType, Mesh
 from sklearn import metrics as sklearn
 
-from vitjax import losses, mixing, objectives, program
+from vitjax import losses, mixing, objectives
 from vitjax import step as step_lib
 from vitjax.config.schema import ConfigError, Mixing
 from vitjax.data.pp import builder
@@ -24,6 +24,11 @@ from vitjax.data.tf import tf
 from vitjax.evaluate import answers, outputs
 from vitjax.evaluators import base, classification, multi_label, regression
 from vitjax.parallel import sharding
+from vitjax.program.labels import (
+  check_labels,
+  target_scale,
+  weights_of_classes,
+)
 
 KEY = jax.random.key(0)
 NO_MIXING = functools.partial(mixing.augment_known, binary=True)
@@ -534,7 +539,7 @@ def config(loss, class_weights=None, target_threshold=None, **options):
 def test_settings_without_a_meaning_are_refused(kind, given, message):
   source = Rows(kind, np.zeros((2, 2)))
   with pytest.raises(ConfigError, match=message):
-    program.check_labels(config(**given), source)
+    check_labels(config(**given), source)
 
 
 def test_sampling_needs_all_classes():
@@ -543,10 +548,10 @@ def test_sampling_needs_all_classes():
   with pytest.raises(
     ConfigError, match=r"sampling='sqrt' does not fit.*unknown"
   ):
-    program.check_labels(given, source)
+    check_labels(given, source)
   given = config("softmax_xent", class_weights="balanced")
-  program.check_labels(given, source)
-  assert program.weights_of_classes(given, source, 2) == [1.0, 1.0]
+  check_labels(given, source)
+  assert weights_of_classes(given, source, 2) == [1.0, 1.0]
 
 
 def test_balanced_weights_of_several_classes():
@@ -554,15 +559,15 @@ def test_balanced_weights_of_several_classes():
   y = [[1, 0, 0], [0, 0, 0], [0, 1, 0], [np.nan, 1, 0]]
   source = Rows("multi_label", np.float32(y))
   given = config("sigmoid_xent", class_weights="balanced")
-  program.check_labels(given, source)
-  assert program.weights_of_classes(given, source, 3) == [2.0, 1.0, 1.0]
+  check_labels(given, source)
+  assert weights_of_classes(given, source, 3) == [2.0, 1.0, 1.0]
 
 
 def test_scale_of_targets():
   y = np.float32([[1, 5, 0], [3, 5, np.nan], [8, 5, 4]])
-  mean, deviation = program.target_scale(Rows("regression", y))
+  mean, deviation = target_scale(Rows("regression", y))
   np.testing.assert_allclose(mean, [4, 5, 2])
   np.testing.assert_allclose(deviation, [np.std([1, 3, 8]), 1, 2], rtol=1e-6)
   y[:, 1] = np.nan
   with pytest.raises(ConfigError, match="c1 is unknown for all images"):
-    program.target_scale(Rows("regression", y))
+    target_scale(Rows("regression", y))

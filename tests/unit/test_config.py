@@ -591,8 +591,8 @@ def test_every_field_of_the_schema_has_a_reader():
   for module, field in (
     ("train.py", ("RunConfig", "export_npz")),
     ("train.py", ("Report", "every")),
-    ("program.py", ("Schedule", "end_value")),
-    ("program.py", ("Mixing", "prob")),
+    ("program/__init__.py", ("Schedule", "end_value")),
+    ("program/__init__.py", ("Mixing", "prob")),
     ("run_folder/reporter.py", ("Report", "profile_num_steps")),
     ("pretrained.py", ("Init", "ignore")),
   ):

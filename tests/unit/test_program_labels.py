@@ -1,4 +1,4 @@
-"""What a run computes with, before any array exists."""
+"""What the labels of the training data ask of the config, and give to a run."""
 
 import types
 
@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from sklearn.utils import class_weight
 
-from vitjax import program
 from vitjax.config.schema import ConfigError, Mixing
 from vitjax.data import sources
 from vitjax.data.sources import mixture
 from vitjax.data.sources.arrays import AbsentSource, ArraySource
+from vitjax.program.labels import (
+  check_labels,
+  describe_classes,
+  weights_of_classes,
+)
 
 
 def labelled(labels, num_classes):
@@ -32,7 +36,7 @@ def config(class_weights, sampling):
 
 def weights(given, source, num_classes=None):
   num_classes = num_classes or source.num_classes
-  return program.weights_of_classes(config(given, None), source, num_classes)
+  return weights_of_classes(config(given, None), source, num_classes)
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -62,13 +66,13 @@ def test_labels_that_are_needed():
   source = labelled([0, 1], 2)
   source.labels = None
   with pytest.raises(ConfigError, match="weights='balanced': the classes of '"):
-    program.check_labels(config("balanced", None), source)
+    check_labels(config("balanced", None), source)
   with pytest.raises(ConfigError, match="sampling='sqrt': the classes of 'da"):
-    program.check_labels(config(None, "sqrt"), source)
-  program.check_labels(config((1, 2), None), source)
+    check_labels(config(None, "sqrt"), source)
+  check_labels(config((1, 2), None), source)
   # A plan is made without the data.
   absent = AbsentSource("imagenet2012", "train", num_examples=9, num_classes=7)
-  program.check_labels(config("balanced", "balanced"), absent)
+  check_labels(config("balanced", "balanced"), absent)
   assert len(weights("balanced", absent)) == 7
 
 
@@ -106,9 +110,9 @@ def test_labels_that_are_needed():
 def test_how_much_a_class_counts_is_said(class_weights, sampling, lines):
   source = labelled(np.repeat([0, 1], [90, 10]), 3)
   source.class_names = ("a", "b", "c")
-  found = program.describe_classes(config(class_weights, sampling), source, 3)
+  found = describe_classes(config(class_weights, sampling), source, 3)
   assert list(found) == lines
-  assert not list(program.describe_classes(config(None, None), source, None))
+  assert not list(describe_classes(config(None, None), source, None))
 
 
 def test_a_mixture_shows_its_parts_by_their_weights():
@@ -120,19 +124,19 @@ def test_a_mixture_shows_its_parts_by_their_weights():
   source = mixture.MixtureSource(data, "train", parts)
   assert source.labels is None
   assert source.known_labels().tolist() == [0, 0, 0, 1] + [1] * 12
-  (line,) = program.describe_classes(config(None, None), source, 2)
+  (line,) = describe_classes(config(None, None), source, 2)
   assert line.endswith("0: 18.8 -> 56.2 %, 1: 81.2 -> 43.8 %.")
 
 
 def test_of_many_classes_the_largest_and_smallest_are_named():
   source = labelled(np.repeat(np.arange(20), np.arange(1, 21)), 20)
-  (line,) = program.describe_classes(config(None, None), source, 20)
+  (line,) = describe_classes(config(None, None), source, 20)
   assert line.endswith(
     ": 19: 9.52 %, 18: 9.05 %, 17: 8.57 %, ... 14 more ..., 2: 1.43 %, "
     "1: 0.952 %, 0: 0.476 %."
   )
   source.labels = None
-  assert list(program.describe_classes(config(None, None), source, 20)) == [
+  assert list(describe_classes(config(None, None), source, 20)) == [
     "Sampling: uniform."
   ]
 

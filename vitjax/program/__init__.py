@@ -6,13 +6,7 @@ absent, so both see the same one.
 
 import dataclasses
 import functools
-from collections.abc import (
-  Callable,
-  Collection,
-  Iterator,
-  Mapping,
-  Sequence,
-)
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import jax
@@ -22,15 +16,19 @@ import optax
 from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax import step as step_lib
 from vitjax.config import schema
-from vitjax.config.schema import ConfigError, RunConfig, split_name
-from vitjax.data import device, order, pipeline
+from vitjax.config.schema import RunConfig, split_name
+from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
-from vitjax.data.sources.source import KINDS, Source
+from vitjax.data.sources.source import Source
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
-
-# Classes that are all named in a line of the log.
-_MOST_NAMED = 10
+from vitjax.program.labels import (
+  check_features,
+  check_labels,
+  number_of_classes,
+  target_scale,
+  weights_of_classes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Program:
     total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
-    scale: see `target_scale`.
+    scale: see `labels.target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
     make_state: weights -> state before the first step.
@@ -213,38 +211,6 @@ def assemble(
   )
 
 
-def number_of_classes(run: RunConfig, source: Source) -> int | None:
-  """Width of the head: the config's, or the number of classes of the data.
-
-  None for a run on images and texts, which has no classes.
-
-  Raises:
-    ConfigError: if neither says, the data has more classes than that, or
-      `config.model` has another number.
-  """
-  if run.loss in losses.CONTRASTIVE:
-    return None
-  num_classes = run.num_classes or source.num_classes
-  if source.kind != "single_label" and num_classes != source.num_classes:
-    raise ConfigError(
-      f"config.num_classes={run.num_classes}, but {source.data} has "
-      f"{source.num_classes} columns of labels. Remove config.num_classes."
-    )
-  if not num_classes or num_classes < (source.num_classes or 0):
-    raise ConfigError(
-      f"config.num_classes={run.num_classes}, but {source.data} has "
-      f"{source.num_classes or 'no known number of'} classes."
-    )
-  of_model = run.model.get("num_classes", num_classes)
-  if of_model != num_classes:
-    raise ConfigError(
-      f"config.model.num_classes={of_model}, but the run has {num_classes} "
-      f"classes ({source.data} has {source.num_classes}). Remove it; "
-      "config.num_classes makes the head wider than the data need."
-    )
-  return num_classes
-
-
 def create_model(section: Any, num_classes: int | None, platform: str):
   """The model, computing in `models.default_dtype`."""
   dtype = models.default_dtype(platform)
@@ -256,184 +222,6 @@ def create_model(section: Any, num_classes: int | None, platform: str):
 
 def _head(num_classes: int | None) -> dict[str, Any]:
   return {} if num_classes is None else {"num_classes": num_classes}
-
-
-# Kind of labels -> settings without a meaning, and why.
-_UNFIT = {
-  "soft_label": {"target_threshold": "its targets are probabilities"},
-  "regression": {
-    "class_weights": "its targets are numbers, not classes",
-    "mixing.label_smoothing": "its targets are numbers, not classes",
-    "target_threshold": "its targets are numbers, not classes",
-  },
-}
-
-
-def check_labels(run: RunConfig, source: Source) -> None:
-  """Raises ConfigError if the config does not fit the labels of the data."""
-  if run.loss in losses.CONTRASTIVE:
-    return
-  kind, what = source.kind, KINDS[source.kind]
-  if run.loss not in losses.OF_KIND[kind]:
-    hint = ""
-    if kind == "single_label" and losses.is_regression(run.loss):
-      hint = (
-        " If its labels are numbers, in a column label of a table, add "
-        ":regression=label to the name of the data."
-      )
-    raise ConfigError(
-      f"config.loss={run.loss!r} does not fit {source.data}, where each image "
-      f"has {what}. Use one of {', '.join(losses.OF_KIND[kind])}.{hint}"
-    )
-  settings = {
-    "class_weights": run.class_weights,
-    "mixing.label_smoothing": run.mixing.label_smoothing or None,
-    "target_threshold": run.target_threshold,
-    "input.sampling": run.input.sampling,
-  }
-  unfit = dict(_UNFIT.get(kind, {}))
-  if source.has_unknown:
-    unfit["input.sampling"] = "some images have an unknown class"
-  for key, why in unfit.items():
-    if settings[key] is not None:
-      raise ConfigError(
-        f"config.{key}={settings[key]!r} does not fit {source.data}: {why}. "
-        "Remove it."
-      )
-  for key in ("class_weights", "input.sampling"):
-    by_target = key == "class_weights" and kind == "multi_label"
-    if isinstance(settings[key], str) and not by_target:
-      try:
-        source.known_labels()
-      except ValueError as e:
-        raise ConfigError(f"config.{key}={settings[key]!r}: {e}") from e
-
-
-def check_features(run: RunConfig, source: Source, found: Collection[str]):
-  """Raises ConfigError if the ops have removed the labels of the images.
-
-  Args:
-    run: the config.
-    source: the training data.
-    found: names of the features after the ops.
-  """
-  needed = [] if source.kind == "single_label" else ["labels"]
-  if source.has_unknown and source.labels is not None:
-    needed.append("label")
-  for name in needed:
-    if name not in found:
-      raise ConfigError(
-        f"config.input.pp={run.input.pp!r} removes the feature {name!r}, which "
-        f"the loss of {source.data} needs. Keep it."
-      )
-
-
-def target_scale(source: Source) -> tuple[np.ndarray, np.ndarray] | None:
-  """Mean and deviation (n,) float32 of each target of a regression.
-
-  Of the training data, without unknown ones; None for other kinds of labels. A
-  target that is always the same has deviation 1.
-
-  Raises:
-    ConfigError: if a target is unknown for all images.
-  """
-  if source.kind != "regression":
-    return None
-  assert source.targets is not None  # of all kinds but single labels
-  values = source.targets.astype(np.float64)
-  absent = np.isnan(values).all(axis=0)
-  if absent.any():
-    name = (source.class_names or ())[int(absent.argmax())]
-    raise ConfigError(
-      f"{source.data} {source.split}: {name} is unknown for all images."
-    )
-  mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-  deviation = np.where(deviation > 0, deviation, 1.0)
-  return mean.astype(np.float32), deviation.astype(np.float32)
-
-
-def weights_of_classes(
-  run: RunConfig, source: Source, num_classes: int | None
-) -> Sequence[float] | None:
-  """`config.class_weights` as one number for each class; None without any.
-
-  "balanced" is n / (classes * images of the class); where images have several
-  classes, the weight of its positive images is negative / positive.
-
-  Args:
-    run: the config.
-    source: the training data, which passes `check_labels`.
-    num_classes: width of the head.
-
-  Raises:
-    ConfigError: if there is not one for each class.
-  """
-  given = run.class_weights
-  if given is None:
-    return None
-  if given == "balanced" and source.kind == "multi_label":
-    assert source.targets is not None  # of all kinds but single labels
-    positive = (source.targets == 1).sum(axis=0).tolist()
-    negative = (source.targets == 0).sum(axis=0).tolist()
-    return [n / p if p and n else 1.0 for p, n in zip(positive, negative)]
-  if given == "balanced":
-    labels = source.known_labels()
-    labels = labels[labels >= 0]
-    counts = np.bincount(labels, minlength=num_classes or 0)
-    # As scikit-learn's; a class without images has no use for a weight.
-    mean = len(labels) / np.count_nonzero(counts)
-    return [mean / count if count else 0.0 for count in counts.tolist()]
-  if len(given) != num_classes:
-    raise ConfigError(
-      f"config.class_weights={given!r} has {len(given)} weights, and the run "
-      f"has {num_classes} classes. Give one for each class, or 'balanced'."
-    )
-  return given
-
-
-def describe_classes(
-  run: RunConfig, source: Source, num_classes: int | None
-) -> Iterator[str]:
-  """Sentences about how much each class counts, for the start of a run.
-
-  Args:
-    run: the config.
-    source: the training data.
-    num_classes: width of the head; None without classes.
-  """
-  if num_classes is None or source.num_classes is None:
-    return
-  names = [str(x) for x in source.class_names or range(source.num_classes)]
-  sampling = f"Sampling: {run.input.sampling or 'uniform'}"
-  if source.labels is None:
-    yield f"{sampling}."
-  else:
-    of_images = order.shares(source.labels, None, len(names)) * 100
-    shown = source.shares(run.input.sampling) * 100
-    parts = {
-      name: f"{a:.3g} -> {b:.3g} %"
-      for name, a, b in zip(names, of_images, shown)
-    }
-    meaning = "share of the images -> share of what is shown"
-    if np.array_equal(of_images, shown):
-      parts = {name: f"{x:.3g} %" for name, x in zip(names, shown)}
-      meaning = "each image once in each epoch; share of the images"
-    yield f"{sampling}; {meaning}: {_extremes(parts, of_images)}."
-  if (weights := weights_of_classes(run, source, num_classes)) is not None:
-    how = " (balanced)" if run.class_weights == "balanced" else ""
-    parts = {name: f"{x:.3g}" for name, x in zip(names, weights)}
-    yield f"Class weights{how}: {_extremes(parts, np.asarray(weights))}."
-
-
-def _extremes(parts: Mapping[str, str], values: np.ndarray) -> str:
-  """A text for each class, or for those with the largest and smallest value."""
-  texts = [f"{name}: {text}" for name, text in parts.items()]
-  if len(texts) <= _MOST_NAMED:
-    return ", ".join(texts)
-  down = np.argsort(-values, kind="stable")
-  first, last = ([texts[i] for i in x] for x in (down[:3], down[-3:]))
-  more = f"... {len(texts) - 6:,} more ..."
-  return ", ".join([*first, more, *last])
 
 
 def make_objective(
@@ -469,19 +257,6 @@ def make_objective(
     class_weights=class_weights,
     augment_known=augment_known if source.has_unknown else None,
   )
-
-
-def describe_labels(parts: Program) -> str:
-  """What the images of the training data have, for the log."""
-  if parts.num_classes is None:
-    return "with texts"
-  what = {
-    "single_label": "classes",
-    "multi_label": "classes, of which an image has any number",
-    "soft_label": "classes with probabilities",
-    "regression": "targets",
-  }[parts.source.kind]
-  return f"{parts.num_classes} {what}"
 
 
 def describe_model(parts: Program) -> dict[str, Any]:
