@@ -3,9 +3,11 @@
 import functools
 import pathlib
 import runpy
+from collections.abc import Iterable
 
 import jax
 import numpy as np
+import pytest
 
 from vitjax import models, weights
 from vitjax.models import batch_norm
@@ -31,6 +33,20 @@ def create(name: str, model: str, **fields):
   """A model with the classes of a case."""
   classes = case(name)["model"]["num_classes"]
   return models.create(model, num_classes=classes, **fields)
+
+
+def build(cases: dict[str, tuple[str, dict]], name: str, **options):
+  """The model of a case: of its name and fields in `cases`, but `options`."""
+  model, fields = cases[name]
+  return create(name, model, **{**fields, **options})
+
+
+def names(cases: Iterable[str]) -> list:
+  """The cases as parameters of a test: the small ones, and slow ones."""
+  return [
+    pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
+    for name in cases
+  ]
 
 
 def load(name: str, model, folder: pathlib.Path, flat=None, **options):

@@ -1,5 +1,7 @@
 """RegNetY and ResNets with batch norm against timm, and mistakes to be seen."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,11 +40,7 @@ CASES = {
     )
   },
 }
-
-
-def build(name, **options):
-  model, fields = CASES[name]
-  return reference.create(name, model, **{**fields, **options})
+build = functools.partial(reference.build, CASES)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """CoAtNet and MaxxViT-V2 against timm, and mistakes that must be seen."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,18 +33,10 @@ CASES = {
   "timm_coatnet_rmlp_1_rw2_224": ("coatnet_rmlp_1_rw2_224", {}),
   "timm_maxxvitv2_nano_rw_256": ("maxxvitv2_nano_rw_256", {}),
 }
-NAMES = [
-  pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
-  for name in CASES
-]
+build = functools.partial(reference.build, CASES)
 
 
-def build(name, **options):
-  model, fields = CASES[name]
-  return reference.create(name, model, **{**fields, **options})
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", reference.names(CASES))
 def test_logits(name, tmp_path):
   model = build(name)
   assert distance(name, model, load(name, model, tmp_path)) < TOLERANCE

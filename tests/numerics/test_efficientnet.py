@@ -5,21 +5,22 @@ mistake that must be seen.
 """
 
 import functools
-import pathlib
-import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.numerics import reference
+from tests.numerics.reference import (
+  TOLERANCE,
+  arrays,
+  case,
+  distance,
+  load,
+)
 from vitjax import models, trees, weights
 from vitjax.models import batch_norm, common, depthwise, efficientnet
-
-FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
-ref = runpy.run_path(str(FOLDER / "refweights.py"))
-
-TOLERANCE = 2e-5  # of the largest |logit|
 
 # Case -> options that are wrong.
 CASES = {
@@ -30,51 +31,22 @@ CASES = {
   "timm_efficientnet_lite0": {"activation": "silu"},
   "timm_tf_efficientnet_lite1": {"padding": "symmetric"},
 }
-NAMES = [
-  pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
-  for name in CASES
-]
-
-
-@functools.cache
-def case(name):
-  return ref["load_case"](name, FOLDER)
 
 
 def build(name, **options):
   about = case(name)["model"]
-  options = {"num_classes": about["num_classes"], **options}
   if about["name"]:
-    return models.create(about["name"], **options)
+    return reference.create(name, about["name"], **options)
   fields = efficientnet.scaled(
     about["channel_multiplier"], about["depth_multiplier"]
   )
   fields |= efficientnet.TENSORFLOW
-  return models.create("efficientnet", **{**fields, **options})
+  return reference.create(name, "efficientnet", **{**fields, **options})
 
 
-@pytest.fixture
-def load(tmp_path):
-  def load(name, model, **changed):
-    flat = {**ref["weights"](case(name)), **changed}
-    np.savez(tmp_path / "weights.npz", **flat)
-    size = tuple(case(name)["image_shape"][1:3])
-    return weights.load(tmp_path / "weights.npz", model, image_size=size)
-
-  return load
-
-
-def distance(name, model, params):
-  """Largest |difference| of logits, relative to the largest |logit|."""
-  variables = batch_norm.split(params)
-  logits, _ = jax.jit(model.apply)(variables, ref["images"](case(name)))
-  want = np.asarray(case(name)["outputs"]["logits"], np.float32)
-  return float(np.abs(logits - want).max() / np.abs(want).max())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_logits(name, load):
-  params = load(name, build(name))
+@pytest.mark.parametrize("name", reference.names(CASES))
+def test_logits(name, tmp_path):
+  params = load(name, build(name), tmp_path)
   right = distance(name, build(name), params)
   wrong = distance(name, build(name, **CASES[name]), params)
   print(f"{name}: {right:.1e}; with a mistake {wrong:.1e}")
@@ -82,30 +54,30 @@ def test_logits(name, load):
   assert wrong > 1e-3
 
 
-def test_a_gate_of_another_width_is_refused(load):
+def test_a_gate_of_another_width_is_refused(tmp_path):
   """Its width is a quarter of the block's input, in multiples of nothing."""
   name = "mini_tf_efficientnet"
   key = "blocks.1.0.se.conv_reduce.weight"
   (width, *rest) = case(name)["shapes"][key]
   assert width == 2
+  flat = {**arrays(name), key: np.zeros((8, *rest), np.float32)}
   with pytest.raises(ValueError, match=r"Shape: stage1/block00/squeeze_excite"):
-    load(name, build(name), **{key: np.zeros((8, *rest), np.float32)})
+    load(name, build(name), tmp_path, flat)
 
 
 def test_files_without_statistics_are_refused(tmp_path):
   name = "mini_tf_efficientnet"
-  flat = ref["weights"](case(name))
-  flat = {n: x for n, x in flat.items() if "running" not in n}
-  np.savez(tmp_path / "weights.npz", **flat)
+  flat = {n: x for n, x in arrays(name).items() if "running" not in n}
   with pytest.raises(ValueError, match=r"Missing: .*/mean, .*/var"):
-    weights.load(tmp_path / "weights.npz", build(name), image_size=(65, 70))
+    load(name, build(name), tmp_path, flat)
 
 
-def test_running_statistics_move_by_a_tenth(load):
+def test_running_statistics_move_by_a_tenth(tmp_path):
   """PyTorch's momentum 0.1 is 0.9 here; TensorFlow's decay of 0.9 as well."""
   name = "mini_tf_efficientnet"
-  variables = jax.device_put(batch_norm.split(load(name, build(name))))
-  image = ref["images"](case(name))
+  params = load(name, build(name), tmp_path)
+  variables = jax.device_put(batch_norm.split(params))
+  image = reference.functions["images"](case(name))
 
   @functools.partial(jax.jit, static_argnums=0)
   def means(momentum):

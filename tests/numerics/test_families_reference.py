@@ -5,22 +5,13 @@ the layout too. Every case is paired with a plausible mistake in parameters or
 options that must be seen.
 """
 
-import functools
-import pathlib
-import runpy
-
-import jax
-import numpy as np
 import pytest
 
-from vitjax import models, trees, weights
+from tests.numerics import reference
+from tests.numerics.reference import TOLERANCE, arrays, distance, load
+from vitjax import trees
 
-FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "reference"
-ref = runpy.run_path(str(FOLDER / "refweights.py"))
-
-# Of the largest |logit|, in float32. Deep networks of standardised
-# convolutions add up more rounding.
-TOLERANCE = 2e-5
+# Deep networks of standardised convolutions add up more rounding.
 TOLERANCE_STD = 1e-4
 
 
@@ -44,8 +35,7 @@ def transpose(name):
 
 def timm_gains(flat):
   """timm's gains as they are in the file, without the correction."""
-  raw = ref["weights"](case("timm_dm_nfnet_f0"))
-  gain = raw["final_conv.gain"].reshape(-1)
+  gain = arrays("timm_dm_nfnet_f0")["final_conv.gain"].reshape(-1)
   return {**flat, "final_conv/gain": gain}
 
 
@@ -98,43 +88,17 @@ NAMES = [
 ]
 
 
-@functools.cache
-def case(name):
-  return ref["load_case"](name, FOLDER)
-
-
-def build(name, **options):
-  num_classes = case(name)["model"]["num_classes"]
-  return models.create(CASES[name][0], num_classes=num_classes, **options)
-
-
-def distance(name, apply, params):
-  """Largest |difference| of logits, relative to the largest |logit|."""
-  logits = apply(params, ref["images"](case(name)))
-  want = np.asarray(case(name)["outputs"]["logits"], np.float32)
-  return float(np.abs(np.asarray(logits) - want).max() / np.abs(want).max())
-
-
-def compiled(model):
-  return jax.jit(
-    lambda params, image: model.apply({"params": params}, image)[0]
-  )
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_logits(name, tmp_path):
-  _, tolerance, mistake = CASES[name]
-  model = build(name)
-  np.savez(tmp_path / "weights.npz", **ref["weights"](case(name)))
-  size = case(name)["image_shape"][1]
-  params = weights.load(tmp_path / "weights.npz", model, image_size=size)
-  apply = compiled(model)
-  right = distance(name, apply, params)
+  published, tolerance, mistake = CASES[name]
+  model = reference.create(name, published)
+  params = load(name, model, tmp_path)
+  right = distance(name, model, params)
   if callable(mistake):
     params = trees.unflatten(mistake(trees.flatten(params)))
   else:
-    apply = compiled(build(name, **mistake))
-  wrong = distance(name, apply, params)
+    model = reference.create(name, published, **mistake)
+  wrong = distance(name, model, params)
   print(f"{name}: {right:.1e}; with a mistake {wrong:.1e}")
   assert right < tolerance
   assert wrong > 2 * tolerance

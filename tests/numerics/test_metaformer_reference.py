@@ -1,5 +1,7 @@
 """ConvFormer and CAFormer against timm, and mistakes that must be seen."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 import pytest
@@ -16,18 +18,10 @@ CASES = {
   "timm_caformer_s36": ("caformer_s36", {}),
   "timm_convformer_s36": ("convformer_s36", {}),
 }
-NAMES = [
-  pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
-  for name in CASES
-]
+build = functools.partial(reference.build, CASES)
 
 
-def build(name, **options):
-  model, fields = CASES[name]
-  return reference.create(name, model, **{**fields, **options})
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", reference.names(CASES))
 def test_logits(name, tmp_path):
   model = build(name)
   assert distance(name, model, load(name, model, tmp_path)) < TOLERANCE

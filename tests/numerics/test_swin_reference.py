@@ -3,6 +3,7 @@
 Each case is paired with plausible mistakes that must be seen.
 """
 
+import functools
 import json
 
 import jax
@@ -28,18 +29,10 @@ CASES = {
     {},
   ),
 }
-NAMES = [
-  pytest.param(name, marks=() if "mini" in name else pytest.mark.slow)
-  for name in CASES
-]
+build = functools.partial(reference.build, CASES)
 
 
-def build(name, **options):
-  model, fields = CASES[name]
-  return reference.create(name, model, **{**fields, **options})
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", reference.names(CASES))
 def test_logits(name, tmp_path):
   model = build(name)
   assert distance(name, model, load(name, model, tmp_path)) < TOLERANCE
