@@ -289,11 +289,15 @@ def _seconds(run: Callable[[], Any], number: int) -> float:
 
 def gmacs(candidate: Candidate) -> float:
   """Multiplications for one image, in 1e9, see `flops`."""
-  image = jax.ShapeDtypeStruct((1, *candidate.image_shape), jnp.float32)
-  model = _in("float32", candidate.model)
-  jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x)[0])(
-    batch_norm.split(candidate.params), image
-  )
+  # In this type nothing is computed twice, as attention in 16 bits is, and
+  # depth-wise convolutions are not sums, as they are in float32.
+  dtype = "float64"
+  image = jax.ShapeDtypeStruct((1, *candidate.image_shape), dtype)
+  model = _in(dtype, candidate.model)
+  with jax.enable_x64(True):
+    jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x)[0])(
+      batch_norm.split(candidate.params), image
+    )
   return flops.matrix_products(jaxpr.jaxpr) / 2e9
 
 
