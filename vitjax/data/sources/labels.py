@@ -108,7 +108,7 @@ def read(data: str) -> folder.Listing:
     where = f"{path}, line {number}"
     cells = row if isinstance(row, dict) else {}
     if not columns:
-      kind, used = targets.layout(options, list(cells), where)
+      kind, used = targets.layout(options, list(cells), rule.group, where)
     file, split = _file_and_split(cells, used, where)
     if rule.group and rule.group in cells:
       group_of[file] = str(cells[rule.group] or "").strip()
@@ -134,7 +134,11 @@ def read(data: str) -> folder.Listing:
   ]
   is_column = rule.group != "" and rule.group in columns
   column = collections.defaultdict(str, group_of) if is_column else None
-  files = held_out.with_groups(files, rule.group, column)
+  try:
+    files = held_out.with_groups(files, rule.group, column)
+  except ValueError as e:
+    hint = messages.did_you_mean(rule.group, columns) if not is_column else ""
+    raise ValueError(f"{path}: {e}{hint}") from None
   splits: Mapping[str, Sequence[held_out.File]]
   made = next(iter(entries.values())).split is None
   if made:
