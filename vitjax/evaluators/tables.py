@@ -84,7 +84,11 @@ def text(value: float) -> str:
   """A number for people."""
   if isinstance(value, int):
     return f"{value:,}"
-  return "–" if math.isnan(value) else f"{value:.4f}"
+  if math.isnan(value):
+    return "–"
+  # An error may be in any unit.
+  plain = value == 0 or 1e-3 <= abs(value) < 1e6
+  return f"{value:.4f}" if plain else f"{value:.4g}"
 
 
 def lines(metrics: Mapping[str, float], elsewhere: str) -> list[str]:
