@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -494,7 +495,11 @@ def test_a_run_on_other_images_than_those_of_today(tmp_path, caplog):
   assert "the images differ from those that this run was tr" in caplog.text
 
 
-def test_metrics_are_added_to_several_classes(file, pictures):
+def test_metrics_are_added_to_several_classes(file, pictures, tmp_path):
+  model = shutil.copy(file, tmp_path)
+  stored = json.loads(file.with_suffix(".json").read_text())
+  stored["loss"] = "sigmoid_xent"
+  (tmp_path / "x.json").write_text(json.dumps(stored))
   rows = [
     ",".join([f"train/{x}/{i}.png", *(str(int(x == name)) for name in NAMES)])
     for x in ("ant", "dog")
@@ -504,7 +509,7 @@ def test_metrics_are_added_to_several_classes(file, pictures):
   (pictures / "several.csv").write_text("\n".join([header, *rows]))
   data = f"labels:{pictures}/several.csv:multi_label={'+'.join(NAMES)}"
   evals = {"all": {"type": "multi_label", "data": data, "split": "train"}}
-  found = metrics_of(file, evals, metrics=["all"])["all"]
+  found = metrics_of(model, evals, metrics=["all"])["all"]
   assert found["support[ant]"] > 0 == found["support[fox]"]
   assert 0 <= found["ap[dog]"] <= 1
 
