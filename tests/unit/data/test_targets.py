@@ -188,6 +188,15 @@ def test_what_is_wrong_is_named(table, columns, row, options, message):
     sources.open_source(data, "train")
 
 
+@pytest.mark.parametrize(
+  ("labels", "count"), [(("0.5", "1.0", "2.5"), 1), (("v1.0", "1.0", "2"), 0)]
+)
+def test_numbers_as_names_are_told(table, labels, count):
+  data = table(["file,label,split", *several(*labels)])
+  found = [x for x in check.check(data).warnings if ":regression=label" in x]
+  assert len(found) == count
+
+
 def test_rows_of_one_image_that_contradict(table):
   data = table(["file,x", "a.png,1", "./a.png,0"], ":multi_label=x")
   with pytest.raises(
