@@ -517,3 +517,13 @@ def test_metrics_are_added_to_several_classes(file, pictures, tmp_path):
 def test_numbers_of_any_size_are_shown():
   shown = [tables.text(x) for x in (0.97, 2.5e-6, 1.25e7, 0.0, -0.0002, np.nan)]
   assert shown == ["0.9700", "2.5e-06", "1.25e+07", "0.0000", "-0.0002", "–"]
+
+
+def test_targets_are_not_called_classes():
+  found = {"val/mae": 2.0, "val/mae[age]": 1.5, "val/mae[size]": 2.5}
+  assert tables.summary(found, "")[-4:] == [
+    "val, by target:",
+    "target     mae",
+    "age     1.5000",
+    "size    2.5000",
+  ]

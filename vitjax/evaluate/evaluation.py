@@ -436,8 +436,10 @@ def to_table(results: Iterable[Result]) -> str:
     cells += [value.rjust(widths[3]), n_seen.rjust(widths[4]), between]
     lines.append("  ".join(cells).rstrip())
   for result in results:
-    if found := tables.lines(result.metrics or {}, elsewhere="--json"):
-      lines += ["", f"{result.name}, by class:", *found]
+    metrics = result.metrics or {}
+    if found := tables.lines(metrics, elsewhere="--json"):
+      unit = tables.by_class(metrics).unit
+      lines += ["", f"{result.name}, by {unit}:", *found]
     if result.note:
       lines.append(result.note)
   return "\n".join(lines)
