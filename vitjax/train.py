@@ -436,7 +436,7 @@ def check_fingerprint(saved: str, source) -> None:
 def format_metrics(results: dict[str, float]) -> str:
   """One line of metrics for people, without those of single classes."""
   return " · ".join(
-    f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4f}"
+    f"{name} {tables.text(value)}"
     for name, value in results.items()
     if "[" not in name
   )

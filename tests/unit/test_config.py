@@ -95,6 +95,7 @@ def test_open_sections_are_checked_in_the_same_round():
     ({"accumulation_steps": 3}, "is not a multiple of"),
     ({"mixing": 3}, "config.mixing=3 must be a section"),
     ({"init__reinit": "head"}, "init.reinit='head' (str) must be a list"),
+    ({"init__reinit": "head"}, "must be a list of str. Write ('head',)."),
     ({"init__reinit": (3,)}, "init.reinit=(3,) (tuple) must be a list of str"),
     ({"class_weights": "sqrt"}, "must be 'balanced' or a list of float or No"),
     ({"class_weights": ("1",)}, "must be 'balanced' or a list of float or No"),

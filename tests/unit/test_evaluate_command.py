@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from vitjax.data import sources
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluate import answers, evaluation, thresholds
+from vitjax.evaluators import tables
 from vitjax.parallel import sharding
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
@@ -491,3 +493,37 @@ def test_a_run_on_other_images_than_those_of_today(tmp_path, caplog):
   (images / "train" / name / "0.png").rename(images / "val" / name / "9.png")
   assert metrics_of(run)["val"]["n_seen"] == 7
   assert "the images differ from those that this run was tr" in caplog.text
+
+
+def test_metrics_are_added_to_several_classes(file, pictures, tmp_path):
+  model = shutil.copy(file, tmp_path)
+  stored = json.loads(file.with_suffix(".json").read_text())
+  stored["loss"] = "sigmoid_xent"
+  (tmp_path / "x.json").write_text(json.dumps(stored))
+  rows = [
+    ",".join([f"train/{x}/{i}.png", *(str(int(x == name)) for name in NAMES)])
+    for x in ("ant", "dog")
+    for i in range(9)
+  ]
+  header = ",".join(["file", *NAMES])
+  (pictures / "several.csv").write_text("\n".join([header, *rows]))
+  data = f"labels:{pictures}/several.csv:multi_label={'+'.join(NAMES)}"
+  evals = {"all": {"type": "multi_label", "data": data, "split": "train"}}
+  found = metrics_of(model, evals, metrics=["all"])["all"]
+  assert found["support[ant]"] > 0 == found["support[fox]"]
+  assert 0 <= found["ap[dog]"] <= 1
+
+
+def test_numbers_of_any_size_are_shown():
+  shown = [tables.text(x) for x in (0.97, 2.5e-6, 1.25e7, 0.0, -0.0002, np.nan)]
+  assert shown == ["0.9700", "2.5e-06", "1.25e+07", "0.0000", "-0.0002", "–"]
+
+
+def test_targets_are_not_called_classes():
+  found = {"val/mae": 2.0, "val/mae[age]": 1.5, "val/mae[size]": 2.5}
+  assert tables.summary(found, "")[-4:] == [
+    "val, by target:",
+    "target     mae",
+    "age     1.5000",
+    "size    2.5000",
+  ]

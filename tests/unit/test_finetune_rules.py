@@ -5,7 +5,9 @@ import shlex
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from scripts import finetune_grid
 from tests.unit.test_command import resolve
@@ -145,6 +147,36 @@ def test_data_that_cannot_be_used(tmp_path):
   )
   with pytest.raises(ValueError, match="has no classes"):
     facts.of_data(f"captions:{tmp_path}/captions.jsonl")
+  for name in ("a", "b", "c"):
+    write_images(tmp_path, ".", name, 1)
+  table = tmp_path / "table.csv"
+  table.write_text("file,x,y\na/0.png,1,0\nb/0.png,0,1\nc/0.png,1,1\n")
+  for kind in ("regression", "multi_label"):
+    with pytest.raises(ValueError, match=r"has (any|num).*Run `vitjax train"):
+      facts.of_data(f"labels:{table}:{kind}=x+y")
+
+
+def test_unknown_classes_are_not_counted(tmp_path):
+  write_images(tmp_path, ".", "a", 4)
+  rows = [f"a/{i}.png,{x}" for i, x in enumerate(("p", "q", "", "p"))]
+  (tmp_path / "table.csv").write_text(
+    "\n".join(
+      ["file,label,split"]
+      + [f"{row},{'val' if i == 3 else 'train'}" for i, row in enumerate(rows)]
+    )
+  )
+  found = facts.of_data(f"labels:{tmp_path}/table.csv:ignore=empty")
+  assert found.counts == [1, 1] and found.num_train == 3
+
+
+def test_parquet_files_in_order_of_classes_hold_back_each_class(tmp_path):
+  write_images(tmp_path, ".", "a", 1)
+  image = (tmp_path / "a" / "0.png").read_bytes()
+  labels = [x for x in "abc" for _ in range(10)]
+  table = pa.table({"image": [image] * 30, "label": labels})
+  parquet.write_table(table, tmp_path / "train-0.parquet", compression="none")
+  found = facts.of_data(f"parquet:{tmp_path}")
+  assert found.counts == [9, 9, 9] and found.num_val == 3
 
 
 def test_the_first_weights_that_can_be_read_are_taken():

@@ -74,7 +74,8 @@ def problem(path: str, value: Any, kind: Any) -> str | None:
     allowed = ", ".join(map(str, typing.get_args(kind)))
     return f"{path}={value!r} is not one of {allowed}."
   given = type(value).__name__
-  return f"{path}={value!r} ({given}) must be {name(kind)}."
+  hint = f" Write ({value!r},)." if is_a((value,), kind) else ""
+  return f"{path}={value!r} ({given}) must be {name(kind)}.{hint}"
 
 
 def unknown(path: str, key: str, known: Mapping | Sequence) -> str:

@@ -103,7 +103,7 @@ def evaluate(
     bootstrap: resamples for confidence intervals of those of the type
       "classification"; 0: none.
     metrics: more metrics of the evals of type "classification" without
-      `labels`, see their option `metrics`.
+      `labels` and of type "multi_label", see their option `metrics`.
     thresholds: thresholds of classes to report metrics at; or what to choose
       them for on the first eval that has some: of the type "classification"
       without `among` and `labels`, or "multi_label".
@@ -259,14 +259,17 @@ def _with_metrics(
   """The evals, with more metrics where they can have some."""
   changed = {}
   for name, section in sections.items():
-    if section.type == "classification" and "labels" not in section.options:
+    if section.type in ("classification", "multi_label") and (
+      "labels" not in section.options
+    ):
       wanted = (*section.options.get("metrics", ()), *metrics)
       options = {**section.options, "metrics": wanted}
       changed[name] = dataclasses.replace(section, options=options)
   if not changed:
     raise ConfigError(
-      "--metrics needs an eval of type=classification without the option "
-      "labels; there is none."
+      "--metrics needs an eval of type classification or multi_label without "
+      "the option labels; there is none. Evals of other types always report "
+      "all of their metrics."
     )
   return {**sections, **changed}
 
@@ -433,8 +436,10 @@ def to_table(results: Iterable[Result]) -> str:
     cells += [value.rjust(widths[3]), n_seen.rjust(widths[4]), between]
     lines.append("  ".join(cells).rstrip())
   for result in results:
-    if found := tables.lines(result.metrics or {}, elsewhere="--json"):
-      lines += ["", f"{result.name}, by class:", *found]
+    metrics = result.metrics or {}
+    if found := tables.lines(metrics, elsewhere="--json"):
+      unit = tables.by_class(metrics).unit
+      lines += ["", f"{result.name}, by {unit}:", *found]
     if result.note:
       lines.append(result.note)
   return "\n".join(lines)

@@ -53,17 +53,19 @@ class Evaluator:
       same_classes: see `classification`.
       threshold: probability from which on a class counts as predicted.
       metrics: metrics of each class to add: "ap", "precision", "recall", "f1"
-        and "support", the number of its images.
+        and "support", the number of its images, or "all".
 
     Raises:
       ValueError: if the labels are of another kind, classes cannot be matched,
         or an option is wrong.
     """
+    if "all" in metrics:
+      metrics = BY_CLASS
     if unknown := [x for x in metrics if x not in BY_CLASS]:
       hint = messages.did_you_mean(str(unknown[0]), BY_CLASS)
       raise ValueError(
         f"metrics has {unknown[0]!r}, which is not one of "
-        f"{', '.join(BY_CLASS)}.{hint} Always reported: "
+        f"{', '.join(BY_CLASS)}, all.{hint} Always reported: "
         f"{', '.join(_OVER_CLASSES)}."
       )
     if not 0 < threshold < 1:

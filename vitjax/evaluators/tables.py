@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 # Rows of a table in a text, and columns of a confusion matrix.
 _MOST_ROWS, _MOST_COLUMNS = 50, 12
+# Metrics that a regression has for each target.
+_OF_TARGETS = {"mae", "rmse", "r2"}
 
 
 def names(metric: str, classes: Sequence[str]) -> Iterator[str]:
@@ -44,11 +46,16 @@ class ByClass:
   classes: Sequence[str]
   confusion: Sequence[Sequence[int]]
 
+  @property
+  def unit(self) -> str:
+    """What a row of the table is: a class, or a target of a regression."""
+    return "target" if self.single.keys() <= _OF_TARGETS else "class"
+
   def rows(self) -> list[list[str]]:
     """Header and rows of a table with a row for each class."""
     if not self.single:
       return []
-    return [["class", *self.single]] + [
+    return [[self.unit, *self.single]] + [
       [name, *(text(x.get(name, math.nan)) for x in self.single.values())]
       for name in self.classes
     ]
@@ -84,7 +91,11 @@ def text(value: float) -> str:
   """A number for people."""
   if isinstance(value, int):
     return f"{value:,}"
-  return "–" if math.isnan(value) else f"{value:.4f}"
+  if math.isnan(value):
+    return "–"
+  # An error may be in any unit.
+  plain = value == 0 or 1e-3 <= abs(value) < 1e6
+  return f"{value:.4f}" if plain else f"{value:.4g}"
 
 
 def lines(metrics: Mapping[str, float], elsewhere: str) -> list[str]:
@@ -130,7 +141,7 @@ def summary(results: Mapping[str, float], elsewhere: str) -> list[str]:
   result = aligned(rows, num_names=2)
   for group, metrics in evals.items():
     if found := lines(metrics, elsewhere):
-      result += [f"{group}, by class:", *found]
+      result += [f"{group}, by {by_class(metrics).unit}:", *found]
   return result
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
-from vitjax.data.sources.source import NoSplitError
+from vitjax.data.sources.source import KINDS, NoSplitError
 from vitjax.parallel import devices
 
 # Images that are decoded to see sizes and colours; `data check` reads all.
@@ -106,10 +106,17 @@ def of_data(data: str) -> Data:
       "folder of class folders, folder:/path, or a table of labels, "
       "labels:/path/labels.csv."
     )
+  if source.kind in ("multi_label", "regression"):
+    raise ValueError(
+      f"each image of {data!r} has {KINDS[source.kind]}. `vitjax finetune` "
+      "needs images with one class each. Run `vitjax train --config="
+      "transfer.py:MODEL,DATA`, which sets loss and metric for them."
+    )
   labels = source.labels
   counts = None
   if labels is not None:
-    counts = np.bincount(labels, minlength=source.num_classes).tolist()
+    known = labels[labels >= 0]  # -1: unknown
+    counts = np.bincount(known, minlength=source.num_classes).tolist()
   looked = look_at(source)
   shapes = sorted((x.shape[:2] for x in looked), key=lambda x: (min(x), x))
   names = source.class_names or map(str, range(source.num_classes))
@@ -133,13 +140,13 @@ def find_splits(data: str) -> tuple[str, str, str, str | None]:
   """(data, train, val, test), each of the splits in TFDS notation.
 
   Data without `val` hold back a tenth of train, so that `test`, if any, is
-  evaluated once. Folders and tables do so by class, as their fold 1 of 10.
+  evaluated once. Data with folds do so by class, as their fold 1 of 10.
   """
   test = "test" if _has_split(data, "test") else None
   for val in ("val", "validation"):
     if _has_split(data, val):
       return data, "train", val, test
-  if data.startswith(("folder:", "labels:")):
+  if data.startswith(("folder:", "labels:", "wds:", "parquet:")):
     return f"{data}:fold=1/10", "train", "val", test
   return data, "train[:90%]", "train[90%:]", test
 

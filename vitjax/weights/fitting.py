@@ -155,8 +155,7 @@ def fit(
       )
       resized[name] = f"{name} {table.shape} -> {want}"
 
-  if options.resize_posemb:
-    resized |= _resize_offsets(found, expected)
+  resized |= _fit_offsets(found, expected, resize=options.resize_posemb)
 
   stems = _stems(found, expected, model, inputs) if has_images else ()
   adapted = {}
@@ -212,11 +211,14 @@ def initial(
   return trees.unflatten(_init(model, inputs, names, key))
 
 
-def _resize_offsets(found: Flat, expected: Flat) -> dict[str, str]:
-  """Gives tables of relative positions the window of the model, in place.
+def _fit_offsets(
+  found: Flat, expected: Flat, *, resize: bool
+) -> dict[str, str]:
+  """Gives tables of relative positions the shape of the model's, in place.
 
   A table whose offsets are in one axis, as in files of PyTorch, is that of a
-  square window unless it is as long as the model's.
+  square window unless it is as long as the model's. A table of another window
+  is resized if `resize` is true.
 
   Returns:
     Name of each resized table -> what was done.
@@ -229,7 +231,7 @@ def _resize_offsets(found: Flat, expected: Flat) -> dict[str, str]:
     side = math.isqrt(len(x))
     if x.size == math.prod(want):
       found[name] = x.reshape(want)
-    elif x.ndim == 3 or side**2 == len(x):
+    elif resize and (x.ndim == 3 or side**2 == len(x)):
       table = x if x.ndim == 3 else x.reshape(side, side, -1)
       found[name] = relative_position.resample_table(table, want[:2])
       resized[name] = f"{name} {table.shape} -> {want}"

@@ -157,6 +157,16 @@ def test_a_class_of_one_group_is_named(tmp_path):
   ]
 
 
+def test_classes_that_share_groups_are_in_val(tmp_path):
+  # The groups of a are those of b and one more, so none of b's are its own.
+  write(tmp_path, [f"{x}/p{i}.png" for x in "ab" for i in range(6)])
+  write(tmp_path, ["c/p0.png"])
+  listing = folder.read(rf"folder:{tmp_path}:group=(p\d+):fold=1/3")
+  assert [x for x in listing.notes if "single" in x] == [
+    "class(es) with a single group, which is in train and never in val: 'c'."
+  ]
+
+
 @pytest.mark.parametrize(
   ("data", "message"),
   [

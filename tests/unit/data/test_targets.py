@@ -65,6 +65,12 @@ def test_all_columns(table):
   assert source.class_names == ("cat", "dog")
 
 
+def test_all_columns_but_that_of_groups(table):
+  lines = ["file,who,cat,dog", "a.png,p1,1,0", "b.png,p2,0,0", "c.png,p2,0,1"]
+  source, _ = read(table(lines, ":multi_label=*:group=who"))
+  assert source.class_names == ("cat", "dog")
+
+
 @pytest.mark.parametrize("given", ["", ":multi_label=labels"])
 def test_lists_of_classes(table, given):
   """In one row, in several rows of an image, and none at all."""
@@ -164,6 +170,14 @@ def test_unknown_classes_stay_in_the_order(table):
     ("x,y", ".5,.6", ":soft_label=x+y", "x, y have the sum 1.1. It must be 1"),
     ("x,y", "1.5,-.5", ":soft_label=x+y", "x is '1.5'.* a probability"),
     ("age", "1", ":regression=agee", "no column 'agee'.*Did you mean 'age'"),
+    ("x", "1", ":multilabel=x", "is not an option.*Did you mean 'multi_label'"),
+    (
+      "x",
+      "1",
+      ":regression=x:ignroe=-1",
+      ":ignroe= is .*Did you mean 'ignore'",
+    ),
+    ("x,label", "1,a", ":group=xx", "group=xx has no parent.*Did you mean 'x'"),
     ("label", "", "", "the label is ''.* add :ignore=empty"),
     ("label,x", "a,1", ":ignore=a", "no training images"),
   ],
@@ -172,6 +186,15 @@ def test_what_is_wrong_is_named(table, columns, row, options, message):
   data = table([f"file,{columns},split", f"a.png,{row},train"], options)
   with pytest.raises(ValueError, match=message):
     sources.open_source(data, "train")
+
+
+@pytest.mark.parametrize(
+  ("labels", "count"), [(("0.5", "1.0", "2.5"), 1), (("v1.0", "1.0", "2"), 0)]
+)
+def test_numbers_as_names_are_told(table, labels, count):
+  data = table(["file,label,split", *several(*labels)])
+  found = [x for x in check.check(data).warnings if ":regression=label" in x]
+  assert len(found) == count
 
 
 def test_rows_of_one_image_that_contradict(table):

@@ -187,10 +187,15 @@ def by_fold(
   if fold is None:
     return splits, []
   files = [file for x in ("train", "val") for file in splits.get(x, ())]
+  units = defaultdict(set)
+  for file in files:
+    units[file.class_name].add(file.group or file.path)
   held_back, single = set(), []
   for name, members in _ranked(files).items():
     if len(members) == 1:
-      single.append(repr(name))
+      # Groups that rank with another class may have images of this one too.
+      if len(units[name]) == 1:
+        single.append(repr(name))
       continue
     first = int.from_bytes(hashlib.sha256(name.encode()).digest())
     parts = (

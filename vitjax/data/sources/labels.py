@@ -21,7 +21,8 @@ import collections
 import dataclasses
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def read(data: str) -> folder.Listing:
     where = f"{path}, line {number}"
     cells = row if isinstance(row, dict) else {}
     if not columns:
-      kind, used = targets.layout(options, list(cells), where)
+      kind, used = targets.layout(options, list(cells), rule.group, where)
     file, split = _file_and_split(cells, used, where)
     if rule.group and rule.group in cells:
       group_of[file] = str(cells[rule.group] or "").strip()
@@ -134,7 +135,11 @@ def read(data: str) -> folder.Listing:
   ]
   is_column = rule.group != "" and rule.group in columns
   column = collections.defaultdict(str, group_of) if is_column else None
-  files = held_out.with_groups(files, rule.group, column)
+  try:
+    files = held_out.with_groups(files, rule.group, column)
+  except ValueError as e:
+    hint = messages.did_you_mean(rule.group, columns) if not is_column else ""
+    raise ValueError(f"{path}: {e}{hint}") from None
   splits: Mapping[str, Sequence[held_out.File]]
   made = next(iter(entries.values())).split is None
   if made:
@@ -149,7 +154,8 @@ def read(data: str) -> folder.Listing:
     path.parent, splits, rule, tables.unused(columns, known), missing, made=made
   )
   if kind == "single_label":
-    return listing
+    notes = [*listing.notes, *_fractions(entries.values())]
+    return dataclasses.replace(listing, notes=notes)
   names = None if targets.is_list(kind, used) else used
   rows = {
     file: entry.target
@@ -210,6 +216,18 @@ def _label(
       f"{'empty' if cell in (None, '') else cell} to the name of the data."
     )
   return cell.strip(), None
+
+
+def _fractions(entries: Iterable[_Entry]) -> list[str]:
+  """Says so if all classes are numbers that are not written as integers."""
+  names = {entry.class_name for entry in entries} - {""}
+  if all(re.fullmatch(r"[-+]?\d+\.\d+", name) for name in names) and names:
+    return [
+      f"each of the {len(names)} different numbers in column label, such as "
+      f"{min(names)!r}, is the name of a class. For a regression add "
+      ":regression=label to the name of the data; class ids are integers."
+    ]
+  return []
 
 
 def _joined(above: _Entry, entry: _Entry, where: str) -> _Entry:

@@ -8,9 +8,10 @@ an unknown label:
     labels:/path/table.csv:regression=age+weight   columns of numbers
     labels:/path/table.csv:ignore=empty+-1+nan
 
-`*` stands for all columns but `file` and `split`. A column `labels` lists the
-classes of an image: "cat;dog" or "cat|dog", or a list in JSON Lines. An image
-may then have several rows. `:multi_label=labels` may say so.
+`*` stands for all columns but `file`, `split` and the one of `:group=`. A
+column `labels` lists the classes of an image: "cat;dog" or "cat|dog", or a list
+in JSON Lines. An image may then have several rows. `:multi_label=labels` may
+say so.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from vitjax.config import messages
 
 _KINDS = ("multi_label", "soft_label", "regression")
 _OPTION = re.compile(rf":({'|'.join(_KINDS)}|ignore)=")
+_ALL_OPTIONS = (*_KINDS, "ignore", "group", "fold")
 _CELLS = {
   "multi_label": "0 or 1",
   "soft_label": "a probability, 0 to 1",
@@ -143,9 +145,16 @@ def split_options(data: str) -> tuple[str, Options]:
   """("labels:/path", Options(...)) for "labels:/path:regression=age".
 
   Raises:
-    ValueError: if an option is given twice or has no columns.
+    ValueError: if an option is unknown, given twice or has no columns.
   """
   name, *rest = _OPTION.split(data)
+  for text in (name.rpartition("/")[2], *rest[1::2]):
+    if unknown := re.search(r":(\w+)=", text):
+      hint = messages.did_you_mean(unknown[1], _ALL_OPTIONS)
+      raise ValueError(
+        f"{data!r}: :{unknown[1]}= is not an option of a table of labels.{hint}"
+        f" Known: {', '.join(_ALL_OPTIONS)}; see docs/data.md#labels."
+      )
   given = {}
   for key, text in zip(rest[::2], rest[1::2]):
     values = tuple(x.strip() for x in text.split("+"))
@@ -163,9 +172,15 @@ def split_options(data: str) -> tuple[str, Options]:
 
 
 def layout(
-  options: Options, columns: Sequence[str], where: str
+  options: Options, columns: Sequence[str], group: str, where: str
 ) -> tuple[str, tuple[str, ...]]:
   """The kind of labels of a table, and the columns that hold them.
+
+  Args:
+    options: what the name of the table says.
+    columns: the columns of the table.
+    group: the column of the groups, or "".
+    where: file and line, for the message.
 
   Raises:
     ValueError: if the table lacks a column that the options name.
@@ -175,7 +190,8 @@ def layout(
       return "multi_label", _LIST
     return "single_label", ("label",)
   if options.columns == ("*",):
-    return options.kind, tuple(x for x in columns if x not in ("file", "split"))
+    others = ("file", "split", group)
+    return options.kind, tuple(x for x in columns if x not in others)
   for name in options.columns:
     if name not in columns:
       hint = messages.did_you_mean(name, columns)
