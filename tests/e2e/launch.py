@@ -112,6 +112,12 @@ class Process:
       time.sleep(0.005)
     assert self._process.poll() is None, self.finish().text
 
+  def wait_for_checkpoint(self, workdir: pathlib.Path) -> None:
+    """Returns when a checkpoint is complete; steps do not wait for it."""
+    while not saved_steps(workdir) and self._process.poll() is None:
+      time.sleep(0.005)
+    assert self._process.poll() is None, self.finish().text
+
   def send(self, number: int) -> None:
     self._process.send_signal(number)
 
@@ -150,7 +156,7 @@ def record(workdir: pathlib.Path) -> bytes:
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-  names = [path.name for path in (workdir / "checkpoints").iterdir()]
+  names = [path.name for path in workdir.glob("checkpoints/*")]
   return sorted(int(name) for name in names if name.isdigit())
 
 

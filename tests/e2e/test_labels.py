@@ -96,6 +96,7 @@ def test_each_kind_learns_and_resumes_to_the_bit(tmp_path, root, cache, kind):
   assert last[metric] > least
   with launch.Process(*command(killed, root, kind), cache=cache) as process:
     process.wait_for_step(killed, 120)
+    process.wait_for_checkpoint(killed)
     process.send(signal.SIGKILL)
     process.finish()
   end = launch.run(*command(killed, root, kind), cache=cache).assert_done()

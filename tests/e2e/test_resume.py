@@ -65,8 +65,7 @@ def test_killed_on_packed_data_is_the_same_to_the_bit(
   launch.run(*command(whole), cache=cache).assert_done()
   with launch.Process(*command(killed), cache=cache) as process:
     process.wait_for_step(killed, random.SystemRandom().randint(8, 30))
-    while not launch.saved_steps(killed):  # written behind the steps
-      time.sleep(0.005)
+    process.wait_for_checkpoint(killed)
     process.send(signal.SIGKILL)
     assert process.finish().code == -signal.SIGKILL
   assert launch.last_step(killed) < 45

@@ -26,8 +26,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg == "statistics":
     config.model = {
       "name": "regnet",
-      "depths": (1, 1),
-      "widths": (8, 16),
+      "depths": (1,),
+      "widths": (8,),
       "group_width": 4,
       "stem_width": 8,
     }
