@@ -24,7 +24,7 @@ import ml_collections
 
 from vitjax.config import common
 
-# Learning rates, the better of two in docs/solar_cells.md.
+# Learning rates: usual values, not tuned; see docs/solar_cells.md.
 ROWS = {"probe": 3e-2, "finetune": 1e-3, "scratch": 3e-3}
 LABELS = ("defect", "grade")
 BALANCE = ("none", "sampling", "weights")
