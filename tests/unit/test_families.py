@@ -115,7 +115,10 @@ def published():
         slow |= family == "resnet" and variant != "BiT-R50x1"
         slow |= family == "efficientnet" and variant != "lite0"
         slow |= variant in ("L/32", "B", "L", "XL", "iso-L")
-        slow |= variant in ("v2-B", "v2-L")
+        slow |= variant in ("v2-S", "v2-B", "v2-L")
+        slow |= family == "swin" and variant == "S"
+        slow |= family == "coatnet" and variant != "0"
+        slow |= variant == "rmlp-base"
         slow |= family == "metaformer" and not variant.endswith("S18")
         slow |= family in ("regnet", "resnet_bn")
         marks = pytest.mark.slow if slow else ()
