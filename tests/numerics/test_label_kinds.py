@@ -40,8 +40,8 @@ AS_GIVEN = types.SimpleNamespace(
 
 # Each number of devices once; the others take long.
 SEEDS = (
-  *range(3),
-  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12)),
+  0,
+  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12)),
 )
 
 

@@ -264,6 +264,7 @@ def sent(file):
   return rows
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_run_on_wandb(folder):
   pytest.importorskip("wandb")
   options = {"project": "birds", "mode": "offline", "tags": ("a",)}
