@@ -38,10 +38,14 @@ AS_GIVEN = types.SimpleNamespace(
 )
 
 
-# Each number of devices once; the others take long.
+# Once on eight devices; the others, on each number of devices, take long.
 SEEDS = (
-  0,
-  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12)),
+  2,
+  *(
+    pytest.param(seed, marks=pytest.mark.slow)
+    for seed in range(12)
+    if seed != 2
+  ),
 )
 
 
