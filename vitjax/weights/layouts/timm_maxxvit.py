@@ -12,6 +12,7 @@ from vitjax.weights.layouts.torch_tensors import (
   CONV,
   LINEAR,
   LINEAR_1X1,
+  OFFSETS,
   SAME,
   Flat,
   Fused,
@@ -23,8 +24,6 @@ NAME = "timm_maxxvit"
 facts = torch_tensors.timm_facts_with_size
 
 _HEAD_WIDTH = 32
-# Offsets to rows and columns: `weights.fit` knows the window.
-_TABLE = Kind(lambda x: x, lambda x: x.reshape(-1, x.shape[-1]))
 
 
 def matches(names: Collection[str]) -> bool:
@@ -95,7 +94,7 @@ def attention(
     [f"{theirs}.{part}" for part in "qkv"], f"{theirs}.proj", ours, num_heads
   )
   theirs, ours = f"{theirs}.rel_pos", f"{ours}/position_bias"
-  yield f"{theirs}.relative_position_bias_table", f"{ours}/table", _TABLE
+  yield f"{theirs}.relative_position_bias_table", f"{ours}/table", OFFSETS
   for i in (1, 2):
     yield from torch_tensors.layer(
       f"{theirs}.mlp.fc{i}", f"{ours}/Dense_{i - 1}", LINEAR

@@ -12,6 +12,7 @@ from vitjax.weights.layouts import torch_tensors
 from vitjax.weights.layouts.torch_tensors import (
   CONV,
   LINEAR,
+  OFFSETS,
   Flat,
   Fused,
   Kind,
@@ -24,8 +25,6 @@ facts = torch_tensors.timm_facts_with_size
 _DERIVED = re.compile(
   r".*\.(relative_position_index|relative_coords_table|attn_mask|k_bias)"
 )
-# Offsets to rows and columns: `weights.fit` knows the window.
-_TABLE = Kind(lambda x: x, lambda x: x.reshape(-1, x.shape[-1]))
 _SCALE = Kind(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1))
 
 
@@ -54,7 +53,7 @@ def _rows(model) -> Iterator[Row]:
         _qkv(theirs), f"{theirs}.proj", ours, heads
       )
       bias = f"{ours}/position_bias"
-      yield f"{theirs}.relative_position_bias_table", f"{bias}/table", _TABLE
+      yield f"{theirs}.relative_position_bias_table", f"{bias}/table", OFFSETS
       yield f"{theirs}.logit_scale", f"{ours}/logit_scale", _SCALE
       yield from torch_tensors.layer(
         f"{theirs}.cpb_mlp.0", f"{bias}/Dense_0", LINEAR

@@ -31,6 +31,9 @@ SAME = Kind(lambda x: x, lambda x: x)
 LINEAR = Kind(linear, lambda w: w.T)
 LINEAR_1X1 = Kind(linear, lambda w: w.T[:, :, None, None])
 CONV = Kind(conv, lambda w: w.transpose(3, 2, 0, 1))
+# A table of relative positions; only `weights.fit` knows the rows and columns
+# of the offsets, which are one axis in theirs.
+OFFSETS = Kind(lambda x: x, lambda x: x.reshape(-1, x.shape[-1]))
 
 Row = tuple[str, str, Kind]
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
+  HEAD_22K,
   I1K,
+  I22K,
   PYTORCH,
   TIMM_RESULTS,
   Entry,
@@ -18,22 +20,20 @@ from vitjax.weights.zoo.entry import (
 _PAPER = "https://arxiv.org/abs/2201.03545"
 _FOLDER = "https://dl.fbaipublicfiles.com/convnext"
 _README = "https://github.com/facebookresearch/ConvNeXt"
-_I22K = "ImageNet-22k"
 _COMMON: dict[str, Any] = {
   "family": "convnext",
   "normalisation": "imagenet",
   "paper": _PAPER,
   **PYTORCH,
 }
-_HEAD_22K = {"options": {"num_classes": 21_841}}
 
 # File of a size -> timm's tag (None where timm has no copy), data, head.
 _FILES = {
   "1k_224": ("fb_in1k", (I1K,), HEAD_1K),
   "1k_384": (None, (I1K,), HEAD_1K),
-  "22k_224": ("fb_in22k", (_I22K,), _HEAD_22K),
-  "22k_1k_224": ("fb_in22k_ft_in1k", (_I22K, I1K), HEAD_1K),
-  "22k_1k_384": ("fb_in22k_ft_in1k_384", (_I22K, I1K), HEAD_1K),
+  "22k_224": ("fb_in22k", (I22K,), HEAD_22K),
+  "22k_1k_224": ("fb_in22k_ft_in1k", (I22K, I1K), HEAD_1K),
+  "22k_1k_384": ("fb_in22k_ft_in1k_384", (I22K, I1K), HEAD_1K),
 }
 
 # Top-1 of the authors, by size and file.

@@ -226,12 +226,15 @@ PYTORCH: dict[str, Any] = {
 
 # Data sets, as `Entry.data` names them.
 I1K, I12K, I21K = "ImageNet-1k", "ImageNet-12k", "ImageNet-21k"
+I22K = "ImageNet-22k"  # as PyTorch's models count its classes
 
-# Fields of a head of Google's classes of ImageNet-21k, and of ImageNet-1k's.
+# Fields of a head of Google's classes of ImageNet-21k, of those of
+# ImageNet-22k, and of ImageNet-1k's.
 HEAD_21K: dict[str, Any] = {
   "options": {"num_classes": 21_843},
   "loss": "sigmoid_xent",
 }
+HEAD_22K: dict[str, Any] = {"options": {"num_classes": 21_841}}
 HEAD_1K: dict[str, Any] = {
   "options": {"num_classes": 1000},
   "classes": "imagenet2012",

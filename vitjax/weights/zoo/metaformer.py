@@ -5,7 +5,9 @@ from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
+  HEAD_22K,
   I1K,
+  I22K,
   PYTORCH,
   TIMM_RESULTS,
   Entry,
@@ -13,7 +15,6 @@ from vitjax.weights.zoo.entry import (
   timm,
 )
 
-_I22K = "ImageNet-22k"
 _COMMON: dict[str, Any] = {
   "family": "metaformer",
   "normalisation": "imagenet",
@@ -25,9 +26,9 @@ _COMMON: dict[str, Any] = {
 _FILES: dict[str, tuple[int, tuple[str, ...], dict[str, Any]]] = {
   "sail_in1k": (224, (I1K,), HEAD_1K),
   "sail_in1k_384": (384, (I1K,), HEAD_1K),
-  "sail_in22k": (224, (_I22K,), {"options": {"num_classes": 21_841}}),
-  "sail_in22k_ft_in1k": (224, (_I22K, I1K), HEAD_1K),
-  "sail_in22k_ft_in1k_384": (384, (_I22K, I1K), HEAD_1K),
+  "sail_in22k": (224, (I22K,), HEAD_22K),
+  "sail_in22k_ft_in1k": (224, (I22K, I1K), HEAD_1K),
+  "sail_in22k_ft_in1k_384": (384, (I22K, I1K), HEAD_1K),
 }
 # Top-1 of the tags above; those of ImageNet-22k have none.
 _TOP1 = {

@@ -5,7 +5,9 @@ from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
+  HEAD_22K,
   I1K,
+  I22K,
   PYTORCH,
   TIMM_RESULTS,
   Entry,
@@ -13,14 +15,12 @@ from vitjax.weights.zoo.entry import (
   timm,
 )
 
-_I22K = "ImageNet-22k"
 _COMMON: dict[str, Any] = {
   "family": "swin",
   "normalisation": "imagenet",
   "licence": "MIT",
   **PYTORCH,
 }
-_HEAD_22K: dict[str, Any] = {"options": {"num_classes": 21_841}}
 
 # Model -> tag -> top-1 on ImageNet-1k, of those with its classes.
 _FILES = {
@@ -67,8 +67,8 @@ _FILES = {
 }
 _DATA = {
   "ms_in1k": (I1K,),
-  "ms_in22k": (_I22K,),
-  "ms_in22k_ft_in1k": (_I22K, I1K),
+  "ms_in22k": (I22K,),
+  "ms_in22k_ft_in1k": (I22K, I1K),
 }
 
 
@@ -87,6 +87,6 @@ def swin() -> Iterator[Entry]:
         top1=top1,
         source=TIMM_RESULTS if top1 else None,
         **shorter_side(size, 1.0 if size == 384 else 0.9),
-        **(_HEAD_22K if tag == "ms_in22k" else HEAD_1K),
+        **(HEAD_22K if tag == "ms_in22k" else HEAD_1K),
         **_COMMON,
       )
