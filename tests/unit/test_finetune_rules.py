@@ -257,14 +257,17 @@ def test_the_printed_command_is_the_run(weights, tmp_path):
   assert resolve(tmp_path, *words[2:]) == plain.to_dict(run)
 
 
-def test_the_grid_has_the_run_itself_and_what_is_near():
+def test_the_grid_changes_one_setting_at_a_time():
   recipe = choosing.base_recipe(DATA, None, None, None).changed(batch=64)
   runs = [x.resolve() for x in finetune_grid.neighbours(recipe).values()]
-  assert recipe.resolve() in runs
-  assert len({plain.to_json(run) for run in runs}) == len(runs) == 12
+  assert recipe.resolve() not in runs
+  assert len({plain.to_json(run) for run in runs}) == len(runs) == 4
+  rate = recipe.resolve().optim["learning_rate"]
+  rates = [run.optim["learning_rate"] / rate for run in runs]
+  assert rates == pytest.approx([1 / 3, 3, 1, 1], rel=0.02)
   weights, _ = rules.published(CPU)  # whose recipe has no mixup
   fine = choosing.base_recipe(DATA, weights, None, None)
-  assert len(finetune_grid.neighbours(fine)) == 6
+  assert len(finetune_grid.neighbours(fine)) == 3
 
 
 def test_a_choice_is_kept_for_its_request(tmp_path):
