@@ -52,7 +52,7 @@ class LabelsSource(folder.LabelledFiles):
       splits, class_names = with_class_names(data, listing.splits, class_names)
       listing = dataclasses.replace(listing, splits=splits)
     else:
-      class_names = given.names or class_names or _listed(data, listing)
+      class_names = _names(given, class_names) or _listed(data, listing)
     super().__init__(data, split, listing, class_names)
     # Unlike in folders, paths do not contain the labels.
     content = hashlib.sha256(self.fingerprint.encode())
@@ -245,6 +245,16 @@ def _joined(above: _Entry, entry: _Entry, where: str) -> _Entry:
       f"{above.line} in {above.split!r}."
     )
   return dataclasses.replace(above, target=a | b)
+
+
+def _names(
+  given: targets.Targets, class_names: Sequence[str] | None
+) -> Sequence[str] | None:
+  """The columns, in the order of a model that has the same ones."""
+  if class_names is None or given.names is None:
+    return given.names or class_names
+  same = sorted(given.names) == sorted(class_names)
+  return class_names if same else given.names
 
 
 def _listed(data: str, listing: folder.Listing) -> list[str]:

@@ -26,6 +26,8 @@ from vitjax.data.sources.held_out import File
 from vitjax.data.sources.source import SPLIT_NAMES, DatasetNotPreparedError
 from vitjax.data.tf import tf
 
+# Ends of the names of compressed tar files.
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -144,6 +146,7 @@ def find(
   pattern = str(pathlib.Path(pattern).expanduser())
   for path in expand(pattern):
     if pathlib.Path(path).is_dir():
+      _check_compressed(data, path, extension)
       path = f"{glob.escape(path)}/**/*{extension}"
     elif pathlib.Path(path).is_file():
       path = glob.escape(path)
@@ -161,6 +164,19 @@ def find(
   while glob.has_magic(str(root)) or "{" in str(root) or not root.is_dir():
     root = root.parent
   return root, list(map(pathlib.Path, dict.fromkeys(found)))
+
+
+def _check_compressed(data: str, root: str, extension: str) -> None:
+  """Raises ValueError if a folder has compressed shards, and no others."""
+  names = [path.name for path in sorted(pathlib.Path(root).rglob("*"))]
+  packed = [x for x in names if x.lower().endswith(_COMPRESSED)]
+  if packed and not any(name.endswith(extension) for name in names):
+    raise ValueError(
+      f"{data!r}: {root} has no {extension} files, but {len(packed)} "
+      f"compressed ones: {messages.shorten(list(map(repr, packed)))}. A "
+      "compressed file has no random access: decompress them first, such as "
+      f"with gunzip {root}/*.gz."
+    )
 
 
 def expand(pattern: str) -> list[str]:
