@@ -46,6 +46,11 @@ def load(file: File, kind: str, make: Callable[[File], Index]) -> Index:
   return index
 
 
+def of_column(kind: str, column: str) -> str:
+  """The kind of an index of what a column of the data says."""
+  return f"{kind}_{hashlib.sha256(column.encode()).hexdigest()[:16]}"
+
+
 def _absolute(path: str) -> str:
   return path if "://" in path else os.path.abspath(path)
 

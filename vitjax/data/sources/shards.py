@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -96,15 +96,18 @@ def listing(
   data: str,
   extension: str,
   read: Callable[[str, str], Sequence[File]],
+  read_groups: Callable[[str, str], Sequence[str]],
   locate: Callable[[str], str] = str,
 ) -> folder.Listing:
   """The images of all shards that "KIND:/path" names, by split.
 
   Args:
-    data: with or without a fold.
+    data: with or without a fold and groups.
     extension: that of shards in a folder, such as ".tar".
     read: gives the images of a shard by its path and by its name below the
       root, with which the paths of its images begin.
+    read_groups: gives the group of each of these images, by the path of the
+      shard and the name of the column or key that says it.
     locate: maps the path in `data` to that of the shards.
 
   Raises:
@@ -122,16 +125,20 @@ def listing(
       f"their names: {messages.shorten(without)}. Name each file, or its "
       "folder, by its split, as in train-000" + extension + ", or none."
     )
+  by_key = bool(rule.group) and not held_out.is_of_path(rule.group)
   splits: dict[str, list[File]] = {}
   for path, name in sorted(
     zip(paths, names), key=lambda x: split_of[x[1]] != "train"
   ):
-    splits.setdefault(split_of[name] or "", []).extend(read(str(path), name))
-  divided: Mapping[str, Sequence[File]] = splits
-  if without:
-    divided = held_out.by_hash(splits[""])
-  divided, notes = held_out.by_fold(divided, rule.fold)
-  return folder.Listing(root, divided, notes)
+    images, column = read(str(path), name), None
+    if by_key:
+      groups = read_groups(str(path), rule.group)
+      column = dict(zip((x.path for x in images), groups, strict=True))
+    images = held_out.with_groups(images, rule.group, column)
+    splits.setdefault(split_of[name] or "", []).extend(images)
+  divided = held_out.by_hash(splits[""]) if without else splits
+  made = bool(without)
+  return folder.held_out_listing(root, divided, rule, [], [], made=made)
 
 
 def find(
