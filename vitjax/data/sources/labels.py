@@ -15,11 +15,14 @@ A label is the name of a class. Classes are numbered in natural order of those
 in train (0, 1, 2, 10), as for folders. If every label of the file is an integer
 they are class ids: the number of classes is the largest id in train plus one,
 even if some classes have no images. A label that `:ignore=` names is unknown.
+
+"labels:/path" of a folder reads a label file for each image, see `label_files`.
 """
 
 import collections
 import dataclasses
 import hashlib
+import pathlib
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +33,13 @@ from absl import logging
 
 from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import folder, held_out, tables, targets
+from vitjax.data.sources import (
+  folder,
+  held_out,
+  label_files,
+  tables,
+  targets,
+)
 from vitjax.data.sources.source import SPLIT_NAMES
 from vitjax.data.tf import tf
 
@@ -93,13 +102,16 @@ class _Entry:
 
 
 def read(data: str) -> folder.Listing:
-  """The files of each split in the order of the table.
+  """The files of each split in the order of the table, or by path.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
   name, rule = held_out.split_rule(data)
   name, options = targets.split_options(name)
+  root = pathlib.Path(name.removeprefix("labels:")).expanduser()
+  if root.is_dir():
+    return label_files.read(root, rule, options)
   path = tables.find(name)
   found: dict[str, _Entry] = {}
   columns: dict[str, None] = {}
