@@ -71,7 +71,7 @@ class RemoteFile:
 
   def __init__(self, path: Any):
     self._url = str(path)
-    self._store = places.store()
+    self._store = places.store(path)
 
   def create(self, text: bytes) -> bool:
     """Whether the object was absent, and now holds `text`."""

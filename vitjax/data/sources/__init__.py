@@ -31,7 +31,7 @@ _KINDS = {
   ".parquet": "parquet",
 }
 # Kinds of data whose files must be local or mounted.
-_LOCAL = ("folder", "labels", "captions", "wds", "parquet")
+_LOCAL = ("folder", "labels", "captions")
 
 
 def open_source(
@@ -86,9 +86,10 @@ def open_source(
     )
   if kind in _LOCAL and places.is_remote(data):
     raise ValueError(
-      f"{data!r}: files are read from local and mounted folders, not from "
-      "object stores. Copy them (`gcloud storage cp -r`, `aws s3 sync`), or "
-      "mount the bucket (gcsfuse, mountpoint-s3)."
+      f"{data!r}: of object stores, only wds: and parquet: are read. Pack the "
+      "images into tar shards, which also read faster; or copy them (`gcloud "
+      "storage cp -r`, `aws s3 sync`), or mount the bucket (gcsfuse, "
+      "mountpoint-s3)."
     )
   if data.startswith("mixture:"):
     parts = [

@@ -27,7 +27,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitjax.config import messages
+from vitjax.config import messages, places
 from vitjax.data.sources import (
   files,
   folder,
@@ -104,6 +104,8 @@ def _revision(path: str) -> str:
   Raises:
     DatasetNotPreparedError: if there is not exactly one revision of it.
   """
+  if places.is_remote(path):
+    return path
   root = pathlib.Path(path).expanduser()
   if not (root / "snapshots").is_dir():
     return path

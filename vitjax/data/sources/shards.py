@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vitjax.config import messages
+from vitjax.config import messages, places
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import files, folder, held_out, labels
 from vitjax.data.sources.held_out import File
@@ -39,11 +39,23 @@ class Member(File):
   offset: int
 
   def read(self, root: pathlib.Path) -> bytes:
-    with files.open_file(self.shard) as file:
-      data = file.read(self.offset, self.size)
-    if len(data) != self.size:
-      raise ValueError(f"{self.shard} is shorter than at the start of the run")
+    [data] = read_members([self])
     return data
+
+
+def read_members(members: Sequence[Member]) -> list[bytes]:
+  """The bytes of some images, of an object store all at once.
+
+  Raises:
+    ValueError: if a shard has become shorter.
+  """
+  found = files.read_parts([(x.shard, x.offset, x.size) for x in members])
+  for member, data in zip(members, found):
+    if len(data) != member.size:
+      raise ValueError(
+        f"{member.shard} is shorter than at the start of the run"
+      )
+  return found
 
 
 class ShardSource(folder.LabelledFiles):
@@ -80,9 +92,13 @@ class ShardSource(folder.LabelledFiles):
     }
 
   def _read(self, indices: np.ndarray) -> np.ndarray:
+    chunk = [self.files[index] for index in indices]
+    members = [x for x in chunk if isinstance(x, Member)]
     images = np.empty(len(indices), object)
-    for row, index in enumerate(indices):
-      images[row] = self.files[index].read(self._root)
+    if len(members) == len(chunk):
+      images[:] = read_members(members)
+    else:
+      images[:] = [file.read(self._root) for file in chunk]
     return images
 
   def parse(self, features: Features) -> Features:
@@ -150,16 +166,13 @@ def find(
     DatasetNotPreparedError: if there is no such file, or one is missing.
   """
   found, missing = [], []
-  pattern = str(pathlib.Path(pattern).expanduser())
+  if not places.is_remote(pattern):
+    pattern = str(pathlib.Path(pattern).expanduser())
   for path in expand(pattern):
-    if pathlib.Path(path).is_dir():
-      _check_compressed(data, path, extension)
-      path = f"{glob.escape(path)}/**/*{extension}"
-    elif pathlib.Path(path).is_file():
-      path = glob.escape(path)
-    matches = sorted(glob.glob(path, recursive=True), key=folder.natural)
+    matches = sorted(files.matching(path, extension), key=folder.natural)
     found += matches
     if not matches:
+      _check_compressed(data, path, extension)
       missing.append(repr(path))
   if missing:
     raise DatasetNotPreparedError(
@@ -167,22 +180,22 @@ def find(
       f"{extension} files, such as /data/train-{{000..099}}{extension}, "
       f"/data/*{extension} or /data."
     )
-  root = pathlib.Path(pattern)
-  while glob.has_magic(str(root)) or "{" in str(root) or not root.is_dir():
+  root = places.of(pattern)
+  while glob.has_magic(str(root)) or "{" in str(root) or str(root) in found:
     root = root.parent
-  return root, list(map(pathlib.Path, dict.fromkeys(found)))
+  return root, list(map(places.of, dict.fromkeys(found)))
 
 
 def _check_compressed(data: str, root: str, extension: str) -> None:
-  """Raises ValueError if a folder has compressed shards, and no others."""
-  names = [path.name for path in sorted(pathlib.Path(root).rglob("*"))]
+  """Raises ValueError if a folder without shards has compressed ones."""
+  names = sorted(x.rpartition("/")[2] for x in files.matching(root, ""))
   packed = [x for x in names if x.lower().endswith(_COMPRESSED)]
-  if packed and not any(name.endswith(extension) for name in names):
+  if packed:
     raise ValueError(
       f"{data!r}: {root} has no {extension} files, but {len(packed)} "
       f"compressed ones: {messages.shorten(list(map(repr, packed)))}. A "
       "compressed file has no random access: decompress them first, such as "
-      f"with gunzip {root}/*.gz."
+      "with gunzip *.gz."
     )
 
 

@@ -59,10 +59,12 @@ def read(data: str) -> folder.Listing:
       "captions? A classifier needs classes."
     )
   listing = dataclasses.replace(listing, notes=notes)
-  file = listing.root / _CLASSES
-  if not file.is_file():
+  path = str(listing.root / _CLASSES)
+  if not files.matching(path, _CLASSES):
     return listing
-  classes = tuple(file.read_text(encoding="utf-8-sig").splitlines())
+  with files.open_file(path) as file:
+    text = file.read(0, file.size).decode("utf-8-sig")
+  classes = tuple(text.splitlines())
   name_of = {str(i): name for i, name in enumerate(classes)}
   splits = {
     split: [
