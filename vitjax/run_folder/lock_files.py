@@ -15,6 +15,9 @@ from typing import Any
 from vitjax.config import places
 
 
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
+
+
 class LocalFile:
   """A file; its holder renews its time of modification."""
 
@@ -78,7 +81,13 @@ class RemoteFile:
     try:
       with self._errors():
         self._store.pipe_file(self._url, text, mode="create")
-    except FileExistsError:
+    except OSError as e:
+      # S3 has its own words for a file that exists.
+      answer = getattr(e.__cause__, "response", {}).get("Error", {})
+      if (
+        not isinstance(e, FileExistsError) and answer.get("Code") not in _EXISTS
+      ):
+        raise
       return self.read() == text  # sent again after a lost answer
     return True
 
