@@ -14,7 +14,6 @@ from typing import Any
 
 from vitjax.config import places
 
-
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
