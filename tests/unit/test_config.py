@@ -2,8 +2,8 @@
 
 import ast
 import dataclasses
-import importlib
 import functools
+import importlib
 import inspect
 import pathlib
 import re
