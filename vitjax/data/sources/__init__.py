@@ -47,9 +47,9 @@ def open_source(
   Args:
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
       class folders ("folder:/path"), a file of labels
-      ("labels:/path/labels.csv") or of captions
-      ("captions:/path/captions.jsonl"), tar files of WebDataset
-      ("wds:/path/{000..099}.tar") or Parquet files
+      ("labels:/path/labels.csv"), a folder of label files ("labels:/path"), a
+      file of captions ("captions:/path/captions.jsonl"), tar files of
+      WebDataset ("wds:/path/{000..099}.tar") or Parquet files
       ("parquet:/path/*.parquet"), several data sets
       ("mixture:0.7*folder:/path+0.3*wds:/path"), "digits" (scikit-learn's 1797
       images of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone
