@@ -51,10 +51,13 @@ class Bucket:
 
 
 @contextlib.contextmanager
-def serve(name: str = "bucket") -> Generator[tuple[str, Bucket]]:
+def serve(
+  name: str = "bucket", kind: type["Handler"] | None = None
+) -> Generator[tuple[str, Bucket]]:
   """Serves a bucket; yields the address of the server, and the bucket."""
   bucket = Bucket(name)
-  handler = type("Handler", (_Handler,), {"bucket": bucket, "uploads": {}})
+  base = kind or Handler
+  handler = type("Own", (base,), {"bucket": bucket, "uploads": {}})
   server = _Server(("127.0.0.1", 0), handler)
   thread = threading.Thread(target=server.serve_forever, daemon=True)
   thread.start()
@@ -73,10 +76,10 @@ class _Server(http.server.ThreadingHTTPServer):
     """Says nothing: clients hang up when they need no answer any more."""
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
   protocol_version = "HTTP/1.1"
   bucket: Bucket
-  uploads: dict[str, tuple[str, dict, bytes]]  # those in pieces
+  uploads: dict  # those in pieces
 
   def log_message(self, *args) -> None:
     pass
@@ -111,16 +114,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(200, described)
       headers = {"x-goog-generation": described["generation"]}
       headers["Last-Modified"] = self.date_time_string()
-      status, size = 200, len(data)
-      if wanted := re.match(r"bytes=(\d*)-(\d*)", self.headers["Range"] or ""):
-        first, last = wanted[1], wanted[2]
-        start = int(first) if first else max(0, size - int(last))
-        stop = min(size, int(last) + 1 if first and last else size)
-        if start >= size:
-          return self._answer(416, {})
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        status, data = 206, data[start:stop]
-      return self._answer(status, data, headers)
+      return self._answer_part(data, headers)
     if re.fullmatch(r".*/b/[^/]+/o/?", path):
       return self._list(query)
     if path.endswith(f"/b/{self.bucket.name}"):
@@ -238,6 +232,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     answer = {"kind": "storage#objects", "items": items}
     self._answer(200, {**answer, "prefixes": sorted(folders)})
 
+  def _answer_part(self, data: bytes, headers: dict) -> None:
+    """Answers with the part of an object that the request is for."""
+    status, size = 200, len(data)
+    if wanted := re.match(r"bytes=(\d*)-(\d*)", self.headers["Range"] or ""):
+      first, last = wanted[1], wanted[2]
+      start = int(first) if first else max(0, size - int(last))
+      stop = min(size, int(last) + 1 if first and last else size)
+      if start >= size:
+        return self._answer(416, {})
+      headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+      status, data = 206, data[start:stop]
+    self._answer(status, data, headers)
+
   def _answer(
     self, status: int, content: bytes | dict, headers: dict | None = None
   ) -> None:
@@ -251,5 +258,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if status not in (204, 304):
       self.send_header("Content-Length", str(len(data)))
     self.end_headers()
-    if status not in (204, 304):
+    if status not in (204, 304) and self.command != "HEAD":
       self.wfile.write(data)

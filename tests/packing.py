@@ -22,14 +22,21 @@ def picture(number: int, kind: str = "JPEG") -> bytes:
   return buffer.getvalue()
 
 
-def write_tar(path: pathlib.Path, members: Iterable[tuple[str, bytes]]) -> None:
-  """Writes members in their order; a name may occur twice."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tarfile.open(path, "w") as tar:
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+  """A tar file with members in their order; a name may occur twice."""
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode="w") as tar:
     for name, content in members:
       info = tarfile.TarInfo(name)
       info.size = len(content)
       tar.addfile(info, io.BytesIO(content))
+  return buffer.getvalue()
+
+
+def write_tar(path: pathlib.Path, members: Iterable[tuple[str, bytes]]) -> None:
+  """Writes a tar file, see `tar_of`."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(tar_of(members))
 
 
 def write_parquet(

@@ -141,8 +141,8 @@ def check_writable(workdir: pathlib.Path) -> None:
     except Exception as e:  # stores raise errors of any class
       raise OSError(
         f"--workdir={workdir}: cannot write there ({type(e).__name__}: {e}). "
-        "Check the name of the bucket and the access to it; `gcloud auth "
-        "application-default login` logs this machine in."
+        "Check the name of the bucket and the access to it; "
+        f"{places.STORES[str(workdir).partition('://')[0]]}."
       ) from None
     return
   nearest = next(x for x in (workdir, *workdir.parents) if x.exists())

@@ -94,7 +94,7 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
     # A file at gs:// is downloaded, and needs no package for that.
     suffix = npz.split_subtree(source)[0].suffix
     is_file = suffix in (".npz", ".safetensors", *files.TORCH)
-    is_remote_run = source.startswith("gs://") and not is_file
+    is_remote_run = source.startswith(("gs://", "s3://")) and not is_file
     folder = places.of(source) if is_remote_run else pathlib.Path(source)
     if folder.is_dir():
       metadata, params = trained.read_run(folder)

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -108,13 +110,15 @@ class Process:
 
   def wait_for_step(self, workdir: pathlib.Path, step: int) -> None:
     """Returns when the record has a step that is not before `step`."""
-    while last_step(workdir) < step and self._process.poll() is None:
-      time.sleep(0.005)
-    assert self._process.poll() is None, self.finish().text
+    self.wait_until(lambda: last_step(workdir) >= step)
 
   def wait_for_checkpoint(self, workdir: pathlib.Path) -> None:
     """Returns when a checkpoint is complete; steps do not wait for it."""
-    while not saved_steps(workdir) and self._process.poll() is None:
+    self.wait_until(lambda: saved_steps(workdir))
+
+  def wait_until(self, condition: Callable[[], Any]) -> None:
+    """Returns when a condition is true, and the process still runs."""
+    while not condition() and self._process.poll() is None:
       time.sleep(0.005)
     assert self._process.poll() is None, self.finish().text
 

@@ -270,11 +270,83 @@ def test_soft_labels_in_an_evaluation():
   np.testing.assert_allclose(found.values["loss"], each, rtol=1e-5)
 
 
+def bounds(values):
+  """Of the percentile bootstrap, of values that are not NaN."""
+  known = np.asarray(values)[~np.isnan(values)]
+  return tuple(np.percentile(known, (2.5, 97.5))) if len(known) else None
+
+
+def drawn(count, resamples):
+  """The rows of each resample, as the documentation says."""
+  rng = np.random.default_rng(0)
+  return [rng.integers(count, size=count) for _ in range(resamples)]
+
+
+def test_intervals_of_several_classes_against_scikit_learn():
+  """Of each resample anew; a row of which nothing is known is never drawn."""
+  rng = np.random.default_rng(0)
+  y = (rng.random((30, 4)) < (0.5, 0.3, 0.05, 0)).astype(np.float32)
+  y[4, 2] = 1
+  y[7] = np.nan
+  logits = (rng.normal(size=(30, 4)) + np.nan_to_num(y)).astype(np.float32)
+  data = data_of(Rows("multi_label", y), 8, 16)
+  evaluator = multi_label.Evaluator(predict, data, metrics=("ap", "recall"))
+  given = outputs.answers("multi_label", evaluator, jnp.asarray(logits))
+  got = given.intervals(40)
+  assert got == given.intervals(40)
+  known = np.delete(np.arange(30), 7)
+  mean_ap, f1, recall, loss = [], [], [], []
+  for rows in drawn(29, 40):
+    truth, x = y[known][rows], logits[known][rows].astype(np.float64)
+    guess = scipy.special.expit(x) >= 0.5
+    each = [
+      sklearn.average_precision_score(truth[:, c], x[:, c])
+      for c in range(4)
+      if truth[:, c].any()
+    ]
+    mean_ap.append(np.mean(each))
+    f1.append(sklearn.f1_score(truth.ravel(), guess.ravel()))
+    hits = (guess & (truth == 1)).sum(axis=0)[2]
+    recall.append(hits / n if (n := truth[:, 2].sum()) else np.nan)
+    loss.append(-np.log(scipy.special.expit(x * (2 * truth - 1))).sum(1).mean())
+  for name, values in (
+    ("mAP", mean_ap),
+    ("micro_f1", f1),
+    ("recall[c2]", recall),
+    ("loss", loss),
+  ):
+    assert got[name] == pytest.approx(bounds(values), rel=1e-6), name
+  assert np.isnan(recall).any() and "ap[c3]" not in got
+  assert {*got} == {*evaluator.metrics} - {"n_seen", "ap[c3]", "recall[c3]"}
+
+
+def test_intervals_of_numbers_against_scikit_learn():
+  rng = np.random.default_rng(0)
+  y = rng.normal(size=(25, 2)).astype(np.float32) * 5 + 3
+  normal = rng.normal(size=(25, 2)).astype(np.float32)
+  scale = (np.float32([3, 2]), np.float32([5, 4]))
+  data = data_of(Rows("regression", y), 8, 16)
+  evaluator = regression.Evaluator(predict, data, target_scale=scale)
+  given = outputs.answers("regression", evaluator, jnp.asarray(normal))
+  got = given.intervals(30)
+  guess = normal * scale[1] + scale[0]
+  for name, fn in (
+    ("mae", sklearn.mean_absolute_error),
+    ("rmse", sklearn.root_mean_squared_error),
+    ("r2", sklearn.r2_score),
+  ):
+    want = [fn(y[rows], guess[rows]) for rows in drawn(25, 30)]
+    assert got[name] == pytest.approx(bounds(want), rel=1e-5), name
+    want = [fn(y[rows, 1], guess[rows, 1]) for rows in drawn(25, 30)]
+    assert got[f"{name}[c1]"] == pytest.approx(bounds(want), rel=1e-5), name
+  assert {*got} == {*evaluator.metrics} - {"n_seen"}
+
+
 def test_rows_of_examples():
   y = np.array([[1, np.nan], [0, 1]], np.float32)
   evaluator = multi_label.Evaluator(predict, data_of(Rows("multi_label", y)))
   params = jnp.zeros((2, 2), jnp.float32)
-  given = outputs.answers("multi_label", evaluator.outputs, params)
+  given = outputs.answers("multi_label", evaluator, params)
   text = answers.to_text({"val": given}, ".csv").splitlines()
   assert text[0] == "eval,file,label[c0],output[c0],label[c1],output[c1]"
   assert text[1].startswith("val,") and text[1].endswith(",1.0,0.5,,0.5")

@@ -512,6 +512,10 @@ def test_metrics_are_added_to_several_classes(file, pictures, tmp_path):
   found = metrics_of(model, evals, metrics=["all"])["all"]
   assert found["support[ant]"] > 0 == found["support[fox]"]
   assert 0 <= found["ap[dog]"] <= 1
+  [result] = evaluation.evaluate(model, evals, bootstrap=20)
+  low, high = result.intervals["mAP"]
+  assert low <= result.metrics["mAP"] <= high and result.answers is None
+  assert " .. " in evaluation.to_table([result])
 
 
 def test_numbers_of_any_size_are_shown():

@@ -1,8 +1,9 @@
 """Private names of other packages: few, and each in one place."""
 
 import ast
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = sorted(
@@ -26,17 +27,23 @@ def is_private(name: str) -> bool:
   )
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-  for node in ast.walk(tree):
+@functools.cache
+def nodes_of(path: pathlib.Path) -> list[ast.AST]:
+  """All nodes of a file, which are many: no test walks over them twice."""
+  return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+  for node in nodes:
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_names(tree: ast.AST) -> Iterator[str]:
+def own_names(nodes: Iterable[ast.AST]) -> Iterator[str]:
   """All that a file defines or assigns, also as an attribute."""
-  for node in ast.walk(tree):
+  for node in nodes:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
       yield node.name
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -45,14 +52,14 @@ def own_names(tree: ast.AST) -> Iterator[str]:
       yield node.attr
 
 
-def foreign_attributes(trees: dict[str, ast.AST]) -> list[str]:
+def foreign_attributes(files: dict[str, list[ast.AST]]) -> list[str]:
   """Private attributes that are read and that no file here defines."""
-  own = {name for tree in trees.values() for name in own_names(tree)}
+  own = {name for nodes in files.values() for name in own_names(nodes)}
   known = own | DOCUMENTED
   return [
     f"{path}:{node.lineno}: {node.attr}"
-    for path, tree in trees.items()
-    for node in ast.walk(tree)
+    for path, nodes in files.items()
+    for node in nodes
     if isinstance(node, ast.Attribute)
     and is_private(node.attr)
     and node.attr not in known
@@ -63,7 +70,7 @@ def test_private_names_of_others_are_imported_in_one_place():
   names = [
     name
     for path in SOURCES
-    for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+    for name in imported(nodes_of(path))
     if is_private(name) and not name.startswith("vitjax")
   ]
   assert sorted(names) == IMPORTED
@@ -71,9 +78,6 @@ def test_private_names_of_others_are_imported_in_one_place():
 
 def test_no_private_attribute_of_others():
   bad = ast.parse("class A:\n  def _f(self): return self._f, tfds.x()._g")
-  assert foreign_attributes({"a.py": bad}) == ["a.py:2: _g"]
-  trees = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-    for path in SOURCES
-  }
-  assert not foreign_attributes(trees)
+  assert foreign_attributes({"a.py": [*ast.walk(bad)]}) == ["a.py:2: _g"]
+  files = {str(path.relative_to(ROOT)): nodes_of(path) for path in SOURCES}
+  assert not foreign_attributes(files)

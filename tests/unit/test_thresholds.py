@@ -68,8 +68,8 @@ def test_a_class_that_is_not_there_and_a_broken_model():
 def test_scores_of_images_with_several_classes():
   """Unknown labels are not counted; the logits become probabilities."""
   targets = np.float32([[1, 0], [np.nan, 1], [0, 1]])
-  found = Found(np.float32([[2, -1], [9, 1], [-2, -3]]), targets, 0.0)
-  given = outputs.OutputAnswers(found, True, ("a", "b"), None)
+  found = Found(np.float32([[2, -1], [9, 1], [-2, -3]]), targets, np.zeros(3))
+  given = outputs.OutputAnswers(found, dict, True, ("a", "b"), None)
   chosen = thresholds.choose(*given.scores(), Goal("f1"))
   assert chosen == pytest.approx({"a": 0.5, "b": 0.0237129}, rel=1e-5)
   got = Thresholds(chosen, "f1", "val", "x").metrics(*given.scores())

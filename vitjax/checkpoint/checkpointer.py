@@ -27,7 +27,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vitjax.checkpoint import orbax_noise, step_files
+from vitjax.checkpoint import orbax_noise, staging, step_files
 from vitjax.checkpoint.step_files import INFO, CheckpointError, read_record
 
 PyTree = Any
@@ -49,8 +49,8 @@ class Checkpointer:
   context manager, which closes it.
 
   Args:
-    directory: where the steps go; made if absent. A local path, or one that
-      Orbax understands (gs://...).
+    directory: where the steps go; made if absent. A local path, or at gs:// or
+      s3://. At s3:// each save is waited for, and there is one process.
     keep_latest: how many of the newest steps to keep. During a save there is
       one more, so the disk needs room for that.
     keep_every_steps: also keep the steps that this number divides.
@@ -66,6 +66,7 @@ class Checkpointer:
 
   Raises:
     CheckpointError: if the directory cannot be made or written to.
+    ValueError: if an argument is wrong, or there are several processes at s3://.
   """
 
   def __init__(
@@ -92,13 +93,21 @@ class Checkpointer:
     self._keep_latest = keep_latest
     self._keep_every_steps = keep_every_steps
     self._best = (best_metric, best_mode)
-    self._async_save = async_save
+    is_staged = staging.is_needed(self._directory)
+    if is_staged and jax.process_count() > 1:
+      raise ValueError(
+        f"{self._directory}: a run of {jax.process_count()} processes cannot "
+        "write checkpoints to s3://. Mount the bucket (mountpoint-s3), or use "
+        "gs:// or a shared folder."
+      )
+    self._async_save = async_save and not is_staged
     self._max_failures = max_failures if jax.process_count() == 1 else 1
     self._failures = 0  # in a row
     self._pending: int | None = None  # a step whose save may still fail
     self._current: int | None = None  # the step last saved or restored
     self._closed = False
     self._check_directory()
+    self._stage = staging.Stage(self._directory)
     self._open()
 
   def _check_directory(self) -> None:
@@ -127,7 +136,7 @@ class Checkpointer:
     if metric is not None:
       policies.append(self._keep_best)
     self._manager = ocp.CheckpointManager(
-      self._directory,
+      self._stage.folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
           policies
@@ -243,8 +252,9 @@ class Checkpointer:
     with self._save_errors():
       self._manager.wait_until_finished()
       # Orbax has returned from failed saves without an error.
-      if not (self._directory / str(self._pending) / INFO).exists():
+      if not (self._stage.folder / str(self._pending) / INFO).exists():
         raise RuntimeError("the save ended, but wrote no step")
+      self._stage.send()
     self._pending = None
     self._failures = 0
 
@@ -257,7 +267,10 @@ class Checkpointer:
       step, self._pending, self._current = self._pending, None, None
       with contextlib.suppress(Exception):
         self._reopen_after_failure()
-      newest = max(step_files.list_steps(self._directory), default=None)
+      steps: list[int] = []
+      with contextlib.suppress(OSError):  # of a store
+        steps = step_files.list_steps(self._directory)
+      newest = max(steps, default=None)
       good = (
         "No older checkpoint exists."
         if newest is None
@@ -282,17 +295,18 @@ class Checkpointer:
       # cannot be removed while they put files into it.
       with contextlib.suppress(OSError):
         self._remove_unfinished()
+        self._stage.refresh()
         self._open()
         return
       time.sleep(0.1)
 
   def _remove_unfinished(self) -> None:
-    for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+    for path in self._stage.folder.glob("*.orbax-checkpoint-tmp*"):
       path.rmtree(missing_ok=True)
 
   def _space(self) -> str:
     try:
-      free = shutil.disk_usage(self._directory).free
+      free = shutil.disk_usage(self._stage.folder).free
     except OSError:
       return ""
     return (
@@ -365,11 +379,12 @@ class Checkpointer:
         while target.exists():
           n += 1
           target = self._directory / f"{step}{_DAMAGED}-{n}"
-        (self._directory / str(step)).rename(target)
+        self._stage.rename(step, target.name)
         logging.warning("Renamed the damaged step %d to %s.", step, target.name)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices("vitjax.checkpoint.set_aside")
     self._manager.close()
+    self._stage.refresh()
     self._open()
 
   def close(self) -> None:
@@ -384,6 +399,7 @@ class Checkpointer:
       if jax.process_count() == 1:
         with contextlib.suppress(OSError):  # the next start removes it
           self._remove_unfinished()  # of writes that outlived a failed save
+      self._stage.close()
 
   def __enter__(self) -> "Checkpointer":
     return self

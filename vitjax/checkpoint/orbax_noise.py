@@ -18,12 +18,15 @@ class _OrbaxFilter(python_logging.Filter):
   """Hides what Orbax reports of its work, some thirty lines per save.
 
   Its errors go too: they reach the caller as a CheckpointError, and are
-  logged up to five times on the way there, with tracebacks.
+  logged up to five times on the way there, with tracebacks. So does a warning
+  about steps that are in a store, see `staging`.
   """
 
   def filter(self, record: python_logging.LogRecord) -> bool:
-    theirs = f"{os.sep}orbax{os.sep}" in record.pathname
-    return not theirs or record.levelno == python_logging.WARNING
+    if f"{os.sep}orbax{os.sep}" not in record.pathname:
+      return True
+    is_sent = str(record.msg).startswith("Metadata file does not exist")
+    return record.levelno == python_logging.WARNING and not is_sent
 
 
 class _AsyncioFilter(python_logging.Filter):

@@ -25,7 +25,7 @@ from etils import epath
 
 import vitjax
 from vitjax import trees
-from vitjax.checkpoint import checksums
+from vitjax.checkpoint import checksums, staging
 from vitjax.config import messages, places
 
 PyTree = Any
@@ -252,8 +252,12 @@ def _read(path: epath.Path, targets: Mapping[str, Any]) -> dict[str, Any]:
   """Reads `{leaf name: array}` onto targets of the same names."""
   nested = trees.unflatten({n or _BARE_LEAF: t for n, t in targets.items()})
   handler = ocp.StandardCheckpointHandler()
-  with ocp.Checkpointer(handler) as reader, jax.transfer_guard("allow"):
-    tree = reader.restore(path, args=ocp.args.StandardRestore(nested))
+  with (
+    staging.readable(path) as folder,
+    ocp.Checkpointer(handler) as reader,
+    jax.transfer_guard("allow"),
+  ):
+    tree = reader.restore(folder, args=ocp.args.StandardRestore(nested))
   found = trees.flatten(tree)
   return {name: found[name or _BARE_LEAF] for name in targets}
 
@@ -271,6 +275,8 @@ def _verify(found: Mapping[str, int], items: Mapping[str, Any]) -> None:
 
 def list_steps(directory: epath.Path) -> list[int]:
   """Returns the complete steps in a directory, in order."""
+  if staging.is_needed(directory):
+    return staging.list_steps(directory)
   if not directory.is_dir():
     return []
   names = ocp.path.step.standard_name_format()

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.special
 
 from vitjax import losses
+from vitjax.evaluate import intervals
 from vitjax.evaluate.outputs import OutputAnswers
 from vitjax.evaluators import base, counts
 from vitjax.evaluators.classes import Classes
@@ -106,23 +107,16 @@ class Answers:
       yield cells
 
   def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
-    """95 % confidence interval of each metric, by the percentile bootstrap.
+    """95 % confidence interval of each metric; see `intervals.bootstrap`."""
 
-    Bootstrap methods, Efron 1979: the metric on as many examples drawn with
-    replacement; the same draws for all metrics, from a fixed seed.
-    """
-    rng = np.random.default_rng(0)
-    n = int((self.label >= 0).sum())
-    means = {name: np.empty(resamples) for name in self.values}
-    for i in range(resamples):
-      drawn = rng.integers(n, size=n)
-      for name, values in self.values.items():
-        means[name][i] = values[drawn].mean(dtype=np.float64)
-    intervals = {}
-    for name, x in means.items():
-      low, high = np.percentile(x, (2.5, 97.5))
-      intervals[name] = float(low), float(high)
-    return intervals
+    def means(drawn):
+      return {
+        name: values[drawn].mean(dtype=np.float64)
+        for name, values in self.values.items()
+      }
+
+    count = int((self.label >= 0).sum())
+    return intervals.bootstrap(means, count, resamples)
 
 
 class Evaluator:

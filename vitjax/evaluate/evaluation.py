@@ -100,8 +100,7 @@ def evaluate(
     keep_answers: keep the answers to the examples, of evals of the types
       "classification" without `among` and `labels`, "multi_label" and
       "regression".
-    bootstrap: resamples for confidence intervals of those of the type
-      "classification"; 0: none.
+    bootstrap: resamples for confidence intervals of the same evals; 0: none.
     metrics: more metrics of the evals of type "classification" without
       `labels` and of type "multi_label", see their option `metrics`.
     thresholds: thresholds of classes to report metrics at; or what to choose
@@ -156,12 +155,11 @@ def evaluate(
   resolving.fail_on(problems)
   has_answers = any(map(_has_answers, sections.values()))
   has_outputs = any(x.type in outputs.TYPES for x in sections.values())
-  if not has_answers and (bootstrap or (keep_answers and not has_outputs)):
-    flag = "--bootstrap needs" if bootstrap else "--examples needs"
-    others = "" if bootstrap else f", or of type={' or '.join(outputs.TYPES)}"
+  if (bootstrap or keep_answers) and not (has_answers or has_outputs):
     raise ConfigError(
-      f"{flag} an eval of type=classification without the options among and "
-      f"labels{others}; there is none."
+      f"{'--bootstrap' if bootstrap else '--examples'} needs an eval of "
+      "type=classification without the options among and labels, or of type="
+      f"{' or '.join(outputs.TYPES)}; there is none."
     )
   with_thresholds = [name for name, x in sections.items() if _has_scores(x)]
   if thresholds and not with_thresholds:
@@ -197,20 +195,16 @@ def evaluate(
       more: dict[str, Any] = {}
       answers: Answers | OutputAnswers | None = None
       apply = bool(thresholds) and name in with_thresholds
-      if section.type in outputs.TYPES and (keep_answers or apply):
-        answers = outputs.answers(section.type, evaluator.outputs, params)
-      if _has_answers(section) and (keep_answers or bootstrap or apply):
-        evaluator = make_evaluator(
-          name,
-          _of_answers(section, keep_logits=apply),
-          subject,
-          predict,
-          mesh,
-        )
-        judged: Answers = evaluator.answers(params)
-        if bootstrap:
-          more["intervals"] = judged.intervals(bootstrap)
-        answers = judged
+      if keep_answers or bootstrap or apply:
+        if section.type in outputs.TYPES:
+          answers = outputs.answers(section.type, evaluator, params)
+        elif _has_answers(section):
+          answering = _of_answers(section, keep_logits=apply)
+          answers = make_evaluator(
+            name, answering, subject, predict, mesh
+          ).answers(params)
+      if bootstrap and answers is not None:
+        more["intervals"] = answers.intervals(bootstrap)
       if keep_answers:
         more["answers"] = answers
       if apply and answers is not None:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.special
 
-from vitjax.evaluators import base
-from vitjax.evaluators.per_output import Found, PerOutput
+from vitjax.evaluate import intervals
+from vitjax.evaluators import base, multi_label, regression
+from vitjax.evaluators.per_output import Found
 
 # Types of evals whose examples have such outputs -> whether they are logits.
 TYPES = {"multi_label": True, "regression": False}
@@ -21,12 +22,14 @@ class OutputAnswers:
 
   Attributes:
     found: outputs and targets.
+    measure: gives the metrics of outputs and targets.
     is_logit: whether an output is the logit of a class, or else a number.
     names: names of the outputs.
     data: the eval set.
   """
 
   found: Found
+  measure: Callable[[Found], Mapping[str, float]]
   is_logit: bool
   names: Sequence[str]
   data: base.EvalData
@@ -52,6 +55,15 @@ class OutputAnswers:
     score = scipy.special.expit(self.found.outputs.astype(np.float64))
     return self.names, score, self.found.targets
 
+  def intervals(self, resamples: int) -> dict[str, tuple[float, float]]:
+    """95 % confidence interval of each metric; see `intervals.bootstrap`."""
+    known = np.flatnonzero(~np.isnan(self.found.targets).all(axis=1))
+    return intervals.bootstrap(
+      lambda drawn: self.measure(self.found.of(known[drawn])),
+      len(known),
+      resamples,
+    )
+
   def cells(self) -> Iterator[dict[str, Any]]:
     """`rows` as cells of a table, by column."""
     for row in self.rows():
@@ -62,8 +74,15 @@ class OutputAnswers:
       yield cells
 
 
-def answers(kind: str, outputs: PerOutput, params) -> OutputAnswers:
+def answers(
+  kind: str, evaluator: multi_label.Evaluator | regression.Evaluator, params
+) -> OutputAnswers:
   """The outputs for every example of an eval of a type in `TYPES`."""
+  outputs = evaluator.outputs
   return OutputAnswers(
-    outputs(params), TYPES[kind], outputs.names, outputs.data
+    outputs(params),
+    evaluator.measure,
+    TYPES[kind],
+    outputs.names,
+    outputs.data,
   )

@@ -99,19 +99,23 @@ class Evaluator:
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
     found = self.outputs(params)
+    self._warn_of_no_class(found)
+    yield from self.measure(found).items()
+    yield "n_seen", len(found.targets)
+
+  def measure(self, found: Found) -> dict[str, float]:
+    """Each metric but `n_seen`, of any outputs."""
     values = measure(found, self._threshold)
-    self._warn_of_no_class(values)
-    yield "loss", found.loss
-    for metric in _OVER_CLASSES:
-      yield metric, float(values[metric])
+    metrics = {"loss": found.loss}
+    metrics |= {name: float(values[name]) for name in _OVER_CLASSES}
     kind = {"support": int}
     for metric in self._by_class:
       for name, value in zip(self.outputs.names, values[metric]):
-        yield f"{metric}[{name}]", kind.get(metric, float)(value)
-    yield "n_seen", len(found.targets)
+        metrics[f"{metric}[{name}]"] = kind.get(metric, float)(value)
+    return metrics
 
-  def _warn_of_no_class(self, values) -> None:
-    if values["predicted"].any() or jax.process_index():
+  def _warn_of_no_class(self, found: Found) -> None:
+    if _predicted(found, self._threshold).any() or jax.process_index():
       return
     source = self.outputs.data.source
     logging.warning(
@@ -135,8 +139,7 @@ def measure(found: Found, threshold: float) -> dict[str, Any]:
 
   targets, score = found.targets, found.outputs.astype(np.float64)
   known, positive = ~np.isnan(targets), targets == 1
-  guess = scipy.special.expit(score) >= threshold
-  guess = known & np.where(np.isfinite(score), guess, ~positive)
+  guess = _predicted(found, threshold)
   right = guess & positive
   support, predicted, hits = (x.sum(axis=0) for x in (positive, guess, right))
   occurs = support > 0
@@ -159,7 +162,6 @@ def measure(found: Found, threshold: float) -> dict[str, Any]:
     "recall": np.where(occurs, _ratio(hits, support), np.nan),
     "f1": f1,
     "support": support,
-    "predicted": predicted,
     "mAP": _mean(ap[occurs]),
     "micro_ap": average_precision(known, slice(None)),
     "macro_f1": _mean(f1[occurs]),
@@ -168,6 +170,14 @@ def measure(found: Found, threshold: float) -> dict[str, Any]:
     ),
     "exact_match": exact[judged].mean(),
   }
+
+
+def _predicted(found: Found, threshold: float) -> np.ndarray:
+  """(m, n): which classes are predicted, of those whose label is known."""
+  score = found.outputs.astype(np.float64)
+  guess = scipy.special.expit(score) >= threshold
+  wrong = found.targets != 1
+  return ~np.isnan(found.targets) & np.where(np.isfinite(score), guess, wrong)
 
 
 def describe(targets: np.ndarray, names: Sequence[str]) -> str:

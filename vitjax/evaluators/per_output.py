@@ -31,12 +31,23 @@ class Found:
   Attributes:
     outputs: (m, n) float32, logits or numbers in their own units.
     targets: (m, n) float32, NaN where unknown.
-    loss: mean over the known targets, times the outputs that it sums over.
+    losses: (m,) float32, the sum over the known targets of each example.
   """
 
   outputs: np.ndarray
   targets: np.ndarray
-  loss: float
+  losses: np.ndarray
+
+  @property
+  def loss(self) -> float:
+    """Mean over the known targets, times the outputs that it sums over."""
+    known = int((~np.isnan(self.targets)).sum())
+    total = self.losses.sum(dtype=np.float64)
+    return float(total / known * self.targets.shape[1])
+
+  def of(self, rows: np.ndarray) -> "Found":
+    """The same of some examples."""
+    return Found(self.outputs[rows], self.targets[rows], self.losses[rows])
 
 
 class PerOutput:
@@ -114,13 +125,10 @@ class PerOutput:
       RuntimeError: if no target is known.
     """
     rows = self._rows(params)
-    targets = rows["targets"]
-    known = int((~np.isnan(targets)).sum())
-    if not known:
+    if np.isnan(rows["targets"]).all():
       source = self.data.source
       raise RuntimeError(
         f"all labels of {source.data} {source.split} are unknown: no metric is "
         "reported."
       )
-    loss = rows["loss"].sum(dtype=np.float64) / known * targets.shape[1]
-    return Found(rows["outputs"], targets, float(loss))
+    return Found(rows["outputs"], rows["targets"], rows["loss"])

@@ -75,14 +75,18 @@ class Evaluator:
   def run(self, params) -> Iterator[tuple[str, float]]:
     """Yields each metric with its name."""
     found = self.outputs(params)
+    yield from self.measure(found).items()
+    yield "n_seen", len(found.targets)
+
+  def measure(self, found: Found) -> dict[str, float]:
+    """Each metric but `n_seen`, of any outputs."""
     values = measure(found)
-    yield "loss", found.loss
+    metrics = {"loss": found.loss}
     for metric in _METRICS:
       known = values[metric][~np.isnan(found.targets).all(axis=0)]
-      yield metric, float(known.mean())
+      metrics[metric] = float(known.mean())
     each = np.concatenate([values[metric] for metric in _METRICS])
-    yield from zip(_each(self.outputs.names), each.tolist())
-    yield "n_seen", len(found.targets)
+    return metrics | dict(zip(_each(self.outputs.names), each.tolist()))
 
 
 def measure(found: Found) -> dict[str, np.ndarray]:

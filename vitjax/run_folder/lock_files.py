@@ -14,6 +14,8 @@ from typing import Any
 
 from vitjax.config import places
 
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
+
 
 class LocalFile:
   """A file; its holder renews its time of modification."""
@@ -71,14 +73,20 @@ class RemoteFile:
 
   def __init__(self, path: Any):
     self._url = str(path)
-    self._store = places.store()
+    self._store = places.store(path)
 
   def create(self, text: bytes) -> bool:
     """Whether the object was absent, and now holds `text`."""
     try:
       with self._errors():
         self._store.pipe_file(self._url, text, mode="create")
-    except FileExistsError:
+    except OSError as e:
+      # S3 has its own words for a file that exists.
+      answer = getattr(e.__cause__, "response", {}).get("Error", {})
+      if (
+        not isinstance(e, FileExistsError) and answer.get("Code") not in _EXISTS
+      ):
+        raise
       return self.read() == text  # sent again after a lost answer
     return True
 

@@ -6,13 +6,14 @@ import json
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn import datasets
 
-from vitjax.data.checking import check
+from vitjax.data.checking import check, images
 from vitjax.data.pp import builder
 
 RNG = np.random.default_rng(0)
@@ -74,6 +75,21 @@ def test_unreadable_files_are_a_problem(root):
   )
   # Sizes are those of the others.
   assert report.splits["train"].height == (40, 40, 42)
+
+
+def test_tensorflow_starts_in_the_main_thread(root, monkeypatch):
+  """Also if the data set cannot be opened, which would have started it."""
+  threads = []
+
+  def run_once(*args):
+    threads.append(threading.current_thread())
+    return first(*args)
+
+  first = images.pipeline.run_once
+  monkeypatch.setattr(images.pipeline, "run_once", run_once)
+  save(root / "val" / "cow" / "0.jpg")
+  assert check.check(f"folder:{root}").problems
+  assert threads[0] is threading.main_thread() and len(threads) == 9
 
 
 def test_copies(root):

@@ -1,10 +1,13 @@
 """Splits that keep the images of a group, such as a patient, together."""
 
 import collections
+import json
+import pathlib
 import re
 
 import pytest
 
+from tests import packing
 from vitjax.data import sources
 from vitjax.data.sources import folder, labels
 
@@ -114,6 +117,48 @@ def test_the_parent_folder(tmp_path):
   assert len(val) == 2 and not train & val and len(train | val) == 20
 
 
+def test_shards_have_the_groups_of_the_folder(
+  root, tmp_path_factory, monkeypatch
+):
+  """By a column of Parquet, a key of JSON, or a regex of names."""
+  shards = tmp_path_factory.mktemp("shards")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+  paths = [pathlib.Path(x) for x in sorted(split_of(str(root), "train+val"))]
+  for shard in range(2):
+    own = paths[shard::2]
+    facts = [patients([x.name]).pop() for x in own]
+    packing.write_parquet(
+      shards / f"{shard}.parquet",
+      {
+        "image": [{"bytes": b"", "path": x.name} for x in own],
+        "label": [x.parent.name for x in own],
+        "who": facts,
+      },
+    )
+    members = []
+    for path, who in zip(own, facts):
+      name = f"{path.parent.name}/{path.stem}"
+      told = json.dumps({"label": path.parent.name, "who": who}).encode()
+      members += [(f"{name}.png", b""), (f"{name}.json", told)]
+    packing.write_tar(shards / f"{shard}.tar", members)
+  for fold in ("", FOLDS[1]):
+    want = patients(split_of(f"folder:{root}{PATIENT}{fold}", "val"))
+    for kind in ("wds", "parquet"):
+      for rule in (":group=who", PATIENT):
+        data = f"{kind}:{shards}{rule}{fold}"
+        train, val = (patients(split_of(data, x)) for x in ("train", "val"))
+        assert val == want and not train & val
+  # The folder in a tar file is that of the class, which is one group then.
+  assert len(split_of(f"wds:{shards}:group=parent", "train")) == len(paths)
+  with pytest.raises(ValueError, match=r"group=whom: 234 image.s. have no"):
+    split_of(f"wds:{shards}:group=whom", "val")
+  data = f"parquet:{shards}"
+  with pytest.raises(ValueError, match=r"column 'whom'.*mean 'who'\?"):
+    split_of(f"{data}:group=whom", "val")
+  with pytest.raises(ValueError, match="lie in no folder"):
+    split_of(f"{data}:group=parent", "val")
+
+
 def test_what_was_done_is_said(root, caplog):
   caplog.set_level("INFO")
   data = f"folder:{root}{PATIENT}:fold=2/5"
@@ -175,7 +220,7 @@ def test_classes_that_share_groups_are_in_val(tmp_path):
     (r"{}:group=", "group= is empty. Write group=parent"),
     (r"{}:group=(_x)", "234 image.s. have no group: 'a/patient"),
     (r"{}:group=(a):group=(b)", "has an option twice"),
-    (r"digits:group=(a)", "labels.csv have groups"),
+    (r"digits:group=(a)", "parquet: have folds and groups"),
   ],
 )
 def test_refusals(root, data, message):

@@ -168,6 +168,17 @@ def test_missing_shards_and_shards_without_a_split(written, tmp_path):
     source_of(f"wds:{tmp_path / 'tars'}")
 
 
+def test_compressed_shards_alone(tmp_path):
+  for name in ("b.tgz", "a.tar.gz"):
+    (tmp_path / name).write_bytes(b"")
+  with pytest.raises(
+    ValueError, match=r"no .tar files, but 2 compressed ones: 'a.tar.gz', 'b.t"
+  ):
+    source_of(f"wds:{tmp_path}")
+  packing.write_tar(tmp_path / "0.tar", [("a.jpg", b"1"), ("a.cls", b"0")])
+  assert source_of(f"wds:{tmp_path}").num_examples == 1
+
+
 def test_paths_that_look_like_patterns(written, tmp_path):
   shutil.copytree(written / "tars", tmp_path / "[old]")
   source = source_of(f"wds:{tmp_path}/[old]")

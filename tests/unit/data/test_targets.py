@@ -110,6 +110,22 @@ def test_an_evaluation_has_the_classes_of_the_model(table):
     sources.open_source(data, "train", class_names=("bird", "dog"))
 
 
+def test_columns_are_joined_with_those_of_a_model_by_name(table):
+  lines = ["file,cat,dog,split", *several("0.2,0.8", "1,0", "0.5,0.5")]
+  for kind in ("soft_label", "regression"):
+    source, batch = read(table(lines, f":{kind}=cat+dog"), ("dog", "cat"))
+    assert source.class_names == ("dog", "cat")
+    np.testing.assert_allclose(
+      batch["labels"], [[0.8, 0.2], [0, 1], [0.5, 0.5]]
+    )
+  lines = ["file,cat,dog,split", *several("0,1", "1,", "0,0")]
+  data = table(lines, ":multi_label=cat+dog:ignore=empty")
+  _, batch = read(data, ("dog", "cat"))
+  np.testing.assert_array_equal(batch["labels"], [[1, 0], [NAN, 1], [0, 0]])
+  with pytest.raises(ValueError, match="class 0 is 'cat' instead of 'cow'"):
+    read(data, ("cow", "dog"))
+
+
 def test_probabilities(table):
   lines = ["file,cat,dog,split", *several(".2,.8", ".5,.5", "0.9995,0")]
   source, batch = read(table(lines, ":soft_label=cat+dog"))

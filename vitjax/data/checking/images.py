@@ -73,10 +73,12 @@ def look_at(
     with_likeness: whether to compute what finds near-duplicates.
   """
   start = shown = time.monotonic()
-  found = []
   look = functools.partial(_look, decode, with_likeness)
+  # In this thread, as TensorFlow starts with the first image if a data set with
+  # problems could not be opened.
+  found = [look(file) for file in files[:1]]
   with futures.ThreadPoolExecutor() as pool:
-    for x in pool.map(look, files):
+    for x in pool.map(look, files[1:]):
       found.append(x)
       now = time.monotonic()
       if now - shown > _LOG_SECONDS:

@@ -17,9 +17,11 @@ from vitjax.data import seeds
 from vitjax.data.pp import (
   kinds,
   ops_color,
+  ops_crop,
   ops_general,
   ops_image,
   ops_text,
+  ops_values,
   randaug,
   timm_randaug,
 )
@@ -40,6 +42,8 @@ OPS = _merge(
   ops_color.OPS,
   ops_general.OPS,
   ops_image.OPS,
+  ops_crop.OPS,
+  ops_values.OPS,
   ops_text.OPS,
   randaug.OPS,
   timm_randaug.OPS,

@@ -22,7 +22,7 @@ from vitjax.data.sources import (
 )
 from vitjax.data.sources.source import Source, warn_once
 
-# Kinds of data whose labels are names of classes; they have folds.
+# Kinds of data whose labels are names of classes; they have folds and groups.
 NAMED = ("folder", "labels", "wds", "parquet")
 # Of a path alone, by its extension.
 _KINDS = {
@@ -31,7 +31,7 @@ _KINDS = {
   ".parquet": "parquet",
 }
 # Kinds of data whose files must be local or mounted.
-_LOCAL = ("folder", "labels", "captions", "wds", "parquet")
+_LOCAL = ("folder", "labels", "captions")
 
 
 def open_source(
@@ -47,16 +47,16 @@ def open_source(
   Args:
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
       class folders ("folder:/path"), a file of labels
-      ("labels:/path/labels.csv") or of captions
-      ("captions:/path/captions.jsonl"), tar files of WebDataset
-      ("wds:/path/{000..099}.tar") or Parquet files
+      ("labels:/path/labels.csv"), a folder of label files ("labels:/path"), a
+      file of captions ("captions:/path/captions.jsonl"), tar files of
+      WebDataset ("wds:/path/{000..099}.tar") or Parquet files
       ("parquet:/path/*.parquet"), several data sets
       ("mixture:0.7*folder:/path+0.3*wds:/path"), "digits" (scikit-learn's 1797
       images of 8x8), or random images ("fake:NUM,HxWxC,CLASSES"). A path alone
       is that of a folder, or of a file by its extension. A kind of `NAMED` may
-      end in ":fold=I/K", a folder or file of labels also in ":group=RULE", see
-      `held_out.Rule`; columns of a table of labels are chosen before it by
-      ":multi_label=A+B" and so on, see `targets`.
+      end in ":fold=I/K" and ":group=RULE", see `held_out.Rule`; columns of
+      a table of labels are chosen before it by ":multi_label=A+B" and so on,
+      see `targets`.
     split: split in TFDS notation: "train", "train[:99%]", "train[10:20]+test".
     data_dir: folder in which TFDS looks for prepared data sets. None: its
       default.
@@ -79,19 +79,17 @@ def open_source(
   rule = held_out.Rule()
   if kind != "mixture":  # each part has its own
     _, rule = held_out.split_rule(data)
-  if rule.group and kind not in ("folder", "labels"):
+  if (rule.fold or rule.group) and kind not in NAMED:
     raise ValueError(
-      f"{data!r}: only folder:/path and labels:/path/labels.csv have groups."
-    )
-  if rule.fold and kind not in NAMED:
-    raise ValueError(
-      f"{data!r}: only folder:, labels:, wds: and parquet: have folds."
+      f"{data!r}: only folder:, labels:, wds: and parquet: have folds and "
+      "groups."
     )
   if kind in _LOCAL and places.is_remote(data):
     raise ValueError(
-      f"{data!r}: files are read from local and mounted folders, not from "
-      "object stores. Copy them (`gcloud storage cp -r`, `aws s3 sync`), or "
-      "mount the bucket (gcsfuse, mountpoint-s3)."
+      f"{data!r}: of object stores, only wds: and parquet: are read. Pack the "
+      "images into tar shards, which also read faster; or copy them (`gcloud "
+      "storage cp -r`, `aws s3 sync`), or mount the bucket (gcsfuse, "
+      "mountpoint-s3)."
     )
   if data.startswith("mixture:"):
     parts = [

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from vitjax.config import messages
 
 _VAL_PERCENT = 10
-_PARENT = "parent"
+PARENT = "parent"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Rule:
   Attributes:
     fold: the fold that is `val`; None: a tenth of each class.
     group: "parent", a regex of paths with a group in parentheses, or the name
-      of a column; empty: each image is split on its own.
+      of a column or key; empty: each image is split on its own.
   """
 
   fold: Fold | None = None
@@ -98,9 +98,15 @@ def split_rule(data: str) -> tuple[str, Rule]:
 
 _GROUPS = (
   "Write group=parent for the folder of an image, or a regex of paths with "
-  r"parentheses around the name of the group, such as group=(patient\d+). A "
-  "table of labels may also name a column."
+  r"parentheses around the name of the group, such as group=(patient\d+). "
+  "Tables of labels and Parquet files may also name a column, and tar shards a "
+  "key of the .json files."
 )
+
+
+def is_of_path(group: str) -> bool:
+  """Whether a `Rule.group` is about paths, or else names a column or key."""
+  return group == PARENT or "(" in group
 
 
 def group_by_path(group: str) -> Callable[[str], str]:
@@ -112,7 +118,7 @@ def group_by_path(group: str) -> Callable[[str], str]:
   Raises:
     ValueError: if it is neither "parent" nor such a regex.
   """
-  if group == _PARENT:
+  if group == PARENT:
     return lambda path: posixpath.basename(posixpath.dirname(path))
   try:
     pattern = re.compile(group)
@@ -136,7 +142,7 @@ def with_groups(
   Args:
     files: the files.
     group: see `Rule.group`.
-    column: group by path, where a table has a column of this name.
+    column: group by path, where the data has a column or key of this name.
 
   Raises:
     ValueError: if an image has no group, or `group` is wrong.

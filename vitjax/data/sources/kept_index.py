@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vitjax.data.sources.files import File
+from vitjax.data.sources import files
+from vitjax.data.sources.files import File, LocalFile
 from vitjax.data.sources.source import warn_once
 
 Index = Mapping[str, np.ndarray]
 
 
-def load(file: File, kind: str, make: Callable[[File], Index]) -> Index:
+def load(file: File, kind: str, make: Callable[[LocalFile], Index]) -> Index:
   """The index of a file, made anew if the file has changed.
 
   Args:
     file: the open file. It has changed if its size or time of change has.
     kind: name of the format of the index; another format needs another name.
-    make: makes the index.
+    make: makes the index, of a copy on this machine.
   """
   name = hashlib.sha256(_absolute(file.path).encode()).hexdigest()
   path = _folder() / kind / f"{name}.npz"
@@ -41,9 +42,15 @@ def load(file: File, kind: str, make: Callable[[File], Index]) -> Index:
   logging.log_every_n_seconds(
     logging.INFO, "Making the index of %s; this is done once.", 10, file.path
   )
-  index = make(file)
+  with files.as_local(file) as local:
+    index = make(local)
   _save(path, {**index, "stamp": stamp})
   return index
+
+
+def of_column(kind: str, column: str) -> str:
+  """The kind of an index of what a column of the data says."""
+  return f"{kind}_{hashlib.sha256(column.encode()).hexdigest()[:16]}"
 
 
 def _absolute(path: str) -> str:

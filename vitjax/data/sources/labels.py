@@ -15,11 +15,14 @@ A label is the name of a class. Classes are numbered in natural order of those
 in train (0, 1, 2, 10), as for folders. If every label of the file is an integer
 they are class ids: the number of classes is the largest id in train plus one,
 even if some classes have no images. A label that `:ignore=` names is unknown.
+
+"labels:/path" of a folder reads a label file for each image, see `label_files`.
 """
 
 import collections
 import dataclasses
 import hashlib
+import pathlib
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +33,13 @@ from absl import logging
 
 from vitjax.config import messages
 from vitjax.data.pp.kinds import Features
-from vitjax.data.sources import folder, held_out, tables, targets
+from vitjax.data.sources import (
+  folder,
+  held_out,
+  label_files,
+  tables,
+  targets,
+)
 from vitjax.data.sources.source import SPLIT_NAMES
 from vitjax.data.tf import tf
 
@@ -52,7 +61,7 @@ class LabelsSource(folder.LabelledFiles):
       splits, class_names = with_class_names(data, listing.splits, class_names)
       listing = dataclasses.replace(listing, splits=splits)
     else:
-      class_names = given.names or class_names or _listed(data, listing)
+      class_names = _names(given, class_names) or _listed(data, listing)
     super().__init__(data, split, listing, class_names)
     # Unlike in folders, paths do not contain the labels.
     content = hashlib.sha256(self.fingerprint.encode())
@@ -93,13 +102,16 @@ class _Entry:
 
 
 def read(data: str) -> folder.Listing:
-  """The files of each split in the order of the table.
+  """The files of each split in the order of the table, or by path.
 
   Raises:
     ValueError: if there is no such table, or something in it is wrong.
   """
   name, rule = held_out.split_rule(data)
   name, options = targets.split_options(name)
+  root = pathlib.Path(name.removeprefix("labels:")).expanduser()
+  if root.is_dir():
+    return label_files.read(root, rule, options)
   path = tables.find(name)
   found: dict[str, _Entry] = {}
   columns: dict[str, None] = {}
@@ -245,6 +257,16 @@ def _joined(above: _Entry, entry: _Entry, where: str) -> _Entry:
       f"{above.line} in {above.split!r}."
     )
   return dataclasses.replace(above, target=a | b)
+
+
+def _names(
+  given: targets.Targets, class_names: Sequence[str] | None
+) -> Sequence[str] | None:
+  """The columns, in the order of a model that has the same ones."""
+  if class_names is None or given.names is None:
+    return given.names or class_names
+  same = sorted(given.names) == sorted(class_names)
+  return class_names if same else given.names
 
 
 def _listed(data: str, listing: folder.Listing) -> list[str]:

@@ -6,6 +6,9 @@
 Names of classes are those of `datasets.ClassLabel` in the schema. The path may
 also be a data set's folder in the hub's cache, .../datasets--OWNER--NAME.
 
+With ":group=COLUMN" images stay together that have the same value in this
+column, see `held_out.Rule`.
+
 An index of each file, see `kept_index`, is made by reading it once. It says
 where the bytes of each image are, if they lie in the file as they are. Else
 (compression, mostly) reading an image reads its row group.
@@ -24,8 +27,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitjax.config import messages
-from vitjax.data.sources import files, folder, kept_index, shards
+from vitjax.config import messages, places
+from vitjax.data.sources import (
+  files,
+  folder,
+  held_out,
+  kept_index,
+  shards,
+)
 from vitjax.data.sources.held_out import File
 from vitjax.data.sources.source import DatasetNotPreparedError
 
@@ -54,6 +63,12 @@ def read(data: str) -> folder.Listing:
     ValueError: if a file is damaged or has other columns, or an image or a
       label is missing.
   """
+  _, rule = held_out.split_rule(data)
+  if rule.group == held_out.PARENT:
+    raise ValueError(
+      f"{data!r}: images in Parquet files lie in no folder, so group=parent "
+      "has no meaning. Name a column, such as group=patient."
+    )
   class_names: dict[str, Sequence[str]] = {}
   compressed: list[str] = []
 
@@ -63,7 +78,7 @@ def read(data: str) -> folder.Listing:
       compressed.append(repr(name))
     return found
 
-  listing = shards.listing(data, ".parquet", rows, _revision)
+  listing = shards.listing(data, ".parquet", rows, _groups, _revision)
   first, *others = class_names
   for other in others:
     if class_names[other] != class_names[first]:
@@ -89,6 +104,8 @@ def _revision(path: str) -> str:
   Raises:
     DatasetNotPreparedError: if there is not exactly one revision of it.
   """
+  if places.is_remote(path):
+    return path
   root = pathlib.Path(path).expanduser()
   if not (root / "snapshots").is_dir():
     return path
@@ -127,6 +144,27 @@ def _rows(path: str, name: str) -> tuple[list[File], Sequence[str]]:
       member = Row(file_name, size, class_name, path, *place)
     found.append(member)
   return found, class_names
+
+
+def _groups(path: str, column: str) -> list[str]:
+  """What each row has in a column, "" for null."""
+
+  def make(file: files.File) -> kept_index.Index:
+    with pq.ParquetFile(files.stream(file)) as table:
+      known = table.schema_arrow.names
+      if column not in known:
+        raise ValueError(
+          f"{file.path} has no column {column!r}, which :group= names."
+          f"{messages.did_you_mean(column, known)} It has: {', '.join(known)}."
+        )
+      values = table.read(columns=[column])[column].to_pylist()
+    texts = ("" if x is None else str(x).strip() for x in values)
+    return {"group": np.array([x.encode() for x in texts])}
+
+  with files.open_file(path) as file:
+    kind = kept_index.of_column("parquet", column)
+    groups = kept_index.load(file, kind, make)["group"]
+  return [group.decode() for group in groups.tolist()]
 
 
 def make_index(file: files.File) -> kept_index.Index:

@@ -417,15 +417,15 @@ class TfRecordShard:
     with self._lock:
       if self._offsets is None:
         self._offsets = self._load_offsets()
-    with files.open_file(self.path) as file:
-      records = []
-      for place in places:
-        start, end = self._offsets[place], self._offsets[place + 1]
-        size = int(end - start) - _HEADER_BYTES - _FOOTER_BYTES
-        record = file.read(int(start) + _HEADER_BYTES, size)
-        if len(record) != size:
-          raise ValueError(f"{self.path} ends within record {place}.")
-        records.append(record)
+    parts = []
+    for place in places:
+      start, end = map(int, self._offsets[place : place + 2])
+      size = end - start - _HEADER_BYTES - _FOOTER_BYTES
+      parts.append((self.path, start + _HEADER_BYTES, size))
+    records = files.read_parts(parts)
+    for place, record, (_, _, size) in zip(places, records, parts):
+      if len(record) != size:
+        raise ValueError(f"{self.path} ends within record {place}.")
     return records
 
   def _load_offsets(self) -> np.ndarray:

@@ -15,17 +15,19 @@ import hashlib
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vitjax.config import messages
+from vitjax.config import messages, places
 from vitjax.data.pp.kinds import Features
 from vitjax.data.sources import files, folder, held_out, labels
 from vitjax.data.sources.held_out import File
 from vitjax.data.sources.source import SPLIT_NAMES, DatasetNotPreparedError
 from vitjax.data.tf import tf
 
+# Ends of the names of compressed tar files.
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -37,11 +39,23 @@ class Member(File):
   offset: int
 
   def read(self, root: pathlib.Path) -> bytes:
-    with files.open_file(self.shard) as file:
-      data = file.read(self.offset, self.size)
-    if len(data) != self.size:
-      raise ValueError(f"{self.shard} is shorter than at the start of the run")
+    [data] = read_members([self])
     return data
+
+
+def read_members(members: Sequence[Member]) -> list[bytes]:
+  """The bytes of some images, of an object store all at once.
+
+  Raises:
+    ValueError: if a shard has become shorter.
+  """
+  found = files.read_parts([(x.shard, x.offset, x.size) for x in members])
+  for member, data in zip(members, found):
+    if len(data) != member.size:
+      raise ValueError(
+        f"{member.shard} is shorter than at the start of the run"
+      )
+  return found
 
 
 class ShardSource(folder.LabelledFiles):
@@ -78,9 +92,13 @@ class ShardSource(folder.LabelledFiles):
     }
 
   def _read(self, indices: np.ndarray) -> np.ndarray:
+    chunk = [self.files[index] for index in indices]
+    members = [x for x in chunk if isinstance(x, Member)]
     images = np.empty(len(indices), object)
-    for row, index in enumerate(indices):
-      images[row] = self.files[index].read(self._root)
+    if len(members) == len(chunk):
+      images[:] = read_members(members)
+    else:
+      images[:] = [file.read(self._root) for file in chunk]
     return images
 
   def parse(self, features: Features) -> Features:
@@ -94,15 +112,18 @@ def listing(
   data: str,
   extension: str,
   read: Callable[[str, str], Sequence[File]],
+  read_groups: Callable[[str, str], Sequence[str]],
   locate: Callable[[str], str] = str,
 ) -> folder.Listing:
   """The images of all shards that "KIND:/path" names, by split.
 
   Args:
-    data: with or without a fold.
+    data: with or without a fold and groups.
     extension: that of shards in a folder, such as ".tar".
     read: gives the images of a shard by its path and by its name below the
       root, with which the paths of its images begin.
+    read_groups: gives the group of each of these images, by the path of the
+      shard and the name of the column or key that says it.
     locate: maps the path in `data` to that of the shards.
 
   Raises:
@@ -120,16 +141,20 @@ def listing(
       f"their names: {messages.shorten(without)}. Name each file, or its "
       "folder, by its split, as in train-000" + extension + ", or none."
     )
+  by_key = bool(rule.group) and not held_out.is_of_path(rule.group)
   splits: dict[str, list[File]] = {}
   for path, name in sorted(
     zip(paths, names), key=lambda x: split_of[x[1]] != "train"
   ):
-    splits.setdefault(split_of[name] or "", []).extend(read(str(path), name))
-  divided: Mapping[str, Sequence[File]] = splits
-  if without:
-    divided = held_out.by_hash(splits[""])
-  divided, notes = held_out.by_fold(divided, rule.fold)
-  return folder.Listing(root, divided, notes)
+    images, column = read(str(path), name), None
+    if by_key:
+      groups = read_groups(str(path), rule.group)
+      column = dict(zip((x.path for x in images), groups, strict=True))
+    images = held_out.with_groups(images, rule.group, column)
+    splits.setdefault(split_of[name] or "", []).extend(images)
+  divided = held_out.by_hash(splits[""]) if without else splits
+  made = bool(without)
+  return folder.held_out_listing(root, divided, rule, [], [], made=made)
 
 
 def find(
@@ -141,15 +166,13 @@ def find(
     DatasetNotPreparedError: if there is no such file, or one is missing.
   """
   found, missing = [], []
-  pattern = str(pathlib.Path(pattern).expanduser())
+  if not places.is_remote(pattern):
+    pattern = str(pathlib.Path(pattern).expanduser())
   for path in expand(pattern):
-    if pathlib.Path(path).is_dir():
-      path = f"{glob.escape(path)}/**/*{extension}"
-    elif pathlib.Path(path).is_file():
-      path = glob.escape(path)
-    matches = sorted(glob.glob(path, recursive=True), key=folder.natural)
+    matches = sorted(files.matching(path, extension), key=folder.natural)
     found += matches
     if not matches:
+      _check_compressed(data, path, extension)
       missing.append(repr(path))
   if missing:
     raise DatasetNotPreparedError(
@@ -157,10 +180,23 @@ def find(
       f"{extension} files, such as /data/train-{{000..099}}{extension}, "
       f"/data/*{extension} or /data."
     )
-  root = pathlib.Path(pattern)
-  while glob.has_magic(str(root)) or "{" in str(root) or not root.is_dir():
+  root = places.of(pattern)
+  while glob.has_magic(str(root)) or "{" in str(root) or str(root) in found:
     root = root.parent
-  return root, list(map(pathlib.Path, dict.fromkeys(found)))
+  return root, list(map(places.of, dict.fromkeys(found)))
+
+
+def _check_compressed(data: str, root: str, extension: str) -> None:
+  """Raises ValueError if a folder without shards has compressed ones."""
+  names = sorted(x.rpartition("/")[2] for x in files.matching(root, ""))
+  packed = [x for x in names if x.lower().endswith(_COMPRESSED)]
+  if packed:
+    raise ValueError(
+      f"{data!r}: {root} has no {extension} files, but {len(packed)} "
+      f"compressed ones: {messages.shorten(list(map(repr, packed)))}. A "
+      "compressed file has no random access: decompress them first, such as "
+      "with gunzip *.gz."
+    )
 
 
 def expand(pattern: str) -> list[str]:

@@ -87,18 +87,19 @@ class Targets:
 
     Args:
       paths: the images.
-      names: the classes or targets, in order.
+      names: the classes or targets, in the order of the result.
       data: name of the data set, for the message.
 
     Raises:
       ValueError: if an image has a class that is not among the names.
     """
     place = {name: i for i, name in enumerate(names)}
+    columns = [place[name] for name in self.names or ()]
     result = np.zeros((len(paths), len(names)), np.float32)
     for i, path in enumerate(paths):
       row = self.rows[path]
       if not isinstance(row, frozenset):
-        result[i] = row or math.nan
+        result[i, columns or slice(None)] = row or math.nan
         continue
       if unknown := sorted(row - place.keys()):
         raise ValueError(

@@ -8,6 +8,9 @@ of `.cls` there may be a `.json` with a "label", or a `.txt` with the name of
 the class. A file `classes.txt` beside the shards has the names of the classes
 by id, one on each line.
 
+With ":group=KEY" images stay together whose `.json` have the same value of this
+key, see `held_out.Rule`.
+
 An index of each file, see `kept_index`, is made by one walk over its headers.
 """
 
@@ -26,6 +29,8 @@ _BLOCK = 512  # bytes of a header
 _CLASSES = "classes.txt"
 _MANY = 100  # labels
 
+_Sample = dict[str, tarfile.TarInfo]
+
 
 def read(data: str) -> folder.Listing:
   """The images of each split, in the order of the shards and their members.
@@ -41,7 +46,7 @@ def read(data: str) -> folder.Listing:
     skipped.extend(others)
     return found
 
-  listing = shards.listing(data, ".tar", members)
+  listing = shards.listing(data, ".tar", members, _groups)
   notes = [*listing.notes]
   if skipped:
     notes.append(
@@ -54,10 +59,12 @@ def read(data: str) -> folder.Listing:
       "captions? A classifier needs classes."
     )
   listing = dataclasses.replace(listing, notes=notes)
-  file = listing.root / _CLASSES
-  if not file.is_file():
+  path = str(listing.root / _CLASSES)
+  if not files.matching(path, _CLASSES):
     return listing
-  classes = tuple(file.read_text(encoding="utf-8-sig").splitlines())
+  with files.open_file(path) as file:
+    text = file.read(0, file.size).decode("utf-8-sig")
+  classes = tuple(text.splitlines())
   name_of = {str(i): name for i, name in enumerate(classes)}
   splits = {
     split: [
@@ -86,6 +93,28 @@ def _members(path: str, name: str) -> tuple[list[shards.Member], list[str]]:
   return found, others
 
 
+def _groups(path: str, key: str) -> list[str]:
+  """What the `.json` of each image says of a key, "" where it does not."""
+
+  def make(file: files.File) -> kept_index.Index:
+    groups = {}
+    for sample in _samples(file).values():
+      facts = _json(file, sample["json"]) if "json" in sample else {}
+      group = facts.get(key)
+      text = "" if group is None else str(group).strip()
+      groups |= {x.name: text for x in _images(sample)}
+    return {
+      "name": np.array([name.encode() for name in groups]),
+      "group": np.array([x.encode() for x in groups.values()]),
+    }
+
+  with files.open_file(path) as file:
+    names = kept_index.load(file, "tar", make_index)["name"]
+    found = kept_index.load(file, kept_index.of_column("tar", key), make)
+  group_of = dict(zip(found["name"].tolist(), found["group"].tolist()))
+  return [group_of[name].decode() for name in names.tolist()]
+
+
 def make_index(file: files.File) -> kept_index.Index:
   """Walks the headers of a tar file, and reads its labels.
 
@@ -97,32 +126,9 @@ def make_index(file: files.File) -> kept_index.Index:
     ValueError: if it is damaged, two members have the same name, or an image
       has no label.
   """
-  samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-  last = "its begin"
-  try:
-    with tarfile.open(fileobj=files.stream(file), mode="r:") as tar:
-      for member in tar:
-        last = repr(member.name)
-        place, _, name = member.name.rpartition("/")
-        key, dot, extension = name.partition(".")
-        if not (member.isfile() and key and dot):
-          continue
-        sample = samples.setdefault(f"{place}/{key}" if place else key, {})
-        if extension.lower() in sample:
-          raise ValueError(
-            f"{file.path} has two members {member.name!r}. Each file of an "
-            "example must have a name of its own."
-          )
-        sample[extension.lower()] = member
-      end = tar.offset
-  except tarfile.TarError as e:
-    raise _damaged(file.path, last, str(e)) from None
-  # A tar file ends with blocks of zeros.
-  if file.read(end, _BLOCK) != bytes(_BLOCK):
-    raise _damaged(file.path, last, "it has no end mark")
   rows, skipped, unlabelled = [], [], []
-  for key, sample in samples.items():
-    images = [member for name, member in sample.items() if name in _IMAGES]
+  for key, sample in _samples(file).items():
+    images = _images(sample)
     if not images:
       skipped += [member.name for member in sample.values()]
       continue
@@ -156,6 +162,42 @@ def make_index(file: files.File) -> kept_index.Index:
   }
 
 
+def _samples(file: files.File) -> dict[str, _Sample]:
+  """The members of each example by their extensions, from the headers.
+
+  Raises:
+    ValueError: if the file is damaged, or two members have the same name.
+  """
+  samples: dict[str, _Sample] = {}
+  last = "its begin"
+  try:
+    with tarfile.open(fileobj=files.stream(file), mode="r:") as tar:
+      for member in tar:
+        last = repr(member.name)
+        place, _, name = member.name.rpartition("/")
+        key, dot, extension = name.partition(".")
+        if not (member.isfile() and key and dot):
+          continue
+        sample = samples.setdefault(f"{place}/{key}" if place else key, {})
+        if extension.lower() in sample:
+          raise ValueError(
+            f"{file.path} has two members {member.name!r}. Each file of an "
+            "example must have a name of its own."
+          )
+        sample[extension.lower()] = member
+      end = tar.offset
+  except tarfile.TarError as e:
+    raise _damaged(file.path, last, str(e)) from None
+  # A tar file ends with blocks of zeros.
+  if file.read(end, _BLOCK) != bytes(_BLOCK):
+    raise _damaged(file.path, last, "it has no end mark")
+  return samples
+
+
+def _images(sample: _Sample) -> list[tarfile.TarInfo]:
+  return [member for name, member in sample.items() if name in _IMAGES]
+
+
 def _damaged(path: str, last: str, why: str) -> ValueError:
   return ValueError(
     f"{path} is not a tar file, is compressed or is cut off after {last}: "
@@ -164,21 +206,33 @@ def _damaged(path: str, last: str, why: str) -> ValueError:
   )
 
 
-def _label(file: files.File, sample: dict[str, tarfile.TarInfo]) -> str | None:
+def _label(file: files.File, sample: _Sample) -> str | None:
   """The label of an example as text; None if it has none."""
   for name in ("cls", "json", "txt"):
     if name in sample:
-      member = sample[name]
-      data = file.read(member.offset_data, member.size)
-      try:
-        text: Any = data.decode("utf-8-sig")
-        if name == "json":
-          value = json.loads(text)
-          text = value.get("label") if isinstance(value, dict) else None
-      except ValueError as e:
-        raise ValueError(f"{file.path}: {member.name!r}: {e}.") from None
+      text: Any
+      if name == "json":
+        text = _json(file, sample[name]).get("label")
+      else:
+        text = _text(file, sample[name])
       if isinstance(text, int) and not isinstance(text, bool):
         text = str(text)
       if isinstance(text, str) and text.strip():
         return text.strip()
   return None
+
+
+def _json(file: files.File, member: tarfile.TarInfo) -> dict[str, Any]:
+  """The object in a JSON file; {} if it holds something else."""
+  try:
+    value = json.loads(_text(file, member))
+  except json.JSONDecodeError as e:
+    raise ValueError(f"{file.path}: {member.name!r}: {e}.") from None
+  return value if isinstance(value, dict) else {}
+
+
+def _text(file: files.File, member: tarfile.TarInfo) -> str:
+  try:
+    return file.read(member.offset_data, member.size).decode("utf-8-sig")
+  except UnicodeDecodeError as e:
+    raise ValueError(f"{file.path}: {member.name!r}: {e}.") from None

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import datasets
 
 from vitjax.data import seeds
-from vitjax.data.pp import kinds
+from vitjax.data.pp import kinds, ops_crop, ops_values
 from vitjax.data.pp import ops_image as ops
 
 PHOTO = datasets.load_sample_images().images[0][:300, :400]
@@ -116,7 +116,7 @@ def test_channels_are_not_cut_or_made_up():
   with pytest.raises(
     ValueError, match="6 channels, but is normalised by 3 numb"
   ):
-    ops.normalize()({"image": six})
+    ops_values.normalize()({"image": six})
 
 
 @pytest.mark.parametrize("data", [b"", b"RI", b"RIFF1234WEBPxx", b"BMxx", b"?"])
@@ -169,20 +169,22 @@ def test_resize_small_keeps_the_aspect_ratio():
 def test_central_crop_leaves_the_odd_pixel_at_the_end():
   image = np.arange(7 * 8, dtype=np.uint8).reshape(7, 8, 1)
   np.testing.assert_array_equal(
-    apply(ops.central_crop((4, 5)), image), image[1:5, 1:6]
+    apply(ops_crop.central_crop((4, 5)), image), image[1:5, 1:6]
   )
-  np.testing.assert_array_equal(apply(ops.central_crop(), image), image[:, :7])
+  np.testing.assert_array_equal(
+    apply(ops_crop.central_crop(), image), image[:, :7]
+  )
   with pytest.raises(tf.errors.InvalidArgumentError, match="smaller"):
-    apply(ops.central_crop(8), image)
+    apply(ops_crop.central_crop(8), image)
 
 
 def test_pad_centres():
   image = np.ones((3, 4, 1), np.uint8)
-  out = apply(ops.pad((4, 7), 9), image)
+  out = apply(ops_crop.pad((4, 7), 9), image)
   expected = np.pad(image, [[0, 1], [1, 2], [0, 0]], constant_values=9)
   np.testing.assert_array_equal(out, expected)
   with pytest.raises(tf.errors.InvalidArgumentError, match="larger"):
-    apply(ops.pad(2), image)
+    apply(ops_crop.pad(2), image)
 
 
 def test_flip_lr_mirrors_half_of_the_images():
@@ -190,7 +192,7 @@ def test_flip_lr_mirrors_half_of_the_images():
   many = seeds.example_seeds(1, tf.range(200, dtype=tf.int64), 2)
   for seed in many:
     features = {"image": tf.constant(PHOTO[:2, :3]), "seed": seed}
-    out = ops.flip_lr()(features)["image"].numpy()
+    out = ops_crop.flip_lr()(features)["image"].numpy()
     is_flipped = np.array_equal(out, PHOTO[:2, :3][:, ::-1])
     assert is_flipped or np.array_equal(out, PHOTO[:2, :3])
     flipped += is_flipped
@@ -202,7 +204,7 @@ def test_random_crop_takes_every_place_equally():
   many = seeds.example_seeds(1, tf.range(600, dtype=tf.int64), 2)
   corners = np.zeros(12, int)
   chunk = {"image": tf.constant(np.stack([image] * 600)), "seed": many}
-  for out in ops.random_crop((2, 2))(chunk)["image"].numpy():
+  for out in ops_crop.random_crop((2, 2))(chunk)["image"].numpy():
     corner = int(out[0, 0, 0])
     y, x = divmod(corner, 4)
     np.testing.assert_array_equal(out, image[y : y + 2, x : x + 2])
@@ -215,7 +217,7 @@ def test_random_shift_keeps_the_size_and_fills_with_black():
   image = np.full((6, 5, 1), 255, np.uint8)
   shifts = set()
   for seed in SEEDS[:8]:
-    out = apply(ops.random_shift(2), image, seed)
+    out = apply(ops_crop.random_shift(2), image, seed)
     assert out.shape == (6, 5, 1)
     shifts.add((out[:, 2] > 0).sum() * 10 + (out[2] > 0).sum())
   assert len(shifts) > 2
@@ -224,13 +226,13 @@ def test_random_shift_keeps_the_size_and_fills_with_black():
 @pytest.mark.parametrize(
   "op",
   [
-    ops.flip_lr(),
-    ops.random_crop((20, 30)),
-    ops.random_crop(40, 4),
-    ops.random_shift(3),
-    ops.central_crop(),
-    ops.central_crop((11, 13)),
-    ops.pad(64, 5),
+    ops_crop.flip_lr(),
+    ops_crop.random_crop((20, 30)),
+    ops_crop.random_crop(40, 4),
+    ops_crop.random_shift(3),
+    ops_crop.central_crop(),
+    ops_crop.central_crop((11, 13)),
+    ops_crop.pad(64, 5),
     ops.decode(1),
     ops.decode(3),
   ],
@@ -318,7 +320,7 @@ def test_simple_random_crop():
   mirror = [(4, 4), (4, 4), (0, 0)]
   # Not resized.
   wide = PHOTO[100:120, 100:130]
-  op = ops.simple_random_crop(20)
+  op = ops_crop.simple_random_crop(20)
   many = seeds.example_seeds(5, tf.range(300, dtype=tf.int64), 2)
   crops = [op({"image": tf.constant(wide), "seed": s})["image"] for s in many]
   ys, xs, gaps = zip(*places_of(crops, np.pad(wide, mirror, "reflect")))
@@ -328,9 +330,11 @@ def test_simple_random_crop():
   # Reduced: 300 x 400 to 24 x 32.
   pil = Image.fromarray(PHOTO).resize((32, 24), Image.Resampling.BICUBIC)
   padded = np.pad(np.asarray(pil), mirror, "reflect")
-  crops = [apply(ops.simple_random_crop(24), PHOTO, s) for s in SEEDS[:3]]
+  crops = [apply(ops_crop.simple_random_crop(24), PHOTO, s) for s in SEEDS[:3]]
   assert max(gap for _, _, gap in places_of(crops, padded)) < 1
-  grey = apply(ops.simple_random_crop(24), PHOTO.transpose(1, 0, 2)[..., :1])
+  grey = apply(
+    ops_crop.simple_random_crop(24), PHOTO.transpose(1, 0, 2)[..., :1]
+  )
   assert grey.shape == (24, 24, 1)
 
 
