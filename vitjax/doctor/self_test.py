@@ -131,11 +131,7 @@ def attention_problems() -> list[str]:
   *inputs, grad = (jax.random.normal(key, shape, jnp.bfloat16) for key in keys)
 
   def plain(query, key, value):
-    query, key, value = (
-      x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
-    )
-    x, _ = attention.dot_product_attention(query, key, value)
-    return x.reshape(shape)
+    return attention.attend(query, key, value, num_heads)[0]
 
   def fused(query, key, value):
     return fused_attention.attention(query, key, value, num_heads)

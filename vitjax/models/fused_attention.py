@@ -67,20 +67,29 @@ class _Plan:
 
 def wanted(
   implementation: Implementation,
-  query: Float[Array, "b q d"],
-  key: Float[Array, "b l d"],
+  query: Float[Array, "*b q d"],
+  key: Float[Array, "*b l d"],
   num_heads: int,
+  is_plain: bool = True,
 ) -> bool:
   """Whether to fuse attention.
 
   "auto" fuses on TPUs, in bfloat16, if the program names the mesh.
+
+  Args:
+    implementation: the option of the model.
+    query, key: projections of the tokens.
+    num_heads: number of heads.
+    is_plain: without a bias or a mask of the scores, which the kernels lack.
 
   Raises:
     ValueError: for "fused" if it is not possible.
   """
   if implementation == "xla":
     return False
-  obstacle = _obstacle(query, key, num_heads)
+  obstacle = "the kernels know no bias and no mask."
+  if is_plain:
+    obstacle = _obstacle(query, key, num_heads)
   if implementation == "fused":
     if obstacle:
       raise ValueError(
