@@ -29,7 +29,7 @@ def attend(
   num_heads: int,
   *,
   bias: Float[Array, "*#b #k #q #l"] | None = None,
-  mask: Bool[Array, "*#b #k #q #l"] | None = None,
+  mask: Bool[common.ArrayLike, "*#b #k #q #l"] | None = None,
   angles: Float[Array, "l e"] | None = None,
   scale: float | None = None,
   implementation: Implementation = "xla",
@@ -217,7 +217,7 @@ def within_windows(
   mask = None
   if any(shift):
     regions = _split(_regions(x.shape[1:3], window, shift), window)
-    mask = jnp.asarray(regions == regions.swapaxes(2, 3))[:, :, None]
+    mask = (regions == regions.swapaxes(2, 3))[:, :, None]
   y, _ = attend(_split(x, window), size=window, mask=mask)
   return jnp.roll(_join(y, x.shape, window)[:, :h, :w], shift, (1, 2))
 
@@ -349,7 +349,7 @@ class MultiHeadDotProductAttention(nn.Module):
     inputs_kv: Float[Array, "*b l d"] | None = None,
     *,
     angles: Float[Array, "l e"] | None = None,
-    mask: Bool[Array, "*#b #k #q #l"] | None = None,
+    mask: Bool[common.ArrayLike, "*#b #k #q #l"] | None = None,
     size: tuple[int, int] | None = None,
     train: bool = False,
   ) -> tuple[Float[Array, "*b q _d"], Float[Array, "*b k q l"]]:

@@ -20,6 +20,7 @@ With --resume the models are measured one after the other, and the files are
 written after each: a later run measures only what is missing.
 """
 
+import os
 import pathlib
 import sys
 
@@ -109,6 +110,7 @@ def main(argv: list[str]) -> None:
     names, known = benchmark.expand(FLAGS.models, known)
     facts = {
       "device": device.device_kind,
+      "cores": os.cpu_count(),
       "dtype": dtype,
       "repeats": FLAGS.repeats,
       "software": files.software(),
