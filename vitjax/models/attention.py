@@ -53,18 +53,19 @@ def attend(
   if angles is not None:
     heads[:2] = (rotate(x, angles) for x in heads[:2])
     query, key = (x.reshape(*x.shape[:-2], -1) for x in heads[:2])
-  is_plain = bias is None and mask is None and scale is None
   fuses = fused_attention.wanted(
-    implementation, query, key, num_heads, is_plain=is_plain
+    implementation, query, key, num_heads, bias, mask
   )
   if fuses:
-    out = fused_attention.attention(query, key, value, num_heads)
+    out = fused_attention.attention(
+      query, key, value, num_heads, bias, mask, scale
+    )
   query, key, value = (x.swapaxes(-2, -3) for x in heads)
   query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
   weights = softmax(_scores(query, key, bias, mask))
   if fuses:
     return out, weights
-  if is_plain and value.dtype.itemsize == 2:
+  if bias is None and mask is None and value.dtype.itemsize == 2:
     out = half_attention(query, key, value)
   else:
     out = jnp.einsum("...ql,...lf->...qf", weights.astype(value.dtype), value)

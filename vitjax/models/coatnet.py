@@ -221,6 +221,7 @@ class AttentionBlock(nn.Module):
       d // HEAD_WIDTH,
       self.width,
       position=position,
+      attention="auto",
       dtype=self.dtype,
       name="attention",
     )

@@ -125,6 +125,7 @@ class Block(nn.Module):
       cosine=self.version == 2,
       position=position,
       kernel_init=_KERNEL_INIT,
+      attention="auto",
       dtype=self.dtype,
       name="attention",
     )
