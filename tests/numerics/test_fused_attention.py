@@ -184,6 +184,38 @@ def test_the_gradient_of_a_bias_is_summed_over_devices():
   close(got, attend_windows("xla", 4, mask)(*inputs), 3e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("swin", {"version": 1}),
+    ("swin", {"version": 2}),
+    ("coatnet", {"position": "table"}),
+    ("maxxvit", {"position": "mlp"}),
+  ],
+)
+def test_families_with_windows_and_grids(name, options):
+  sizes = {"widths": (32, 32, 32, 32), "stem_widths": (8, 8)}
+  if name == "swin":
+    sizes = {"width": 32, "num_heads": (1, 2), "window": 4, "num_classes": 3}
+  depths = (2, 2) if name == "swin" else (1, 1, 1, 1)
+  image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+
+  def run(implementation):
+    model = models.create(
+      name, attention=implementation, depths=depths, **sizes, **options
+    )
+    variables = model.init(jax.random.key(1), image)
+    value = jax.value_and_grad(lambda v: (model.apply(v, image)[0] ** 2).sum())
+    return trees.flatten(jax.jit(value)(variables)[1])
+
+  got, want = run("fused"), run("xla")
+  for key, x in want.items():
+    np.testing.assert_allclose(
+      got[key], x, atol=1e-5 * max(1, np.abs(x).max()), err_msg=key
+    )
+
+
 def test_a_bias_or_a_mask_of_each_image_is_not_fused():
   *inputs, _ = windows(2, 1, 4, 8, 2)
   query, key, value, bias, _ = inputs
@@ -354,7 +386,9 @@ def test_the_self_test_compares_it(monkeypatch):
   assert self_test.attention_problems() == []
   attend = fused_attention.attention
   monkeypatch.setattr(
-    fused_attention, "attention", lambda q, k, v, n: attend(q, q, v, n)
+    fused_attention,
+    "attention",
+    lambda q, k, v, n, **more: attend(q, q, v, n, **more),
   )
   (problem,) = self_test.attention_problems()
   assert "set config.model.attention='xla'" in problem

@@ -27,6 +27,7 @@ from vitjax.models import (
   convolutions,
   relative_position,
 )
+from vitjax.models.attention import Implementation
 from vitjax.models.batch_norm import BatchNorm
 
 HEAD_WIDTH = 32
@@ -177,6 +178,7 @@ class AttentionBlock(nn.Module):
   position: Literal["table", "mlp"]
   position_hidden: int = 512
   grid: tuple[int, int] | None = None
+  attention: Implementation = "auto"
   strides: int = 1
   pool: Literal["mean", "max"] = "mean"
   shortcut_bias: bool = True
@@ -221,7 +223,7 @@ class AttentionBlock(nn.Module):
       d // HEAD_WIDTH,
       self.width,
       position=position,
-      attention="auto",
+      attention=self.attention,
       dtype=self.dtype,
       name="attention",
     )
@@ -288,6 +290,7 @@ class Model(base.ImageModel):
       no LayerScale.
     position: biases of attention: a learned "table" or an "mlp" of the offsets.
     position_hidden: width of the hidden layer of that MLP.
+    attention: implementation of attention, as in the Vision Transformer.
     drop_path_rate: probability of dropping the last block (stochastic depth);
       it ramps up linearly from 0 in the first block.
     gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
@@ -310,6 +313,7 @@ class Model(base.ImageModel):
   layer_scale_init: Finite | None = None
   position: Literal["table", "mlp"] = "table"
   position_hidden: Count = 512
+  attention: Implementation = "auto"
   drop_path_rate: Rate = 0.0
   gelu: common.Gelu = "erf"
   batch_norm_eps: Positive = 1e-5
@@ -350,7 +354,7 @@ class Model(base.ImageModel):
         names = ["strided_by", "se_place", "se_act", "batch_norm_eps"]
       else:
         names = ["position", "position_hidden", "shortcut_bias", "gelu"]
-        names += ["layer_scale_init", "layer_norm_eps"]
+        names += ["layer_scale_init", "layer_norm_eps", "attention"]
       block |= {name: getattr(self, name) for name in names}
       x = out[f"stage{i}"] = Stage(
         i < 2, rates[i], block, dtype=self.dtype, name=f"stage{i}"

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import attention, base, common, relative_position
+from vitjax.models.attention import Implementation
 
 # Width of the first stage, depths, heads: section 3.3 of the first paper.
 VARIANTS = {
@@ -109,6 +110,7 @@ class Block(nn.Module):
   shifted: bool
   version: Literal[1, 2] = 1
   trained_window: int | None = None
+  attention: Implementation = "auto"
   drop_path_rate: float = 0.0
   gelu: common.Gelu = "erf"
   layer_norm_eps: float = 1e-5
@@ -125,7 +127,7 @@ class Block(nn.Module):
       cosine=self.version == 2,
       position=position,
       kernel_init=_KERNEL_INIT,
-      attention="auto",
+      attention=self.attention,
       dtype=self.dtype,
       name="attention",
     )
@@ -234,6 +236,7 @@ class Model(base.ImageModel):
     trained_windows: for version 2, the window of each stage that the position
       biases were trained with, where that is another one. None: `window`.
     patch_size: side of a patch in pixels.
+    attention: implementation of attention, as in the Vision Transformer.
     drop_path_rate: probability of dropping the branches of the last block
       (stochastic depth); it ramps up linearly from 0 in the first block.
     gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
@@ -251,6 +254,7 @@ class Model(base.ImageModel):
   window: Count | tuple[Count, Count] = 7
   trained_windows: tuple[Count, ...] | None = None
   patch_size: Count = 4
+  attention: Implementation = "auto"
   drop_path_rate: Rate = 0.0
   gelu: common.Gelu = "erf"
   layer_norm_eps: Positive = 1e-5
@@ -303,6 +307,7 @@ class Model(base.ImageModel):
           "num_heads": self.num_heads[i],
           "window": (window, window) if isinstance(window, int) else window,
           "trained_window": self.trained_windows and self.trained_windows[i],
+          "attention": self.attention,
           "gelu": self.gelu,
         },
         version=self.version,
