@@ -170,7 +170,8 @@ def test_the_table_of_timm():
   assert len(names) == 37 and names[0] == "ViT-S_16"
   assert len(known) == 36
   for name in names[1:]:
-    assert benchmark._published(name.rpartition("@")[0], known)
+    model, _ = benchmark._published(name.rpartition("@")[0], known)
+    assert model.num_classes == 1000
   with pytest.raises(ValueError, match="known are @timm-12k"):
     benchmark.expand(["@timm"], {})
 

@@ -119,7 +119,7 @@ def expand(
     if not name.startswith("@"):
       found.append(name)
     elif name in _TABLES:
-      table = read_accuracies(_TABLES[name])
+      table = read_accuracies(_TABLES[name], "timm's results-imagenet.csv")
       found += [f"{model}@{size}" for model, size in table]
       known = {**known, **table}
     else:
@@ -186,11 +186,13 @@ def _published(name: str, published: Accuracies) -> tuple[Any, int]:
     entry = zoo.find(name)
     return models.create(entry.model, **entry.options), entry.image_size
   except KeyError as e:
-    # timm's names are those of an architecture, a point, and those of weights.
-    if any(name == model for model, _ in published):
-      name = name if name in known else name.partition(".")[0]
     if name in known:
       return models.create(name), known[name]["image_size"]
+    # timm's names are those of an architecture, a point, and those of weights.
+    architecture = name.partition(".")[0]
+    if architecture in known and any(name == model for model, _ in published):
+      model = models.create(architecture, num_classes=1000)
+      return model, known[architecture]["image_size"]
     raise ValueError(
       f"{name!r} is not a run folder, a file, the name of published weights or "
       f"a name of vitjax.models.list(): {e.args[0]}"
@@ -218,12 +220,15 @@ def recorded(record: history.Record) -> Accuracy | None:
   return None
 
 
-def read_accuracies(file: str | os.PathLike) -> Accuracies:
+def read_accuracies(
+  file: str | os.PathLike, source: str | None = None
+) -> Accuracies:
   """Published accuracies by the name of the model and the size of the images.
 
   Args:
     file: CSV with columns `model`, `top1` and maybe `img_size` and `top5`, in
       per cent, such as the tables of results that timm publishes.
+    source: what to call it. None: the name of the file.
 
   Raises:
     ValueError: if it is not such a file.
@@ -248,7 +253,7 @@ def read_accuracies(file: str | os.PathLike) -> Accuracies:
           f"{path}, line {number}: top1={top1:g} is not a percentage."
         )
       key = row["model"], row.get("img_size")
-      found[key] = Accuracy(top1, top5, f"published: {path.name}")
+      found[key] = Accuracy(top1, top5, f"published: {source or path.name}")
   return found
 
 
