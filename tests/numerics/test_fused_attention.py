@@ -388,7 +388,7 @@ def test_the_self_test_compares_it(monkeypatch):
   monkeypatch.setattr(
     fused_attention,
     "attention",
-    lambda q, k, v, n, **more: attend(q, q, v, n, **more),
+    lambda q, k, v, **more: attend(q, q, v, **more),
   )
   (problem,) = self_test.attention_problems()
   assert "set config.model.attention='xla'" in problem

@@ -135,10 +135,14 @@ def attention_problems() -> list[str]:
     cases.append([*inputs, bias])
 
   def plain(*inputs):
-    return attention.attend(*inputs[:3], num_heads, **_bias(inputs))[0]
+    return attention.attend(*inputs[:3], num_heads=num_heads, **_bias(inputs))[
+      0
+    ]
 
   def fused(*inputs):
-    return fused_attention.attention(*inputs[:3], num_heads, **_bias(inputs))
+    return fused_attention.attention(
+      *inputs[:3], num_heads=num_heads, **_bias(inputs)
+    )
 
   @functools.partial(jax.jit, static_argnums=0)
   def both(fn, inputs, grad):

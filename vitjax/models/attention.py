@@ -56,6 +56,7 @@ def attend(
   fuses = fused_attention.wanted(
     implementation, query, key, num_heads, bias, mask
   )
+  out = None
   if fuses:
     out = fused_attention.attention(
       query, key, value, num_heads, bias, mask, scale
@@ -63,7 +64,7 @@ def attend(
   query, key, value = (x.swapaxes(-2, -3) for x in heads)
   query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
   weights = softmax(_scores(query, key, bias, mask))
-  if fuses:
+  if out is not None:
     return out, weights
   if bias is None and mask is None and value.dtype.itemsize == 2:
     out = half_attention(query, key, value)
@@ -379,6 +380,7 @@ class MultiHeadDotProductAttention(nn.Module):
       key = _unit(key, jnp.ones_like(scale))
     bias = None
     if self.position is not None:
+      assert size is not None, "relative positions need the size"
       position = self.position(self.num_heads, name="position_bias")
       bias = position(*size, train).reshape(
         *(1 for _ in batch), self.num_heads, query.shape[-2], key.shape[-2]
@@ -447,10 +449,10 @@ class DifferentialAttention(nn.Module):
 
     value = jnp.repeat(project("value", k, 2 * e), 2, axis=2)
     query, key = project("query", 2 * k, e), project("key", 2 * k, e)
-    y, weights = attend(
-      *(x.reshape(b, -1, x.shape[2] * x.shape[3]) for x in (query, key, value)),
-      2 * k,
+    query, key, value = (
+      x.reshape(b, -1, x.shape[2] * x.shape[3]) for x in (query, key, value)
     )
+    y, weights = attend(query, key, value, 2 * k)
     y = y.reshape(b, -1, k, 2, 2 * e)
     lambda_init = 0.8 - 0.6 * jnp.exp(-0.3 * index)
     factor = jnp.exp(dot(1)) - jnp.exp(dot(2)) + lambda_init

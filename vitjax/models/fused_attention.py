@@ -436,6 +436,7 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
 def _turned(spec: pl.BlockSpec) -> pl.BlockSpec:
   """A block of a grid whose first two axes are exchanged."""
   at = spec.index_map
+  assert at is not None
   return pl.BlockSpec(spec.block_shape, lambda j, i, n: at(i, j, n))
 
 

@@ -331,7 +331,9 @@ def compile_forward(
       variables, jax.ShapeDtypeStruct(shape, jnp.float32)
     ).compile()
     memory = compiled.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    needed = 0
+    if memory is not None:
+      needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     limit = devices.memory_of(jax.devices()[0])
     if limit and needed > limit:
       raise MemoryError(
