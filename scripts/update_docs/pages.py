@@ -10,6 +10,7 @@ from scripts.update_docs import (
   config,
   evaluators,
   ops,
+  pareto,
   rules,
 )
 
@@ -19,6 +20,7 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PARTS: dict[str, Callable[[], dict[str, str]]] = {
   "choose.md": choose.parts,
   "finetune.md": rules.parts,
+  "performance.md": pareto.parts,
   "reference/commands.md": commands.parts,
   "reference/config.md": config.parts,
   "reference/evaluators.md": evaluators.parts,

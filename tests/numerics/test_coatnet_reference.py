@@ -9,7 +9,7 @@ import pytest
 
 from tests.numerics import reference
 from tests.numerics.reference import TOLERANCE, distance, load
-from vitjax.models import coatnet
+from vitjax.models import attention, coatnet
 
 MINI = {
   "stem_widths": (8, 16),
@@ -63,18 +63,11 @@ def test_a_wrong_option_is_seen(name, options, tmp_path):
 def block_for_grid(monkeypatch):
   """Groups of neighbours in place of tokens that are spread."""
 
-  def windows(x, grid):
-    b, h, w, d = x.shape
-    x = x.reshape(b, h // grid[0], grid[0], w // grid[1], grid[1], d)
-    return x.swapaxes(2, 3).reshape(b, -1, grid[0] * grid[1], d)
-
-  def back(x, size, grid):
-    (h, w), d = size, x.shape[-1]
-    x = x.reshape(-1, h // grid[0], w // grid[1], *grid, d)
-    return x.swapaxes(2, 3).reshape(-1, h, w, d)
-
-  monkeypatch.setattr(coatnet, "_spread", windows)
-  monkeypatch.setattr(coatnet, "_gather", back)
+  for name in ("_split", "_join"):
+    change = getattr(attention, name)
+    monkeypatch.setattr(
+      attention, name, lambda *args, change=change, spread: change(*args)
+    )
 
 
 def without_silu(monkeypatch):

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vitjax import models, trees
 from vitjax.doctor import self_test
-from vitjax.models import fused_attention
+from vitjax.models import attention, fused_attention
 from vitjax.parallel import sharding
 from vitjax.plan import hlo
 
@@ -99,12 +99,143 @@ def test_shapes(b, queries, tokens, num_heads, width, dtype):
   run(b, queries, tokens, num_heads, width, dtype)
 
 
+def windows(b, n, tokens, d, num_heads, dtype="float32"):
+  """Query, key, value, bias, gradient and mask of n windows of images."""
+  rng = np.random.default_rng(1)
+  query, key, value, grad = (
+    jnp.asarray(rng.normal(scale=2, size=(b, n, tokens, d)), dtype)
+    for _ in range(4)
+  )
+  bias = rng.normal(scale=2, size=(1, 1, num_heads, tokens, tokens))
+  mask = rng.random((1, n, 1, tokens, tokens)) < 0.6
+  mask |= np.eye(tokens, dtype=bool)
+  return query, key, value, jnp.asarray(bias, jnp.float32), grad, mask
+
+
+def attend_windows(implementation, num_heads, mask, scale=None):
+  """A function of (query, key, value, bias) and the gradient of the output."""
+
+  def attend(query, key, value, bias):
+    return attention.attend(
+      query,
+      key,
+      value,
+      num_heads,
+      bias=bias,
+      mask=mask,
+      scale=scale,
+      implementation=implementation,
+    )[0]
+
+  def run(*inputs):
+    out, vjp = jax.vjp(attend, *inputs[:4])
+    return [out, *vjp(inputs[4])]
+
+  return jax.jit(run)
+
+
+def close(got, want, tolerance):
+  for x, y in zip(got, want, strict=True):
+    assert x.dtype == y.dtype and x.shape == y.shape
+    error = np.abs(np.float64(x) - np.float64(y)).max()
+    assert error < tolerance * np.abs(np.float64(y)).max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_windows_with_a_bias(masked):
+  """Two blocks of images, each with all masks of an image."""
+  *inputs, mask = windows(8, 4, 9, 24, 3)
+  mask = mask if masked else None
+  got = attend_windows("fused", 3, mask)(*inputs)
+  close(got, attend_windows("xla", 3, mask)(*inputs), 3e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("b", "n", "tokens", "num_heads", "width", "dtype"),
+  [
+    (1, 64, 49, 3, 32, "float32"),  # more masks than images of a block
+    (2, 9, 16, 8, 32, "float32"),  # 9 masks, an image at a time; two groups
+    (2, 4, 144, 4, 32, "bfloat16"),
+  ],
+)
+def test_shapes_of_windows(b, n, tokens, num_heads, width, dtype):
+  *inputs, mask = windows(b, n, tokens, num_heads * width, num_heads, dtype)
+  got = attend_windows("fused", num_heads, mask, 0.125)(*inputs)
+  wide = [x.astype("float32") for x in inputs]
+  want = attend_windows("xla", num_heads, mask, 0.125)(*wide)
+  want = [x.astype(y.dtype) for x, y in zip(want, got)]
+  close(got, want, 4e-6 if dtype == "float32" else 3e-2)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_bias_is_summed_over_devices():
+  *inputs, mask = windows(4, 2, 6, 16, 4)
+  mesh = sharding.make_mesh(data=2, fsdp=2, model=2)
+  rows = PartitionSpec(sharding.BATCH_AXES, None, None, "model")
+  heads = PartitionSpec(None, None, "model")
+  split = [NamedSharding(mesh, x) for x in (rows, rows, rows, heads, rows)]
+
+  def fused(*inputs):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return attend_windows("fused", 4, mask)(*inputs)
+
+  got = jax.jit(fused, in_shardings=split)(*inputs)
+  close(got, attend_windows("xla", 4, mask)(*inputs), 3e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("swin", {"version": 1}),
+    ("swin", {"version": 2}),
+    ("coatnet", {"position": "table"}),
+    ("maxxvit", {"position": "mlp"}),
+  ],
+)
+def test_families_with_windows_and_grids(name, options):
+  sizes = {"widths": (32, 32, 32, 32), "stem_widths": (8, 8)}
+  if name == "swin":
+    sizes = {"width": 32, "num_heads": (1, 2), "window": 4, "num_classes": 3}
+  depths = (2, 2) if name == "swin" else (1, 1, 1, 1)
+  image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+
+  def run(implementation):
+    model = models.create(
+      name, attention=implementation, depths=depths, **sizes, **options
+    )
+    variables = model.init(jax.random.key(1), image)
+    value = jax.value_and_grad(lambda v: (model.apply(v, image)[0] ** 2).sum())
+    return trees.flatten(jax.jit(value)(variables)[1])
+
+  got, want = run("fused"), run("xla")
+  for key, x in want.items():
+    np.testing.assert_allclose(
+      got[key], x, atol=1e-5 * max(1, np.abs(x).max()), err_msg=key
+    )
+
+
+def test_a_bias_or_a_mask_of_each_image_is_not_fused():
+  *inputs, _ = windows(2, 1, 4, 8, 2)
+  query, key, value, bias, _ = inputs
+  for more in (
+    {"bias": jnp.broadcast_to(bias, (2, 1, 2, 4, 4))},
+    {"mask": jnp.ones((2, 1, 1, 4, 4), bool)},
+    {"mask": jnp.ones((1, 1, 2, 4, 4), bool)},
+  ):
+    with pytest.raises(ValueError, match="for all images"):
+      attention.attend(query, key, value, 2, implementation="fused", **more)
+
+
 @pytest.mark.slow
 def test_a_chip_that_multiplies_float32_only():
   inputs = arrays(2, 20, 20, 32, "bfloat16")
   plan = fused_attention._plan(*inputs[:2], 2)
   plan = dataclasses.replace(plan, factors=jnp.dtype("float32"))
-  got = with_gradients(lambda *x: fused_attention._attention(*x, plan), *inputs)
+  got = with_gradients(
+    lambda *x: fused_attention._attention(*x, None, None, plan), *inputs
+  )
   check(got, expected(*inputs, 2), "bfloat16")
 
 
@@ -255,7 +386,9 @@ def test_the_self_test_compares_it(monkeypatch):
   assert self_test.attention_problems() == []
   attend = fused_attention.attention
   monkeypatch.setattr(
-    fused_attention, "attention", lambda q, k, v, n: attend(q, q, v, n)
+    fused_attention,
+    "attention",
+    lambda q, k, v, **more: attend(q, q, v, **more),
   )
   (problem,) = self_test.attention_problems()
   assert "set config.model.attention='xla'" in problem

@@ -14,7 +14,7 @@ import pytest
 from tests.numerics import reference
 from tests.numerics.reference import TOLERANCE, arrays, distance, load
 from vitjax import trees
-from vitjax.models import relative_position, swin
+from vitjax.models import attention, relative_position
 
 MINI = {"width": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
 CASES = {
@@ -56,13 +56,15 @@ def test_a_wrong_option_is_seen(name, options, tmp_path):
 def rolled_the_other_way(monkeypatch):
   roll = jnp.roll
   monkeypatch.setattr(
-    swin.jnp, "roll", lambda x, shift, axis: roll(x, [-s for s in shift], axis)
+    attention.jnp,
+    "roll",
+    lambda x, shift, axis: roll(x, [-s for s in shift], axis),
   )
 
 
 def without_regions(monkeypatch):
-  regions = swin._regions
-  monkeypatch.setattr(swin, "_regions", lambda *args: 0 * regions(*args))
+  regions = attention._regions
+  monkeypatch.setattr(attention, "_regions", lambda *args: 0 * regions(*args))
 
 
 def offset_of_the_key(monkeypatch):
@@ -73,7 +75,7 @@ def offset_of_the_key(monkeypatch):
 
 
 def unclamped(monkeypatch):
-  monkeypatch.setattr(swin.jnp, "minimum", lambda x, bound: x)
+  monkeypatch.setattr(attention.jnp, "minimum", lambda x, bound: x)
 
 
 @pytest.mark.slow
@@ -151,10 +153,10 @@ def test_weights_of_another_window(tmp_path):
 def test_the_mask_of_shifted_windows():
   """Tokens see each other if they were neighbours before the roll."""
   size, window, shift = (6, 4), (3, 4), (1, 0)
-  regions = swin._regions(size, window, shift)
+  regions = attention._split(attention._regions(size, window, shift), window)
   rows = np.roll(np.arange(size[0]), -shift[0])
   rows = np.repeat(rows[:, None], size[1], axis=1)
-  rows = swin._windows(rows[None, :, :, None], window)[0, :, :, 0]
-  near = np.abs(rows[:, :, None] - rows[:, None]) < window[0]
-  same = regions[:, :, None] == regions[:, None]
+  rows = attention._split(rows[None, :, :, None], window)
+  near = np.abs(rows - rows.swapaxes(2, 3)) < window[0]
+  same = regions == regions.swapaxes(2, 3)
   np.testing.assert_array_equal(same, near)

@@ -263,9 +263,9 @@ def test_attention_of_half_precision_has_the_gradients_of_the_plain_one():
 
 
 def test_attention_of_half_precision_takes_scores_of_any_size():
-  query = jnp.full((1, 1, 1, 4), 60.0, jnp.bfloat16)
-  value = jnp.arange(3, dtype=jnp.bfloat16)[None, :, None, None]
-  key = jnp.broadcast_to(value, (1, 3, 1, 4))
-  out, weights = attention.dot_product_attention(query, key, value)
+  query = jnp.full((1, 1, 4), 60.0, jnp.bfloat16)
+  value = jnp.arange(3, dtype=jnp.bfloat16)[None, :, None]
+  key = jnp.broadcast_to(value, (1, 3, 4))
+  out, weights = attention.attend(query, key, value, 1)
   assert out.dtype == jnp.bfloat16 and weights.dtype == jnp.float32
   np.testing.assert_allclose(np.float32(out), 2.0, rtol=1e-2)

@@ -48,7 +48,7 @@ LAYERS = {
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
   "export": "__version__ config weights",
-  "pareto": "__version__ config models plots run_folder weights",
+  "pareto": "__version__ config models parallel plots run_folder weights",
   "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
   "report": """__version__ config data evaluate evaluators parallel plots

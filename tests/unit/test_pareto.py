@@ -1,6 +1,7 @@
 """The table of speed and accuracy: its facts, and that none is made up."""
 
 import csv
+import dataclasses
 import io
 import json
 import pathlib
@@ -82,28 +83,38 @@ def test_macs_of_depth_wise_convolutions_count():
   assert benchmark.gmacs(found) == pytest.approx(9.404, abs=0.001)
 
 
+def made_up(model, speed, top1, source):
+  return benchmark.Row(
+    model, "8", top1, None, source, 1.0, 1.0, speed, 1.0, 1, None
+  )
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_front_has_whoever_is_not_beaten(seed):
   rng = np.random.default_rng(seed)
-  speeds = rng.integers(1, 6, 12)
-  candidates = [
-    benchmark.Candidate(
-      str(i), None, {}, (8, 8, 3), benchmark.Accuracy(top1, None, source)
-    )
-    for i, (top1, source) in enumerate(
-      zip(rng.integers(1, 6, 12), rng.choice(["a", "b"], 12))
+  given = [
+    made_up(str(i), *row)
+    for i, row in enumerate(
+      zip(
+        rng.integers(1, 6, 12),
+        rng.integers(1, 6, 12),
+        rng.choice(["a", "b"], 12),
+      )
     )
   ]
-  for i, on_front in enumerate(benchmark._front(candidates, speeds)):
-    own = candidates[i].accuracy
+  unknown = made_up("unknown", 9, None, "")
+  *rows, last = benchmark.with_front([*given, unknown])
+  assert last == unknown
+  for own in rows:
     beaten = False
-    for j, other in enumerate(candidates):
-      if other.accuracy.source != own.source:
+    for other in rows:
+      if other.accuracy != own.accuracy:
         continue
-      faster, better = speeds[j] > speeds[i], other.accuracy.top1 > own.top1
-      slower, worse = speeds[j] < speeds[i], other.accuracy.top1 < own.top1
+      speeds = other.infer_samples_per_sec, own.infer_samples_per_sec
+      faster, better = speeds[0] > speeds[1], other.top1 > own.top1
+      slower, worse = speeds[0] < speeds[1], other.top1 < own.top1
       beaten |= (faster and not worse) or (better and not slower)
-    assert on_front == (not beaten)
+    assert own.pareto == (not beaten)
 
 
 def test_the_accuracy_of_a_run_is_what_it_recorded(tmp_path):
@@ -121,8 +132,8 @@ def test_published_accuracies_come_from_a_table(tmp_path):
   file = tmp_path / "results.csv"
   file.write_text("model,top1,top1_err,top5\na,81.5,18.5,95.6\nb,70,30,\n")
   assert benchmark.read_accuracies(file) == {
-    "a": benchmark.Accuracy(81.5, 95.6, "published: results.csv"),
-    "b": benchmark.Accuracy(70, None, "published: results.csv"),
+    ("a", None): benchmark.Accuracy(81.5, 95.6, "published: results.csv"),
+    ("b", None): benchmark.Accuracy(70, None, "published: results.csv"),
   }
   for text, message in (
     ("name,top1\n", "has no column model; it has name, top1"),
@@ -132,6 +143,79 @@ def test_published_accuracies_come_from_a_table(tmp_path):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
       benchmark.read_accuracies(file)
+
+
+def test_an_accuracy_belongs_to_a_size_of_images(tmp_path):
+  file = tmp_path / "results.csv"
+  name, other = "convnext_tiny.fb_in22k_ft_in1k", "convnext_tiny.not_ours"
+  file.write_text(
+    f"model,img_size,top1\n{name},288,79.0\n{name},224,82.9\n{other},224,80\n"
+  )
+  known = benchmark.read_accuracies(file)
+
+  def find(name):
+    found = benchmark.find(name, known, "float32")
+    return found.image_shape[0], found.accuracy and found.accuracy.top1
+
+  assert find(name) == (224, 82.9)
+  assert find(f"{name}@288") == (288, 79.0)
+  assert find(f"{name}@256") == (256, None)
+  assert find(f"{other}@224") == (224, 80)
+  with pytest.raises(ValueError, match="is not a run folder"):
+    find("convnext_tiny.misspelt")
+
+
+def test_the_table_of_timm():
+  names, known = benchmark.expand(["ViT-S_16", "@timm-12k"], {})
+  assert len(names) == 37 and names[0] == "ViT-S_16"
+  assert len(known) == 36
+  for name in names[1:]:
+    model, _ = benchmark._published(name.rpartition("@")[0], known)
+    assert model.num_classes == 1000
+  with pytest.raises(ValueError, match="known are @timm-12k"):
+    benchmark.expand(["@timm"], {})
+
+
+def test_a_model_that_does_not_fit_is_left_out(monkeypatch):
+  monkeypatch.setattr(benchmark.devices, "memory_of", lambda device: 200_000)
+  lines = []
+  rows = benchmark.measure(
+    [candidate("small"), candidate("large", 256)],
+    batch_size=1,
+    repeats=1,
+    log=lines.append,
+  )
+  assert [row.model for row in rows] == ["small"]
+  assert any("Left out: large needs" in line for line in lines)
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+  file = tmp_path / "t.csv"
+  kept = [made_up("a", 9.5, 76.0, "x"), made_up("b", 1.25, None, "")]
+  file.write_text(benchmark.to_csv(benchmark.with_front(kept)))
+  assert benchmark.read_rows(file) == benchmark.with_front(kept)
+  file.write_text("model,top1\n")
+  with pytest.raises(ValueError, match="is not a table of vitjax"):
+    benchmark.read_rows(file)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(tmp_path):
+  file = tmp_path / "t.csv"
+  kept = made_up("ViT-Ti_16", 9.5, 76.0, "x")
+  kept = dataclasses.replace(kept, img_size="224", pareto=True)
+  file.write_text(benchmark.to_csv([kept]))
+  command = ["-m", "vitjax.pareto", "--models=ViT-Ti_16,testing", "--resume"]
+  done = subprocess.run(
+    [sys.executable, *command, f"--out={file}", "--repeats=1"],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stderr
+  first, second = benchmark.read_rows(file)
+  assert first == kept
+  assert (second.model, second.pareto) == ("testing", None)
 
 
 def test_what_there_is_not():

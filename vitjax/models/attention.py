@@ -1,25 +1,95 @@
-"""Attention: the numerics, and the modules with their projections.
+"""Attention: one function for all families, and the modules around it.
 
-Scores, softmax and every sum are float32. Heads are put ahead of tokens for
-the products. The fused kernels are in `vitjax.models.fused_attention`.
+A model states what it needs: heads, a bias of the scores, a mask, rotary
+angles. `attend` chooses how to compute that on this device; the fused kernels
+are in `vitjax.models.fused_attention`. Scores, softmax and every sum are
+float32. `within_windows` and `within_grid` split a map into groups of tokens
+that attend to each other; biases of relative positions are the modules of
+`vitjax.models.relative_position`.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vitjax.models import common, fused_attention
 
+Implementation = fused_attention.Implementation
+
+
+def attend(
+  query: Float[Array, "*b q d"],
+  key: Float[Array, "*b l d"],
+  value: Float[Array, "*b l f"],
+  num_heads: int,
+  *,
+  bias: Float[Array, "*#b #k #q #l"] | None = None,
+  mask: Bool[common.ArrayLike, "*#b #k #q #l"] | None = None,
+  angles: Float[Array, "l e"] | None = None,
+  scale: float | None = None,
+  implementation: Implementation = "xla",
+) -> tuple[Float[Array, "*b q f"], Float[Array, "*b k q l"]]:
+  """Dot-product attention and its weights; heads are slices of the width.
+
+  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Under
+  `jit`, weights that nobody uses are not computed.
+
+  Args:
+    query, key, value: projections of the tokens.
+    num_heads: number of heads.
+    bias: added to the scores, in float32.
+    mask: where False, a score becomes -1e10; a query without any allowed key
+      attends to all keys equally.
+    angles: rotary embedding of queries and keys, see `rotate`.
+    scale: factor of the queries. None: head width ** -0.5.
+    implementation: the option `attention` of the Vision Transformer.
+  """
+  heads = [x.reshape(*x.shape[:-1], num_heads, -1) for x in (query, key, value)]
+  if angles is not None:
+    heads[:2] = (rotate(x, angles) for x in heads[:2])
+    query, key = (x.reshape(*x.shape[:-2], -1) for x in heads[:2])
+  fuses = fused_attention.wanted(
+    implementation, query, key, num_heads, bias, mask
+  )
+  out = None
+  if fuses:
+    out = fused_attention.attention(
+      query, key, value, num_heads, bias, mask, scale
+    )
+  query, key, value = (x.swapaxes(-2, -3) for x in heads)
+  query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+  weights = softmax(_scores(query, key, bias, mask))
+  if out is not None:
+    return out, weights
+  if bias is None and mask is None and value.dtype.itemsize == 2:
+    out = half_attention(query, key, value)
+  else:
+    out = jnp.einsum("...ql,...lf->...qf", weights.astype(value.dtype), value)
+  out = out.swapaxes(-2, -3)
+  return out.reshape(*out.shape[:-2], -1), weights
+
+
+def _scores(query, key, bias=None, mask=None):
+  scores = jnp.einsum(
+    "...qe,...le->...ql", query, key, preferred_element_type=jnp.float32
+  )
+  scores = scores.astype(jnp.float32)
+  if bias is not None:
+    scores += bias
+  return scores if mask is None else jnp.where(mask, scores, -1e10)
+
 
 @jax.custom_vjp
 def half_attention(
-  query: Float[Array, "b k q e"],
-  key: Float[Array, "b k l e"],
-  value: Float[Array, "b k l f"],
-) -> Float[Array, "b k q f"]:
+  query: Float[Array, "*b k q e"],
+  key: Float[Array, "*b k l e"],
+  value: Float[Array, "*b k l f"],
+) -> Float[Array, "*b k q f"]:
   """Attention in 16 bits that keeps no array of scores in float32.
 
   Scores, softmax and every sum are float32. The scores are computed twice,
@@ -34,10 +104,6 @@ def half_attention(
   return _half_attention_fwd(query, key, value)[0]
 
 
-def _scores(x, y):
-  return jnp.einsum("bkqe,bkle->bkql", x, y, preferred_element_type=jnp.float32)
-
-
 def _half_attention_fwd(query, key, value):
   # Transpose it, or the compiler would merge it with the second product.
   largest = _scores(key, query).max(axis=-2)[..., None]
@@ -45,7 +111,7 @@ def _half_attention_fwd(query, key, value):
   total = powers.sum(axis=-1, keepdims=True)
   powers = powers.astype(value.dtype)
   weights = _weights(powers, total).astype(value.dtype)
-  out = jnp.einsum("bkql,bklf->bkqf", weights, value)
+  out = jnp.einsum("...ql,...lf->...qf", weights, value)
   return out, (query, key, value, powers, total)
 
 
@@ -56,13 +122,15 @@ def _weights(powers, total):
 def _half_attention_bwd(kept, grad):
   query, key, value, powers, total = kept
   weights = _weights(powers, total)
-  value_grad = jnp.einsum("bkql,bkqf->bklf", weights.astype(grad.dtype), grad)
-  weights_grad = jnp.einsum("bkqf,bklf->bkql", grad, value)
+  value_grad = jnp.einsum(
+    "...ql,...qf->...lf", weights.astype(grad.dtype), grad
+  )
+  weights_grad = jnp.einsum("...qf,...lf->...ql", grad, value)
   weights_grad = weights_grad.astype(jnp.float32)
   mean = (weights * weights_grad).sum(axis=-1, keepdims=True)
   scores_grad = (weights * (weights_grad - mean)).astype(grad.dtype)
-  query_grad = jnp.einsum("bkql,bkle->bkqe", scores_grad, key)
-  key_grad = jnp.einsum("bkql,bkqe->bkle", scores_grad, query)
+  query_grad = jnp.einsum("...ql,...le->...qe", scores_grad, key)
+  key_grad = jnp.einsum("...ql,...qe->...le", scores_grad, query)
   return query_grad, key_grad, value_grad
 
 
@@ -84,70 +152,6 @@ def _softmax_jvp(primals, tangents):
   weights, (change,) = softmax(*primals), tangents
   mean = (weights * change).sum(axis=-1, keepdims=True)
   return weights, weights * (change - mean)
-
-
-def _softmax_of_scores(query, key, mask):
-  scores = jnp.einsum(
-    "bkqe,bkle->bkql", query, key, preferred_element_type=jnp.float32
-  )
-  scores = scores.astype(jnp.float32)
-  if mask is not None:
-    scores = jnp.where(mask, scores, -1e10)
-  return softmax(scores)
-
-
-def _heads_first(query, *others):
-  """The arguments as (b, k, l, e), with scaled queries."""
-  query, *others = (x.swapaxes(1, 2) for x in (query, *others))
-  return query * query.shape[-1] ** -0.5, *others
-
-
-def attention_weights(
-  query: Float[Array, "b q k e"], key: Float[Array, "b l k e"]
-) -> Float[Array, "b k q l"]:
-  """The weights of `dot_product_attention` alone, without a mask."""
-  return _softmax_of_scores(*_heads_first(query, key), mask=None)
-
-
-def dot_product_attention(
-  query: Float[Array, "b q k e"],
-  key: Float[Array, "b l k e"],
-  value: Float[Array, "b l k f"],
-  mask: Bool[Array, "b #k q l"] | None = None,
-) -> tuple[Float[Array, "b q k f"], Float[Array, "b k q l"]]:
-  """Scaled dot-product attention and its weights (softmax in float32).
-
-  Attention Is All You Need, https://arxiv.org/abs/1706.03762, eq. 1. Where
-  `mask` is False a score becomes -1e10; a query without any allowed key attends
-  to all keys equally.
-  """
-  query, key, value = _heads_first(query, key, value)
-  weights = _softmax_of_scores(query, key, mask)
-  if mask is None and value.dtype.itemsize == 2:
-    out = half_attention(query, key, value)
-  else:
-    out = jnp.einsum("bkql,bkle->bkqe", weights.astype(value.dtype), value)
-  return out.swapaxes(1, 2), weights
-
-
-def biased_attention(
-  query: Float[Array, "b n k q e"],
-  key: Float[Array, "b n k l e"],
-  value: Float[Array, "b n k l f"],
-  bias: Float[Array, "#n k q l"],
-) -> Float[Array, "b n q k f"]:
-  """Attention within each of n windows, with a bias of the scores.
-
-  Args:
-    query: scaled queries.
-    key, value: keys and values.
-    bias: added to the scores in float32.
-  """
-  scores = jnp.einsum(
-    "bnkqe,bnkle->bnkql", query, key, preferred_element_type=jnp.float32
-  )
-  weights = softmax(scores.astype(jnp.float32) + bias[None])
-  return jnp.einsum("bnkql,bnkle->bnqke", weights.astype(value.dtype), value)
 
 
 def rope_angles_2d(
@@ -184,6 +188,88 @@ def rotate(
   y = x.astype(jnp.float32)
   turned = jnp.stack([-y[..., 1::2], y[..., ::2]], axis=-1).reshape(y.shape)
   return (y * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+
+
+def within_windows(
+  attend: Callable[..., tuple[Array, Array]],
+  x: Float[Array, "b h w d"],
+  window: tuple[int, int],
+  shifted: bool,
+) -> Float[Array, "b h w d"]:
+  """Attention within windows of a map: Swin Transformer.
+
+  A window is never larger than the map. A map that is no multiple of the window
+  is padded with zeros, which attention sees, as in the published code.
+
+  Args:
+    attend: called with tokens (b, n, l, d) of n windows, their `size` in (rows,
+      columns), and a `mask` if they are shifted.
+    x: the map.
+    window: (rows, columns) of a window.
+    shifted: shift windows by half, but on a side that is one window.
+  """
+  sides = h, w = x.shape[1:3]
+  window = (min(window[0], h), min(window[1], w))
+  shift = [
+    n // 2 if shifted and n < side else 0 for n, side in zip(window, sides)
+  ]
+  x = jnp.roll(x, [-n for n in shift], (1, 2))
+  pads = [(0, -side % n) for n, side in zip(window, sides)]
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  mask = None
+  if any(shift):
+    regions = _split(_regions(x.shape[1:3], window, shift), window)
+    mask = (regions == regions.swapaxes(2, 3))[:, :, None]
+  y, _ = attend(_split(x, window), size=window, mask=mask)
+  return jnp.roll(_join(y, x.shape, window)[:, :h, :w], shift, (1, 2))
+
+
+def within_grid(
+  attend: Callable[..., tuple[Array, Array]],
+  x: Float[Array, "b h w d"],
+  grid: tuple[int, int],
+  train: bool,
+) -> Float[Array, "b h w _d"]:
+  """Attention among tokens that are spread evenly over a map: MaxViT.
+
+  https://arxiv.org/abs/2204.01697. `attend` is called with tokens (b, n, l, d)
+  of n grids, their `size` in (rows, columns) and `train`.
+  """
+  y, _ = attend(_split(x, grid, spread=True), size=grid, train=train)
+  return _join(y, x.shape, grid, spread=True)
+
+
+def _split(x, size, spread=False):
+  """(b, h, w, d) to (b, n, l, d): n windows, or n grids of spread tokens."""
+  b, h, w, d = x.shape
+  rows, columns = h // size[0], w // size[1]
+  if spread:
+    x = x.reshape(b, size[0], rows, size[1], columns, d)
+    x = x.transpose(0, 2, 4, 1, 3, 5)
+  else:
+    x = x.reshape(b, rows, size[0], columns, size[1], d).swapaxes(2, 3)
+  return x.reshape(b, rows * columns, -1, d)
+
+
+def _join(x, shape, size, spread=False):
+  """Inverse of `_split`, to a map of this shape but with the width of `x`."""
+  b, h, w, _ = shape
+  x = x.reshape(b, h // size[0], w // size[1], *size, x.shape[-1])
+  x = x.transpose(0, 3, 1, 4, 2, 5) if spread else x.swapaxes(2, 3)
+  return x.reshape(b, h, w, -1)
+
+
+def _regions(sides, window, shift):
+  """The region of each token (1, h, w, 1) of a rolled map.
+
+  A window at the border that the map was rolled over has several, which were
+  not neighbours and do not see each other.
+  """
+  rows, columns = (
+    np.searchsorted([side - n, side - s], np.arange(side), "right") * (s > 0)
+    for side, n, s in zip(sides, window, shift)
+  )
+  return (3 * rows[:, None] + columns[None])[None, :, :, None]
 
 
 def check_heads(width: int, num_heads: int) -> None:
@@ -227,33 +313,52 @@ class Projection(nn.Module):
 
 
 class MultiHeadDotProductAttention(nn.Module):
-  """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
+  """Attention of the tokens `inputs_q` over `inputs_kv`, with projections.
 
   Kernels have the published shapes: (d, k, e) for query, key and value,
-  (k, e, d) for `out`. Queries and keys are rotated if there are angles.
-  Returns the output and the attention weights (b, k, q, l). Under `jit`,
-  weights that nobody uses are not computed. `attention` is an option of the
-  Vision Transformer.
+  (k, e, d) for `out`. Returns the output and the attention weights
+  (..., k, q, l).
+
+  Attributes:
+    num_heads: number of heads.
+    width: channels of the output. None: those of the input.
+    qkv_bias, key_bias, out_bias: which projections have biases; that of the key
+      needs `qkv_bias` too.
+    cosine: compare queries and keys by their cosine, times a learned scale:
+      Swin Transformer V2, https://arxiv.org/abs/2111.09883, eq. 2.
+    position: makes the module of the bias for relative positions, which is
+      called with the (rows, columns) of the tokens and `train`.
+    kernel_init: initialiser of the kernels.
+    attention: option of the Vision Transformer.
+    dtype: type of activations.
   """
 
   num_heads: int
+  width: int | None = None
   qkv_bias: bool = True
   key_bias: bool = True
   out_bias: bool = True
+  cosine: bool = False
+  position: Callable[..., nn.Module] | None = None
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
-  attention: fused_attention.Implementation = "xla"
+  attention: Implementation = "xla"
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self,
-    inputs_q: Float[Array, "b q d"],
-    inputs_kv: Float[Array, "b l d"],
+    inputs_q: Float[Array, "*b q d"],
+    inputs_kv: Float[Array, "*b l d"] | None = None,
+    *,
     angles: Float[Array, "l e"] | None = None,
-  ) -> tuple[Float[Array, "b q d"], Float[Array, "b k q l"]]:
-    b, _, d = inputs_q.shape
+    mask: Bool[common.ArrayLike, "*#b #k #q #l"] | None = None,
+    size: tuple[int, int] | None = None,
+    train: bool = False,
+  ) -> tuple[Float[Array, "*b q _d"], Float[Array, "*b k q l"]]:
+    *batch, d = inputs_q.shape[:-2] + inputs_q.shape[-1:]
     check_heads(d, self.num_heads)
     heads = (self.num_heads, d // self.num_heads)
+    inputs_kv = inputs_q if inputs_kv is None else inputs_kv
 
     def project(x, name):
       y = Projection(
@@ -264,32 +369,51 @@ class MultiHeadDotProductAttention(nn.Module):
         dtype=self.dtype,
         name=name,
       )(common.flatten_tokens(x, self.dtype))
-      return y.reshape(b, -1, d)
-
-    def split(x):
-      return x.reshape(b, -1, *heads)
+      return y.reshape(*batch, -1, d)
 
     query, key = project(inputs_q, "query"), project(inputs_kv, "key")
-    if angles is not None:
-      query, key = (
-        rotate(split(x), angles).reshape(b, -1, d) for x in (query, key)
+    if self.cosine:
+      init = nn.initializers.constant(np.log(10))
+      scale = self.param("logit_scale", init, heads[:1])
+      # The largest cosine is 1, so a score is 100 at most.
+      query = _unit(query, jnp.exp(jnp.minimum(scale, np.log(100))))
+      key = _unit(key, jnp.ones_like(scale))
+    bias = None
+    if self.position is not None:
+      assert size is not None, "relative positions need the size"
+      position = self.position(self.num_heads, name="position_bias")
+      bias = position(*size, train).reshape(
+        *(1 for _ in batch), self.num_heads, query.shape[-2], key.shape[-2]
       )
-    value = project(inputs_kv, "value")
-    if fused_attention.wanted(self.attention, query, key, self.num_heads):
-      x = fused_attention.attention(query, key, value, self.num_heads)
-      weights = attention_weights(split(query), split(key))
-    else:
-      x, weights = dot_product_attention(*map(split, (query, key, value)))
-      x = x.reshape(b, -1, d)
+    x, weights = attend(
+      query,
+      key,
+      project(inputs_kv, "value"),
+      self.num_heads,
+      bias=bias,
+      mask=mask,
+      angles=angles,
+      scale=1.0 if self.cosine else None,
+      implementation=self.attention,
+    )
     x = Projection(
       heads,
-      (d,),
+      (self.width or d,),
       self.out_bias,
       kernel_init=self.kernel_init,
       dtype=self.dtype,
       name="out",
     )(common.flatten_tokens(x, self.dtype))
-    return x.reshape(b, -1, d), weights
+    return x.reshape(*batch, -1, self.width or d), weights
+
+
+def _unit(x: Float[Array, "*b d"], length: Float[Array, " k"]) -> Array:
+  """Scales the part of each head to its length, in float32."""
+  y = x.reshape(*x.shape[:-1], *length.shape, -1).astype(jnp.float32)
+  square = jnp.square(y).sum(axis=-1, keepdims=True)
+  length = length.reshape(*(1 for _ in x.shape[:-1]), -1, 1)
+  y *= length * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+  return y.reshape(x.shape).astype(x.dtype)
 
 
 class DifferentialAttention(nn.Module):
@@ -310,42 +434,34 @@ class DifferentialAttention(nn.Module):
     self, x: Float[Array, "b l d"], index: float | Float[Array, ""]
   ) -> tuple[Float[Array, "b l d"], Float[Array, "b m l l"]]:
     b, _, d = x.shape
-    e = d // self.num_heads // 2
+    k, e = self.num_heads, d // self.num_heads // 2
 
     def project(name, heads, width):
-      return nn.DenseGeneral(
-        (heads, width),
-        use_bias=self.qkv_bias,
-        kernel_init=nn.initializers.xavier_uniform(),
-        dtype=self.dtype,
-        name=name,
-      )(common.flatten_tokens(x, self.dtype)).reshape(b, -1, heads, width)
+      y = Projection(
+        (d,), (heads, width), self.qkv_bias, dtype=self.dtype, name=name
+      )(common.flatten_tokens(x, self.dtype))
+      return y.reshape(b, -1, heads, width)
 
     def dot(i):
       init = nn.initializers.normal(0.1)
       query = self.param(f"lambda_q{i}", init, (e,), jnp.float32)
       return query @ self.param(f"lambda_k{i}", init, (e,), jnp.float32)
 
-    value = project("value", self.num_heads, 2 * e)
-    y, weights = dot_product_attention(
-      project("query", 2 * self.num_heads, e),
-      project("key", 2 * self.num_heads, e),
-      jnp.repeat(value, 2, axis=2),
+    value = jnp.repeat(project("value", k, 2 * e), 2, axis=2)
+    query, key = project("query", 2 * k, e), project("key", 2 * k, e)
+    query, key, value = (
+      x.reshape(b, -1, x.shape[2] * x.shape[3]) for x in (query, key, value)
     )
-    y = y.reshape(b, -1, self.num_heads, 2, 2 * e)
+    y, weights = attend(query, key, value, 2 * k)
+    y = y.reshape(b, -1, k, 2, 2 * e)
     lambda_init = 0.8 - 0.6 * jnp.exp(-0.3 * index)
     factor = jnp.exp(dot(1)) - jnp.exp(dot(2)) + lambda_init
     y = y[..., 0, :] - factor.astype(y.dtype) * y[..., 1, :]
     y = nn.RMSNorm(1e-5, dtype=self.dtype, name="sub_norm")(y)
     y = y * (1 - lambda_init).astype(y.dtype)
-    y = nn.DenseGeneral(
-      d,
-      axis=(-2, -1),
-      use_bias=self.out_bias,
-      kernel_init=nn.initializers.xavier_uniform(),
-      dtype=self.dtype,
-      name="out",
-    )(y.reshape(-1, *y.shape[2:]))
+    y = Projection(
+      (k, 2 * e), (d,), self.out_bias, dtype=self.dtype, name="out"
+    )(common.flatten_tokens(y.reshape(b, -1, d), self.dtype))
     return y.reshape(b, -1, d), weights
 
 

@@ -82,14 +82,11 @@ class AttentionLayer(nn.Module):
   def __call__(
     self, x: Float[Array, "b t d"], mask: Bool[Array, "b 1 t t"]
   ) -> tuple[Float[Array, "b t d"], Float[Array, "b k t t"]]:
-    def project(name):
-      y = _dense(x.shape[-1], self.dtype, name)(x)
-      return y.reshape(*x.shape[:2], self.num_heads, -1)
-
-    y, weights = attention.dot_product_attention(
-      project("query"), project("key"), project("value"), mask
+    query, key, value = (
+      _dense(x.shape[-1], self.dtype, name)(x)
+      for name in ("query", "key", "value")
     )
-    return y.reshape(x.shape), weights
+    return attention.attend(query, key, value, self.num_heads, mask=mask)
 
 
 class AttentionBlock(nn.Module):

@@ -12,6 +12,7 @@ No weights were published under JAX names. Ours serve the optimizer's rules:
 `kernel` for all parameters that timm decays, but those of `position_bias`.
 """
 
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -19,8 +20,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
-from vitjax.models import attention, base, common, convolutions
-from vitjax.models import relative_position as position
+from vitjax.models import (
+  attention,
+  base,
+  common,
+  convolutions,
+  relative_position,
+)
+from vitjax.models.attention import Implementation
 from vitjax.models.batch_norm import BatchNorm
 
 HEAD_WIDTH = 32
@@ -102,44 +109,6 @@ def _pool(x: Float[Array, "b h w c"], kind: str) -> Array:
   return convolutions.mean_pool(x)
 
 
-class BiasedAttention(nn.Module):
-  """Attention within each group of tokens, biased by relative positions.
-
-  `width` is that of the output; heads have 32 channels of the input.
-  """
-
-  width: int
-  position: Literal["table", "mlp"]
-  position_hidden: int = 512
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b n l d"], size: tuple[int, int], train: bool
-  ) -> Float[Array, "b n l o"]:
-    b, n, tokens, d = x.shape
-    attention.check_heads(d, d // HEAD_WIDTH)
-    heads = (d // HEAD_WIDTH, HEAD_WIDTH)
-    rows = common.flatten_tokens(x, self.dtype)
-
-    def project(name):
-      y = attention.Projection((d,), heads, dtype=self.dtype, name=name)(rows)
-      return y.reshape(b, n, tokens, *heads).swapaxes(2, 3)
-
-    query, key, value = map(project, ("query", "key", "value"))
-    if self.position == "table":
-      bias = position.Table(heads[0], name="position_bias")
-    else:
-      bias = position.Mlp(heads[0], self.position_hidden, name="position_bias")
-    x = attention.biased_attention(
-      query * HEAD_WIDTH**-0.5, key, value, bias(*size, train)[None]
-    )
-    x = attention.Projection(
-      heads, (self.width,), dtype=self.dtype, name="out"
-    )(common.flatten_tokens(x.reshape(b, n, tokens, d), self.dtype))
-    return x.reshape(b, n, tokens, self.width)
-
-
 class ConvBlock(nn.Module):
   """Inverted bottleneck, normalised before; four times the input's width."""
 
@@ -209,6 +178,7 @@ class AttentionBlock(nn.Module):
   position: Literal["table", "mlp"]
   position_hidden: int = 512
   grid: tuple[int, int] | None = None
+  attention: Implementation = "auto"
   strides: int = 1
   pool: Literal["mean", "max"] = "mean"
   shortcut_bias: bool = True
@@ -242,34 +212,27 @@ class AttentionBlock(nn.Module):
         dtype=self.dtype,
         name="expand",
       )(x)
-    b, h, w, _ = y.shape
-    grid = self.grid or (h, w)
-    y = BiasedAttention(
+    b, h, w, d = y.shape
+    position = relative_position.Table
+    if self.position == "mlp":
+      position = functools.partial(
+        relative_position.Mlp, hidden=self.position_hidden
+      )
+    attention.check_heads(d, d // HEAD_WIDTH)
+    attend = attention.MultiHeadDotProductAttention(
+      d // HEAD_WIDTH,
       self.width,
-      self.position,
-      self.position_hidden,
+      position=position,
+      attention=self.attention,
       dtype=self.dtype,
       name="attention",
-    )(_spread(y, grid), grid, train)
-    x = add(x, _gather(y, (h, w), grid), "layer_scale1")
+    )
+    y = attention.within_grid(attend, y, self.grid or (h, w), train)
+    x = add(x, y, "layer_scale1")
     y = common.MlpBlock(
       4 * self.width, gelu=self.gelu, dtype=self.dtype, name="mlp"
     )(norm(x, "norm2").reshape(b, h * w, -1))
     return add(x, y.reshape(x.shape), "layer_scale2")
-
-
-def _spread(x: Float[Array, "b h w d"], grid: tuple[int, int]) -> Array:
-  """(b, n, l, d): each group has every n-th token of each direction."""
-  b, h, w, d = x.shape
-  x = x.reshape(b, grid[0], h // grid[0], grid[1], w // grid[1], d)
-  return x.transpose(0, 2, 4, 1, 3, 5).reshape(b, -1, grid[0] * grid[1], d)
-
-
-def _gather(x: Array, size: tuple[int, int], grid: tuple[int, int]) -> Array:
-  """Inverse of `_spread`."""
-  (h, w), d = size, x.shape[-1]
-  x = x.reshape(-1, h // grid[0], w // grid[1], *grid, d)
-  return x.transpose(0, 3, 1, 4, 2, 5).reshape(-1, h, w, d)
 
 
 class Stage(nn.Module):
@@ -327,6 +290,7 @@ class Model(base.ImageModel):
       no LayerScale.
     position: biases of attention: a learned "table" or an "mlp" of the offsets.
     position_hidden: width of the hidden layer of that MLP.
+    attention: implementation of attention, as in the Vision Transformer.
     drop_path_rate: probability of dropping the last block (stochastic depth);
       it ramps up linearly from 0 in the first block.
     gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
@@ -349,6 +313,7 @@ class Model(base.ImageModel):
   layer_scale_init: Finite | None = None
   position: Literal["table", "mlp"] = "table"
   position_hidden: Count = 512
+  attention: Implementation = "auto"
   drop_path_rate: Rate = 0.0
   gelu: common.Gelu = "erf"
   batch_norm_eps: Positive = 1e-5
@@ -389,7 +354,7 @@ class Model(base.ImageModel):
         names = ["strided_by", "se_place", "se_act", "batch_norm_eps"]
       else:
         names = ["position", "position_hidden", "shortcut_bias", "gelu"]
-        names += ["layer_scale_init", "layer_norm_eps"]
+        names += ["layer_scale_init", "layer_norm_eps", "attention"]
       block |= {name: getattr(self, name) for name in names}
       x = out[f"stage{i}"] = Stage(
         i < 2, rates[i], block, dtype=self.dtype, name=f"stage{i}"

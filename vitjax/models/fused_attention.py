@@ -11,10 +11,15 @@ statistics of the queries are rows. A kernel holds all keys at once, so it never
 combines a softmax from parts; queries are split into blocks if their scores
 would not fit. Statistics, sums and gradients of scores are float32; the factors
 of products have the type of the arguments, as in plain attention.
+
+Windows of a map count as images. A bias of the scores is the same for all of
+them, so the kernels add up its gradient over the images, which then are the
+inner loop. A mask has a period: one for each window of an image.
 """
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -22,8 +27,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from vitjax.models.common import ArrayLike
 from vitjax.parallel import sharding
 
 Implementation = Literal["auto", "xla", "fused"]
@@ -51,6 +57,9 @@ class _Plan:
     images, queries, heads: size of one block.
     factors: type of the factors of matrix products.
     precision: precision of matrix products.
+    scale: factor of the queries.
+    biased: whether the scores have a bias.
+    masks: period of the mask in images; 0 without one.
     vmem: bytes of vector memory that a kernel may use.
     interpret: whether the kernel is interpreted.
   """
@@ -61,15 +70,20 @@ class _Plan:
   heads: int
   factors: jnp.dtype
   precision: str
+  scale: float
+  biased: bool
+  masks: int
   vmem: int
   interpret: bool
 
 
 def wanted(
   implementation: Implementation,
-  query: Float[Array, "b q d"],
-  key: Float[Array, "b l d"],
+  query: Float[Array, "*b q d"],
+  key: Float[Array, "*b l d"],
   num_heads: int,
+  bias: Float[Array, "*#b #k #q #l"] | None = None,
+  mask: Bool[ArrayLike, "*#b #k #q #l"] | None = None,
 ) -> bool:
   """Whether to fuse attention.
 
@@ -80,7 +94,7 @@ def wanted(
   """
   if implementation == "xla":
     return False
-  obstacle = _obstacle(query, key, num_heads)
+  obstacle = _obstacle(query, key, num_heads, bias, mask)
   if implementation == "fused":
     if obstacle:
       raise ValueError(
@@ -94,21 +108,41 @@ def wanted(
 
 
 def attention(
-  query: Float[Array, "b q d"],
-  key: Float[Array, "b l d"],
-  value: Float[Array, "b l d"],
+  query: Float[Array, "*b q d"],
+  key: Float[Array, "*b l d"],
+  value: Float[Array, "*b l d"],
   num_heads: int,
-) -> Float[Array, "b q d"]:
-  """Scaled dot-product attention; heads are slices of the width."""
+  bias: Float[Array, "*#b #k #q #l"] | None = None,
+  mask: Bool[ArrayLike, "*#b #k #q #l"] | None = None,
+  scale: float | None = None,
+) -> Float[Array, "*b q d"]:
+  """Dot-product attention; heads are slices of the width.
+
+  Arguments are those of `vitjax.models.attention.attend`, as far as `wanted`
+  agrees to them.
+  """
   if _device(query)[0] == "gpu":
     query, key, value = (
       x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
     )
     out = jax.nn.dot_product_attention(
-      query, key, value, implementation="cudnn"
+      query, key, value, scale=scale, implementation="cudnn"
     )
     return out.reshape(*out.shape[:2], -1)
-  return _attention(query, key, value, _plan(query, key, num_heads))
+  plan = _plan(query, key, num_heads, bias, mask, scale)
+  if bias is not None:
+    bias = bias.reshape(bias.shape[-3:]).swapaxes(1, 2)
+    groups = num_heads // plan.heads
+    bias = bias.reshape(groups, plan.heads, *bias.shape[1:])
+  if mask is not None:
+    mask = jnp.where(mask, 0.0, -1e10).astype(jnp.float32)
+    mask = mask.reshape(-1, *mask.shape[-2:]).swapaxes(1, 2)
+  shape = query.shape
+  if len(shape) > 3:
+    query, key, value = (
+      x.reshape(-1, *x.shape[-2:]) for x in (query, key, value)
+    )
+  return _attention(query, key, value, bias, mask, plan).reshape(shape)
 
 
 def _mesh(x: Array) -> jax.sharding.AbstractMesh:
@@ -132,11 +166,23 @@ def _parts(x: Array) -> tuple[int, int]:
   return sharding.batch_parts(mesh), mesh.shape["model"]
 
 
-def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
+def _obstacle(
+  query: Array,
+  key: Array,
+  num_heads: int,
+  bias: Array | None,
+  mask: ArrayLike | None,
+) -> str | None:
   """Why fused kernels do not support these arguments, as a sentence."""
   platform, kind = _device(query)
+  if bias is not None and math.prod(bias.shape[:-3]) > 1:
+    return "the kernels take one bias for all images."
+  if mask is not None and (mask.shape[0] > 1 or mask.shape[-3] > 1):
+    return "the kernels take one mask for all images and heads."
   width = query.shape[-1] // num_heads
   if platform == "gpu":
+    if bias is not None or mask is not None:
+      return "on GPUs there is neither a bias nor a mask."
     if query.dtype.itemsize != 2:
       return f"cuDNN needs a 16-bit type, not {query.dtype}."
     if width % 8 or width > 128:
@@ -153,18 +199,25 @@ def _obstacle(query: Array, key: Array, num_heads: int) -> str | None:
     )
   if query.dtype not in (jnp.bfloat16, jnp.float32):
     return f"the kernels take bfloat16 or float32, not {query.dtype}."
-  plan = _plan(query, key, num_heads)
-  needed = _vmem(plan, key.shape[1], width, query.dtype.itemsize)
+  plan = _plan(query, key, num_heads, bias, mask)
+  needed = _vmem(plan, key.shape[-2], width, query.dtype.itemsize)
   if needed > _FILLED * plan.vmem:
     return (
-      f"{key.shape[1]} tokens and {plan.heads} heads at a time need "
+      f"{key.shape[-2]} tokens and {plan.heads} heads at a time need "
       f"{needed / _MIB:.0f} of {_FILLED * plan.vmem / _MIB:.0f} MiB on a chip "
       f"of {kind}."
     )
   return None
 
 
-def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
+def _plan(
+  query: Array,
+  key: Array,
+  num_heads: int,
+  bias: Array | None = None,
+  mask: ArrayLike | None = None,
+  scale: float | None = None,
+) -> _Plan:
   platform, kind = _device(query)
   batch, model = _parts(query)
   num_heads //= model
@@ -178,10 +231,12 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
     ),
     num_heads,
   )
-  queries, tokens = query.shape[1], key.shape[1]
+  queries, tokens = query.shape[-2], key.shape[-2]
   row = 4 * tokens * heads
   block = queries
-  if row * _up(queries, _LANES) > _SCORES_BYTES:
+  if (
+    bias is None and mask is None and row * _up(queries, _LANES) > _SCORES_BYTES
+  ):
     most = max(1, int(_SCORES_BYTES / row) // _LANES) * _LANES
     block = _up(pl.cdiv(queries, pl.cdiv(queries, most)), _LANES)
   plan = _Plan(
@@ -193,14 +248,18 @@ def _plan(query: Array, key: Array, num_heads: int) -> _Plan:
       jnp.float32 if kind in _WITHOUT_BFLOAT16 else query.dtype
     ),
     precision="highest" if query.dtype == jnp.float32 else "default",
+    scale=width**-0.5 if scale is None else scale,
+    biased=bias is not None,
+    masks=0 if mask is None else math.prod(mask.shape[:-3]),
     vmem=(14 if kind in _SMALL_VMEM else 56) * _MIB,
     interpret=platform == "cpu",
   )
-  rows = query.shape[0] // batch
+  rows = math.prod(query.shape[:-2]) // batch
 
   def fits(plan):
     needed = _vmem(plan, tokens, width, query.dtype.itemsize)
-    return needed <= _FILLED * plan.vmem
+    periodic = plan.images % (plan.masks or 1) and plan.masks % plan.images
+    return needed <= _FILLED * plan.vmem and not periodic
 
   while plan.images > 1 and (rows % plan.images or not fits(plan)):
     plan = dataclasses.replace(plan, images=plan.images // 2)
@@ -221,22 +280,40 @@ def _vmem(plan: _Plan, tokens: int, width: int, itemsize: int) -> int:
   # float32, whose products it computes in parts.
   scores = (3 * plan.heads + 1) * 2 * itemsize * tokens
   scores *= _up(queries, _LANES)
-  return plan.images * (blocks + sums) + scores
+  # A bias, its gradient (blocks, twice each) and the sum of that; masks twice.
+  added = 5 * plan.heads * plan.biased + 2 * min(plan.masks, plan.images)
+  added *= 4 * tokens * _up(queries, _LANES)
+  return plan.images * (blocks + sums) + scores + added
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _attention(query, key, value, plan):
-  return _attention_fwd(query, key, value, plan)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attention(query, key, value, bias, mask, plan):
+  return _attention_fwd(query, key, value, bias, mask, plan)[0]
 
 
-def _attention_fwd(query, key, value, plan):
-  inputs = (query, key, value)
-  out, log_sums = _call(_forward_kernel, 2, plan, "qkk", inputs, "qs")
-  return out, (*inputs, log_sums)
+def _attention_fwd(query, key, value, bias, mask, plan):
+  inputs = (query, key, value, *_present(bias, mask))
+  kinds = "qkk" + _kinds(plan)
+  out, log_sums = _call(_forward_kernel, 2, plan, kinds, inputs, "qs")
+  return out, (query, key, value, bias, mask, log_sums)
 
 
 def _attention_bwd(plan, kept, grad):
-  return _call(_backward_kernel, 5, plan, "qkksq", (*kept, grad), "qkk")
+  query, key, value, bias, mask, log_sums = kept
+  inputs = (query, key, value, log_sums, grad, *_present(bias, mask))
+  kinds = "qkksq" + _kinds(plan)
+  out_kinds = "qkkb" if plan.biased else "qkk"
+  grads = _call(_backward_kernel, 5, plan, kinds, inputs, out_kinds)
+  return (*grads, *(None for _ in range(5 - len(grads))))
+
+
+def _present(*arrays):
+  return [x for x in arrays if x is not None]
+
+
+def _kinds(plan):
+  """Kinds of the bias and the mask, if there are any."""
+  return "b" * plan.biased + "m" * bool(plan.masks)
 
 
 _attention.defvjp(_attention_fwd, _attention_bwd)
@@ -247,12 +324,13 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
 
   Args:
     kernel: gets references to a block of each input and output, and to sums of
-      float32 for each output of kind "k".
+      float32 for each output of kind "k" or "b".
     products: number of products of each query and key in the kernel.
     plan: how the kernel splits its work.
     in_kinds: a letter for each input: "q" for rows of queries (b, q, d), "k"
       for rows of keys (b, l, d), "s" for statistics of queries (b, groups,
-      heads, q).
+      heads, q), "b" for a bias (groups, heads, l, q), "m" for masks (n, l, q)
+      that are added.
     inputs: input arrays; the first two are queries and keys.
     out_kinds: a letter for each output, likewise.
   """
@@ -267,7 +345,12 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
       "q": query,
       "k": key,
       "s": jax.ShapeDtypeStruct((b, groups, plan.heads, queries), jnp.float32),
+      "b": jax.ShapeDtypeStruct(
+        (groups, plan.heads, tokens, queries), jnp.float32
+      ),
+      "m": jax.ShapeDtypeStruct((plan.masks, tokens, queries), jnp.float32),
     }
+    masks = min(plan.masks, plan.images)
     block = {
       "q": pl.BlockSpec(
         (plan.images, plan.queries, lanes), lambda i, j, n: (i, n, j)
@@ -279,21 +362,34 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
         (plan.images, 1, plan.heads, plan.queries),
         lambda i, j, n: (i, j, 0, n),
       ),
+      "b": pl.BlockSpec(
+        (1, plan.heads, tokens, queries), lambda i, j, n: (j, 0, 0, 0)
+      ),
+      "m": pl.BlockSpec(
+        (masks, tokens, queries),
+        lambda i, j, n: (i % (plan.masks // masks), 0, 0),
+      ),
     }
+    sums = {
+      "k": pltpu.VMEM((plan.images, tokens, lanes), jnp.float32),
+      "b": pltpu.VMEM((plan.heads, tokens, queries), jnp.float32),
+    }
+    grid = (b // plan.images, groups, pl.cdiv(queries, plan.queries))
+    semantics = ("parallel", "parallel", "arbitrary")
+    if plan.biased:  # groups, then images
+      grid = (grid[1], grid[0], grid[2])
+      semantics = ("parallel", "arbitrary", "arbitrary")
+      block = {kind: _turned(spec) for kind, spec in block.items()}
     scores = b * plan.num_heads * queries * tokens
     return pl.pallas_call(
       functools.partial(kernel, plan=plan, queries=queries),
-      grid=(b // plan.images, groups, pl.cdiv(queries, plan.queries)),
+      grid=grid,
       in_specs=tuple(block[kind] for kind in in_kinds),
       out_specs=tuple(block[kind] for kind in out_kinds),
       out_shape=tuple(like[kind] for kind in out_kinds),
-      scratch_shapes=[
-        pltpu.VMEM((plan.images, tokens, lanes), jnp.float32)
-        for kind in out_kinds
-        if kind == "k"
-      ],
+      scratch_shapes=[sums[kind] for kind in out_kinds if kind in sums],
       compiler_params=pltpu.CompilerParams(
-        dimension_semantics=("parallel", "parallel", "arbitrary"),
+        dimension_semantics=semantics,
         vmem_limit_bytes=plan.vmem,
       ),
       cost_estimate=pl.CostEstimate(
@@ -313,9 +409,23 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
     return call(*inputs)
   rows = PartitionSpec(sharding.BATCH_AXES, None, "model")
   statistics = PartitionSpec(sharding.BATCH_AXES, "model")
-  split = {"q": rows, "k": rows, "s": statistics}
+  groups = PartitionSpec("model")
+  split = {
+    "q": rows,
+    "k": rows,
+    "s": statistics,
+    "b": groups,
+    "m": PartitionSpec(),
+  }
+
+  def on_device(*inputs):
+    return tuple(
+      jax.lax.psum(x, sharding.BATCH_AXES) if kind == "b" else x
+      for kind, x in zip(out_kinds, call(*inputs))
+    )
+
   return jax.shard_map(
-    call,
+    on_device,
     mesh=mesh,
     in_specs=tuple(split[kind] for kind in in_kinds),
     out_specs=tuple(split[kind] for kind in out_kinds),
@@ -323,13 +433,21 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
   )(*inputs)
 
 
-def _forward_kernel(query, key, value, out, log_sums, *, plan, queries):
+def _turned(spec: pl.BlockSpec) -> pl.BlockSpec:
+  """A block of a grid whose first two axes are exchanged."""
+  at = spec.index_map
+  assert at is not None
+  return pl.BlockSpec(spec.block_shape, lambda j, i, n: at(i, j, n))
+
+
+def _forward_kernel(query, key, value, *refs, plan, queries):
+  *added, out, log_sums = refs
   inside = _num_inside(plan, queries)
 
   def head(i, at, h):
     q = _queries(query[i, :, at], inside, plan)
     k, v = (x[i, :, at].astype(plan.factors) for x in (key, value))
-    scores = _dot(k, q, 1, 1, plan)
+    scores = _scores(q, k, added, i, h, plan)
     largest = scores.max(axis=0, keepdims=True)
     powers = jnp.exp(scores - largest)
     total = powers.sum(axis=0, keepdims=True)
@@ -340,10 +458,13 @@ def _forward_kernel(query, key, value, out, log_sums, *, plan, queries):
   _for_each_head(head, query, plan)
 
 
-def _backward_kernel(
-  query, key, value, log_sums, grad, *outputs, plan, queries
-):
-  query_grad, key_grad, value_grad, key_sum, value_sum = outputs
+def _backward_kernel(query, key, value, log_sums, grad, *refs, plan, queries):
+  added, refs = refs[: len(_kinds(plan))], refs[len(_kinds(plan)) :]
+  if plan.biased:
+    *refs, bias_sum = refs
+    query_grad, key_grad, value_grad, bias_grad, key_sum, value_sum = refs
+  else:
+    query_grad, key_grad, value_grad, key_sum, value_sum = refs
   inside = _num_inside(plan, queries)
 
   @pl.when(pl.program_id(2) == 0)
@@ -351,18 +472,28 @@ def _backward_kernel(
     key_sum[...] = jnp.zeros_like(key_sum)
     value_sum[...] = jnp.zeros_like(value_sum)
 
+  if plan.biased:
+
+    @pl.when(pl.program_id(1) == 0)
+    def _():
+      bias_sum[...] = jnp.zeros_like(bias_sum)
+
   def head(i, at, h):
     q = _queries(query[i, :, at], inside, plan)
     k, v = (x[i, :, at].astype(plan.factors) for x in (key, value))
     g = _zeros_behind(grad[i, :, at], 0, inside).astype(plan.factors)
-    weights = jnp.exp(_dot(k, q, 1, 1, plan) - log_sums[i, 0, h : h + 1])
+    scores = _scores(q, k, added, i, h, plan)
+    weights = jnp.exp(scores - log_sums[i, 0, h : h + 1])
     weights = _zeros_behind(weights, 1, inside)
     value_sum[i, :, at] += _dot(weights.astype(plan.factors), g, 1, 0, plan)
     weights_grad = _dot(v, g, 1, 1, plan)
     mean = (weights * weights_grad).sum(axis=0, keepdims=True)
-    scores_grad = (weights * (weights_grad - mean)).astype(plan.factors)
+    scores_grad = weights * (weights_grad - mean)
+    if plan.biased:
+      bias_sum[h] += scores_grad
+    scores_grad = scores_grad.astype(plan.factors)
     key_sum[i, :, at] += _dot(scores_grad, q, 1, 0, plan)
-    q_grad = _dot(k, scores_grad, 0, 0, plan) * _scale(q)
+    q_grad = _dot(k, scores_grad, 0, 0, plan) * plan.scale
     query_grad[i, :, at] = q_grad.T.astype(query_grad.dtype)
 
   _for_each_head(head, query, plan)
@@ -371,6 +502,20 @@ def _backward_kernel(
   def _():
     key_grad[...] = key_sum[...].astype(key_grad.dtype)
     value_grad[...] = value_sum[...].astype(value_grad.dtype)
+
+  if plan.biased:
+
+    @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
+    def _():
+      bias_grad[0] = bias_sum[...]
+
+
+def _scores(query, key, added, i, h, plan):
+  """Scores (l, q) of head `h` of image `i` of a block, with bias and mask."""
+  scores = _dot(key, query, 1, 1, plan)
+  for kind, x in zip(_kinds(plan), added):
+    scores += x[0, h] if kind == "b" else x[i % x.shape[0]]
+  return scores
 
 
 def _for_each_head(head, query, plan):
@@ -401,11 +546,7 @@ def _zeros_behind(x, axis, inside):
 def _queries(query, inside, plan):
   """Scaled queries of a head, in the type of the factors."""
   query = _zeros_behind(query, 0, inside).astype(jnp.float32)
-  return (query * _scale(query)).astype(plan.factors)
-
-
-def _scale(query):
-  return query.shape[-1] ** -0.5
+  return (query * plan.scale).astype(plan.factors)
 
 
 def _dot(x, y, x_axis, y_axis, plan):

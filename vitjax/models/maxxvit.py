@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import base, coatnet, common, convolutions
+from vitjax.models.attention import Implementation
 
 # timm's variants: fields of `Model`.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -152,6 +153,7 @@ class Model(base.ImageModel):
     depths: number of blocks of each stage.
     position: biases of attention: a learned "table" or an "mlp" of the offsets.
     position_hidden: width of the hidden layer of that MLP.
+    attention: implementation of attention, as in the Vision Transformer.
     layer_scale_init: initial gamma of LayerScale. None: no LayerScale.
     drop_path_rate: probability of dropping the branches of the last block
       (stochastic depth); it ramps up linearly from 0 in the first block.
@@ -168,6 +170,7 @@ class Model(base.ImageModel):
   depths: tuple[Count, ...] = VARIANTS["nano"]["depths"]
   position: Literal["table", "mlp"] = "table"
   position_hidden: Count = 512
+  attention: Implementation = "auto"
   layer_scale_init: Finite | None = 1e-6
   drop_path_rate: Rate = 0.0
   gelu: common.Gelu = "erf"
@@ -217,6 +220,7 @@ class Model(base.ImageModel):
         {
           "position": self.position,
           "position_hidden": self.position_hidden,
+          "attention": self.attention,
           "grid": (h // 32, w // 32),
         },
         dtype=self.dtype,

@@ -130,7 +130,7 @@ class Attention(nn.Module):
       kernel_init=_KERNEL_INIT,
       dtype=self.dtype,
       name="attention",
-    )(tokens, tokens)
+    )(tokens)
     return y.reshape(b, h, w, d)
 
 

@@ -52,7 +52,9 @@ class LogMlp(nn.Module):
   hidden: int = 512
 
   @nn.compact
-  def __call__(self, h: int, w: int) -> Float[Array, "k l l"]:
+  def __call__(
+    self, h: int, w: int, train: bool = False
+  ) -> Float[Array, "k l l"]:
     unit = [max(n - 1, 1) / 8 for n in self.trained or (h, w)]
     grid = np.mgrid[1 - h : h, 1 - w : w].reshape(2, -1).T / unit
     x = np.sign(grid) * np.log2(1 + np.abs(grid)) / np.log2(8)

@@ -14,16 +14,16 @@ No weights were published under JAX names. Ours serve the optimizer's rules:
 `position_bias`, which they do not.
 """
 
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import attention, base, common, relative_position
+from vitjax.models.attention import Implementation
 
 # Width of the first stage, depths, heads: section 3.3 of the first paper.
 VARIANTS = {
@@ -102,100 +102,6 @@ PUBLISHED = {
 _KERNEL_INIT = nn.initializers.truncated_normal(0.02)
 
 
-class WindowAttention(nn.Module):
-  """Attention among the tokens of each window.
-
-  `trained_window` is that of the offsets of version 2, see `Model`.
-  """
-
-  num_heads: int
-  version: Literal[1, 2] = 1
-  trained_window: int | None = None
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "b n l d"],
-    window: tuple[int, int],
-    regions: Int[np.ndarray, "n l"] | None,
-  ) -> Float[Array, "b n l d"]:
-    b, n, tokens, d = x.shape
-    attention.check_heads(d, self.num_heads)
-    heads = (self.num_heads, d // self.num_heads)
-
-    def project(name):
-      y = attention.Projection(
-        (d,),
-        heads,
-        use_bias=self.version == 1 or name != "key",
-        kernel_init=_KERNEL_INIT,
-        dtype=self.dtype,
-        name=name,
-      )(common.flatten_tokens(x, self.dtype))
-      return y.reshape(b, n, tokens, *heads).swapaxes(2, 3)
-
-    query, key, value = map(project, ("query", "key", "value"))
-    if self.version == 1:
-      query *= heads[1] ** -0.5
-      bias = relative_position.Table(self.num_heads, name="position_bias")
-    else:
-      query, key = map(_unit, (query, key))
-      scale = self.param(
-        "logit_scale", nn.initializers.constant(np.log(10)), heads[:1]
-      )
-      # The largest cosine is 1, so a score is 100 at most.
-      scale = jnp.exp(jnp.minimum(scale, np.log(100)))
-      query = (query * scale[None, None, :, None, None]).astype(self.dtype)
-      trained = (self.trained_window,) * 2 if self.trained_window else None
-      bias = relative_position.LogMlp(
-        self.num_heads, trained, name="position_bias"
-      )
-    biases = bias(*window)[None]
-    if regions is not None:
-      same = (regions[:, :, None] == regions[:, None])[:, None]
-      biases += jnp.where(same, 0.0, -100.0)
-    x = attention.biased_attention(query, key, value, biases)
-    x = attention.Projection(
-      heads, (d,), kernel_init=_KERNEL_INIT, dtype=self.dtype, name="out"
-    )(common.flatten_tokens(x.reshape(b, n, tokens, d), self.dtype))
-    return x.reshape(b, n, tokens, d)
-
-
-def _unit(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
-  """Vectors of length 1, in float32."""
-  x = x.astype(jnp.float32)
-  square = jnp.square(x).sum(axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-
-
-def _regions(
-  padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
-) -> Int[np.ndarray, "n l"]:
-  """The region of each token: a window that was rolled over the border has
-  several, which do not see each other."""
-  rows, columns = (
-    np.searchsorted([n - w, n - s], np.arange(n), side="right") * (s > 0)
-    for n, w, s in zip(padded, window, shift)
-  )
-  region = 3 * rows[:, None] + columns[None]
-  return _windows(region[None, :, :, None], window)[0, :, :, 0]
-
-
-def _windows(x, window: tuple[int, int]):
-  """(b, h, w, d) to (b, number of windows, tokens of a window, d)."""
-  b, h, w, d = x.shape
-  x = x.reshape(b, h // window[0], window[0], w // window[1], window[1], d)
-  return x.swapaxes(2, 3).reshape(b, -1, window[0] * window[1], d)
-
-
-def _map(x: Array, size: tuple[int, int], window: tuple[int, int]) -> Array:
-  """Inverse of `_windows`."""
-  (h, w), d = size, x.shape[-1]
-  x = x.reshape(-1, h // window[0], w // window[1], *window, d)
-  return x.swapaxes(2, 3).reshape(-1, h, w, d)
-
-
 class Block(nn.Module):
   """Attention within windows, shifted ones if asked for, and an MLP."""
 
@@ -204,36 +110,28 @@ class Block(nn.Module):
   shifted: bool
   version: Literal[1, 2] = 1
   trained_window: int | None = None
+  attention: Implementation = "auto"
   drop_path_rate: float = 0.0
   gelu: common.Gelu = "erf"
   layer_norm_eps: float = 1e-5
   dtype: common.Dtype = jnp.float32
 
-  def _shift(self, size: int, side: int) -> int:
-    """By half a window; a side that is one window is not shifted."""
-    return size // 2 if self.shifted and size < side else 0
-
   def _attention(self, x: Float[Array, "b h w d"]) -> Array:
-    _, h, w, _ = x.shape
-    window = (min(self.window[0], h), min(self.window[1], w))
-    shift = (self._shift(window[0], h), self._shift(window[1], w))
-    x = jnp.roll(x, [-s for s in shift], (1, 2))
-    pads = [(0, -n % size) for n, size in zip((h, w), window)]
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    padded = (x.shape[1], x.shape[2])
-    x = WindowAttention(
+    position = relative_position.Table
+    if self.version == 2:
+      trained = (self.trained_window,) * 2 if self.trained_window else None
+      position = functools.partial(relative_position.LogMlp, trained=trained)
+    attend = attention.MultiHeadDotProductAttention(
       self.num_heads,
-      self.version,
-      self.trained_window,
+      key_bias=self.version == 1,
+      cosine=self.version == 2,
+      position=position,
+      kernel_init=_KERNEL_INIT,
+      attention=self.attention,
       dtype=self.dtype,
       name="attention",
-    )(
-      _windows(x, window),
-      window,
-      _regions(padded, window, shift) if any(shift) else None,
     )
-    x = _map(x, padded, window)[:, :h, :w]
-    return jnp.roll(x, shift, (1, 2))
+    return attention.within_windows(attend, x, self.window, self.shifted)
 
   def _mlp(self, x: Float[Array, "b h w d"]) -> Array:
     b, h, w, d = x.shape
@@ -338,6 +236,7 @@ class Model(base.ImageModel):
     trained_windows: for version 2, the window of each stage that the position
       biases were trained with, where that is another one. None: `window`.
     patch_size: side of a patch in pixels.
+    attention: implementation of attention, as in the Vision Transformer.
     drop_path_rate: probability of dropping the branches of the last block
       (stochastic depth); it ramps up linearly from 0 in the first block.
     gelu: form of the GELU: "erf" (exact, as published) or "tanh" (approximate).
@@ -355,6 +254,7 @@ class Model(base.ImageModel):
   window: Count | tuple[Count, Count] = 7
   trained_windows: tuple[Count, ...] | None = None
   patch_size: Count = 4
+  attention: Implementation = "auto"
   drop_path_rate: Rate = 0.0
   gelu: common.Gelu = "erf"
   layer_norm_eps: Positive = 1e-5
@@ -407,6 +307,7 @@ class Model(base.ImageModel):
           "num_heads": self.num_heads[i],
           "window": (window, window) if isinstance(window, int) else window,
           "trained_window": self.trained_windows and self.trained_windows[i],
+          "attention": self.attention,
           "gelu": self.gelu,
         },
         version=self.version,

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vitjax.config.ranges import Count, Index, Rate
-from vitjax.models import attention, base, common, fused_attention, vit
+from vitjax.models import attention, base, common, vit
+from vitjax.models.attention import Implementation
 
 
 def decode_variant(variant: str) -> dict[str, int]:
@@ -62,7 +63,7 @@ class Model(base.ImageModel):
   vocab_size: Count = 32_000
   max_len: Count = 64
   dropout_rate: Rate = 0.0
-  attention: fused_attention.Implementation = "auto"
+  attention: Implementation = "auto"
   scan_layers: bool = False
   remat: vit.Remat = "none"
   dtype: common.Dtype = jnp.float32

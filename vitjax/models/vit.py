@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Index, Positive, Rate
-from vitjax.models import attention, base, common, fused_attention, resnet
+from vitjax.models import attention, base, common, resnet
+from vitjax.models.attention import Implementation
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 from vitjax.parallel import sharding
 
@@ -101,7 +102,7 @@ class EncoderBlock(nn.Module):
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   key_bias: bool = True
-  attention: fused_attention.Implementation = "auto"
+  attention: Implementation = "auto"
   gelu: common.Gelu = "tanh"
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
@@ -145,7 +146,7 @@ class EncoderBlock(nn.Module):
         attention=self.attention,
         dtype=self.dtype,
         name="MultiHeadDotProductAttention_0",
-      )(y, y, angles)
+      )(y, angles=angles)
 
     def mlp(y):
       return common.MlpBlock(
@@ -313,7 +314,7 @@ class Model(base.ImageModel):
   layer_scale_init: Finite | None = None
   qkv_bias: bool = True
   key_bias: bool = True
-  attention: fused_attention.Implementation = "auto"
+  attention: Implementation = "auto"
   gelu: common.Gelu = "tanh"
   layer_norm_eps: Positive = 1e-6
   head_bias_init: Finite = 0.0

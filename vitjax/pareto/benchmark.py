@@ -3,6 +3,11 @@
 Speed is measured on random images that are already on the device. The models
 take turns, so that a machine that slows down slows all of them. The accuracy is
 that of a run's record or of a published table; it is never guessed.
+
+`timm-12k.csv` beside this file has the models of timm's comparison of weights
+from ImageNet-12k and -22k (huggingface.co/blog/rwightman/vit-sbb-imagenet-full)
+with the accuracies of results/results-imagenet.csv in timm's repository. The
+rows of ViT, DeiT III and ConvNeXt are the base and large ones of that file.
 """
 
 import csv
@@ -25,10 +30,12 @@ import numpy as np
 import vitjax
 from vitjax import models
 from vitjax.models import batch_norm, flops
+from vitjax.parallel import devices
 from vitjax.run_folder import history
 from vitjax.weights import zoo
 
 _SECONDS = 0.3  # least length of a measurement
+_TABLES = {"@timm-12k": pathlib.Path(__file__).parent / "timm-12k.csv"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +65,10 @@ class Accuracy:
   top1: float
   top5: float | None
   source: str
+
+
+# (model, image size as in a row, or None for any) -> accuracy.
+Accuracies = Mapping[tuple[str, str | None], Accuracy]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +106,32 @@ class Row:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
+def expand(
+  names: Sequence[str], known: Accuracies
+) -> tuple[list[str], Accuracies]:
+  """Puts the models of a table for its name, "@timm-12k", and adds accuracies.
+
+  Raises:
+    ValueError: if there is no such table.
+  """
+  found = []
+  for name in names:
+    if not name.startswith("@"):
+      found.append(name)
+    elif name in _TABLES:
+      table = read_accuracies(_TABLES[name], "timm's results-imagenet.csv")
+      found += [f"{model}@{size}" for model, size in table]
+      known = {**known, **table}
+    else:
+      raise ValueError(
+        f"{name} is not a table: known are {', '.join(_TABLES)}."
+      )
+  return found, known
+
+
 def find(
   name: str,
-  published: Mapping[str, Accuracy],
+  published: Accuracies,
   dtype: str,
   allow_module: str | None = None,
 ) -> Candidate:
@@ -107,7 +141,8 @@ def find(
   change its speed.
 
   Args:
-    name: path, name of weights (see `weights.zoo`) or of `models.list()`.
+    name: path, name of weights (see `weights.zoo`), of `models.list()` or of
+      the table of accuracies. After a name "@288" asks for that image size.
     published: from `read_accuracies`.
     dtype: type of activations.
     allow_module: see `vitjax.load`.
@@ -115,16 +150,24 @@ def find(
   Raises:
     ValueError: if there is no such model, or it cannot be loaded.
   """
-  accuracy = published.get(name)
+  accuracy = None
   if os.path.exists(name):
     run = vitjax.load(name, allow_module=allow_module)
     model, params = run.model, run.params
     shape = (*run.image_size, run.channels)
     if os.path.isdir(name):
-      accuracy = recorded(history.read([name])[0]) or accuracy
+      accuracy = recorded(history.read([name])[0])
   else:
-    model, size = _published(name)
+    base, _, size = name.rpartition("@")
+    if base and size.isdigit():
+      name = base
+    model, own_size = _published(name, published)
+    size = int(size) if name == base else own_size
     shape, params = (size, size, 3), None
+  if accuracy is None:
+    accuracy = published.get(
+      (name, img_size(shape)), published.get((name, None))
+    )
   if towers := model.towers():
     model, params = towers["img"], params and params["img"]
   model = _in(dtype, model)
@@ -136,14 +179,20 @@ def find(
   return Candidate(name, model, params, shape, accuracy)
 
 
-def _published(name: str) -> tuple[Any, int]:
+def _published(name: str, published: Accuracies) -> tuple[Any, int]:
+  """The model of a name, and its image size."""
+  known = models.list()
   try:
     entry = zoo.find(name)
     return models.create(entry.model, **entry.options), entry.image_size
   except KeyError as e:
-    known = models.list()
     if name in known:
       return models.create(name), known[name]["image_size"]
+    # timm's names are those of an architecture, a point, and those of weights.
+    architecture = name.partition(".")[0]
+    if architecture in known and any(name == model for model, _ in published):
+      model = models.create(architecture, num_classes=1000)
+      return model, known[architecture]["image_size"]
     raise ValueError(
       f"{name!r} is not a run folder, a file, the name of published weights or "
       f"a name of vitjax.models.list(): {e.args[0]}"
@@ -171,12 +220,15 @@ def recorded(record: history.Record) -> Accuracy | None:
   return None
 
 
-def read_accuracies(file: str | os.PathLike) -> dict[str, Accuracy]:
-  """Published accuracies by the name of the model.
+def read_accuracies(
+  file: str | os.PathLike, source: str | None = None
+) -> Accuracies:
+  """Published accuracies by the name of the model and the size of the images.
 
   Args:
-    file: CSV with columns `model`, `top1` and maybe `top5`, in per cent, such
-      as the tables of results that timm publishes.
+    file: CSV with columns `model`, `top1` and maybe `img_size` and `top5`, in
+      per cent, such as the tables of results that timm publishes.
+    source: what to call it. None: the name of the file.
 
   Raises:
     ValueError: if it is not such a file.
@@ -200,7 +252,8 @@ def read_accuracies(file: str | os.PathLike) -> dict[str, Accuracy]:
         raise ValueError(
           f"{path}, line {number}: top1={top1:g} is not a percentage."
         )
-      found[row["model"]] = Accuracy(top1, top5, f"published: {path.name}")
+      key = row["model"], row.get("img_size")
+      found[key] = Accuracy(top1, top5, f"published: {source or path.name}")
   return found
 
 
@@ -211,69 +264,97 @@ def measure(
   repeats: int,
   log: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-  """Measures the speed of the models in turns.
+  """Measures the speed of the models in turns; those that do not fit lack.
 
   Args:
     candidates: from `find`.
     batch_size: images per batch.
     repeats: measurements of each model; the median counts.
-    log: called with a line before anything that takes long.
+    log: called with a line before anything that takes long, and for a model
+      that needs more memory than there is.
   """
-  runs, numbers = [], []
+  measured, runs, numbers = [], [], []
   for candidate in candidates:
-    log(f"Compiling {candidate.name}")
-    run = _compile(candidate, batch_size)
+    log(
+      f"Compiling {candidate.name} at {img_size(candidate.image_shape)} pixels"
+    )
+    try:
+      run = compile_forward(candidate, batch_size)
+    except MemoryError as e:
+      log(f"Left out: {candidate.name} {e}")
+      continue
+    measured.append(candidate)
     runs.append(run)
     numbers.append(math.ceil(_SECONDS / max(_seconds(run, 1), 1e-6)))
-  log(f"Measuring {repeats} times")
   seconds = [[] for _ in runs]
   for repetition in range(repeats):
     for i in range(len(runs)):  # each model is the first in some turn
       at = (i + repetition) % len(runs)
       seconds[at].append(_seconds(runs[at], numbers[at]))
   medians = [statistics.median(times) for times in seconds]
-  speeds = [batch_size / median for median in medians]
-  front = _front(candidates, speeds)
-  return [
-    Row(
-      model=candidate.name,
-      img_size=_size(candidate.image_shape),
-      top1=_rounded(candidate.accuracy.top1 if candidate.accuracy else None),
-      top5=_rounded(candidate.accuracy.top5 if candidate.accuracy else None),
-      accuracy=candidate.accuracy.source if candidate.accuracy else "",
-      param_count=round(
-        _count(batch_norm.split(candidate.params)["params"]) / 1e6, 3
-      ),
-      infer_gmacs=round(gmacs(candidate), 3),
-      infer_samples_per_sec=round(speed, 2),
-      infer_step_time=round(1000 * median, 3),
-      infer_batch_size=batch_size,
-      pareto=is_best,
-    )
-    for candidate, speed, median, is_best in zip(
-      candidates, speeds, medians, front
-    )
-  ]
+  return with_front(
+    [
+      Row(
+        model=candidate.name,
+        img_size=img_size(candidate.image_shape),
+        top1=_rounded(candidate.accuracy.top1 if candidate.accuracy else None),
+        top5=_rounded(candidate.accuracy.top5 if candidate.accuracy else None),
+        accuracy=candidate.accuracy.source if candidate.accuracy else "",
+        param_count=round(
+          _count(batch_norm.split(candidate.params)["params"]) / 1e6, 3
+        ),
+        infer_gmacs=round(gmacs(candidate), 3),
+        infer_samples_per_sec=float(f"{batch_size / median:.6g}"),
+        infer_step_time=round(1000 * median, 3),
+        infer_batch_size=batch_size,
+        pareto=None,
+      )
+      for candidate, median in zip(measured, medians)
+    ]
+  )
 
 
-def _compile(candidate: Candidate, batch_size: int) -> Callable[[], Any]:
+def compile_forward(
+  candidate: Candidate, batch_size: int
+) -> Callable[[], jax.Array]:
+  """A function that computes the logits of a batch, called twice already.
+
+  Raises:
+    MemoryError: if it needs more memory than the device has.
+  """
   rng = np.random.default_rng(0)
-
-  def value(x):
-    if not isinstance(x, jax.ShapeDtypeStruct):
-      return x
-    # Positive, as variances are.
-    return np.abs(rng.normal(0, 0.02, x.shape)).astype(np.float32)
-
-  variables = batch_norm.split(jax.tree.map(value, candidate.params))
-  variables = jax.device_put(variables)
+  variables = batch_norm.split(candidate.params)
   shape = (batch_size, *candidate.image_shape)
-  image = jax.device_put(rng.normal(size=shape).astype(np.float32))
   apply = jax.jit(lambda v, x: candidate.model.apply(v, x)[0])
-  compiled = apply.lower(variables, image).compile()
-  run = lambda: compiled(variables, image)  # noqa: E731
-  for _ in range(2):  # buffers and caches
-    jax.block_until_ready(run())
+  try:
+    compiled = apply.lower(
+      variables, jax.ShapeDtypeStruct(shape, jnp.float32)
+    ).compile()
+    memory = compiled.memory_analysis()
+    needed = 0
+    if memory is not None:
+      needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    limit = devices.memory_of(jax.devices()[0])
+    if limit and needed > limit:
+      raise MemoryError(
+        f"needs {needed / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB."
+      )
+
+    def value(x):
+      if not isinstance(x, jax.ShapeDtypeStruct):
+        return x
+      # Positive, as variances are.
+      return np.abs(rng.normal(0, 0.02, x.shape)).astype(np.float32)
+
+    variables = jax.device_put(jax.tree.map(value, variables))
+    image = jax.device_put(rng.normal(size=shape).astype(np.float32))
+    run = lambda: compiled(variables, image)  # noqa: E731
+    for _ in range(2):  # buffers and caches
+      jax.block_until_ready(run())
+  except jax.errors.JaxRuntimeError as e:
+    if "RESOURCE_EXHAUSTED" not in str(e):
+      raise
+    raise MemoryError(f"needs too much memory: {e}".splitlines()[0]) from e
   return run
 
 
@@ -310,7 +391,8 @@ def _count(params) -> int:
   return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
-def _size(image_shape: tuple[int, ...]) -> str:
+def img_size(image_shape: tuple[int, ...]) -> str:
+  """The column `img_size`."""
   h, w, _ = image_shape
   return str(h) if h == w else f"{h}x{w}"
 
@@ -319,27 +401,23 @@ def _rounded(value: float | None) -> float | None:
   return None if value is None else round(value, 3)
 
 
-def _front(
-  candidates: Sequence[Candidate], speeds: Sequence[float]
-) -> list[bool | None]:
-  """Models that no other beats: at least as good at both, better at one."""
-  front = []
-  for candidate, speed in zip(candidates, speeds):
-    if candidate.accuracy is None:
-      front.append(None)
-      continue
-    own = candidate.accuracy
-    front.append(
-      not any(
-        other.accuracy is not None
-        and other.accuracy.source == own.source
-        and other_speed >= speed
-        and other.accuracy.top1 >= own.top1
-        and (other_speed, other.accuracy.top1) != (speed, own.top1)
-        for other, other_speed in zip(candidates, speeds)
-      )
-    )
-  return front
+def with_front(rows: Sequence[Row]) -> list[Row]:
+  """The rows with `pareto` as it is among them.
+
+  On the front are models that no other beats: at least as good at both, and
+  better at one.
+  """
+
+  def beats(other, row):
+    a = other.infer_samples_per_sec, other.top1
+    b = row.infer_samples_per_sec, row.top1
+    return a != b and a[0] >= b[0] and a[1] >= b[1]
+
+  def on_front(row):
+    rivals = [x for x in rows if row.accuracy and x.accuracy == row.accuracy]
+    return not any(beats(x, row) for x in rivals) if rivals else None
+
+  return [dataclasses.replace(row, pareto=on_front(row)) for row in rows]
 
 
 def groups(
@@ -380,6 +458,40 @@ def to_csv(rows: Sequence[Row]) -> str:
   writer.writerow(COLUMNS)
   writer.writerows([_cell(row, name) for name in COLUMNS] for row in rows)
   return text.getvalue()
+
+
+def read_rows(file: str | os.PathLike) -> list[Row]:
+  """The rows of a file that `to_csv` wrote.
+
+  Raises:
+    ValueError: if the file is another one.
+  """
+  with open(file, newline="", encoding="utf-8") as stream:
+    table = csv.DictReader(stream)
+    if tuple(table.fieldnames or ()) != COLUMNS:
+      raise ValueError(
+        f"{file} is not a table of vitjax.pareto: its columns are not "
+        f"{', '.join(COLUMNS)}. Write to another file, or leave out --resume."
+      )
+    return [
+      Row(
+        **{
+          name: _READ.get(name, lambda x: float(x) if x else None)(row[name])
+          for name in COLUMNS
+        }
+      )
+      for row in table
+    ]
+
+
+# Columns of tables that are not numbers, or whole ones.
+_READ: Mapping[str, Callable[[str], Any]] = {
+  "model": str,
+  "img_size": str,
+  "accuracy": str,
+  "infer_batch_size": int,
+  "pareto": {"True": True, "False": False, "": None}.get,
+}
 
 
 def to_json(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from vitjax.plots.figures import (
   short_numbers,
 )
 
+_MOST_NAMES = 15  # of a group in a plot of points
+
 
 def curves(
   title: str,
@@ -73,6 +75,8 @@ def trade_off(
 ) -> Figure:
   """A quality against two costs, side by side; the front is filled.
 
+  Of a group of many points only those on the front are named.
+
   Args:
     title: title of the figure.
     points: group -> (name, first cost, second cost, quality, on the front).
@@ -92,13 +96,14 @@ def trade_off(
             color=color,
             fillstyle="full" if on_front else "none",
           )
-          axes.annotate(
-            name.rstrip("/").rpartition("/")[2][:24],
-            (costs[panel], quality),
-            xytext=(5, 4),
-            textcoords="offset points",
-            fontsize=7,
-          )
+          if on_front or len(members) <= _MOST_NAMES:
+            axes.annotate(
+              name.rstrip("/").rpartition("/")[2][:24],
+              (costs[panel], quality),
+              xytext=(5, 4),
+              textcoords="offset points",
+              fontsize=7,
+            )
         if panel == 0:
           front = sorted((m[1], m[3]) for m in members if m[4])
           axes.plot(
