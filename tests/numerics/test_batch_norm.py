@@ -22,6 +22,7 @@ from vitjax import step as step_lib
 from vitjax.models import batch_norm
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
+from vitjax.plan import hlo
 from vitjax.weights import fitting
 from vitjax.weights.layouts import timm_regnet
 
@@ -326,6 +327,53 @@ def test_running_statistics_against_numpy():
   np.testing.assert_allclose(running["mean"], 0.1 * rows.mean(0), rtol=1e-5)
   var = 0.9 + 0.1 * rows.var(0, ddof=1)
   np.testing.assert_allclose(running["var"], var, rtol=1e-5)
+
+
+class Norms(nn.Module):
+  count: int
+
+  @nn.compact
+  def __call__(self, x):
+    for i in range(self.count):
+      x = jnp.tanh(batch_norm.BatchNorm(name=f"norm{i}")(x, train=True))
+    return x
+
+
+def test_a_norm_adds_one_sum_over_devices_to_each_pass():
+  """A variance that waits for the mean, as `jnp.var` does, adds one more."""
+  mesh = mesh_of(8)
+
+  def sums(count):
+    model, x = Norms(count), jnp.ones((16, 4))
+    variables = model.init(jax.random.key(0), x)
+
+    def step(variables, x):
+      def loss(params):
+        y, updated = model.apply(
+          {**variables, "params": params}, x, mutable=[batch_norm.STATISTICS]
+        )
+        return y.mean(), updated
+
+      return jax.grad(loss, has_aux=True)(variables["params"])
+
+    shardings = sharding.replicated(mesh), sharding.over_batch(mesh)
+    compiled = jax.jit(step, in_shardings=shardings).lower(variables, x)
+    found = hlo.collectives(compiled.compile().as_text())
+    assert found.keys() == {"all-reduce"}
+    return found["all-reduce"]["count"]
+
+  assert sums(3) - sums(2) == 2
+
+
+def test_few_digits_cancel_near_the_running_mean():
+  """The squares themselves are whole numbers in float32, the variance 0.5."""
+  x = np.random.default_rng(0).normal(4000, 0.7, size=(4096, 1))
+  x = jnp.asarray(x, jnp.float32)
+  norm = batch_norm.BatchNorm()
+  variables = norm.init(jax.random.key(0), x, train=True)
+  variables[batch_norm.STATISTICS]["mean"] += 3999
+  y, _ = norm.apply(variables, x, train=True, mutable=[batch_norm.STATISTICS])
+  assert np.std(y) == pytest.approx(1, abs=1e-3)
 
 
 class Wrong(nn.Module):

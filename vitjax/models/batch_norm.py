@@ -33,6 +33,10 @@ class BatchNorm(nn.Module):
   devices, and the running ones move towards them, if `STATISTICS` is mutable.
   Otherwise the running statistics normalise. They are float32.
 
+  Mean and variance come from one pass over the input and one sum over the
+  devices: from the means of the distances to the running mean and of their
+  squares. The nearer the running mean, the fewer digits cancel.
+
   Attributes:
     eps: added to the variance; 1e-3 in TensorFlow's networks.
     momentum: weight of the old running statistics: 1 - PyTorch's `momentum`.
@@ -58,8 +62,10 @@ class BatchNorm(nn.Module):
     mean, var = running_mean.value, running_var.value
     if train:
       axes = tuple(range(x.ndim - 1))
-      exact = x.astype(jnp.float32)
-      mean, var = exact.mean(axes), exact.var(axes)
+      origin = jax.lax.stop_gradient(running_mean.value)
+      distance = x.astype(jnp.float32) - jnp.expand_dims(origin, axes)
+      offset, square = distance.mean(axes), (distance**2).mean(axes)
+      mean, var = origin + offset, jnp.maximum(square - offset**2, 0)
       if self.is_mutable_collection(STATISTICS) and not self.is_initializing():
         # The running variance is the unbiased one, as in PyTorch; Linen's own
         # BatchNorm keeps the biased one.
