@@ -65,22 +65,21 @@ def from_vitjax(flat: Flat, model) -> Flat:
 
 def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Values for a `DINOv3ViTConfig` with which the outputs are the same."""
-  return {
-    "transformers": {
-      **torch_tensors.transformers_facts(model, metadata),
-      "model_type": "dinov3_vit",
-      "intermediate_size": timm_vit.mlp_dim(model),
-      "use_gated_mlp": model.swiglu,
-      "query_bias": model.qkv_bias,
-      "key_bias": False,
-      "value_bias": model.qkv_bias,
-      "layerscale_value": model.layer_scale_init,
-      "num_register_tokens": model.num_registers,
-      "rope_theta": model.rope_base,
-      "pos_embed_shift": model.rope_shift or None,
-      "pos_embed_jitter": model.rope_jitter if model.rope_jitter > 1 else None,
-      "pos_embed_rescale": (
-        model.rope_rescale if model.rope_rescale > 1 else None
-      ),
-    }
+  values = {
+    **torch_tensors.transformers_facts(model, metadata),
+    "model_type": "dinov3_vit",
+    "intermediate_size": timm_vit.mlp_dim(model),
+    "use_gated_mlp": model.swiglu,
+    "query_bias": model.qkv_bias,
+    "key_bias": False,
+    "value_bias": model.qkv_bias,
+    "layerscale_value": model.layer_scale_init,
+    "num_register_tokens": model.num_registers,
+    "rope_theta": model.rope_base,
   }
+  if model.swiglu:
+    values["hidden_act"] = "silu"
+  for move, neutral in (("shift", 0.0), ("jitter", 1.0), ("rescale", 1.0)):
+    value = getattr(model, f"rope_{move}")
+    values[f"pos_embed_{move}"] = None if value == neutral else value
+  return {"transformers": values}
