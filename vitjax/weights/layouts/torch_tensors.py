@@ -150,7 +150,8 @@ def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   `timm.layers.get_act_layer(name)`.
   """
   arguments = {"num_classes": model.num_classes or 0}
-  if getattr(model, "gelu", "erf") == "tanh":
+  is_gated = getattr(model, "swiglu", False)
+  if getattr(model, "gelu", "erf") == "tanh" and not is_gated:
     arguments["act_layer"] = "gelu_tanh"
   if "channels" in metadata:
     arguments["in_chans"] = metadata["channels"]
