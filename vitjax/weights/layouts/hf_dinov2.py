@@ -76,13 +76,14 @@ def from_vitjax(flat: Flat, model) -> Flat:
   """Inverse of `to_vitjax`.
 
   Raises:
-    ValueError: for a model without LayerScale, with another pooling, and see
-      `dinov2`.
+    ValueError: for a model without LayerScale, with another pooling or width
+      of the MLPs, and see `dinov2`.
   """
   torch_tensors.require(model, "vit", NAME)
   pool_type = "tok+gap" if model.num_classes else "tok"
   torch_tensors.require_options(model, {"pool_type": pool_type}, NAME)
   torch_tensors.require_layer_scale(model, NAME)
+  _mlp_ratio(model)
   flat = torch_tensors.split_fused(
     dinov2.state_dict(flat, model), timm_vit.attention_layers(model)
   )
@@ -96,13 +97,32 @@ def from_vitjax(flat: Flat, model) -> Flat:
   }
 
 
+def _mlp_ratio(model) -> int:
+  """The whole number from which transformers computes the width of the MLPs.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  width = timm_vit.mlp_dim(model)
+  ratio = round(width * (1.5 if model.swiglu else 1) / model.width)
+  made = ratio * model.width
+  if model.swiglu:
+    made = -(-(2 * made // 3) // 8) * 8
+  if made != width:
+    raise ValueError(
+      f"layout {NAME!r} has MLPs whose width is a whole multiple of the "
+      f"model's, of SwiGLU two thirds of it; this one has mlp_dim={width} and "
+      f"width={model.width}. Use layout='timm_vit'."
+    )
+  return ratio
+
+
 def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Values for a config of transformers with which the outputs are the same."""
-  ratio = timm_vit.mlp_dim(model) / model.width
   values = {
     **torch_tensors.transformers_facts(model, metadata),
     "model_type": "dinov2",
-    "mlp_ratio": round(ratio * 1.5) if model.swiglu else ratio,
+    "mlp_ratio": _mlp_ratio(model),
     "use_swiglu_ffn": model.swiglu,
     "qkv_bias": model.qkv_bias,
     "layerscale_value": model.layer_scale_init,
