@@ -76,7 +76,7 @@ _DATA = {_WEB: ("imagenet", "LVD-1689M"), _SATELLITE: (_SATELLITE, "SAT-493M")}
 
 def dinov3() -> Iterator[Entry]:
   """The authors squeeze images bilinearly, see the README of their code."""
-  authors = {**PYTORCH, "interpolation": "bilinear"}
+  authors: dict[str, Any] = {**PYTORCH, "interpolation": "bilinear"}
   for size, (theirs, tags) in _DINOV3_SIZES.items():
     model = f"vit_{size}_patch16_dinov3"
     for tag in tags:
