@@ -16,7 +16,7 @@ from tests.numerics import reference
 from tests.numerics.backbones import CASES, LAYOUTS, published
 from tests.numerics.reference import TOLERANCE, distance
 from vitjax import trees, weights
-from vitjax.models import attention, common, vit
+from vitjax.models import attention, vit
 from vitjax.weights import layouts, resample
 from vitjax.weights.layouts import torch_tensors
 
@@ -112,10 +112,6 @@ def registers_first(monkeypatch):
   monkeypatch.setattr(vit.Model, "_with_prefix", swapped)
 
 
-def without_layer_scale(monkeypatch):
-  monkeypatch.setattr(common.LayerScale, "__call__", lambda self, x: x)
-
-
 def pairs_of_neighbours(monkeypatch):
   monkeypatch.setattr(torch_tensors, "rotated", lambda kind: kind)
 
@@ -157,6 +153,7 @@ def swapped(*names):
 
 
 def no_scales(flat):
+  """Scales of one, which are none."""
   return {
     name: np.ones_like(x) if name.endswith("gamma") else x
     for name, x in flat.items()
