@@ -1,10 +1,14 @@
 """Fine-tuning as a user does it: weights in, another data set, a new head."""
 
+import json
+import signal
+
 import numpy as np
 import pytest
 
 import vitjax
 from tests.e2e import launch
+from tests.numerics import backbones
 from vitjax import trees
 from vitjax.run_folder.reader import read_metrics
 
@@ -83,3 +87,46 @@ def test_the_average_is_evaluated_and_exported(tmp_path, cache, straight):
   assert not np.array_equal(
     average, vitjax.load(straight).params["head"]["kernel"]
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "grid"),
+  [("mini_dinov2", [4, 4]), ("mini_dinov3", None), ("mini_eva02", [3, 4])],
+)
+def test_a_published_backbone_is_tuned_and_resumes_to_the_bit(
+  tmp_path, cache, name, grid
+):
+  """In the layout of its file, at another size, with a new head."""
+  _, fields = backbones.CASES[name]
+  fields = {"patch_size": 16, **fields, "rope_rescale": 2.0}
+  weights = tmp_path / f"{name}.npz"
+  np.savez(weights, **backbones.published(name))
+  if grid:
+    weights.with_suffix(".json").write_text(json.dumps({"grid": grid}))
+  size = 2 * fields["patch_size"]
+
+  def command(workdir):
+    return launch.tiny(
+      workdir,
+      f"init.weights={weights}",
+      "init.reinit=('head',)",
+      "init.channels=sum",
+      f"input.pp=random_crop(8,padding=1)|resize({size})|value_range(-1,1)",
+      f"evals.test.pp=resize({size})|value_range(-1,1)",
+      "total_steps=90",
+      "checkpoint.every_steps=30",
+      *(f"model.{option}={value}" for option, value in fields.items()),
+    )
+
+  straight, killed = tmp_path / "straight", tmp_path / "killed"
+  begun = launch.run(*command(straight), cache=cache).assert_done()
+  assert f"in layout {backbones.LAYOUTS[name]!r}" in begun.text
+  with launch.Process(*command(killed), cache=cache) as process:
+    process.wait_for_step(killed, 40)
+    process.wait_for_checkpoint(killed)
+    process.send(signal.SIGKILL)
+    process.finish()
+  end = launch.run(*command(killed), cache=cache).assert_done()
+  assert "Resuming after step" in end.text
+  launch.assert_same_run(killed, straight)

@@ -194,11 +194,14 @@ def test_a_hybrid_has_the_grid_of_its_features():
   assert similarity.shape == (3, 5, 3, 5)
 
 
-@pytest.mark.parametrize("posemb_prefix", [False, True])
-def test_position_similarity_is_the_cosine(posemb_prefix):
+@pytest.mark.parametrize(
+  ("posemb", "posemb_prefix"),
+  [("learn", False), ("learn", True), ("learn+rope", True)],
+)
+def test_position_similarity_is_the_cosine(posemb, posemb_prefix):
   model = models.create(
     "vit",
-    **TINY,
+    **TINY | {"posemb": posemb},
     pool_type="tok",
     num_registers=1,
     posemb_prefix=posemb_prefix,

@@ -182,7 +182,8 @@ def test_rotary_angles():
             a * np.cos(angle) - b * np.sin(angle),
             b * np.cos(angle) + a * np.sin(angle),
           )
-  angles = attention.rope_angles_2d(h, w, e, reference)
+  at = attention.patch_coordinates(h, w, "index")
+  angles = attention.rope_angles(at, e, 10_000.0, "index")
   got = attention.rotate(jnp.asarray(x), angles)
   np.testing.assert_allclose(got, want, atol=TOLERANCE)
 
@@ -224,7 +225,8 @@ def test_rotated_attention(scan):
   query = np.einsum("ld,dke->lke", y, flat[f"{module}/query/kernel"])
   query = query + flat[f"{module}/query/bias"]
   key = np.einsum("ld,dke->lke", y, flat[f"{module}/key/kernel"])
-  angles = np.asarray(attention.rope_angles_2d(2, 2, D // H, 16))
+  at = attention.patch_coordinates(2, 2, "index")
+  angles = attention.rope_angles(at, D // H, 10_000.0, "index")
   angles = np.concatenate([np.zeros((1, D // H)), angles])
 
   def turn(x):

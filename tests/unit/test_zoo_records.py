@@ -96,7 +96,7 @@ def test_every_field_has_a_value_that_is_known():
     assert entry.data and entry.paper.startswith("https://"), name
     assert entry.resize is None or entry.resize >= entry.image_size, name
     assert (entry.top1 is None) == (entry.source is None), name
-    assert entry.top1 is None or 50 < entry.top1 < 90, name
+    assert entry.top1 is None or 50 < entry.top1 < 91, name
     family = models.list().get(entry.model, {"model": entry.model})["model"]
     assert entry.family == family, name
 

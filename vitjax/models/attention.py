@@ -10,6 +10,7 @@ that attend to each other; biases of relative positions are the modules of
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -154,15 +155,65 @@ def _softmax_jvp(primals, tangents):
   return weights, weights * (change - mean)
 
 
-def rope_angles_2d(
-  h: int, w: int, head_width: int, reference: int
+RopeGrid = Literal["index", "centered"]
+_REFERENCE = 16  # patches in a row of the grid that "index" is relative to
+
+
+def patch_coordinates(h: int, w: int, grid: RopeGrid) -> Float[Array, "l 2"]:
+  """(row, column) of each patch of a grid, by which angles grow.
+
+  Args:
+    h, w: rows and columns of the grid.
+    grid: "index" counts patches from 0, stretched so that a grid of any size
+      spans what one of 16x16 does: https://arxiv.org/abs/2303.11331 (EVA-02).
+      "centered" is the centre of the patch in an image from -1 to 1:
+      https://arxiv.org/abs/2508.10104 (DINOv3).
+  """
+  y, x = (a.reshape(-1) for a in jnp.mgrid[:h, :w])
+  if grid == "index":
+    return jnp.stack([y * _REFERENCE / h, x * _REFERENCE / w], axis=1)
+  return jnp.stack([(2 * y + 1) / h - 1, (2 * x + 1) / w - 1], axis=1)
+
+
+def move_coordinates(
+  coordinates: Float[Array, "l 2"],
+  key: jax.Array,
+  shift: float,
+  jitter: float,
+  rescale: float,
+) -> Float[Array, "l 2"]:
+  """Shifts and scales coordinates at random, all patches alike.
+
+  DINOv3's augmentation, for images of other sizes.
+
+  Args:
+    coordinates: see `patch_coordinates`.
+    key: PRNG key; the same key moves them alike.
+    shift: largest number that is added to rows, and another to columns.
+    jitter: then rows and columns get a factor each, log-uniform from
+      1 / `jitter` to `jitter`.
+    rescale: and both get one more, from 1 / `rescale` to `rescale`.
+  """
+  most = jnp.array([shift] * 2 + [math.log(jitter)] * 2 + [math.log(rescale)])
+  drawn = jax.random.uniform(key, (5,), minval=-most, maxval=most)
+  return (coordinates + drawn[None, :2]) * jnp.exp(drawn[2:4] + drawn[4:])[None]
+
+
+def rope_angles(
+  coordinates: Float[Array, "l 2"], head_width: int, base: float, grid: RopeGrid
 ) -> Float[Array, "l e"]:
   """Angles of rotary embeddings of a grid, in radians.
 
   RoFormer, https://arxiv.org/abs/2104.09864, sec. 3.2, for rows in the first
-  half of the width and columns in the second: https://arxiv.org/abs/2303.11331
-  (EVA-02). Pairs of neighbours have the same angle. A grid of any size spans
-  what one of `reference` x `reference` does.
+  half of the width and columns in the second. Pairs of neighbours have the same
+  angle.
+
+  Args:
+    coordinates: see `patch_coordinates`.
+    head_width: channels of a head.
+    base: the last of e / 4 periods is nearly `base` times the first.
+    grid: unit of the coordinates: in "index" the first period is 2 pi, in
+      "centered" it is 1.
 
   Raises:
     ValueError: if the width of a head is not a multiple of 4.
@@ -173,11 +224,11 @@ def rope_angles_2d(
       f"{head_width}."
     )
   n = head_width // 4
-  y, x = jnp.mgrid[:h, :w]
-  frequency = 10_000.0 ** (-jnp.arange(n) / n)
-  rows = jnp.einsum("l,n->ln", y.reshape(-1) * reference / h, frequency)
-  columns = jnp.einsum("l,n->ln", x.reshape(-1) * reference / w, frequency)
-  return jnp.repeat(jnp.concatenate([rows, columns], axis=1), 2, axis=1)
+  frequency = base ** (-jnp.arange(n) / n)
+  if grid == "centered":
+    frequency = 2 * math.pi * frequency
+  angles = jnp.einsum("la,n->lan", coordinates, frequency)
+  return jnp.repeat(angles.reshape(-1, 2 * n), 2, axis=1)
 
 
 def rotate(

@@ -168,11 +168,19 @@ def flatten_tokens(
 
 
 class MlpBlock(nn.Module):
-  """Dense, GELU, dropout, dense on the last axis of (b, l, d)."""
+  """Dense, GELU, dropout, dense on the last axis of (b, l, d).
+
+  `swiglu` multiplies the first dense layer by the SiLU of another one, in place
+  of the GELU: https://arxiv.org/abs/2002.05202, eq. 6, with biases. `norm_eps`
+  puts a norm before the last dense layer: https://arxiv.org/abs/2303.11331,
+  sec. 2.1.
+  """
 
   mlp_dim: int
   dropout_rate: float = 0.0
   gelu: Gelu = "tanh"
+  swiglu: bool = False
+  norm_eps: float | None = None
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   bias_init: nn.initializers.Initializer = nn.initializers.normal(1e-6)
   dtype: Dtype = jnp.float32
@@ -188,9 +196,14 @@ class MlpBlock(nn.Module):
       "dtype": self.dtype,
     }
     x = flatten_tokens(x, self.dtype)
-    x = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)
-    x = GELU[self.gelu](x)
+    y = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)
+    if self.swiglu:
+      x = nn.silu(nn.Dense(self.mlp_dim, name="gate", **init)(x)) * y
+    else:
+      x = GELU[self.gelu](y)
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    if self.norm_eps is not None:
+      x = layer_norm(self.norm_eps, self.dtype, "LayerNorm_0")(x)
     x = nn.Dense(shape[-1], name="Dense_1", **init)(x)
     return x.reshape(shape)
 

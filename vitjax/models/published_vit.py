@@ -217,6 +217,54 @@ _TIMM_GAP |= {
   ),
 }
 
+# DINOv2, https://arxiv.org/abs/2304.07193: without registers, and with 4 of
+# them, where neither they nor the class token have a position. LayerScale
+# starts at 1e-5. (variant, options, parameters without and with registers)
+_DINOV2 = {
+  "small": ("S/14", {}, 22_441_192, 22_442_344),
+  "base": ("B/14", {}, 87_348_712, 87_351_016),
+  "large": ("L/14", {}, 305_392_616, 305_395_688),
+  "giant": (
+    "g-opt/14",
+    {"mlp_dim": 4096, "num_heads": 24, "swiglu": True},
+    1_138_016_232,
+    1_138_020_840,
+  ),
+}
+
+# DINOv3, https://arxiv.org/abs/2508.10104, and its code's `hub`. The biases of
+# query and value are zeros in the files; models called "qkvb" have them.
+# Pooling is timm's, the mean of the patches; the authors' is the class token.
+# (shape, options, parameters without and with biases)
+_DINOV3 = {
+  "small": ((384, 12, 6, 1536), {}, 21_971_944, 21_981_160),
+  "small_plus": (
+    (384, 12, 6, 1536),
+    {"swiglu": True},
+    29_068_264,
+    29_077_480,
+  ),
+  "base": ((768, 12, 12, 3072), {}, 86_410_216, 86_428_648),
+  "large": ((1024, 24, 16, 4096), {}, 304_104_424, 304_153_576),
+  "huge_plus": (
+    (1280, 32, 20, 5120),
+    {"swiglu": True},
+    841_790_440,
+    841_872_360,
+  ),
+  "7b": ((4096, 40, 32, 8192), {"swiglu": True}, 6_720_127_976, None),
+}
+
+# EVA-02, https://arxiv.org/abs/2303.11331. (shape, whether there is a
+# norm in the MLP, {resolution: parameters})
+_EVA02 = {
+  "tiny": ((192, 12, 3, 512), False, {224: 5_695_144, 336: 5_756_584}),
+  "small": ((384, 12, 6, 1024), False, {224: 22_006_120, 336: 22_129_000}),
+  "base": ((768, 12, 12, 2048), True, {224: 86_527_720, 448: 87_117_544}),
+  "large": ((1024, 24, 16, 2730), True, {224: 304_293_800, 448: 305_080_232}),
+}
+_SHAPE = ("width", "depth", "num_heads", "mlp_dim")
+
 
 def _published() -> dict[str, dict[str, Any]]:
   table = {}
@@ -246,6 +294,52 @@ def _published() -> dict[str, dict[str, Any]]:
     for size, params in sizes.items():
       fields = {**dict(zip(columns, shape)), "gelu": "erf", **options}
       add(f"{name}_{size}", fields, size, params)
+  for size, (variant, options, plain, with_registers) in _DINOV2.items():
+    fields = {
+      "variant": variant,
+      "pool_type": "tok",
+      "gelu": "erf",
+      **_LS5,
+      **options,
+    }
+    resize = {"posemb_prefix": True, "posemb_resize": "bicubic"}
+    add(f"vit_{size}_patch14_dinov2", {**fields, **resize}, 518, plain)
+    resize = {"num_registers": 4, "posemb_resize": "antialias"}
+    name = f"vit_{size}_patch14_reg4_dinov2"
+    add(name, {**fields, **resize}, 518, with_registers)
+  for size, (shape, options, plain, with_biases) in _DINOV3.items():
+    fields = {
+      **dict(zip(_SHAPE, shape)),
+      "class_token": True,
+      "num_registers": 4,
+      "posemb": "rope",
+      "rope_grid": "centered",
+      "rope_base": 100.0,
+      "rope_rescale": 2.0,
+      "gelu": "erf",
+      "layer_norm_eps": 1e-5,
+      **_LS5,
+      **options,
+    }
+    name = f"vit_{size}_patch16_dinov3"
+    add(name, {**fields, "qkv_bias": False}, 256, plain)
+    if with_biases is not None:
+      add(f"{name}_qkvb", {**fields, "key_bias": False}, 256, with_biases)
+  for size, (shape, mlp_norm, sizes) in _EVA02.items():
+    for pixels, params in sizes.items():
+      fields = {
+        **dict(zip(_SHAPE, shape)),
+        "patch_size": 14,
+        "class_token": True,
+        "posemb": "learn+rope",
+        "posemb_prefix": True,
+        "posemb_resize": "antialias",
+        "key_bias": False,
+        "swiglu": True,
+        "mlp_norm": mlp_norm,
+        "fc_norm": True,
+      }
+      add(f"eva02_{size}_patch14_{pixels}", fields, pixels, params)
   return table
 
 

@@ -5,7 +5,8 @@ choices of Better plain ViT baselines for ImageNet-1k,
 https://arxiv.org/abs/2205.01580 (average pooling, fixed position embedding),
 LayerScale (https://arxiv.org/abs/2103.17239), stochastic depth
 (https://arxiv.org/abs/1603.09382) and registers
-(https://arxiv.org/abs/2309.16588).
+(https://arxiv.org/abs/2309.16588). DINOv2, DINOv3 and EVA-02 are options of it:
+SwiGLU, rotary embeddings and a norm within the MLP.
 
 Parameter names are those of google-research/big_vision, where the position
 embedding belongs to the patches and is added before the class token and the
@@ -13,14 +14,22 @@ registers are prepended.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.config.ranges import Count, Finite, Index, Positive, Rate
+from vitjax.config.ranges import (
+  Count,
+  Finite,
+  Index,
+  NonNegative,
+  Positive,
+  Range,
+  Rate,
+)
 from vitjax.models import attention, base, common, resnet
 from vitjax.models.attention import Implementation
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
@@ -58,6 +67,7 @@ HYBRIDS = {
 }
 
 Remat = Literal["none", "dots", "full"]
+Factor = Annotated[float, Range(ge=1)]
 _POLICIES = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -104,6 +114,8 @@ class EncoderBlock(nn.Module):
   key_bias: bool = True
   attention: Implementation = "auto"
   gelu: common.Gelu = "tanh"
+  swiglu: bool = False
+  mlp_norm: bool = False
   layer_norm_eps: float = 1e-6
   dtype: common.Dtype = jnp.float32
 
@@ -153,6 +165,8 @@ class EncoderBlock(nn.Module):
         self.mlp_dim,
         self.dropout_rate,
         gelu=self.gelu,
+        swiglu=self.swiglu,
+        norm_eps=self.layer_norm_eps if self.mlp_norm else None,
         dtype=self.dtype,
         name="MlpBlock_0",
       )(y, train)
@@ -253,10 +267,23 @@ class Model(base.ImageModel):
     mlp_dim: hidden channels of each MLP. None: 4 * `width`.
     num_heads: attention heads of each block.
     pool_type: pooling of the tokens: "gap" (mean over the patches), "tok"
-      (class token), "map" (attention pooling) or "none" (no pooling).
+      (class token), "tok+gap" (both, next to each other), "map" (attention
+      pooling) or "none" (no pooling).
     posemb: position embedding: "learn" (learned table), "sincos2d" (fixed
-      sine-cosine table), or "rope" (rotary embedding of the patches, relative
-      to a grid of 16x16 as in timm).
+      sine-cosine table), "rope" (rotary embedding of the patches), or
+      "learn+rope" (a learned table as well).
+    posemb_resize: how weights for another image size have their table resized:
+      "corners" (bilinear, the corners of both grids coincide, as Google's
+      models), "antialias" (bicubic, as timm's and DINOv2 with registers), or
+      "bicubic" (without antialiasing, as DINOv2 without registers).
+    rope_grid: what rotary embeddings count: "index" (patches, relative to a
+      grid of 16x16, as EVA-02) or "centered" (the image from -1 to 1, as
+      DINOv3).
+    rope_base: ratio of the periods of rotary embeddings.
+    rope_shift: in training, the largest number that is added to coordinates of
+      the grid; see `attention.move_coordinates`.
+    rope_jitter: in training, the largest factor of rows, and of columns.
+    rope_rescale: in training, the largest factor of both.
     rep_size: channels of a tanh layer before the head. True: `width`; False: no
       such layer.
     class_token: prepend a learned class token. None: if `pool_type` needs one.
@@ -280,6 +307,9 @@ class Model(base.ImageModel):
     layer_scale_init: initial gamma of LayerScale. None: no LayerScale.
     gelu: form of the GELU: "tanh" (approximate, Google's ViT) or "erf" (exact,
       PyTorch's).
+    swiglu: gate the MLPs with a SiLU instead of the GELU; `mlp_dim` is the
+      width of the gate.
+    mlp_norm: put a LayerNorm before the last layer of each MLP.
     layer_norm_eps: epsilon that LayerNorm adds to the variance.
     head_bias_init: initial bias of the head; a negative value starts a sigmoid
       loss near its prior.
@@ -299,8 +329,14 @@ class Model(base.ImageModel):
   depth: Index = 12
   mlp_dim: Count | None = None
   num_heads: Count = 12
-  pool_type: Literal["gap", "tok", "map", "none"] = "gap"
-  posemb: Literal["learn", "sincos2d", "rope"] = "learn"
+  pool_type: Literal["gap", "tok", "tok+gap", "map", "none"] = "gap"
+  posemb: Literal["learn", "sincos2d", "rope", "learn+rope"] = "learn"
+  posemb_resize: Literal["corners", "antialias", "bicubic"] = "corners"
+  rope_grid: attention.RopeGrid = "index"
+  rope_base: Positive = 10_000.0
+  rope_shift: NonNegative = 0.0
+  rope_jitter: Factor = 1.0
+  rope_rescale: Factor = 1.0
   rep_size: Index | bool = False
   class_token: bool | None = None
   num_registers: Index = 0
@@ -316,6 +352,8 @@ class Model(base.ImageModel):
   key_bias: bool = True
   attention: Implementation = "auto"
   gelu: common.Gelu = "tanh"
+  swiglu: bool = False
+  mlp_norm: bool = False
   layer_norm_eps: Positive = 1e-6
   head_bias_init: Finite = 0.0
   head_zero_init: bool = True
@@ -327,7 +365,7 @@ class Model(base.ImageModel):
     attention.check_heads(
       self.width, 2 * self.num_heads if self.differential else self.num_heads
     )
-    if self.posemb == "rope" and self.differential:
+    if "rope" in self.posemb and self.differential:
       raise ValueError(
         "differential attention is not rotated: use posemb='learn' or "
         "'sincos2d' with differential=True."
@@ -337,8 +375,10 @@ class Model(base.ImageModel):
         "differential attention has no fused kernels: use attention='auto' or "
         "'xla' with differential=True."
       )
-    if self.pool_type == "tok" and self.class_token is False:
-      raise ValueError("pool_type='tok' pools the class token: it needs one.")
+    if "tok" in self.pool_type and self.class_token is False:
+      raise ValueError(
+        f"pool_type={self.pool_type!r} pools the class token: it needs one."
+      )
     super().__post_init__()
 
   @nn.nowrap
@@ -358,7 +398,7 @@ class Model(base.ImageModel):
   @property
   def has_class_token(self) -> bool:
     if self.class_token is None:
-      return self.pool_type == "tok"
+      return "tok" in self.pool_type
     return self.class_token
 
   @nn.compact
@@ -389,17 +429,16 @@ class Model(base.ImageModel):
     x = out["stem"] = x.reshape(b, h * w, d)
 
     num_prefix = self.has_class_token + self.num_registers
-    angles = None
     if self.posemb == "rope":
       x = self._with_prefix(x)
-      head_width = self.width // self.num_heads
-      angles = attention.rope_angles_2d(h, w, head_width, reference=16)
-      angles = jnp.pad(angles, ((num_prefix, 0), (0, 0)))
     elif self.posemb_prefix:
       x = self._with_prefix(x)
       x = x + self._posemb(h, w, num_prefix).astype(x.dtype)
     else:
       x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
+    angles = None
+    if "rope" in self.posemb:
+      angles = jnp.pad(self._angles(h, w, train), ((num_prefix, 0), (0, 0)))
     out["with_posemb"] = x
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
@@ -416,6 +455,8 @@ class Model(base.ImageModel):
         "key_bias": self.key_bias,
         "attention": self.attention,
         "gelu": self.gelu,
+        "swiglu": self.swiglu,
+        "mlp_norm": self.mlp_norm,
       },
       drop_path_rate=self.drop_path_rate,
       drop_path_schedule=self.drop_path_schedule,
@@ -433,6 +474,9 @@ class Model(base.ImageModel):
       x = x[:, num_prefix:].mean(axis=1)
     elif self.pool_type == "tok":
       x = x[:, 0]
+    elif self.pool_type == "tok+gap":
+      mean = x[:, num_prefix:].mean(axis=1)
+      x = jnp.concatenate([x[:, 0], mean], axis=1)
     elif self.pool_type == "map":
       x, out["map_head/attention"] = attention.MAPHead(
         self.mlp_dim or 4 * self.width,
@@ -475,6 +519,18 @@ class Model(base.ImageModel):
       nn.initializers.normal(self.width**-0.5),
       (1, num_prefix + h * w, self.width),
       jnp.float32,
+    )
+
+  def _angles(self, h: int, w: int, train: bool) -> Float[Array, "l e"]:
+    """Angles of the patches, moved in training."""
+    coordinates = attention.patch_coordinates(h, w, self.rope_grid)
+    moves = (self.rope_shift, self.rope_jitter, self.rope_rescale)
+    if train and moves != (0, 1, 1):
+      key = self.make_rng("dropout")
+      coordinates = attention.move_coordinates(coordinates, key, *moves)
+    head_width = self.width // self.num_heads
+    return attention.rope_angles(
+      coordinates, head_width, self.rope_base, self.rope_grid
     )
 
   def _with_prefix(self, x: Float[Array, "b l d"]) -> Float[Array, "b t d"]:

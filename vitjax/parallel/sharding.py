@@ -35,8 +35,8 @@ _TENSOR: Rules = (
   (r".*/(query|key|value)/kernel", (None, "model", None)),
   (r".*/(query|key|value)/bias", ("model", None)),
   (r".*/out/kernel", ("model", None, None)),
-  (r".*/MlpBlock_0/Dense_0/kernel", (None, "model")),
-  (r".*/MlpBlock_0/Dense_0/bias", ("model",)),
+  (r".*/MlpBlock_0/(Dense_0|gate)/kernel", (None, "model")),
+  (r".*/MlpBlock_0/(Dense_0|gate)/bias", ("model",)),
   (r".*/MlpBlock_0/Dense_1/kernel", ("model", None)),
 )
 

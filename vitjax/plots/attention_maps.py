@@ -139,7 +139,7 @@ def position_similarity(
   if towers := model.towers():
     model, params = towers["img"], params["img"]
   kind = getattr(model, "posemb", None)
-  if kind not in ("learn", "sincos2d"):
+  if kind not in ("learn", "learn+rope", "sincos2d"):
     raise ValueError(
       f"{_family(model)} has no position embedding of patches to compare"
       + (": a rotary one turns queries and keys." if kind else ".")
@@ -147,7 +147,7 @@ def position_similarity(
   image = jax.ShapeDtypeStruct((1, *image_shape[1:]), jnp.float32)
   (_, out), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
   h, w = _grid(model, out, image.shape)
-  if kind == "learn":
+  if kind != "sincos2d":
     table = jnp.asarray(params["pos_embedding"][0], jnp.float32)
     prefix = model.has_class_token + model.num_registers
     prefix *= model.posemb_prefix
@@ -194,7 +194,7 @@ def _grid(tower, out, image_shape) -> tuple[int, int]:
 
 def _pooled(tower, weights: Array, prefix: int) -> Array:
   """Row of the token that is pooled, (..., q, l) to (..., l)."""
-  if tower.pool_type == "tok":
+  if "tok" in tower.pool_type:
     return weights[..., 0, :]
   return weights[..., prefix:, :].mean(axis=-2)
 

@@ -151,6 +151,7 @@ def fit(
         grid,
         old_grid=options.old_grid or tuple(metadata.get("grid", ())) or None,
         num_prefix=want[1] - grid[0] * grid[1],
+        method=_resize_method(model, name),
         legacy_scipy=options.legacy_scipy,
       )
       resized[name] = f"{name} {table.shape} -> {want}"
@@ -303,6 +304,13 @@ def fixed_table(
   table = common.posemb_sincos_2d(h, w, model.width)
   others = ((0, 0), (shape[1] - h * w, 0), (0, 0))
   return {"pos_embedding": np.pad(np.asarray(table), others)}
+
+
+def _resize_method(model, name: str) -> str:
+  """How the published code resizes a position table, see `resample`."""
+  tower, _, _ = name.rpartition("/")
+  image_model = model.towers()[tower] if tower else model
+  return getattr(image_model, "posemb_resize", "corners")
 
 
 def family(model) -> str:

@@ -21,22 +21,27 @@ import importlib
 from collections.abc import Collection
 from types import ModuleType
 
-# In the order of recognition: a hybrid also has what timm_vit looks for, and
-# big_vision takes every file of the form that we write ourselves.
+# In the order of recognition: hybrids and DINOs also have what timm_vit looks
+# for, and big_vision takes every file of the form that we write ourselves.
 LAYOUTS = (
   "lit",
   "siglip",
   "text_tower",
   "vision_transformer",
+  "dinov2",
+  "dinov3",
   "timm_eva",
   "deit",
   "timm_hybrid",
   "timm_vit",
   "timm_npz",
+  "hf_dinov2",
+  "hf_dinov3",
   "hf_vit",
   "mixer",
   "timm_mixer",
   "convnext",
+  "hf_dinov3_convnext",
   "timm_convnext",
   "timm_swin",
   "timm_coatnet",
@@ -104,7 +109,7 @@ def default(model, suffix: str) -> str:
     )
   if family == "vit" and model.stem is not None:
     return "timm_hybrid"
-  if family == "vit" and model.posemb == "rope":
+  if family == "vit" and "rope" in model.posemb:
     return "timm_eva"
   return _TIMM[family]
 

@@ -1,4 +1,7 @@
-"""facebookresearch/ConvNeXt, isotropic models included: a state dict."""
+"""facebookresearch/ConvNeXt, isotropic models included: a state dict.
+
+Also the ConvNeXts of DINOv3, which have their last norm under two names.
+"""
 
 from collections.abc import Collection, Iterator
 
@@ -47,6 +50,7 @@ def _rows(model) -> Iterator[Row]:
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Renames and transposes."""
+  flat = {n: x for n, x in flat.items() if not n.startswith("norms.3.")}
   return torch_tensors.to_vitjax(flat, _rows(model))
 
 

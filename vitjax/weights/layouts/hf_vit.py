@@ -77,16 +77,11 @@ def from_vitjax(flat: Flat, model) -> Flat:
     "parallel": False,
     "differential": False,
     "fc_norm": False,
+    "swiglu": False,
   }
   if model.num_classes:
     needed["rep_size"] = False
-  for option, value in needed.items():
-    if getattr(model, option) != value:
-      raise ValueError(
-        f"layout {NAME!r} needs a model with {option}={value!r}; this one has "
-        f"{getattr(model, option)!r}. Train such a model, or use "
-        "layout='big_vision'."
-      )
+  torch_tensors.require_options(model, needed, NAME)
   vit_names.require_table(flat, model, NAME)
   flat = vit_names.stack_blocks(flat, stacked=False)
   if model.qkv_bias:
@@ -99,19 +94,11 @@ def from_vitjax(flat: Flat, model) -> Flat:
 
 def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Values for a `ViTConfig` with which the outputs are the same."""
-  size = {"image_size": metadata.get("image_size")}
-  channels = {"num_channels": metadata.get("channels")}
   return {
     "transformers": {
-      **{k: x for k, x in {**size, **channels}.items() if x},
+      **torch_tensors.transformers_facts(model, metadata),
       "model_type": "vit",
-      "hidden_act": {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[model.gelu],
-      "layer_norm_eps": model.layer_norm_eps,
-      "hidden_size": model.width,
       "intermediate_size": model.mlp_dim or 4 * model.width,
-      "num_hidden_layers": model.depth,
-      "num_attention_heads": model.num_heads,
-      "patch_size": model.patch_size,
       "qkv_bias": model.qkv_bias,
     }
   }

@@ -29,23 +29,34 @@ def matches(names: Collection[str]) -> bool:
   return "patch_embed.proj.weight" in names and not first.isdisjoint(names)
 
 
-def _mlp_dim(model) -> int:
+def mlp_dim(model) -> int:
+  """Hidden channels of an MLP, of a gated one each half."""
   return model.mlp_dim or 4 * model.width
+
+
+def attention_layers(model) -> Iterator[Fused]:
+  """The fused layers of serial blocks' attention."""
+  for i in range(model.depth):
+    parts = {f"blocks.{i}.attn.{x}": model.width for x in "qkv"}
+    yield Fused(f"blocks.{i}.attn.qkv", parts)
 
 
 def _fused(model) -> Iterator[Fused]:
   d = model.width
+  if not model.parallel:
+    yield from attention_layers(model)
   for i in range(model.depth):
     block = f"blocks.{i}"
     qkv = {f"{block}.attn.{x}": d for x in "qkv"}
     if model.parallel:
-      mlp = _mlp_dim(model)
+      mlp = mlp_dim(model)
       yield Fused(f"{block}.in_proj", {f"{block}.mlp_in_proj": mlp, **qkv})
       if model.differential:
         out = {f"{block}.attn_out_proj": d, f"{block}.mlp_out_proj": mlp}
         yield Fused(f"{block}.out_proj", out, axis=1)
-    else:
-      yield Fused(f"{block}.attn.qkv", qkv)
+    elif model.swiglu:
+      halves = {f"{block}.mlp.{x}": mlp_dim(model) for x in ("gate", "up")}
+      yield Fused(f"{block}.mlp.fc1", halves)
   yield Fused("attn_pool.kv", {"attn_pool.k": d, "attn_pool.v": d})
 
 
@@ -65,7 +76,8 @@ def _rows(model) -> Iterator[Row]:
       proj, fc1, fc2 = "attn_out_proj", "mlp_in_proj", "mlp_out_proj"
       yield f"{theirs}.ls.gamma", f"{ours}/LayerScale_0/gamma", SAME
     else:
-      proj, fc1, fc2 = "attn.proj", "mlp.fc1", "mlp.fc2"
+      fc1 = "mlp.up" if model.swiglu else "mlp.fc1"
+      proj, fc2 = "attn.proj", "mlp.fc2"
       for j in (0, 1):
         yield from norm(f"{theirs}.norm{j + 1}", f"{ours}/LayerNorm_{j}")
         scale = f"{ours}/LayerScale_{j}/gamma"
@@ -86,8 +98,11 @@ def _rows(model) -> Iterator[Row]:
       attention,
       model.num_heads,
       model.num_heads * (2 if model.differential else 1),
+      halves="rope" in model.posemb and model.rope_grid == "centered",
     )
     yield from layer(f"{theirs}.{fc1}", f"{mlp}/Dense_0", LINEAR)
+    yield from layer(f"{theirs}.mlp.gate", f"{mlp}/gate", LINEAR)
+    yield from norm(f"{theirs}.mlp.norm", f"{mlp}/LayerNorm_0")
     yield from layer(f"{theirs}.{fc2}", f"{mlp}/Dense_1", LINEAR)
   yield from norm("norm", "Transformer/encoder_norm")
   yield from norm("fc_norm", "fc_norm")
@@ -154,9 +169,18 @@ def from_vitjax(flat: Flat, model) -> Flat:
 
 def state_dict(flat: Flat, model) -> Flat:
   """Renames, transposes and joins the fused layers."""
+  return join(split_state_dict(flat, model), model)
+
+
+def split_state_dict(flat: Flat, model) -> Flat:
+  """A state dict whose fused layers are still apart."""
   rows = list(_rows(model))
   flat = vit_names.stack_blocks(flat, stacked=False)
-  flat = torch_tensors.from_vitjax(flat, rows, NAME)
+  return torch_tensors.from_vitjax(flat, rows, NAME)
+
+
+def join(flat: Flat, model) -> Flat:
+  """Joins the fused layers of a state dict that are complete."""
   return torch_tensors.join_fused(flat, _fused(model))
 
 
@@ -167,8 +191,9 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
 
 def _mlp_ratio(model) -> float:
   """Such that timm's int(width * ratio) is the width of the MLP."""
-  ratio = _mlp_dim(model) / model.width
-  short = int(model.width * ratio) < _mlp_dim(model)
+  width = mlp_dim(model) * (2 if model.swiglu else 1)
+  ratio = width / model.width
+  short = int(model.width * ratio) < width
   return math.nextafter(ratio, math.inf) if short else ratio
 
 

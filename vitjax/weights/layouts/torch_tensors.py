@@ -114,6 +114,34 @@ def require(model, family: str, layout: str) -> None:
     )
 
 
+def require_options(model, needed: Mapping[str, Any], layout: str) -> None:
+  """Says which options `layout` needs.
+
+  Raises:
+    ValueError: if `model` has other ones.
+  """
+  for option, value in needed.items():
+    if getattr(model, option) != value:
+      raise ValueError(
+        f"layout {layout!r} needs a model with {option}={value!r}; this one "
+        f"has {getattr(model, option)!r}. Train such a model, or use "
+        "layout='big_vision'."
+      )
+
+
+def require_layer_scale(model, layout: str) -> None:
+  """Says that `layout` needs LayerScale.
+
+  Raises:
+    ValueError: if `model` has none.
+  """
+  if model.layer_scale_init is None:
+    raise ValueError(
+      f"layout {layout!r} needs a model with LayerScale; this one has "
+      "layer_scale_init=None. Train such a model, or use layout='big_vision'."
+    )
+
+
 def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   """Arguments for `timm.create_model`, beside the name of the network.
 
@@ -122,7 +150,8 @@ def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   `timm.layers.get_act_layer(name)`.
   """
   arguments = {"num_classes": model.num_classes or 0}
-  if getattr(model, "gelu", "erf") == "tanh":
+  is_gated = getattr(model, "swiglu", False)
+  if getattr(model, "gelu", "erf") == "tanh" and not is_gated:
     arguments["act_layer"] = "gelu_tanh"
   if "channels" in metadata:
     arguments["in_chans"] = metadata["channels"]
@@ -137,6 +166,40 @@ def timm_facts_with_size(model, metadata: Mapping[str, Any]) -> dict:
   return {"timm": arguments}
 
 
+def rename(flat: Flat, pairs: Iterable[tuple[str, str]]) -> Flat:
+  """Renames whole arrays, and layers with their weight, bias or other leaf."""
+  table = dict(pairs)
+
+  def new(name):
+    layer, dot, leaf = name.rpartition(".")
+    return table.get(name) or f"{table.get(layer, layer)}{dot}{leaf}"
+
+  return {new(name): x for name, x in flat.items()}
+
+
+def rename_back(flat: Flat, pairs: Iterable[tuple[str, str]]) -> Flat:
+  """Inverse of `rename`."""
+  return rename(flat, [(ours, theirs) for theirs, ours in pairs])
+
+
+def transformers_facts(model, metadata: Mapping[str, Any]) -> dict:
+  """Values that the configs of all image models of transformers have."""
+  size, channels = metadata.get("image_size"), metadata.get("channels")
+  values = {"image_size": size, "num_channels": channels}
+  values = {name: x for name, x in values.items() if x}
+  values["hidden_act"] = {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[
+    model.gelu
+  ]
+  if hasattr(model, "num_heads"):  # a Vision Transformer
+    values |= {
+      "hidden_size": model.width,
+      "num_hidden_layers": model.depth,
+      "num_attention_heads": model.num_heads,
+      "patch_size": model.patch_size,
+    }
+  return {**values, "layer_norm_eps": model.layer_norm_eps}
+
+
 def heads_in(num_heads: int) -> Kind:
   """Kernel of a query, key or value: (h e, d) to (d, h, e)."""
   return Kind(
@@ -148,6 +211,27 @@ def heads_in(num_heads: int) -> Kind:
 def heads_bias(num_heads: int) -> Kind:
   """Bias of a query, key or value: (h e) to (h, e)."""
   return Kind(lambda b: b.reshape(num_heads, -1), lambda b: b.reshape(-1))
+
+
+def rotated(kind: Kind) -> Kind:
+  """`kind` for a query or key whose channel i turns with channel i + e / 2.
+
+  Ours turn with their neighbours. Any order of channels that queries and keys
+  share gives the same scores.
+  """
+
+  def neighbours(x):
+    pairs = x.reshape(*x.shape[:-1], 2, -1)
+    return pairs.swapaxes(-1, -2).reshape(x.shape)
+
+  def halves(x):
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    return pairs.swapaxes(-1, -2).reshape(x.shape)
+
+  return Kind(
+    lambda x: neighbours(kind.to_vitjax(x)),
+    lambda x: kind.from_vitjax(halves(x)),
+  )
 
 
 def heads_out(num_heads: int) -> Kind:
@@ -164,16 +248,21 @@ def attention(
   ours: str,
   num_heads: int,
   qk_heads: int | None = None,
+  halves: bool = False,
 ) -> Iterator[Row]:
   """Rows of attention whose query, key, value and output have these names.
 
-  `qk_heads` is the number of heads of query and key where it differs.
+  `qk_heads` is the number of heads of query and key where it differs. `halves`
+  is for those that `rotated` describes.
   """
   qk_heads = qk_heads or num_heads
   names = ("query", "key", "value")
   for theirs, name, n in zip(qkv, names, (qk_heads, qk_heads, num_heads)):
-    yield f"{theirs}.weight", f"{ours}/{name}/kernel", heads_in(n)
-    yield f"{theirs}.bias", f"{ours}/{name}/bias", heads_bias(n)
+    kinds = [heads_in(n), heads_bias(n)]
+    if halves and name != "value":
+      kinds = [rotated(kind) for kind in kinds]
+    yield f"{theirs}.weight", f"{ours}/{name}/kernel", kinds[0]
+    yield f"{theirs}.bias", f"{ours}/{name}/bias", kinds[1]
   yield f"{out}.weight", f"{ours}/out/kernel", heads_out(num_heads)
   yield f"{out}.bias", f"{ours}/out/bias", SAME
 

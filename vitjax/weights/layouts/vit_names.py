@@ -163,7 +163,7 @@ def require_table(flat: Mapping[str, np.ndarray], model, layout: str) -> None:
   if model.posemb == "sincos2d":
     advice = "It can be written if metadata say image_size, or "
     advice += "use layout='big_vision'."
-  elif model.posemb == "rope":
+  elif "rope" in model.posemb:
     advice = "Use layout='timm_eva', or 'big_vision'."
   raise ValueError(
     f"layout {layout!r} needs a position table; this model has "

@@ -15,6 +15,7 @@ import difflib
 import functools
 
 from vitjax.weights.zoo import (
+  backbones,
   batch_norm_nets,
   bit,
   convnext,
@@ -68,6 +69,9 @@ _TABLES = (
   metaformer.metaformer,
   batch_norm_nets.batch_norm_nets,
   timm_vit.timm_vit,
+  backbones.dinov2,
+  backbones.dinov3,
+  backbones.eva02,
 )
 
 

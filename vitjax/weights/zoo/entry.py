@@ -18,6 +18,7 @@ NORMALISATIONS = {
     "normalize((0.48145466, 0.4578275, 0.40821073), "
     "(0.26862954, 0.26130258, 0.27577711))"
   ),
+  "sat493m": "normalize((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))",
 }
 
 HUB = "https://huggingface.co"
@@ -97,7 +98,8 @@ class Entry:
     tokenizer: the text tower's tokenizer, a name of `vitjax.data.tokenizers`.
     data: data sets that it was trained on, in order.
     paper: address of the paper that describes the training.
-    licence: SPDX identifier, as published with the file; None if not stated.
+    licence: SPDX identifier, as published with the file, or "LicenseRef-NAME"
+      of another licence; None if not stated.
     top1: published accuracy on ImageNet-1k's validation set, in per cent, with
       images prepared as here; zero-shot accuracy for models without classes.
     source: address where `top1` is published.
