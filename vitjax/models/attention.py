@@ -230,7 +230,8 @@ class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention of `inputs_q` (b, q, d) over `inputs_kv` (b, l, d).
 
   Kernels have the published shapes: (d, k, e) for query, key and value,
-  (k, e, d) for `out`. Queries and keys are rotated if there are angles.
+  (k, e, d) for `out`. Queries and keys are rotated if there are angles. If
+  `causal`, a token attends to itself and to those before it.
   Returns the output and the attention weights (b, k, q, l). Under `jit`,
   weights that nobody uses are not computed. `attention` is an option of the
   Vision Transformer.
@@ -240,6 +241,7 @@ class MultiHeadDotProductAttention(nn.Module):
   qkv_bias: bool = True
   key_bias: bool = True
   out_bias: bool = True
+  causal: bool = False
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   attention: fused_attention.Implementation = "xla"
   dtype: common.Dtype = jnp.float32
@@ -275,7 +277,14 @@ class MultiHeadDotProductAttention(nn.Module):
         rotate(split(x), angles).reshape(b, -1, d) for x in (query, key)
       )
     value = project(inputs_kv, "value")
-    if fused_attention.wanted(self.attention, query, key, self.num_heads):
+    if self.causal:  # no fused kernel has a mask
+      mask = jnp.tri(query.shape[1], dtype=bool)
+      mask = jnp.broadcast_to(mask, (b, 1, *mask.shape))
+      x, weights = dot_product_attention(
+        *map(split, (query, key, value)), mask=mask
+      )
+      x = x.reshape(b, -1, d)
+    elif fused_attention.wanted(self.attention, query, key, self.num_heads):
       x = fused_attention.attention(query, key, value, self.num_heads)
       weights = attention_weights(split(query), split(key))
     else:

@@ -77,6 +77,7 @@ def from_vitjax(flat: Flat, model) -> Flat:
     "parallel": False,
     "differential": False,
     "fc_norm": False,
+    "head_bias": True,
   }
   if model.num_classes:
     needed["rep_size"] = False
@@ -105,7 +106,7 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
     "transformers": {
       **{k: x for k, x in {**size, **channels}.items() if x},
       "model_type": "vit",
-      "hidden_act": {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[model.gelu],
+      "hidden_act": torch_tensors.HF_GELU[model.gelu],
       "layer_norm_eps": model.layer_norm_eps,
       "hidden_size": model.width,
       "intermediate_size": model.mlp_dim or 4 * model.width,

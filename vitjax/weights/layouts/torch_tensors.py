@@ -37,6 +37,10 @@ OFFSETS = Kind(lambda x: x, lambda x: x.reshape(-1, x.shape[-1]))
 
 Row = tuple[str, str, Kind]
 
+# Our names of the GELU -> those of timm and of transformers.
+TIMM_GELU = {"tanh": "gelu_tanh", "erf": "gelu", "quick": "quick_gelu"}
+HF_GELU = {"tanh": "gelu_pytorch_tanh", "erf": "gelu", "quick": "quick_gelu"}
+
 _COUNTER = ".num_batches_tracked"
 
 
@@ -122,8 +126,9 @@ def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   `timm.layers.get_act_layer(name)`.
   """
   arguments = {"num_classes": model.num_classes or 0}
-  if getattr(model, "gelu", "erf") == "tanh":
-    arguments["act_layer"] = "gelu_tanh"
+  gelu = getattr(model, "gelu", "erf")
+  if gelu != "erf":
+    arguments["act_layer"] = TIMM_GELU[gelu]
   if "channels" in metadata:
     arguments["in_chans"] = metadata["channels"]
   return {"timm": arguments}
