@@ -1,0 +1,527 @@
+"""Checks two towers: OpenCLIP and transformers must agree with vitjax.
+
+  python -m scripts.check_towers export FOLDER      # where vitjax is installed
+  python -m scripts.check_towers compare FOLDER     # where the others are
+  python -m scripts.check_towers reference FOLDER   # where the others are
+
+The first writes models with random weights in both layouts, their logits for
+random images and texts, and token ids. The second loads each file strictly into
+the model that the JSON file beside it describes, and prints the largest
+difference of the logits relative to the largest logit, and the texts whose
+token ids differ. It ends with status 1 if a logit is above the tolerance or an
+id differs. The third writes the reference cases of tests/golden/reference. For
+the others:
+
+  pip install torch==2.14.1 torchvision==0.29.1 timm open_clip_torch \\
+    transformers sentencepiece protobuf
+
+`export --clip_vocab=FILE` also compares the ids of CLIP's whole vocabulary,
+bpe_simple_vocab_16e6.txt.gz of the package open_clip_torch.
+"""
+
+import argparse
+import copy
+import json
+import pathlib
+import runpy
+import sys
+
+import numpy as np
+
+TOLERANCE = 2e-5
+REFERENCE = pathlib.Path("tests/golden/reference")
+
+# Model of vitjax, its options and layouts.
+_CLIP = {
+  "image": {
+    "patch_size": 8,
+    "width": 32,
+    "depth": 3,
+    "num_heads": 4,
+    "pool_type": "tok",
+    "posemb_prefix": True,
+    "pre_norm": True,
+  },
+  "text": {
+    "width": 24,
+    "depth": 2,
+    "num_heads": 2,
+    "vocab_size": 60,
+    "max_len": 11,
+    "pool_type": "eot",
+    "causal": True,
+  },
+}
+_SIGLIP = {
+  "image": {
+    "patch_size": 8,
+    "width": 32,
+    "depth": 3,
+    "num_heads": 4,
+    "mlp_dim": 88,
+    "pool_type": "map",
+  },
+  "text": {
+    "width": 32,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 88,
+    "vocab_size": 60,
+    "max_len": 11,
+    "num_classes": 32,
+  },
+  "bias_init": -10.0,
+}
+
+
+def _clip(gelu: str) -> dict:
+  both = {
+    "num_classes": 16,
+    "head_bias": False,
+    "gelu": gelu,
+    "layer_norm_eps": 1e-5,
+  }
+  return {tower: {**fields, **both} for tower, fields in _CLIP.items()}
+
+
+CASES = {
+  "mini CLIP, quick GELU": ("two_tower", _clip("quick"), 32),
+  "mini CLIP, exact GELU": ("two_tower", _clip("erf"), 32),
+  "mini SigLIP": ("two_tower", _SIGLIP, 32),
+  "ViT-B-32-quickgelu": ("ViT-B-32-quickgelu", {}, 224),
+  "ViT-B-16": ("ViT-B-16", {}, 224),
+  "ViT-L-14": ("ViT-L-14", {}, 224),
+  "SigLIP B-16": ("SigLIP B/16 224", {}, 224),
+}
+LAYOUTS = ("open_clip", "hf_towers")
+
+TEXTS = (
+  "a photo of a cat",
+  "",
+  " ",
+  "  two  spaces\tand a tab\nand a line ",
+  "Capitals And SHOUTING",
+  "Ünïcödé, café, naïve, Ångström, İstanbul, straße",
+  "decomposed: cafe\u0301",
+  "emoji 😀👍🏽 and a family 👨‍👩‍👧",
+  "numbers 1234567890, 3.14, ½, ②, Ⅷ",
+  "it's, I'm, they'll, we've, he'd, don't, can't, they're, IT'S",
+  "HTML &amp; entities &lt;b&gt; &amp;amp; &eacute; &#39;",
+  "mojibake: cafÃ© â€œquotedâ€",
+  "curly \u201cquotes\u201d and \u2018single\u2019 ones",
+  "fullwidth ＡＢＣ and ligatures ﬁ ﬂ",
+  "中文 和 日本語 と 한국어",
+  "кириллица, ελληνικά, عربى, עברית, हिन्दी",
+  "punctuation!?... --- (brackets) [and] {braces} #hash @at $5 50% a_b",
+  "under_score and back\\slash",
+  "a very long text " * 40,
+  "z" * 300,
+  "an emoji sequence longer than the context " + "😀" * 90,
+  "\u200bzero\u200bwidth\ufeff",
+  "control \x07 bell",
+  "ΣΊΣΥΦΟΣ",
+)
+
+
+def _file(folder: pathlib.Path, case: str, layout: str) -> pathlib.Path:
+  name = case.replace(",", "").replace(" ", "-")
+  return folder / f"{name}.{layout}.safetensors"
+
+
+def export(folder: pathlib.Path, names: list[str], clip_vocab: str) -> None:
+  """Writes weights, their description, inputs, logits and token ids."""
+  import jax
+  from absl import logging
+
+  from scripts.check_timm import random_weights
+  from vitjax import models, trees, weights
+
+  logging.set_verbosity(logging.WARNING)
+  jax.config.update("jax_default_matmul_precision", "highest")
+  for name in names:
+    published, options, size = CASES[name]
+    model = models.create(published, **options)
+    inputs = model.example_inputs(size)
+    rng = np.random.default_rng(len(name))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    params = trees.map_with_names(
+      lambda path, x, rng=rng: random_weights(path, x.shape, rng), shapes
+    )
+    image = rng.uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    vocab = model.text_tower().vocab_size
+    text = rng.integers(0, vocab, (3, inputs[1].shape[1])).astype(np.int32)
+    # The end of a text, which transformers looks for, with padding behind it.
+    text[:, 5], text[1:, 6:] = vocab - 1, 0
+    i, t, out = jax.jit(lambda p, *x, m=model: m.apply({"params": p}, *x))(
+      params, image, text
+    )
+    logits = out["t"] * (i @ t.T) + out.get("b", 0)
+    for layout in LAYOUTS:
+      file = _file(folder, name, layout)
+      metadata = {
+        "model": {"name": published, **options},
+        "image_size": size,
+        "channels": 3,
+      }
+      weights.save(file, params, model, layout=layout, metadata=metadata)
+      np.savez(
+        file.with_suffix(".logits.npz"), image=image, text=text, logits=logits
+      )
+      print(f"wrote {file}", flush=True)
+  _export_tokens(folder, clip_vocab)
+
+
+def _export_tokens(folder: pathlib.Path, clip_vocab: str) -> None:
+  """Token ids of `TEXTS`, with vocabularies made from them for SigLIP's."""
+  import sentencepiece
+  import tokenizers as library
+
+  from vitjax.data import tokenizers
+
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(x.lower() for x in TEXTS * 3),
+    model_prefix=str(folder / "spiece"),
+    vocab_size=200,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  gemma = library.Tokenizer(
+    library.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+  )
+  gemma.normalizer = library.normalizers.Replace(" ", "▁")
+  gemma.pre_tokenizer = library.pre_tokenizers.Split(" ", "merged_with_previous")
+  special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+  special += [f"<0x{i:02X}>" for i in range(256)]
+  trainer = library.trainers.BpeTrainer(
+    vocab_size=500, special_tokens=special, show_progress=False
+  )
+  gemma.train_from_iterator([x.lower() for x in TEXTS], trainer)
+  gemma.save(str(folder / "tokenizer.json"))
+  made = {
+    "hf_siglip": (folder / "spiece.model", 64),
+    "gemma": (folder / "tokenizer.json", 64),
+  }
+  if clip_vocab:
+    made["clip"] = (pathlib.Path(clip_vocab), 77)
+  for name, (vocab, max_len) in made.items():
+    ids = tokenizers.create(name, vocab, max_len=max_len)(TEXTS)
+    np.save(folder / f"{name}.npy", ids)
+    print(f"wrote {folder / name}.npy")
+
+
+def compare(folder: pathlib.Path, names: list[str]) -> None:
+  """Loads what `export` wrote and prints two tables."""
+  import open_clip
+  import safetensors.torch
+  import torch
+  import transformers
+
+  print(
+    f"open_clip {open_clip.__version__}, transformers "
+    f"{transformers.__version__}, torch {torch.__version__}"
+  )
+  failed = []
+  for name in names:
+    for layout in LAYOUTS:
+      file = _file(folder, name, layout)
+      facts = json.loads(file.with_suffix(".json").read_text())
+      with np.load(file.with_suffix(".logits.npz")) as arrays:
+        image, text, want = (arrays[x] for x in ("image", "text", "logits"))
+      build = {"open_clip": _open_clip, "hf_towers": _transformers}[layout]
+      model = build(facts)
+      state = safetensors.torch.load_file(file)
+      model.load_state_dict(state, strict=True)
+      got = _outputs(model, image, text)["logits"]
+      gap = float(np.abs(got - want).max() / np.abs(want).max())
+      bad = not gap <= TOLERANCE
+      failed += [f"{name} {layout}"] if bad else []
+      print(
+        f"{name:24} {layout:10} {gap:.1e}{'  FAILED' if bad else ''}",
+        flush=True,
+      )
+  failed += _compare_tokens(folder)
+  if failed:
+    sys.exit(f"{len(failed)} differ: {', '.join(failed)}")
+
+
+def _open_clip(facts: dict):
+  """OpenCLIP's model that `facts` describe."""
+  import open_clip
+  import timm
+
+  config = copy.deepcopy(facts["open_clip"]["model_cfg"])
+  if not config.pop("custom_text", False):
+    return open_clip.model.CLIP(**config)
+  # OpenCLIP passes a timm model no arguments, so its small one is put in.
+  config["vision_cfg"]["timm_model_name"] = "vit_base_patch16_siglip_224"
+  model = open_clip.model.CustomTextCLIP(**config)
+  model.visual.trunk = timm.create_model(
+    "vit_base_patch16_siglip_224", **facts["timm"]
+  )
+  return model
+
+
+def _transformers(facts: dict):
+  """transformers' model that `facts` describe."""
+  import transformers
+
+  config = dict(facts["transformers"])
+  if config.pop("model_type") == "clip":
+    return transformers.CLIPModel(transformers.CLIPConfig(**config))
+  return transformers.SiglipModel(transformers.SiglipConfig(**config))
+
+
+def _outputs(model, image: np.ndarray, text: np.ndarray) -> dict:
+  """Embeddings, logits and temperature of a model of either kind."""
+  import torch
+
+  model = model.eval()
+  pixels = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  ids = torch.from_numpy(text.astype(np.int64))
+  with torch.inference_mode():
+    if hasattr(model, "encode_image"):
+      i = model.encode_image(pixels, normalize=True)
+      t = model.encode_text(ids, normalize=True)
+    else:
+      out = model(input_ids=ids, pixel_values=pixels)
+      i, t = out.image_embeds, out.text_embeds
+    found = {
+      "image_embedding": i,
+      "text_embedding": t,
+      "t": model.logit_scale.exp().reshape(1),
+    }
+    bias = getattr(model, "logit_bias", None)
+    if bias is not None:
+      found["b"] = bias.reshape(1)
+    found["logits"] = found["t"] * (i @ t.T) + found.get("b", 0)
+    if not hasattr(model, "encode_image"):
+      torch.testing.assert_close(found["logits"], out.logits_per_image)
+  return {name: x.detach().numpy() for name, x in found.items()}
+
+
+def _compare_tokens(folder: pathlib.Path) -> list[str]:
+  """Names of the tokenizers that differ where they must not."""
+  import transformers
+
+  padded = {"padding": "max_length", "truncation": True, "return_tensors": "np"}
+  siglip = transformers.SiglipTokenizer(str(folder / "spiece.model"))
+  # As the published tokenizer_config.json and tokenizer.json of SigLIP 2.
+  model = json.loads((folder / "tokenizer.json").read_text())["model"]
+  gemma = transformers.Siglip2Tokenizer(
+    vocab=model["vocab"],
+    merges=[tuple(x) for x in model["merges"]],
+    padding_side="right",
+    model_max_length=63,
+  )
+  tables = {
+    "hf_siglip transformers": siglip(
+      list(TEXTS), max_length=64, **padded
+    ).input_ids,
+    "gemma transformers": _with_eos(gemma, 64),
+  }
+  if (folder / "clip.npy").exists():
+    import open_clip
+
+    tables["clip open_clip"] = open_clip.tokenizer.tokenize(list(TEXTS)).numpy()
+    tables["clip transformers"] = _clip_of_transformers()
+  failed = []
+  for name, want in tables.items():
+    got = np.load(folder / f"{name.split()[0]}.npy")
+    rows = [i for i in range(len(TEXTS)) if not np.array_equal(got[i], want[i])]
+    expected = EXPECTED.get(name, ())
+    print(f"{name:24} {len(TEXTS) - len(rows)} of {len(TEXTS)} texts are equal")
+    for i in rows:
+      known = "" if TEXTS[i] in expected else "  FAILED"
+      print(f"    {TEXTS[i][:50]!r}{known}")
+      failed += [name] if known else []
+  return failed
+
+
+# Texts that another tokenizer reads in another way.
+EXPECTED: dict[str, tuple[str, ...]] = {}
+
+
+def _with_eos(tokenizer, max_len: int) -> np.ndarray:
+  rows = []
+  for text in TEXTS:
+    ids = tokenizer(text, add_special_tokens=False).input_ids[: max_len - 1]
+    ids = [*ids, tokenizer.eos_token_id]
+    rows.append(ids + [tokenizer.pad_token_id] * (max_len - len(ids)))
+  return np.array(rows)
+
+
+def _clip_of_transformers() -> np.ndarray:
+  """Ids of transformers' tokenizer with OpenCLIP's vocabulary, padded by 0."""
+  import open_clip
+  import transformers
+
+  theirs = open_clip.tokenizer._tokenizer
+  vocab = dict(theirs.encoder)
+  for x in ("start", "end"):
+    vocab[f"<|{x}oftext|>"] = vocab.pop(f"<{x}_of_text>")
+  merges = sorted(theirs.bpe_ranks, key=theirs.bpe_ranks.get)
+  tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
+  rows = [
+    tokenizer(text, truncation=True, max_length=77).input_ids for text in TEXTS
+  ]
+  return np.array([row + [0] * (77 - len(row)) for row in rows])
+
+
+# Reference cases: how the others make the model, batches of images and texts.
+def _reference_cases() -> dict:
+  import open_clip
+  import transformers
+
+  def mini_open_clip(**kwargs):
+    return open_clip.model.CLIP(
+      embed_dim=16,
+      vision_cfg={
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "head_width": 8,
+        "layers": 3,
+      },
+      text_cfg={
+        "context_length": 11,
+        "vocab_size": 60,
+        "width": 24,
+        "heads": 2,
+        "layers": 2,
+      },
+      **kwargs,
+    )
+
+  def mini_config(hidden_act, heads=4, **kwargs):
+    return {
+      "hidden_size": 32,
+      "intermediate_size": 88,
+      "num_attention_heads": heads,
+      "hidden_act": hidden_act,
+      **kwargs,
+    }
+
+  def mini_clip():
+    vision = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 3}
+    text = {
+      "vocab_size": 60,
+      "max_position_embeddings": 11,
+      "num_hidden_layers": 2,
+      "eos_token_id": 2,  # as published: the largest id is the end
+    }
+    config = transformers.CLIPConfig(
+      vision_config=mini_config("gelu", **vision),
+      text_config=mini_config("gelu", heads=2, **text),
+      projection_dim=16,
+    )
+    return transformers.CLIPModel(config)
+
+  def mini_siglip():
+    act = "gelu_pytorch_tanh"
+    vision = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 3}
+    text = {
+      "vocab_size": 60,
+      "max_position_embeddings": 11,
+      "num_hidden_layers": 2,
+      "projection_size": 32,
+    }
+    config = transformers.SiglipConfig(
+      vision_config=mini_config(act, **vision),
+      text_config=mini_config(act, **text),
+    )
+    return transformers.SiglipModel(config)
+
+  def published(name):
+    config = open_clip.get_model_config(name)
+    return open_clip.model.CLIP(**config)
+
+  def hf_b16():
+    config = transformers.CLIPConfig(
+      vision_config={"patch_size": 16, "hidden_act": "gelu"},
+      text_config={"eos_token_id": 2, "hidden_act": "gelu"},
+    )
+    return transformers.CLIPModel(config)
+
+  return {
+    "mini_clip_openclip": (lambda: mini_open_clip(quick_gelu=True), 32, 11, 60),
+    "mini_clip_hf": (mini_clip, 32, 11, 60),
+    "mini_siglip_hf": (mini_siglip, 32, 11, 60),
+    "clip_vit_b_32_quickgelu": (
+      lambda: published("ViT-B-32-quickgelu"),
+      224,
+      77,
+      49_408,
+    ),
+    "clip_vit_b_16": (hf_b16, 224, 77, 49_408),
+    "siglip_b_16_224": (
+      lambda: transformers.SiglipModel(transformers.SiglipConfig()),
+      224,
+      64,
+      32_000,
+    ),
+  }
+
+
+def reference(folder: pathlib.Path, names: list[str]) -> None:
+  """Writes the cases: names, shapes and what the others' models give."""
+  import torch
+
+  weights_by_rule = runpy.run_path(str(REFERENCE / "refweights.py"))
+  cases = _reference_cases()
+  for name in names or cases:
+    build, size, length, vocab = cases[name]
+    model = build()
+    state = {
+      key: x
+      for key, x in model.state_dict().items()
+      if not key.endswith("position_ids")
+    }
+    case = {
+      "name": name,
+      "source": type(model).__module__.partition(".")[0],
+      "seed": 0,
+      "shapes": {key: list(x.shape) for key, x in state.items()},
+      "image_shape": [2, size, size, 3],
+      "token_shape": [3, length, vocab],
+      # Else attention hardly depends on what it attends to.
+      "rules": [[r"\.(q|k)_proj\.weight|in_proj_weight", 0.0, 3.0]],
+    }
+    flat = weights_by_rule["weights"](case)
+    tensors = {key: torch.from_numpy(x) for key, x in flat.items()}
+    model.load_state_dict(tensors, strict=False)
+    outputs = _outputs(
+      model, weights_by_rule["images"](case), weights_by_rule["tokens"](case)
+    )
+    case["outputs"] = {key: x.tolist() for key, x in outputs.items()}
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(case) + "\n")
+    print(f"wrote {file}", flush=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("command", choices=("export", "compare", "reference"))
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("names", nargs="*", metavar="NAME")
+  parser.add_argument("--clip_vocab", default="")
+  args = parser.parse_args()
+  if args.command == "reference":
+    reference(args.folder, args.names)
+    return
+  if unknown := sorted(set(args.names) - CASES.keys()):
+    parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
+  names = args.names or list(CASES)
+  if args.command == "export":
+    export(args.folder, names, args.clip_vocab)
+  else:
+    compare(args.folder, names)
+
+
+if __name__ == "__main__":
+  main()
