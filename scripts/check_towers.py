@@ -193,7 +193,9 @@ def _export_tokens(folder: pathlib.Path, clip_vocab: str) -> None:
     library.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
   )
   gemma.normalizer = library.normalizers.Replace(" ", "▁")
-  gemma.pre_tokenizer = library.pre_tokenizers.Split(" ", "merged_with_previous")
+  gemma.pre_tokenizer = library.pre_tokenizers.Split(
+    " ", "merged_with_previous"
+  )
   special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
   special += [f"<0x{i:02X}>" for i in range(256)]
   trainer = library.trainers.BpeTrainer(
@@ -280,7 +282,8 @@ def _outputs(model, image: np.ndarray, text: np.ndarray) -> dict:
   import torch
 
   model = model.eval()
-  pixels = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  dtype = next(model.parameters()).dtype
+  pixels = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()).to(dtype)
   ids = torch.from_numpy(text.astype(np.int64))
   with torch.inference_mode():
     if hasattr(model, "encode_image"):
@@ -335,14 +338,29 @@ def _compare_tokens(folder: pathlib.Path) -> list[str]:
     expected = EXPECTED.get(name, ())
     print(f"{name:24} {len(TEXTS) - len(rows)} of {len(TEXTS)} texts are equal")
     for i in rows:
-      known = "" if TEXTS[i] in expected else "  FAILED"
+      known = "" if TEXTS[i].startswith(expected) else "  FAILED"
       print(f"    {TEXTS[i][:50]!r}{known}")
       failed += [name] if known else []
   return failed
 
 
-# Texts that another tokenizer reads in another way.
-EXPECTED: dict[str, tuple[str, ...]] = {}
+# Texts that transformers reads in another way: it repairs no text for CLIP and
+# decodes no HTML entities; the library `tokenizers` does not know the sigma at
+# the end of a word; and equally probable pieces are a matter of rounding.
+_REPEATED, _SIGMA = "z" * 300, "ΣΊΣΥΦΟΣ"
+_REPAIRED = (
+  "HTML",
+  "mojibake",
+  "curly",
+  "fullwidth",
+  "\u200b",
+  "control",
+)
+EXPECTED = {
+  "hf_siglip transformers": (_REPEATED,),
+  "gemma transformers": (_SIGMA,),
+  "clip transformers": (*_REPAIRED, _SIGMA),
+}
 
 
 def _with_eos(tokenizer, max_len: int) -> np.ndarray:
@@ -487,12 +505,13 @@ def reference(folder: pathlib.Path, names: list[str]) -> None:
       "shapes": {key: list(x.shape) for key, x in state.items()},
       "image_shape": [2, size, size, 3],
       "token_shape": [3, length, vocab],
-      # Else attention hardly depends on what it attends to.
-      "rules": [[r"\.(q|k)_proj\.weight|in_proj_weight", 0.0, 3.0]],
+      # By the number of outputs, not of inputs as the other kernels.
+      "rules": [["in_proj_weight", 0.0, 3**0.5]],
     }
     flat = weights_by_rule["weights"](case)
     tensors = {key: torch.from_numpy(x) for key, x in flat.items()}
     model.load_state_dict(tensors, strict=False)
+    model.double()  # so that all rounding is ours
     outputs = _outputs(
       model, weights_by_rule["images"](case), weights_by_rule["tokens"](case)
     )

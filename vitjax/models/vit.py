@@ -409,9 +409,9 @@ class Model(base.ImageModel):
       x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
     out["with_posemb"] = x
     if self.pre_norm:
-      x = nn.LayerNorm(
-        self.layer_norm_eps, dtype=self.dtype, name="pre_norm"
-      )(x)
+      x = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="pre_norm")(
+        x
+      )
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
     x, blocks = Encoder(

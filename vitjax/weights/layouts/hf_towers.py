@@ -134,7 +134,7 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
   """Values for a `CLIPConfig` or `SiglipConfig` with the same outputs."""
   is_siglip = _is_siglip(model)
   sides: dict[str, Any] = {}
-  for prefix, tower in torch_towers.towers(model):
+  for _, tower in torch_towers.towers(model):
     values = {
       "hidden_size": tower.width,
       "intermediate_size": tower.mlp_dim or 4 * tower.width,

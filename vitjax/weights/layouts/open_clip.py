@@ -1,8 +1,8 @@
 """OpenCLIP's state dicts: CLIP, and SigLIP on timm's image tower.
 
-OpenAI's own state dict has CLIP's names too. A file with a text tower of its own
-class has `text.` before its names; that of SigLIP has timm's names below
-`visual.trunk.`. Our models are written as OpenCLIP's model of the same kind.
+OpenAI's own state dict has CLIP's names too. Where the text tower is a module
+of its own, its names have `text.` in front; SigLIP's image tower has timm's
+names below `visual.trunk.`. Our models are written as OpenCLIP's of that kind.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,8 +24,7 @@ def matches(names: Collection[str]) -> bool:
   """The image tower's projection or trunk, or the text tower's embedding."""
   text = {"token_embedding.weight", "text.token_embedding.weight"}
   return not text.isdisjoint(names) or any(
-    name in ("visual.proj", "visual.class_embedding")
-    or name.startswith(_TRUNK)
+    name in ("visual.proj", "visual.class_embedding") or name.startswith(_TRUNK)
     for name in names
   )
 

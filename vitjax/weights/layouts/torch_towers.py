@@ -9,7 +9,7 @@ names and is read into a model of one tower.
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from vitjax.weights.layouts import tower_names, torch_tensors, vit_names
+from vitjax.weights.layouts import torch_tensors, tower_names, vit_names
 from vitjax.weights.layouts.torch_tensors import Flat, Fused, Kind, Row
 
 # Vectors and tables of theirs have no axis of examples, numbers no axis at all.

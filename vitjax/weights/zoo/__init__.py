@@ -26,6 +26,7 @@ from vitjax.weights.zoo import (
   mixer,
   nfnet,
   swin,
+  timm_towers,
   timm_vit,
   two_towers,
   vit,
@@ -57,6 +58,8 @@ _TABLES = (
   vit.big_vision,
   two_towers.lit,
   two_towers.siglip,
+  two_towers.clip,
+  two_towers.hf_siglip,
   deit.deit,
   deit.deit3,
   convnext.convnext,
@@ -68,6 +71,8 @@ _TABLES = (
   metaformer.metaformer,
   batch_norm_nets.batch_norm_nets,
   timm_vit.timm_vit,
+  timm_towers.timm_clip,
+  timm_towers.timm_siglip,
 )
 
 
