@@ -4,19 +4,15 @@
   python -m scripts.check_towers compare FOLDER     # where the others are
   python -m scripts.check_towers reference FOLDER   # where the others are
 
-The first writes models with random weights in both layouts, their logits for
-random images and texts, and token ids. The second loads each file strictly into
-the model that the JSON file beside it describes, and prints the largest
-difference of the logits relative to the largest logit, and the texts whose
-token ids differ. It ends with status 1 if a logit is above the tolerance or an
-id differs. The third writes the reference cases of tests/golden/reference. For
+The first writes models with random weights in both layouts, and their logits
+for random images and texts. The second loads each file strictly into the model
+that the JSON file beside it describes, and prints the largest difference of the
+logits relative to the largest logit. It ends with status 1 if one is above the
+tolerance. The third writes the reference cases of tests/golden/reference. For
 the others:
 
   pip install torch==2.14.1 torchvision==0.29.1 timm open_clip_torch \\
-    transformers sentencepiece protobuf
-
-`export --clip_vocab=FILE` also compares the ids of CLIP's whole vocabulary,
-bpe_simple_vocab_16e6.txt.gz of the package open_clip_torch.
+    transformers
 """
 
 import argparse
@@ -95,41 +91,14 @@ CASES = {
 }
 LAYOUTS = ("open_clip", "hf_towers")
 
-TEXTS = (
-  "a photo of a cat",
-  "",
-  " ",
-  "  two  spaces\tand a tab\nand a line ",
-  "Capitals And SHOUTING",
-  "Ünïcödé, café, naïve, Ångström, İstanbul, straße",
-  "decomposed: cafe\u0301",
-  "emoji 😀👍🏽 and a family 👨‍👩‍👧",
-  "numbers 1234567890, 3.14, ½, ②, Ⅷ",
-  "it's, I'm, they'll, we've, he'd, don't, can't, they're, IT'S",
-  "HTML &amp; entities &lt;b&gt; &amp;amp; &eacute; &#39;",
-  "mojibake: cafÃ© â€œquotedâ€",
-  "curly \u201cquotes\u201d and \u2018single\u2019 ones",
-  "fullwidth ＡＢＣ and ligatures ﬁ ﬂ",
-  "中文 和 日本語 と 한국어",
-  "кириллица, ελληνικά, عربى, עברית, हिन्दी",
-  "punctuation!?... --- (brackets) [and] {braces} #hash @at $5 50% a_b",
-  "under_score and back\\slash",
-  "a very long text " * 40,
-  "z" * 300,
-  "an emoji sequence longer than the context " + "😀" * 90,
-  "\u200bzero\u200bwidth\ufeff",
-  "control \x07 bell",
-  "ΣΊΣΥΦΟΣ",
-)
-
 
 def _file(folder: pathlib.Path, case: str, layout: str) -> pathlib.Path:
   name = case.replace(",", "").replace(" ", "-")
   return folder / f"{name}.{layout}.safetensors"
 
 
-def export(folder: pathlib.Path, names: list[str], clip_vocab: str) -> None:
-  """Writes weights, their description, inputs, logits and token ids."""
+def export(folder: pathlib.Path, names: list[str]) -> None:
+  """Writes weights, their description, inputs and logits."""
   import jax
   from absl import logging
 
@@ -168,51 +137,6 @@ def export(folder: pathlib.Path, names: list[str], clip_vocab: str) -> None:
         file.with_suffix(".logits.npz"), image=image, text=text, logits=logits
       )
       print(f"wrote {file}", flush=True)
-  _export_tokens(folder, clip_vocab)
-
-
-def _export_tokens(folder: pathlib.Path, clip_vocab: str) -> None:
-  """Token ids of `TEXTS`, with vocabularies made from them for SigLIP's."""
-  import sentencepiece
-  import tokenizers as library
-
-  from vitjax.data import tokenizers
-
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(x.lower() for x in TEXTS * 3),
-    model_prefix=str(folder / "spiece"),
-    vocab_size=200,
-    pad_id=0,
-    eos_id=1,
-    unk_id=2,
-    bos_id=-1,
-    hard_vocab_limit=False,
-    minloglevel=2,
-  )
-  gemma = library.Tokenizer(
-    library.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-  )
-  gemma.normalizer = library.normalizers.Replace(" ", "▁")
-  gemma.pre_tokenizer = library.pre_tokenizers.Split(
-    " ", "merged_with_previous"
-  )
-  special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-  special += [f"<0x{i:02X}>" for i in range(256)]
-  trainer = library.trainers.BpeTrainer(
-    vocab_size=500, special_tokens=special, show_progress=False
-  )
-  gemma.train_from_iterator([x.lower() for x in TEXTS], trainer)
-  gemma.save(str(folder / "tokenizer.json"))
-  made = {
-    "hf_siglip": (folder / "spiece.model", 64),
-    "gemma": (folder / "tokenizer.json", 64),
-  }
-  if clip_vocab:
-    made["clip"] = (pathlib.Path(clip_vocab), 77)
-  for name, (vocab, max_len) in made.items():
-    ids = tokenizers.create(name, vocab, max_len=max_len)(TEXTS)
-    np.save(folder / f"{name}.npy", ids)
-    print(f"wrote {folder / name}.npy")
 
 
 def compare(folder: pathlib.Path, names: list[str]) -> None:
@@ -245,7 +169,6 @@ def compare(folder: pathlib.Path, names: list[str]) -> None:
         f"{name:24} {layout:10} {gap:.1e}{'  FAILED' if bad else ''}",
         flush=True,
       )
-  failed += _compare_tokens(folder)
   if failed:
     sys.exit(f"{len(failed)} differ: {', '.join(failed)}")
 
@@ -304,89 +227,6 @@ def _outputs(model, image: np.ndarray, text: np.ndarray) -> dict:
     if not hasattr(model, "encode_image"):
       torch.testing.assert_close(found["logits"], out.logits_per_image)
   return {name: x.detach().numpy() for name, x in found.items()}
-
-
-def _compare_tokens(folder: pathlib.Path) -> list[str]:
-  """Names of the tokenizers that differ where they must not."""
-  import transformers
-
-  padded = {"padding": "max_length", "truncation": True, "return_tensors": "np"}
-  siglip = transformers.SiglipTokenizer(str(folder / "spiece.model"))
-  # As the published tokenizer_config.json and tokenizer.json of SigLIP 2.
-  model = json.loads((folder / "tokenizer.json").read_text())["model"]
-  gemma = transformers.Siglip2Tokenizer(
-    vocab=model["vocab"],
-    merges=[tuple(x) for x in model["merges"]],
-    padding_side="right",
-    model_max_length=63,
-  )
-  tables = {
-    "hf_siglip transformers": siglip(
-      list(TEXTS), max_length=64, **padded
-    ).input_ids,
-    "gemma transformers": _with_eos(gemma, 64),
-  }
-  if (folder / "clip.npy").exists():
-    import open_clip
-
-    tables["clip open_clip"] = open_clip.tokenizer.tokenize(list(TEXTS)).numpy()
-    tables["clip transformers"] = _clip_of_transformers()
-  failed = []
-  for name, want in tables.items():
-    got = np.load(folder / f"{name.split()[0]}.npy")
-    rows = [i for i in range(len(TEXTS)) if not np.array_equal(got[i], want[i])]
-    expected = EXPECTED.get(name, ())
-    print(f"{name:24} {len(TEXTS) - len(rows)} of {len(TEXTS)} texts are equal")
-    for i in rows:
-      known = "" if TEXTS[i].startswith(expected) else "  FAILED"
-      print(f"    {TEXTS[i][:50]!r}{known}")
-      failed += [name] if known else []
-  return failed
-
-
-# Texts that transformers reads in another way: it repairs no text for CLIP and
-# decodes no HTML entities; the library `tokenizers` does not know the sigma at
-# the end of a word; and equally probable pieces are a matter of rounding.
-_REPEATED, _SIGMA = "z" * 300, "ΣΊΣΥΦΟΣ"
-_REPAIRED = (
-  "HTML",
-  "mojibake",
-  "curly",
-  "fullwidth",
-  "\u200b",
-  "control",
-)
-EXPECTED = {
-  "hf_siglip transformers": (_REPEATED,),
-  "gemma transformers": (_SIGMA,),
-  "clip transformers": (*_REPAIRED, _SIGMA),
-}
-
-
-def _with_eos(tokenizer, max_len: int) -> np.ndarray:
-  rows = []
-  for text in TEXTS:
-    ids = tokenizer(text, add_special_tokens=False).input_ids[: max_len - 1]
-    ids = [*ids, tokenizer.eos_token_id]
-    rows.append(ids + [tokenizer.pad_token_id] * (max_len - len(ids)))
-  return np.array(rows)
-
-
-def _clip_of_transformers() -> np.ndarray:
-  """Ids of transformers' tokenizer with OpenCLIP's vocabulary, padded by 0."""
-  import open_clip
-  import transformers
-
-  theirs = open_clip.tokenizer._tokenizer
-  vocab = dict(theirs.encoder)
-  for x in ("start", "end"):
-    vocab[f"<|{x}oftext|>"] = vocab.pop(f"<{x}_of_text>")
-  merges = sorted(theirs.bpe_ranks, key=theirs.bpe_ranks.get)
-  tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
-  rows = [
-    tokenizer(text, truncation=True, max_length=77).input_ids for text in TEXTS
-  ]
-  return np.array([row + [0] * (77 - len(row)) for row in rows])
 
 
 # Reference cases: how the others make the model, batches of images and texts.
@@ -528,7 +368,6 @@ def main() -> None:
   parser.add_argument("command", choices=("export", "compare", "reference"))
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("names", nargs="*", metavar="NAME")
-  parser.add_argument("--clip_vocab", default="")
   args = parser.parse_args()
   if args.command == "reference":
     reference(args.folder, args.names)
@@ -537,7 +376,7 @@ def main() -> None:
     parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
   names = args.names or list(CASES)
   if args.command == "export":
-    export(args.folder, names, args.clip_vocab)
+    export(args.folder, names)
   else:
     compare(args.folder, names)
 

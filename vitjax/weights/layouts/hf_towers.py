@@ -115,6 +115,7 @@ def _fused(model):
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Renames and transposes; drops the numbers of the positions."""
+  torch_towers.check(flat, model)
   flat = {n: x for n, x in flat.items() if not n.endswith(".position_ids")}
   return torch_towers.to_vitjax(flat, model, _rows(model), _fused(model))
 

@@ -80,6 +80,7 @@ def _fused(model):
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Splits queries, keys and values, renames and transposes."""
+  torch_towers.check(flat, model)
   flat = {n: x for n, x in flat.items() if n not in _NOT_READ}
   trunk = {n: x for n, x in flat.items() if n.startswith(_TRUNK)}
   found = torch_towers.to_vitjax(

@@ -40,6 +40,12 @@ def tower_of(flat: Flat, name: str) -> Flat:
   return {n: x for n, x in flat.items() if pattern and pattern.match(n)}
 
 
+def check(flat: Flat, model) -> None:
+  """Raises ValueError for one tower if the file has two."""
+  if all(tower_of(flat, name) for name in _TOWERS):
+    tower_names.models(model)
+
+
 def is_text(tower) -> bool:
   """Whether a tower reads texts."""
   return type(tower).__module__ == f"vitjax.models.{TEXT}"
@@ -98,13 +104,7 @@ def in_proj(attention: str, width: int) -> Fused:
 def to_vitjax(
   flat: Flat, model, table: Iterable[Row], fused: Iterable[Fused] = ()
 ) -> Flat:
-  """Renames and transforms by `table`, and stacks blocks as the model does.
-
-  Raises:
-    ValueError: if there are two towers in the file and one in the model.
-  """
-  if all(tower_of(flat, name) for name in _TOWERS):
-    tower_names.models(model)
+  """Renames and transforms by `table`, and stacks blocks as the model does."""
   flat = {_THEIRS.sub(r".in_proj.\1", name): x for name, x in flat.items()}
   flat = torch_tensors.split_fused(flat, fused)
   flat = torch_tensors.to_vitjax(flat, table)
