@@ -198,14 +198,14 @@ def reference(folder: pathlib.Path) -> None:
   texts = [whole.clean_fn(text) for text in TEXTS]
   small.train_from_iterator(texts, trainer)
   merges = json.loads(small.to_str())["model"]["merges"]
-  lines = ["#version: small", *(" ".join(pair) for pair in merges), ""]
+  lines = ["#version: small", *(" ".join(pair) for pair in merges)]
   file = folder / "small.gz"
   file.write_bytes(gzip.compress("\n".join(lines).encode()))
   ids = open_clip.SimpleTokenizer(bpe_path=str(file))(list(TEXTS), 77)
   file.unlink()
   case = {
     "source": f"open_clip {open_clip.__version__}",
-    "merges": lines[1:-1],
+    "merges": lines[1:],
     "ids": ids.tolist(),
   }
   out = folder / "clip_tokens.json"

@@ -129,14 +129,15 @@ _SIGLIP2 = (
   ("g-opt/16", 1536, "So400m", (256, 384)),
 )
 
-# CLIP by the names of OpenCLIP, whose own weights have the exact GELU; OpenAI's
-# have the quick one. Image tower, image size, embedding, width of the text
-# tower, and parameters as counted in OpenCLIP.
+# CLIP by the names of OpenCLIP: image tower, image size, embedding, width of the
+# text tower, parameters as counted in OpenCLIP, and the GELUs. OpenAI's weights
+# have the quick one, OpenCLIP's own the exact one.
+_EXACT, _QUICK = ("", "erf"), ("-quickgelu", "quick")
 _CLIP = {
-  "ViT-B-32": ("B/32", 224, 512, 512, 151_277_313),
-  "ViT-B-16": ("B/16", 224, 512, 512, 149_620_737),
-  "ViT-L-14": ("L/14", 224, 768, 768, 427_616_513),
-  "ViT-L-14-336": ("L/14", 336, 768, 768, 427_944_193),
+  "ViT-B-32": ("B/32", 224, 512, 512, 151_277_313, (_EXACT, _QUICK)),
+  "ViT-B-16": ("B/16", 224, 512, 512, 149_620_737, (_EXACT, _QUICK)),
+  "ViT-L-14": ("L/14", 224, 768, 768, 427_616_513, (_EXACT, _QUICK)),
+  "ViT-L-14-336": ("L/14", 336, 768, 768, 427_944_193, (_QUICK,)),
 }
 
 _TABLE = {
@@ -154,7 +155,7 @@ _TABLE = {
   **{
     f"{name}{suffix}": _clip(*row[:4], gelu)
     for name, row in _CLIP.items()
-    for suffix, gelu in (("", "erf"), ("-quickgelu", "quick"))
+    for suffix, gelu in row[-1]
   },
   **{
     f"SigLIP B/16 {size}": _siglip("B/16", size, 32_000, num_classes=768)
@@ -191,9 +192,9 @@ _PARAMS = {
   "LiT-L16S": 331_140_353,
   "LiT-L16Ti": 311_913_089,
   **{
-    f"{name}{suffix}": row[-1]
+    f"{name}{suffix}": row[-2]
     for name, row in _CLIP.items()
-    for suffix in ("", "-quickgelu")
+    for suffix, _ in row[-1]
   },
   "SigLIP B/16 224": 203_155_970,
   "SigLIP So400m/14 224": 877_360_306,
