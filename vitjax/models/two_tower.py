@@ -129,9 +129,9 @@ _SIGLIP2 = (
   ("g-opt/16", 1536, "So400m", (256, 384)),
 )
 
-# CLIP by the names of OpenCLIP: image tower, image size, embedding, width of the
-# text tower, parameters as counted in OpenCLIP, and the GELUs. OpenAI's weights
-# have the quick one, OpenCLIP's own the exact one.
+# CLIP by the names of OpenCLIP: image tower, image size, embedding, width of
+# the text tower, parameters as counted in OpenCLIP, and the GELUs. OpenAI's
+# weights have the quick one, OpenCLIP's own the exact one.
 _EXACT, _QUICK = ("", "erf"), ("-quickgelu", "quick")
 _CLIP = {
   "ViT-B-32": ("B/32", 224, 512, 512, 151_277_313, (_EXACT, _QUICK)),
