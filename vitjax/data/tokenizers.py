@@ -157,13 +157,14 @@ def _clip_vocab(
     pairs, ids = [line for line in lines if line][:_CLIP_MERGES], {}
     if "#version" not in header:
       pairs = []
-  merges = [tuple(x.split() if isinstance(x, str) else x) for x in pairs]
-  if not merges or any(len(pair) != 2 for pair in merges):
+  pairs = [x.split() if isinstance(x, str) else x for x in pairs]
+  if not pairs or any(len(pair) != 2 for pair in pairs):
     raise ValueError(
       f"{os.fspath(vocab)!r} is not a vocabulary of CLIP: use "
       "bpe_simple_vocab_16e6.txt.gz, which the package open_clip_torch has "
       "too, or merges.txt or tokenizer.json beside the weights."
     )
+  merges = [(first, second) for first, second in pairs]
   if not ids:
     alphabet = _bytes_in_order()
     pieces = [*alphabet, *(f"{x}</w>" for x in alphabet), *map("".join, merges)]

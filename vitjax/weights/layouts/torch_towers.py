@@ -8,6 +8,7 @@ names and is read into a model of one tower.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from vitjax.weights.layouts import torch_tensors, tower_names, vit_names
 from vitjax.weights.layouts.torch_tensors import Flat, Fused, Kind, Row
@@ -31,7 +32,7 @@ _THEIRS = re.compile(r"\.in_proj_(weight|bias)$")
 _OURS = re.compile(r"\.in_proj\.(weight|bias)$")
 
 TEXT = "text"  # family of a text tower
-Rows = Callable[[object], Iterable[Row]]
+Rows = Callable[[Any], Iterable[Row]]
 
 
 def tower_of(flat: Flat, name: str) -> Flat:
@@ -51,7 +52,7 @@ def is_text(tower) -> bool:
   return type(tower).__module__ == f"vitjax.models.{TEXT}"
 
 
-def towers(model) -> Iterator[tuple[str, object]]:
+def towers(model) -> Iterator[tuple[str, Any]]:
   """(prefix of our names, tower) of each tower, or of a tower alone."""
   found = model.towers() or {"": model}
   for name, tower in found.items():

@@ -6,6 +6,7 @@ names with `quickgelu` have the form that they were trained with. Without
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HEAD_1K,
@@ -122,11 +123,11 @@ def timm_clip() -> Iterator[Entry]:
       tuned = "_ft_" in tag
       squeeze = pixels > 256 and tuned and (model, tag) not in _CROPPED
       inception = "large" in model and tag.startswith("laion2b")
-      head = {"options": {"num_classes": 768 if "large" in model else 512}}
+      head: dict[str, Any] = {"options": {"num_classes": 768 if "large" in model else 512}}
       if tag.endswith("in1k"):
         head = HEAD_1K
       elif tuned:
-        head = {"options": {"num_classes": 11_821}}
+        head: dict[str, Any] = {"options": {"num_classes": 11_821}}
       yield Entry(
         f"{model}.{tag}",
         (timm(f"{model.replace('quickgelu_', '')}.{tag}"),),

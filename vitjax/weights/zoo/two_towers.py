@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from vitjax.weights.zoo.entry import (
   HUB,
@@ -244,7 +245,7 @@ def _of_open_clip(repository: str) -> File:
 
 
 def clip() -> Iterator[Entry]:
-  common = {
+  common: dict[str, Any] = {
     "family": "two_tower",
     "loss": "contrastive",
     "tokenizer": "clip",
@@ -288,7 +289,7 @@ def clip() -> Iterator[Entry]:
 
 def hf_siglip() -> Iterator[Entry]:
   """transformers' files of SigLIP, and OpenCLIP's of the same weights."""
-  common = {
+  common: dict[str, Any] = {
     "family": "two_tower",
     "loss": "siglip",
     "data": ("WebLI",),
