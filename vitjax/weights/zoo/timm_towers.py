@@ -123,7 +123,9 @@ def timm_clip() -> Iterator[Entry]:
       tuned = "_ft_" in tag
       squeeze = pixels > 256 and tuned and (model, tag) not in _CROPPED
       inception = "large" in model and tag.startswith("laion2b")
-      head: dict[str, Any] = {"options": {"num_classes": 768 if "large" in model else 512}}
+      head: dict[str, Any] = {
+        "options": {"num_classes": 768 if "large" in model else 512}
+      }
       if tag.endswith("in1k"):
         head = HEAD_1K
       elif tuned:
