@@ -180,7 +180,7 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
       jax.eval_shape(model.init, jax.random.key(0), image)
     )
     params = trees.map_with_names(
-      lambda path, x, rng=rng: _random(path, x.shape, rng), shapes
+      lambda path, x, rng=rng: random_weights(path, x.shape, rng), shapes
     )
     logits = jax.jit(lambda v, x, m=model: m.apply(v, x)[0])(
       batch_norm.split(params), image
@@ -202,7 +202,7 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
     print(f"wrote {file}", flush=True)
 
 
-def _random(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
+def random_weights(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
   """Values of a plausible size, nowhere zero: zeros hide mistakes."""
   x = rng.standard_normal(shape, dtype=np.float32)
   leaf = path.rpartition("/")[2]

@@ -52,6 +52,12 @@ CLASSIFIERS = (
   "deit3_huge_patch14_224.fb_in22k_ft_in1k",
 )
 TWO_TOWERS = (
+  "openai/clip-vit-base-patch32",
+  "openai/clip-vit-base-patch16",
+  "openai/clip-vit-large-patch14-336",
+  "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+  "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+  "google/siglip-so400m-patch14-384",
   "LiT-B16B_2",
   "LiT-L16L",
   "SigLIP B/16 224",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import vitjax
-from tests.e2e import launch
+from tests.e2e import launch, tiny_clip
 from vitjax import export, models, trees, weights
+from vitjax.data import tokenizers
 
 pytestmark = pytest.mark.slow
 
@@ -97,3 +98,63 @@ def test_what_was_trained_reads_texts_wherever_it_goes(finished, tmp_path):
     got = other.model.apply({"params": other.params}, image, text)
     np.testing.assert_array_equal(got[0], want[0])
     np.testing.assert_array_equal(got[1], want[1])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  """The file of a small CLIP in OpenCLIP's layout, and its vocabulary."""
+  pytest.importorskip("ftfy")
+  folder = tmp_path_factory.mktemp("clip")
+  vocab = folder / "merges.txt"
+  vocab.write_text("#version: 0.2\np h\no f</w>\na t</w>\n")
+  size = tokenizers.clip(vocab).vocab_size
+  text = {**tiny_clip.TEXT, "vocab_size": size}
+  model = models.create("two_tower", image=tiny_clip.IMAGE, text=text)
+  inputs = model.example_inputs(32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), shapes
+  )
+  file = folder / "clip.safetensors"
+  weights.save(file, params, model)
+  return file, f"weights={file},vocab={vocab},vocab_size={size}"
+
+
+@pytest.mark.parametrize("what", ["both", "image"])
+def test_a_run_from_the_file_of_a_clip_goes_on_as_it_was(
+  clip, what, tmp_path, cache
+):
+  """Both towers learn from captions, or the image tower from classes."""
+  file, options = clip
+  switch = "both," if what == "both" else ""
+
+  def command(workdir, *overrides):
+    return [
+      "vitjax.main",
+      f"--config=tests/e2e/tiny_clip.py:{switch}{options}",
+      f"--workdir={workdir}",
+      *overrides,
+    ]
+
+  whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+  for workdir in (whole, stopped):
+    launch.run(*command(workdir), cache=cache).assert_done()
+  shutil.rmtree(stopped / "checkpoints" / "6")
+  (stopped / "params.npz").unlink()
+  launch.run(*command(stopped), cache=cache).assert_done()
+  launch.assert_same_run(stopped, whole)
+  # It began with the file, and everything of it has moved.
+  run = vitjax.load(whole)
+  params = trees.flatten(run.params)
+  source = file if what == "both" else f"{file}:img"
+  before = trees.flatten(
+    weights.load(source, run.model, image_size=32, reinit=["head"])
+    if what == "image"
+    else weights.load(source, run.model, image_size=32)
+  )
+  for name, x in params.items():
+    moved = np.abs(x - before[name]).max()
+    if name.endswith("key/bias") or name.startswith("head/"):
+      continue  # without a gradient, and initialised anew
+    assert 0 < moved < 0.1, (name, moved)

@@ -88,8 +88,9 @@ def test_default_layouts(name, options, layout):
 def test_default_layout_of_two_towers():
   model = models.create("two_tower", variant="B/16")
   assert layouts.default(model, ".npz") == "siglip"
-  with pytest.raises(ValueError, match="timm has no model of family 'two_to"):
-    layouts.default(model, ".safetensors")
+  assert layouts.default(model, ".safetensors") == "open_clip"
+  with pytest.raises(ValueError, match="timm has no model of family 'bert'"):
+    layouts.default(models.create("bert", variant="base"), ".safetensors")
 
 
 def test_files_that_do_not_say_what_they_are(source, tmp_path):

@@ -68,7 +68,7 @@ def test_each_optional_import_names_its_extra():
         seen.add(module)
   assert seen >= {
     *("gradio", "jinja2", "libtpu", "matplotlib"),
-    *("sentencepiece", "tokenizers"),
+    *("ftfy", "sentencepiece", "tokenizers"),
   }
 
 

@@ -3,10 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from scripts import update_goldens
 from vitjax import models
+from vitjax.models import base
 
 
 def shapes(published):
@@ -25,7 +27,9 @@ def shapes(published):
 
 
 def layers(published, **options):
-  model = models.create(published, num_classes=1000, **options)
+  if models.list()[published]["model"] != "two_tower":
+    options = {"num_classes": 1000, **options}
+  model = models.create(published, **options)
   return models.layers(model, shapes(published))
 
 
@@ -206,7 +210,7 @@ def test_the_resnet_baseline_has_layers():
   "family",
   [
     *("coatnet", "convnext", "efficientnet", "maxxvit", "mixer", "metaformer"),
-    *("nfnet", "regnet", "resnet", "resnet_bn", "swin", "vit"),
+    *("nfnet", "regnet", "resnet", "resnet_bn", "swin", "two_tower", "vit"),
   ],
 )
 def test_every_published_model_has_layers(family):
@@ -218,7 +222,8 @@ def test_every_published_model_has_layers(family):
   assert names
   for name in names:
     found, last = layers(name)
-    assert set(found.values()) == set(range(last + 1))
+    numbers = np.concatenate([np.atleast_1d(x) for x in found.values()])
+    assert {*numbers} == {*range(last + 1)}
 
 
 def test_errors():
@@ -228,6 +233,23 @@ def test_errors():
   # Twelve blocks, and an array of thirteen.
   with pytest.raises(ValueError, match=r"\(13, 4\) is in 12 of the layers"):
     models.layers(model, {"Transformer/encoderblock/x": (13, 4)})
-  text = models.create("text", variant="S")
-  with pytest.raises(ValueError, match=r"models.text does not say what its"):
-    models.layers(text, {"head/kernel": (3, 4)})
+  with pytest.raises(ValueError, match=r"models.base does not say what its"):
+    base.ImageModel().layers()
+
+
+def test_layers_of_two_towers_are_counted_from_the_embedding():
+  """ViT-L-14 has 24 blocks for images and 12 for texts."""
+  found, last = layers("ViT-L-14")
+  assert last == 25
+  expected = {
+    "img/pre_norm/scale": 0,
+    "img/Transformer/encoderblock_0/LayerNorm_0/scale": 1,
+    "img/Transformer/encoderblock_23/LayerNorm_0/scale": 24,
+    "txt/pos_embedding": 12,
+    "txt/Encoder_0/encoderblock_0/LayerNorm_0/scale": 13,
+    "txt/Encoder_0/encoderblock_11/LayerNorm_0/scale": 24,
+    "img/head/kernel": 25,
+    "txt/Encoder_0/encoder_norm/scale": 25,
+    "t": 25,
+  }
+  assert {name: found[name] for name in expected} == expected

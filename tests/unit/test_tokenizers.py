@@ -1,13 +1,19 @@
 """Token ids, exactly, on vocabularies small enough to read."""
 
+import gzip
 import importlib
+import json
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from scripts.check_tokenizers import TEXTS
 from vitjax.data import tokenizers
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "golden" / "reference"
 
 spm = pytest.importorskip("sentencepiece")
 pytest.importorskip("tokenizers")
@@ -174,6 +180,119 @@ def test_gemma_needs_a_token_for_padding(tmp_path):
     tokenizers.gemma(tmp_path / "no_pad.model")
 
 
+def test_hf_siglip_drops_punctuation_too(model):
+  plain = tokenizers.siglip(model, max_len=16)
+  clean = tokenizers.hf_siglip(model, max_len=16)
+  text = " The  A, and_the: B! "
+  assert clean(text).tolist() == plain("the a andthe b").tolist()
+  assert clean(text).tolist() != plain(text).tolist()
+
+
+@pytest.fixture(scope="module")
+def gemma_json(tmp_path_factory):
+  """A file as SigLIP 2's in transformers, which pads on its own."""
+  library = pytest.importorskip("tokenizers")
+  gemma = library.Tokenizer(
+    library.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+  )
+  gemma.normalizer = library.normalizers.Replace(" ", "▁")
+  gemma.pre_tokenizer = library.pre_tokenizers.Split(
+    " ", "merged_with_previous"
+  )
+  special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+  special += [f"<0x{i:02X}>" for i in range(256)]
+  trainer = library.trainers.BpeTrainer(
+    vocab_size=300, special_tokens=special, show_progress=False
+  )
+  gemma.train_from_iterator(["a photo of a cat", "two photos"], trainer)
+  gemma.enable_padding(length=5)
+  gemma.enable_truncation(3)
+  gemma.post_processor = library.processors.TemplateProcessing(
+    "<bos> $A", special_tokens=[("<bos>", 2)]
+  )
+  file = tmp_path_factory.mktemp("gemma") / "tokenizer.json"
+  gemma.save(str(file))
+  return file
+
+
+def test_gemma_reads_tokenizer_json(gemma_json):
+  tokenize = tokenizers.gemma(gemma_json, max_len=12)
+  library = importlib.import_module("tokenizers")
+  plain = library.Tokenizer.from_file(str(gemma_json))
+  vocab = plain.get_vocab()
+  (ids,) = tokenize("A CAT").tolist()
+  # Pieces in lower case, then the end, then padding; no start.
+  pieces = [next(k for k, i in vocab.items() if i == x) for x in ids]
+  end = pieces.index("<eos>")
+  assert "".join(pieces[:end]) == "a▁cat"
+  assert pieces[end:] == ["<eos>"] + ["<pad>"] * (11 - end)
+  assert tokenize.vocab_size == len(vocab)
+  # Markup in a text is text.
+  assert 1 not in tokenize("<eos>").tolist()[0][:4]
+
+
+@pytest.fixture(scope="module")
+def clip_case():
+  pytest.importorskip("ftfy")
+  return json.loads((REFERENCE / "clip_tokens.json").read_text())
+
+
+def clip_files(case, folder):
+  """The vocabulary in each of the published forms."""
+  lines = ["#version: 0.2", *case["merges"], ""]
+  text = "\n".join(lines).encode()
+  (folder / "merges.txt").write_bytes(text)
+  (folder / "bpe.txt.gz").write_bytes(gzip.compress(text))
+  ids, merges = tokenizers._clip_vocab(folder / "merges.txt")
+  for name, content in (
+    ("new.json", [list(pair) for pair in merges]),
+    ("old.json", case["merges"]),
+  ):
+    model = {"type": "BPE", "vocab": ids, "merges": content}
+    (folder / name).write_text(json.dumps({"model": model}))
+  return [folder / x for x in ("merges.txt", "bpe.txt.gz", "new.json")] + [
+    folder / "old.json"
+  ]
+
+
+def test_clip_is_that_of_open_clip(clip_case, tmp_path):
+  for file in clip_files(clip_case, tmp_path):
+    tokenize = tokenizers.clip(file)
+    got = tokenize(TEXTS)
+    for text, ids, want in zip(TEXTS, got, clip_case["ids"], strict=True):
+      assert ids.tolist() == want, (file.name, text)
+    assert tokenize.vocab_size == 512 + len(clip_case["merges"]) + 2
+
+
+def test_clip_starts_ends_and_pads_with_0(clip_case, tmp_path):
+  file = clip_files(clip_case, tmp_path)[0]
+  tokenize = tokenizers.clip(file, max_len=6)
+  start, end = tokenize.vocab_size - 2, tokenize.vocab_size - 1
+  assert tokenize("").tolist() == [[start, end, 0, 0, 0, 0]]
+  (long,) = tokenize("1 2 3 4 5 6 7").tolist()
+  assert long[0] == start and long[-1] == end and len(long) == 6
+  # Markup in a text is text.
+  assert end not in tokenizers.clip(file)("<|endoftext|>")[0, 1:5]
+
+
+def test_clip_rejects_a_file_that_is_not_its_vocabulary(tmp_path, vocab):
+  pytest.importorskip("ftfy")
+  other = tmp_path / "tokenizer.json"
+  other.write_text('{"model": {"vocab": [["a", 0.1]]}}')
+  for file in (vocab, other):
+    with pytest.raises(ValueError, match="is not a vocabulary of CLIP"):
+      tokenizers.clip(file)
+
+
+def test_a_copied_tokenizer_does_not_replace_the_description(
+  gemma_json, tmp_path
+):
+  facts = {"name": "gemma", "vocab": gemma_json, "max_len": 8}
+  copied = tokenizers.copy_vocab(facts, tmp_path / "towers.safetensors")
+  assert copied == {**facts, "vocab": "towers.tokenizer.json"}
+  assert (tmp_path / copied["vocab"]).read_bytes() == gemma_json.read_bytes()
+
+
 def test_a_model_without_eos_is_an_error(tmp_path):
   spm.SentencePieceTrainer.train(
     sentence_iterator=iter(["a photo of a cat"] * 20),
@@ -201,10 +320,11 @@ def test_create_reports_what_there_is(vocab, tmp_path):
     tokenizers.create("bert", tmp_path / "no.txt", max_len=5)
 
 
-@pytest.mark.parametrize("package", ["tokenizers", "sentencepiece"])
+@pytest.mark.parametrize("package", ["ftfy", "tokenizers", "sentencepiece"])
 def test_a_missing_package_is_named(monkeypatch, package, vocab, model):
   monkeypatch.setitem(sys.modules, package, None)
   name, file = {
+    "ftfy": ("clip", vocab),
     "tokenizers": ("bert", vocab),
     "sentencepiece": ("siglip", model),
   }[package]

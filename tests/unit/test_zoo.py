@@ -130,10 +130,10 @@ def test_every_published_two_tower_model_has_a_file():
   names = {
     n for n, facts in models.list().items() if facts["model"] == "two_tower"
   }
-  assert names == {n for n in zoo.entries() if n.startswith(("LiT", "SigLIP"))}
-  for name in names:
-    size = models.list()[name]["image_size"]
-    assert zoo.find(name).image_size == size
+  found = {e.model: e for e in zoo.entries().values() if e.tokenizer}
+  assert names == found.keys()
+  for name, entry in found.items():
+    assert entry.image_size == models.list()[name]["image_size"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ Not here: reading files from the web (`vitjax.weights.download.fetch`).
 """
 
 import dataclasses
+import gzip
+import html
+import json
 import os
 import pathlib
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -80,6 +84,102 @@ def bert(vocab: Path, *, max_len: int = 16) -> Tokenizer:
   return Tokenizer(encode, fit, max(ids.values()) + 1, max_len)
 
 
+def clip(vocab: Path, *, max_len: int = 77) -> Tokenizer:
+  """Byte-pair encoding of CLIP: start, pieces in lower case, end, then 0.
+
+  As OpenAI's, which was used in training: a text is repaired by ftfy, its HTML
+  entities are decoded, and white space is collapsed. transformers does neither
+  of the first two. A text that is too long loses its last pieces and keeps the
+  end. A special token within a text is plain text.
+
+  Args:
+    vocab: `bpe_simple_vocab_16e6.txt.gz` of OpenAI and OpenCLIP; `merges.txt`
+      or `tokenizer.json` of transformers.
+    max_len: number of ids, start and end included.
+
+  Raises:
+    ValueError: if the file is none of these.
+  """
+  with extras.needed("text", "models that read texts"):
+    import ftfy
+    import tokenizers
+  ids, merges = _clip_vocab(vocab)
+  bpe = tokenizers.Tokenizer(
+    tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
+  )
+  words = tokenizers.Regex(
+    r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+  )
+  bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+    [
+      tokenizers.pre_tokenizers.Split(words, "removed", invert=True),
+      tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False
+      ),
+    ]
+  )
+  start, end = (ids[f"<|{x}oftext|>"] for x in ("start", "end"))
+
+  def clean(text):
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
+
+  def encode(texts):
+    texts = [clean(text) for text in texts]
+    for encoding in bpe.encode_batch(texts, add_special_tokens=False):
+      yield [start, *encoding.ids, end]
+
+  def fit(ids):
+    ids = [*ids[: max_len - 1], end] if len(ids) > max_len else ids
+    return ids + [0] * (max_len - len(ids))
+
+  return Tokenizer(encode, fit, len(ids), max_len)
+
+
+# OpenAI's file has more merges than its vocabulary.
+_CLIP_MERGES = 49_152 - 256 - 2
+
+
+def _clip_vocab(
+  vocab: Path,
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+  """The ids of all pieces, and the pairs that are merged, in their order."""
+  file = _file(vocab)
+  content = file.read_bytes()
+  if file.suffix == ".gz":
+    content = gzip.decompress(content)
+  text = content.decode("utf-8")
+  if file.suffix == ".json":
+    model = json.loads(text).get("model", {})
+    pairs, ids = model.get("merges", []), model.get("vocab", {})
+  else:
+    header, *lines = text.split("\n")
+    pairs, ids = [line for line in lines if line][:_CLIP_MERGES], {}
+    if "#version" not in header:
+      pairs = []
+  pairs = [x.split() if isinstance(x, str) else x for x in pairs]
+  if not pairs or any(len(pair) != 2 for pair in pairs):
+    raise ValueError(
+      f"{os.fspath(vocab)!r} is not a vocabulary of CLIP: use "
+      "bpe_simple_vocab_16e6.txt.gz, which the package open_clip_torch has "
+      "too, or merges.txt or tokenizer.json beside the weights."
+    )
+  merges = [(first, second) for first, second in pairs]
+  if not ids:
+    alphabet = _bytes_in_order()
+    pieces = [*alphabet, *(f"{x}</w>" for x in alphabet), *map("".join, merges)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    ids = {piece: i for i, piece in enumerate(pieces)}
+  return ids, merges
+
+
+def _bytes_in_order() -> list[str]:
+  """A character for each byte: first the printable ones, then 256 and on."""
+  printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  others = 256 - len(printable)
+  return [chr(i) for i in (*printable, *range(256, 256 + others))]
+
+
 def sentencepiece(model: Path, *, max_len: int = 16) -> Tokenizer:
   """SentencePiece of LiT: pieces, then `</s>` up to `max_len`.
 
@@ -108,45 +208,100 @@ def siglip(model: Path, *, max_len: int = 64) -> Tokenizer:
     model: a SentencePiece `.model` file: c4_en or mc4.
     max_len: number of ids, `</s>` included.
   """
-  processor, eos = _processor(model)
-  return _lower_cased(processor, eos, pad=1, max_len=max_len)
+  return _padded(_read(model), str.lower, pad=1, max_len=max_len)
 
 
-def gemma(model: Path, *, max_len: int = 64) -> Tokenizer:
+def hf_siglip(vocab: Path, *, max_len: int = 64) -> Tokenizer:
+  """SigLIP's in transformers and OpenCLIP: `siglip` without punctuation.
+
+  ASCII punctuation is removed, and white space collapsed.
+
+  Args:
+    vocab: `spiece.model` or `tokenizer.json` beside the weights.
+    max_len: number of ids, `</s>` included.
+  """
+  drop = str.maketrans("", "", string.punctuation)
+
+  def clean(text):
+    return " ".join(text.lower().translate(drop).split())
+
+  return _padded(_read(vocab), clean, pad=1, max_len=max_len)
+
+
+def gemma(vocab: Path, *, max_len: int = 64) -> Tokenizer:
   """SentencePiece of SigLIP 2: as `siglip`, but padded with `<pad>`.
 
   Args:
-    model: Gemma's SentencePiece `.model` file.
+    vocab: Gemma's SentencePiece `.model` file, or `tokenizer.json` of SigLIP 2
+      in transformers.
     max_len: number of ids, `<eos>` included.
 
   Raises:
     ValueError: if the file has no token for padding.
   """
-  processor, eos = _processor(model)
-  pad = processor.pad_id()
-  if pad < 0:
+  pieces = _read(vocab)
+  if pieces.pad is None:
     raise ValueError(
-      f"{os.fspath(model)!r} has no token for padding, but Gemma's has: use "
+      f"{os.fspath(vocab)!r} has no token for padding, but Gemma's has: use "
       "gs://big_vision/gemma_tokenizer.model, or the tokenizer 'siglip' for "
       "the vocabularies of the first SigLIP."
     )
-  return _lower_cased(processor, eos, pad=pad, max_len=max_len)
+  return _padded(pieces, str.lower, pad=pieces.pad, max_len=max_len)
 
 
-def _lower_cased(processor, eos: int, *, pad: int, max_len: int) -> Tokenizer:
+class _Pieces(NamedTuple):
+  """What a file of SentencePiece or of the library `tokenizers` says."""
+
+  encode: Callable[[list[str]], Iterable[Sequence[int]]]
+  size: int
+  eos: int
+  pad: int | None
+
+
+def _read(vocab: Path) -> _Pieces:
+  if _file(vocab).suffix != ".json":
+    processor, eos = _processor(vocab)
+    pad = processor.pad_id()
+    return _Pieces(
+      processor.encode, len(processor), eos, None if pad < 0 else pad
+    )
+  with extras.needed("text", "models that read texts"):
+    import tokenizers
+  tokenizer = tokenizers.Tokenizer.from_file(os.fspath(_file(vocab)))
+  tokenizer.no_padding()
+  tokenizer.no_truncation()
+  tokenizer.encode_special_tokens = True  # within a text they are plain text
+  ids = map(tokenizer.token_to_id, ("</s>", "<eos>"))
+  eos = next((i for i in ids if i is not None), None)
+  if eos is None:
+    raise ValueError(f"{os.fspath(vocab)!r} has no {_NO_EOS}")
+
   def encode(texts):
-    return processor.encode([x.lower() for x in texts])
+    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+      yield encoding.ids
+
+  size = tokenizer.get_vocab_size()
+  return _Pieces(encode, size, eos, tokenizer.token_to_id("<pad>"))
+
+
+def _padded(
+  pieces: _Pieces, clean: Callable[[str], str], *, pad: int, max_len: int
+) -> Tokenizer:
+  def encode(texts):
+    return pieces.encode([clean(x) for x in texts])
 
   def fit(ids):
-    ids = ids[: max_len - 1] + [eos]
+    ids = ids[: max_len - 1] + [pieces.eos]
     return ids + [pad] * (max_len - len(ids))
 
-  return Tokenizer(encode, fit, len(processor), max_len)
+  return Tokenizer(encode, fit, pieces.size, max_len)
 
 
 TOKENIZERS = {
   "bert": bert,
+  "clip": clip,
   "gemma": gemma,
+  "hf_siglip": hf_siglip,
   "sentencepiece": sentencepiece,
   "siglip": siglip,
 }
@@ -181,11 +336,19 @@ def copy_vocab(facts: Mapping[str, Any], target: Path) -> dict[str, Any]:
     The facts with the name of the copy, "B_16.txt" for "B_16.npz".
   """
   source = _file(facts["vocab"])
-  copy = places.of(target).with_suffix(source.suffix)
+  # The description of the weights is the .json beside them.
+  suffix = ".tokenizer.json" if source.suffix == ".json" else source.suffix
+  copy = places.of(target).with_suffix(suffix)
   content = source.read_bytes()
   if not copy.exists() or copy.read_bytes() != content:
     copy.write_bytes(content)
   return {**facts, "vocab": copy.name}
+
+
+_NO_EOS = (
+  "end-of-sentence token, from which the text towers read the embedding. Use "
+  "the published vocabulary, or train one with an eos_id."
+)
 
 
 def _processor(model: Path):
@@ -194,11 +357,7 @@ def _processor(model: Path):
   processor = spm.SentencePieceProcessor(model_file=os.fspath(_file(model)))
   eos = processor.eos_id()
   if eos < 0:
-    raise ValueError(
-      f"{os.fspath(model)!r} has no end-of-sentence token, from which the text "
-      "towers read the embedding. Use the published vocabulary, or train one "
-      "with an eos_id."
-    )
+    raise ValueError(f"{os.fspath(model)!r} has no {_NO_EOS}")
   return processor, eos
 
 

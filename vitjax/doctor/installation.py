@@ -29,6 +29,7 @@ PACKAGES = (
   "clu",
   "ml_collections",
   "safetensors",
+  "ftfy",
   "sentencepiece",
   "tokenizers",
 )

@@ -375,6 +375,7 @@ class MultiHeadDotProductAttention(nn.Module):
     width: channels of the output. None: those of the input.
     qkv_bias, key_bias, out_bias: which projections have biases; that of the key
       needs `qkv_bias` too.
+    causal: let a token attend to itself and to those before it.
     cosine: compare queries and keys by their cosine, times a learned scale:
       Swin Transformer V2, https://arxiv.org/abs/2111.09883, eq. 2.
     position: makes the module of the bias for relative positions, which is
@@ -389,6 +390,7 @@ class MultiHeadDotProductAttention(nn.Module):
   qkv_bias: bool = True
   key_bias: bool = True
   out_bias: bool = True
+  causal: bool = False
   cosine: bool = False
   position: Callable[..., nn.Module] | None = None
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
@@ -436,6 +438,9 @@ class MultiHeadDotProductAttention(nn.Module):
       bias = position(*size, train).reshape(
         *(1 for _ in batch), self.num_heads, query.shape[-2], key.shape[-2]
       )
+    if self.causal:
+      before = jnp.tri(query.shape[-2], dtype=bool)[None, None]
+      mask = before if mask is None else mask & before
     x, weights = attend(
       query,
       key,

@@ -292,6 +292,16 @@ class Model(base.ImageModel):
     """The shape of one text; the size of an image is ignored."""
     return (jax.ShapeDtypeStruct((1, self.max_len), jnp.int32),)
 
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers, see `models.layers`: embeddings, each block, the head."""
+    blocks = "BertEncoder_0/encoder_block/layer_sequence"
+    return [
+      r"BertEncoder_0/(embedder|layer_norm)/.*",
+      *(rf"{blocks}/layers_{i}/.*" for i in range(self.depth)),
+      r"head/.*",
+    ]
+
 
 def _dense(features: int, dtype: common.Dtype, name: str) -> nn.Dense:
   return nn.Dense(features, kernel_init=_INIT, dtype=dtype, name=name)

@@ -23,24 +23,26 @@ from absl import logging
 from jaxtyping import Array, Float
 
 Dtype = Literal["bfloat16", "float16", "float32", "float64"] | type
-Gelu = Literal["tanh", "erf"]
+Gelu = Literal["tanh", "erf", "quick"]
 _DENSE_INIT = nn.initializers.lecun_normal()  # Linen's own
 # Types of the inputs of models.
 ArrayLike = Array | np.ndarray
 
 
-def _gelu(x: Array, approximate: bool) -> Array:
-  def gelu(x):
-    return nn.gelu(x, approximate=approximate)
+def _gelu(gelu: Callable[[Array], Array]) -> Callable[[Array], Array]:
+  def recomputed(x):
+    return (jax.checkpoint(gelu) if x.dtype == jnp.float32 else gelu)(x)
 
-  return (jax.checkpoint(gelu) if x.dtype == jnp.float32 else gelu)(x)
+  return recomputed
 
 
-# Google's ViT, Mixer, NFNet and BERT use the tanh form; PyTorch's models use
-# the exact one. Logits differ by about 1e-3 of their range between the two.
+# Google's ViT, Mixer, NFNet and BERT use the tanh form, PyTorch's models the
+# exact one, and OpenAI's CLIP the sigmoid form. Logits differ by about 1e-3 of
+# their range between the first two, and by more for the third.
 GELU: dict[str, Callable[[Array], Array]] = {
-  "tanh": lambda x: _gelu(x, approximate=True),
-  "erf": lambda x: _gelu(x, approximate=False),
+  "tanh": _gelu(lambda x: nn.gelu(x, approximate=True)),
+  "erf": _gelu(lambda x: nn.gelu(x, approximate=False)),
+  "quick": _gelu(lambda x: x * nn.sigmoid(1.702 * x)),
 }
 
 

@@ -265,6 +265,59 @@ _EVA02 = {
 }
 _SHAPE = ("width", "depth", "num_heads", "mlp_dim")
 
+# Image towers of CLIP and SigLIP, https://arxiv.org/abs/2103.00020 and
+# https://arxiv.org/abs/2303.15343, as timm runs them. (variant, GELU,
+# {resolution: parameters})
+_CLIP = {
+  "pool_type": "tok",
+  "posemb_prefix": True,
+  "pre_norm": True,
+  "layer_norm_eps": 1e-5,
+}
+_TIMM_CLIP = {
+  "vit_base_patch32_clip": (
+    "B/32",
+    "erf",
+    {224: 88_225_000, 256: 88_236_520, 384: 88_297_960, 448: 88_337_896},
+  ),
+  "vit_base_patch16_clip": ("B/16", "erf", {224: 86_568_424, 384: 86_860_264}),
+  "vit_large_patch14_clip": (
+    "L/14",
+    "erf",
+    {224: 304_204_776, 336: 304_532_456},
+  ),
+  "vit_base_patch32_clip_quickgelu": ("B/32", "quick", {224: 88_225_000}),
+  "vit_base_patch16_clip_quickgelu": ("B/16", "quick", {224: 86_568_424}),
+  "vit_large_patch14_clip_quickgelu": (
+    "L/14",
+    "quick",
+    {224: 304_204_776, 336: 304_532_456},
+  ),
+}
+_TIMM_SIGLIP = {
+  "vit_base_patch16_siglip": (
+    "B/16",
+    "erf",
+    {224: 93_653_224, 256: 93_699_304, 384: 93_945_064, 512: 94_289_128},
+  ),
+  "vit_base_patch32_siglip": ("B/32", "tanh", {256: 95_321_320}),
+  "vit_large_patch16_siglip": (
+    "L/16",
+    "erf",
+    {256: 316_981_224, 384: 317_308_904},
+  ),
+  "vit_so400m_patch14_siglip": (
+    "So400m/14",
+    "erf",
+    {224: 428_833_704, 378: 429_378_600, 384: 429_378_600},
+  ),
+  "vit_so400m_patch16_siglip": (
+    "So400m/16",
+    "tanh",
+    {256: 429_041_064, 384: 429_409_704, 512: 429_925_800},
+  ),
+}
+
 
 def _published() -> dict[str, dict[str, Any]]:
   table = {}
@@ -289,6 +342,16 @@ def _published() -> dict[str, dict[str, Any]]:
         "drop_path_schedule": "constant",
       }
       add(f"{name}_{size}", fields, size, params)
+  for towers, options in (
+    (_TIMM_CLIP, _CLIP),
+    (_TIMM_SIGLIP, {"pool_type": "map"}),
+  ):
+    for name, (variant, gelu, sizes) in towers.items():
+      for size, params in sizes.items():
+        fields = {"variant": variant, "gelu": gelu, **options}
+        add(f"{name}_{size}", fields, size, params)
+  fields = {"variant": "L/16", "gelu": "tanh", "pool_type": "map"}
+  add("vit_large_patch16_siglip_512", fields, 512, 317_767_656)
   for name, (shape, sizes, options) in _TIMM_GAP.items():
     columns = ("width", "depth", "num_heads", "mlp_dim", "num_registers")
     for size, params in sizes.items():

@@ -1,7 +1,8 @@
 """An image tower and a text tower that meet in one embedding.
 
-LiT, https://arxiv.org/abs/2111.07991, with a softmax over the batch, and
-SigLIP, https://arxiv.org/abs/2303.15343, with a sigmoid for each pair:
+CLIP, https://arxiv.org/abs/2103.00020, and LiT,
+https://arxiv.org/abs/2111.07991, with a softmax over the batch, and SigLIP,
+https://arxiv.org/abs/2303.15343, with a sigmoid for each pair:
 
   logits = exp(t) * image_embedding @ text_embedding.T + b
 
@@ -10,6 +11,7 @@ exists for the sigmoid loss only. The losses live in `vitjax.losses`.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -74,6 +76,39 @@ def _siglip(
   return _published(image_tower, text_tower, image_size, bias_init=-10.0)
 
 
+def _clip(
+  variant: str, image_size: int, embedding: int, text_width: int, gelu: str
+) -> dict[str, Any]:
+  """A row of table 20 of the paper; heads have a width of 64."""
+  both = {
+    "num_classes": embedding,
+    "head_bias": False,
+    "gelu": gelu,
+    "layer_norm_eps": 1e-5,
+  }
+  image_tower = {
+    "variant": variant,
+    "pool_type": "tok",
+    "posemb_prefix": True,
+    "pre_norm": True,
+    "head_zero_init": False,
+    **both,
+  }
+  text_tower = {
+    "width": text_width,
+    "depth": 12,
+    "num_heads": text_width // 64,
+    "vocab_size": 49_408,
+    "max_len": 77,
+    "pool_type": "eot",
+    "causal": True,
+    **both,
+  }
+  return _published(
+    image_tower, text_tower, image_size, temperature_init=1 / 0.07
+  )
+
+
 def _small_text(variant: str) -> dict[str, Any]:
   return {
     "variant": variant,
@@ -94,6 +129,17 @@ _SIGLIP2 = (
   ("g-opt/16", 1536, "So400m", (256, 384)),
 )
 
+# CLIP by the names of OpenCLIP: image tower, image size, embedding, width of
+# the text tower, parameters as counted in OpenCLIP, and the GELUs. OpenAI's
+# weights have the quick one, OpenCLIP's own the exact one.
+_EXACT, _QUICK = ("", "erf"), ("-quickgelu", "quick")
+_CLIP = {
+  "ViT-B-32": ("B/32", 224, 512, 512, 151_277_313, (_EXACT, _QUICK)),
+  "ViT-B-16": ("B/16", 224, 512, 512, 149_620_737, (_EXACT, _QUICK)),
+  "ViT-L-14": ("L/14", 224, 768, 768, 427_616_513, (_EXACT, _QUICK)),
+  "ViT-L-14-336": ("L/14", 336, 768, 768, 427_944_193, (_QUICK,)),
+}
+
 _TABLE = {
   "LiT-B16B": _lit(
     "B/16", 768, {"variant": "base", "num_classes": 768}, "bert"
@@ -106,6 +152,11 @@ _TABLE = {
   ),
   "LiT-L16S": _lit("L/16", None, _small_text("S"), "text"),
   "LiT-L16Ti": _lit("L/16", None, _small_text("Ti"), "text"),
+  **{
+    f"{name}{suffix}": _clip(*row[:4], gelu)
+    for name, row in _CLIP.items()
+    for suffix, gelu in row[-1]
+  },
   **{
     f"SigLIP B/16 {size}": _siglip("B/16", size, 32_000, num_classes=768)
     for size in (224, 256, 384, 512)
@@ -140,6 +191,11 @@ _PARAMS = {
   "LiT-L16L": 638_443_521,
   "LiT-L16S": 331_140_353,
   "LiT-L16Ti": 311_913_089,
+  **{
+    f"{name}{suffix}": row[-2]
+    for name, row in _CLIP.items()
+    for suffix, _ in row[-1]
+  },
   "SigLIP B/16 224": 203_155_970,
   "SigLIP So400m/14 224": 877_360_306,
 }
@@ -276,6 +332,21 @@ class Model(base.ImageModel):
     """Shapes of one image and one text: `init` needs both."""
     text = self.text_tower().example_inputs(image_size, channels)
     return base.example_image(image_size, channels), *text
+
+  @nn.nowrap
+  def layers(self) -> list[str]:
+    """The layers of both towers, see `models.layers`, counted from the head.
+
+    So equally far from the embedding means equally far from the last layer,
+    and the stem of the tower with fewer blocks is not in the first layer.
+    """
+    towers = [
+      [f"{name}/({regex})" for regex in tower.layers()]
+      for name, tower in self.towers().items()
+    ]
+    pairs = itertools.zip_longest(*map(reversed, towers))
+    layers = ["|".join(filter(None, pair)) for pair in pairs][::-1]
+    return [*layers[:-1], f"{layers[-1]}|t|b"]
 
 
 def _normalise(z: Float[Array, "b d"]) -> Float[Array, "b d"]:

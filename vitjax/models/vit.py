@@ -112,6 +112,7 @@ class EncoderBlock(nn.Module):
   layer_scale_init: float | None = None
   qkv_bias: bool = True
   key_bias: bool = True
+  causal: bool = False
   attention: Implementation = "auto"
   gelu: common.Gelu = "tanh"
   swiglu: bool = False
@@ -155,6 +156,7 @@ class EncoderBlock(nn.Module):
         self.num_heads,
         qkv_bias=self.qkv_bias,
         key_bias=self.key_bias,
+        causal=self.causal,
         attention=self.attention,
         dtype=self.dtype,
         name="MultiHeadDotProductAttention_0",
@@ -296,6 +298,8 @@ class Model(base.ImageModel):
       which is "fused" on TPUs where possible and "xla" elsewhere.
     differential: use differential attention, the difference of two softmaxes.
     fc_norm: put the final LayerNorm after the pooling instead of before it.
+    pre_norm: normalise the tokens, with their positions, before the first
+      block, as CLIP does; the patch embedding then has no bias.
     posemb_prefix: the position table has rows for class token and registers, as
       in vision_transformer; big_vision's table has none.
     dropout_rate: probability of dropout after the position embedding and in
@@ -305,12 +309,13 @@ class Model(base.ImageModel):
     drop_path_schedule: rate of the other blocks: "linear" ramps up from 0 in
       the first block, "constant" is the same in all, as in DeiT III.
     layer_scale_init: initial gamma of LayerScale. None: no LayerScale.
-    gelu: form of the GELU: "tanh" (approximate, Google's ViT) or "erf" (exact,
-      PyTorch's).
+    gelu: form of the GELU: "tanh" (approximate, Google's ViT), "erf" (exact,
+      PyTorch's) or "quick" (x * sigmoid(1.702 x), OpenAI's CLIP).
     swiglu: gate the MLPs with a SiLU instead of the GELU; `mlp_dim` is the
       width of the gate.
     mlp_norm: put a LayerNorm before the last layer of each MLP.
     layer_norm_eps: epsilon that LayerNorm adds to the variance.
+    head_bias: add a bias in the head.
     head_bias_init: initial bias of the head; a negative value starts a sigmoid
       loss near its prior.
     head_zero_init: initialise the kernel of the head with zeros, as published.
@@ -340,6 +345,7 @@ class Model(base.ImageModel):
   rep_size: Index | bool = False
   class_token: bool | None = None
   num_registers: Index = 0
+  pre_norm: bool = False
   posemb_prefix: bool = False
   parallel: bool = False
   differential: bool = False
@@ -355,6 +361,7 @@ class Model(base.ImageModel):
   swiglu: bool = False
   mlp_norm: bool = False
   layer_norm_eps: Positive = 1e-6
+  head_bias: bool = True
   head_bias_init: Finite = 0.0
   head_zero_init: bool = True
   scan_layers: bool = False
@@ -388,7 +395,7 @@ class Model(base.ImageModel):
     The tokens, the positions, the patches and a ResNet in front of them; each
     block; and the rest.
     """
-    stem = r"cls|registers|pos_embedding|embedding/.*"
+    stem = r"cls|registers|pos_embedding|(embedding|pre_norm)/.*"
     return [
       rf"{stem}|{resnet.ROOT}|block\d+/.*",
       *(rf"Transformer/encoderblock(_{i})?/.*" for i in range(self.depth)),
@@ -422,6 +429,7 @@ class Model(base.ImageModel):
       (p, p),
       strides=p,
       padding="VALID",
+      use_bias=not self.pre_norm,
       dtype=self.dtype,
       name="embedding",
     )(image)
@@ -440,6 +448,10 @@ class Model(base.ImageModel):
     if "rope" in self.posemb:
       angles = jnp.pad(self._angles(h, w, train), ((num_prefix, 0), (0, 0)))
     out["with_posemb"] = x
+    if self.pre_norm:
+      x = nn.LayerNorm(self.layer_norm_eps, dtype=self.dtype, name="pre_norm")(
+        x
+      )
     x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
     x, blocks = Encoder(
@@ -502,6 +514,7 @@ class Model(base.ImageModel):
       )
       x = out["logits"] = nn.Dense(
         self.num_classes,
+        use_bias=self.head_bias,
         kernel_init=kernel_init,
         bias_init=nn.initializers.constant(self.head_bias_init),
         name="head",

@@ -241,7 +241,7 @@ def verify(
   path, subtree = npz.split_subtree(file)
   known = metadata.get("checksums", {})
   if subtree:
-    known = npz.subtree_of(known, subtree)
+    known = npz.subtree_of(known, subtree) or known
   wrong = [
     n for n, x in flat.items() if n in known and known[n] != _checksum(x)
   ]

@@ -17,6 +17,7 @@ from absl import logging
 
 from vitjax.config import messages
 from vitjax.weights import npz
+from vitjax.weights.layouts import torch_towers
 
 Flat = dict[str, np.ndarray]
 
@@ -43,7 +44,8 @@ def read(file: str | os.PathLike) -> Flat:
   Args:
     file: path, followed by ":NAME" for only the sub-tree NAME. In a PyTorch
       file NAME may also be one of several states, as in
-      "last.pth:state_dict_ema".
+      "last.pth:state_dict_ema", or a tower, "img" or "txt", whose arrays keep
+      their names.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -68,6 +70,7 @@ def read(file: str | os.PathLike) -> Flat:
     return unwrap(flat)
   found = npz.subtree_of(flat, subtree)
   found = found or npz.subtree_of(unwrap(flat), subtree)
+  found = found or torch_towers.tower_of(unwrap(flat), subtree)
   if not found:
     known = sorted({name.split(".")[0] for name in unwrap(flat)})
     raise ValueError(

@@ -79,7 +79,7 @@ def save(
   metadata = {
     key: value
     for key, value in (metadata or {}).items()
-    if key not in ("timm", "transformers")
+    if key not in ("open_clip", "timm", "transformers")
   }
   flat = {
     n: np.asarray(x, np.float32) for n, x in trees.flatten(params).items()

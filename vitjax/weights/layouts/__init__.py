@@ -27,6 +27,8 @@ LAYOUTS = (
   "lit",
   "siglip",
   "text_tower",
+  "open_clip",
+  "hf_towers",
   "vision_transformer",
   "dinov2",
   "dinov3",
@@ -60,8 +62,8 @@ LAYOUTS = (
 )
 
 
-# timm's layout of each family that it has.
-_TIMM = {
+# Layout of each family in .safetensors: timm's, or OpenCLIP's.
+_PYTORCH = {
   "coatnet": "timm_coatnet",
   "convnext": "timm_convnext",
   "maxxvit": "timm_maxxvit",
@@ -73,6 +75,8 @@ _TIMM = {
   "resnet": "timm_bit",
   "resnet_bn": "timm_resnet",
   "swin": "timm_swin",
+  "text": "open_clip",
+  "two_tower": "open_clip",
   "vit": "timm_vit",
 }
 
@@ -93,8 +97,8 @@ def get(name: str) -> ModuleType:
 def default(model, suffix: str) -> str:
   """The layout in which `model` is written unless one is named.
 
-  `.safetensors` are read by timm, so they get its names; `.npz` get ours,
-  which are big_vision's.
+  `.safetensors` are read by timm, and two towers by OpenCLIP, so they get
+  their names; `.npz` get ours, which are big_vision's.
 
   Raises:
     ValueError: if that is timm's and timm has no such model.
@@ -102,7 +106,7 @@ def default(model, suffix: str) -> str:
   family = type(model).__module__.rpartition(".")[2]
   if suffix != ".safetensors":
     return "siglip" if family == "two_tower" else "big_vision"
-  if family not in _TIMM:
+  if family not in _PYTORCH:
     raise ValueError(
       f"timm has no model of family {family!r}, whose layout {suffix} files "
       "have by default. Name another layout, such as layout='big_vision'."
@@ -111,7 +115,7 @@ def default(model, suffix: str) -> str:
     return "timm_hybrid"
   if family == "vit" and "rope" in model.posemb:
     return "timm_eva"
-  return _TIMM[family]
+  return _PYTORCH[family]
 
 
 def recognise(names: Collection[str]) -> ModuleType | None:

@@ -78,6 +78,7 @@ def from_vitjax(flat: Flat, model) -> Flat:
     "differential": False,
     "fc_norm": False,
     "swiglu": False,
+    "head_bias": True,
   }
   if model.num_classes:
     needed["rep_size"] = False

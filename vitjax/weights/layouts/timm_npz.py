@@ -27,6 +27,8 @@ _READ = (
   ("rep_size", False, "drops the layer before the head"),
   ("layer_scale_init", None, "does not read LayerScale"),
   ("num_registers", 0, "does not read registers"),
+  ("pre_norm", False, "does not read the norm before the blocks"),
+  ("head_bias", True, "needs a bias of the head"),
   ("fc_norm", False, "looks for the norm before the pooling"),
   ("parallel", False, "does not know parallel blocks"),
   ("differential", False, "does not know differential attention"),

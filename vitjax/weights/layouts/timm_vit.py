@@ -9,6 +9,8 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from vitjax.weights.layouts import torch_tensors, vit_names
 from vitjax.weights.layouts.torch_tensors import (
   CONV,
@@ -67,6 +69,7 @@ def _rows(model) -> Iterator[Row]:
   yield "cls_token", "cls", SAME
   yield "reg_token", "registers", SAME
   yield "pos_embed", "pos_embedding", SAME
+  yield from norm("norm_pre", "pre_norm")
   for i in range(model.depth):
     theirs, ours = f"blocks.{i}", f"Transformer/encoderblock_{i}"
     mlp = f"{ours}/MlpBlock_0"
@@ -164,6 +167,9 @@ def from_vitjax(flat: Flat, model) -> Flat:
   flat = vit_names.stack_blocks(flat, stacked=False)
   if model.qkv_bias:
     flat = vit_names.add_biases(flat)
+  if not model.head_bias and model.num_classes:
+    zeros = np.zeros(model.num_classes, np.float32)
+    flat = {**flat, "head/bias": zeros}
   return state_dict(flat, model)
 
 
@@ -189,7 +195,7 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
   return {"timm": timm_arguments(model, metadata)}
 
 
-def _mlp_ratio(model) -> float:
+def mlp_ratio(model) -> float:
   """Such that timm's int(width * ratio) is the width of the MLP."""
   width = mlp_dim(model) * (2 if model.swiglu else 1)
   ratio = width / model.width
@@ -211,10 +217,12 @@ def timm_arguments(model, metadata: Mapping[str, Any]) -> dict:
     "embed_dim": model.width,
     "depth": model.depth,
     "num_heads": model.num_heads,
-    "mlp_ratio": _mlp_ratio(model),
+    "mlp_ratio": mlp_ratio(model),
     "patch_size": model.patch_size,
     "qkv_bias": model.qkv_bias,
   }
+  if model.pre_norm:
+    arguments["pre_norm"] = True
   if model.layer_scale_init is not None:
     arguments["init_values"] = model.layer_scale_init
   return arguments

@@ -37,6 +37,10 @@ OFFSETS = Kind(lambda x: x, lambda x: x.reshape(-1, x.shape[-1]))
 
 Row = tuple[str, str, Kind]
 
+# Our names of the GELU -> those of timm and of transformers.
+TIMM_GELU = {"tanh": "gelu_tanh", "erf": "gelu", "quick": "quick_gelu"}
+HF_GELU = {"tanh": "gelu_pytorch_tanh", "erf": "gelu", "quick": "quick_gelu"}
+
 _COUNTER = ".num_batches_tracked"
 
 
@@ -151,8 +155,9 @@ def timm_facts(model, metadata: Mapping[str, Any]) -> dict:
   """
   arguments = {"num_classes": model.num_classes or 0}
   is_gated = getattr(model, "swiglu", False)
-  if getattr(model, "gelu", "erf") == "tanh" and not is_gated:
-    arguments["act_layer"] = "gelu_tanh"
+  gelu = getattr(model, "gelu", "erf")
+  if gelu != "erf" and not is_gated:
+    arguments["act_layer"] = TIMM_GELU[gelu]
   if "channels" in metadata:
     arguments["in_chans"] = metadata["channels"]
   return {"timm": arguments}
@@ -187,9 +192,7 @@ def transformers_facts(model, metadata: Mapping[str, Any]) -> dict:
   size, channels = metadata.get("image_size"), metadata.get("channels")
   values = {"image_size": size, "num_channels": channels}
   values = {name: x for name, x in values.items() if x}
-  values["hidden_act"] = {"tanh": "gelu_pytorch_tanh", "erf": "gelu"}[
-    model.gelu
-  ]
+  values["hidden_act"] = HF_GELU[model.gelu]
   if hasattr(model, "num_heads"):  # a Vision Transformer
     values |= {
       "hidden_size": model.width,

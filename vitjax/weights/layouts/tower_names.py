@@ -76,8 +76,12 @@ def text_to_vitjax(flat: Flat, model) -> Flat:
 
 def text_to_legacy(flat: Flat) -> Flat:
   """The numbers from before Linen, blocks one by one."""
-  flat = vit_names.stack_blocks(_as_vit(flat), stacked=False)
-  return _as_text(vit_names.renumber_legacy(flat))
+  return _as_text(vit_names.renumber_legacy(_as_vit(text_as_loop(flat))))
+
+
+def text_as_loop(flat: Flat) -> Flat:
+  """The blocks one by one."""
+  return _as_text(vit_names.stack_blocks(_as_vit(flat), stacked=False))
 
 
 def _as_vit(flat: Flat) -> Flat:

@@ -120,7 +120,8 @@ def add_biases(flat: Mapping[str, np.ndarray]) -> Flat:
 def drop_constants(flat: Mapping[str, np.ndarray], model) -> Flat:
   """Removes what layouts write and the model has without parameters.
 
-  These are biases of zeros, see `add_biases`, and a fixed position table.
+  These are biases of zeros, see `add_biases`, that of a head without a bias,
+  and a fixed position table.
   Arrays with other values stay, so that the comparison with the model reports
   them.
   """
@@ -130,6 +131,8 @@ def drop_constants(flat: Mapping[str, np.ndarray], model) -> Flat:
   def is_constant(name, x):
     if name == "pos_embedding":
       return model.posemb == "sincos2d" and _is_fixed_table(x, model)
+    if name == "head/bias":
+      return not model.head_bias and not np.any(x)
     if not _QKV.fullmatch(name.replace("/bias", "/kernel")):
       return False
     is_absent = not model.qkv_bias or ("/key/" in name and not model.key_bias)

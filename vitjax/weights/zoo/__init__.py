@@ -27,6 +27,7 @@ from vitjax.weights.zoo import (
   mixer,
   nfnet,
   swin,
+  timm_towers,
   timm_vit,
   two_towers,
   vit,
@@ -58,6 +59,8 @@ _TABLES = (
   vit.big_vision,
   two_towers.lit,
   two_towers.siglip,
+  two_towers.clip,
+  two_towers.hf_siglip,
   deit.deit,
   deit.deit3,
   convnext.convnext,
@@ -72,6 +75,8 @@ _TABLES = (
   backbones.dinov2,
   backbones.dinov3,
   backbones.eva02,
+  timm_towers.timm_clip,
+  timm_towers.timm_siglip,
 )
 
 

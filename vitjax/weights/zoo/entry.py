@@ -23,6 +23,14 @@ NORMALISATIONS = {
 
 HUB = "https://huggingface.co"
 
+# Files of a hub that have these names in every repository.
+_NAMES_OF_ALL = (
+  "open_clip_model.safetensors",
+  "pytorch_model.bin",
+  "spiece.model",
+  "tokenizer.json",
+)
+
 # Files of this bucket stay in the table for those who may read it; mirrors
 # come first.
 _CLOSED = "gs://vit_models/"
@@ -55,6 +63,8 @@ class File:
     base = posixpath.basename(path)
     if base == "model.safetensors":
       return f"{path.split('/')[2]}.safetensors"
+    if base in _NAMES_OF_ALL:
+      return f"{path.split('/')[2]}.{base}"
     return base
 
   @property

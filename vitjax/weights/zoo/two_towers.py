@@ -1,11 +1,28 @@
-"""LiT and SigLIP. ":img" behind the path is the image tower alone."""
+"""CLIP, LiT and SigLIP.
+
+":img" behind the path of a file is the image tower alone.
+"""
 
 from collections.abc import Iterator
+from typing import Any
 
-from vitjax.weights.zoo.entry import HUB, Entry, File
+from vitjax.weights.zoo.entry import (
+  HUB,
+  PYTORCH,
+  Entry,
+  File,
+  shorter_side,
+)
 
 _LIT_PAPER = "https://arxiv.org/abs/2111.07991"
 _SIGLIP_PAPER = "https://arxiv.org/abs/2303.15343"
+_CLIP_PAPER = "https://arxiv.org/abs/2103.00020"
+_LAION_PAPER = "https://arxiv.org/abs/2212.07143"
+_DATACOMP_PAPER = "https://arxiv.org/abs/2304.14108"
+_OPEN_CLIP_RESULTS = (
+  "https://github.com/mlfoundations/open_clip/blob/main/docs/"
+  "openclip_results.csv"
+)
 _SIGLIP2_PAPER = "https://arxiv.org/abs/2502.14786"
 _BIG_VISION = (
   "https://github.com/google-research/big_vision/blob/main/big_vision/configs/"
@@ -19,6 +36,110 @@ _BERT = File(
   231_508,
   "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 )
+
+# CLIP's vocabulary, of OpenAI; the package is open_clip_torch.
+_BPE = "bpe_simple_vocab_16e6.txt.gz"
+_BPE_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
+_CLIP_VOCAB = tuple(
+  File(f"{folder}/{_BPE}", 1_356_917, _BPE_SHA256)
+  for folder in (
+    "https://github.com/openai/CLIP/raw/main/clip",
+    "package:open_clip",
+  )
+)
+
+# Repository of OpenAI -> timm's copy of it, model, pixels, zero-shot top-1.
+_OPENAI = {
+  "clip-vit-base-patch32": (
+    "vit_base_patch32_clip_224",
+    "ViT-B-32-quickgelu",
+    224,
+    63.32,
+  ),
+  "clip-vit-base-patch16": (
+    "vit_base_patch16_clip_224",
+    "ViT-B-16-quickgelu",
+    224,
+    68.34,
+  ),
+  "clip-vit-large-patch14": (
+    "vit_large_patch14_clip_224",
+    "ViT-L-14-quickgelu",
+    224,
+    75.54,
+  ),
+  "clip-vit-large-patch14-336": (
+    "vit_large_patch14_clip_336",
+    "ViT-L-14-336-quickgelu",
+    336,
+    76.56,
+  ),
+}
+
+# Repository of LAION -> model, data, paper, zero-shot top-1.
+_LAION = {
+  "CLIP-ViT-B-32-laion2B-s34B-b79K": (
+    "ViT-B-32",
+    "LAION-2B",
+    _LAION_PAPER,
+    66.56,
+  ),
+  "CLIP-ViT-B-16-laion2B-s34B-b88K": (
+    "ViT-B-16",
+    "LAION-2B",
+    _LAION_PAPER,
+    70.23,
+  ),
+  "CLIP-ViT-L-14-laion2B-s32B-b82K": (
+    "ViT-L-14",
+    "LAION-2B",
+    _LAION_PAPER,
+    75.25,
+  ),
+  "CLIP-ViT-B-32-DataComp.XL-s13B-b90K": (
+    "ViT-B-32",
+    "DataComp-1B",
+    _DATACOMP_PAPER,
+    69.17,
+  ),
+  "CLIP-ViT-B-16-DataComp.XL-s13B-b90K": (
+    "ViT-B-16",
+    "DataComp-1B",
+    _DATACOMP_PAPER,
+    73.49,
+  ),
+  "CLIP-ViT-L-14-DataComp.XL-s13B-b90K": (
+    "ViT-L-14",
+    "DataComp-1B",
+    _DATACOMP_PAPER,
+    79.21,
+  ),
+}
+
+# Repository of Google -> OpenCLIP's copy of it, model, zero-shot top-1 as
+# OpenCLIP measured it.
+_HF_SIGLIP = {
+  "siglip-base-patch16-224": ("ViT-B-16-SigLIP", "B/16 224", 76.04),
+  "siglip-base-patch16-256": ("ViT-B-16-SigLIP-256", "B/16 256", 76.53),
+  "siglip-base-patch16-384": ("ViT-B-16-SigLIP-384", "B/16 384", 78.49),
+  "siglip-base-patch16-512": ("ViT-B-16-SigLIP-512", "B/16 512", 79.14),
+  "siglip-large-patch16-256": ("ViT-L-16-SigLIP-256", "L/16 256", 80.45),
+  "siglip-large-patch16-384": ("ViT-L-16-SigLIP-384", "L/16 384", 82.07),
+  "siglip-so400m-patch14-224": ("ViT-SO400M-14-SigLIP", "So400m/14 224", 82.03),
+  "siglip-so400m-patch14-384": (
+    "ViT-SO400M-14-SigLIP-384",
+    "So400m/14 384",
+    83.08,
+  ),
+}
+_HF_SIGLIP2 = {
+  "base-patch32": ("B/32", "ViT-B-32-SigLIP2"),
+  "base-patch16": ("B/16", "ViT-B-16-SigLIP2"),
+  "large-patch16": ("L/16", "ViT-L-16-SigLIP2"),
+  "so400m-patch14": ("So400m/14", "ViT-SO400M-14-SigLIP2"),
+  "so400m-patch16": ("So400m/16", "ViT-SO400M-16-SigLIP2"),
+  "giant-opt-patch16": ("g-opt/16", "ViT-gopt-16-SigLIP2"),
+}
 
 # Name -> tokenizer, zero-shot top-1, the nearest model with an open home.
 _LIT = {
@@ -112,4 +233,99 @@ def siglip() -> Iterator[Entry]:
         top1=top1,
         source=f"{_BIG_VISION}/README_siglip2.md",
         **facts,
+      )
+
+
+def _hub(repository: str, file: str = "model.safetensors") -> File:
+  return File(f"{HUB}/{repository}/resolve/main/{file}")
+
+
+def _of_open_clip(repository: str) -> File:
+  return _hub(repository, "open_clip_model.safetensors")
+
+
+def clip() -> Iterator[Entry]:
+  common: dict[str, Any] = {
+    "family": "two_tower",
+    "loss": "contrastive",
+    "tokenizer": "clip",
+    "vocab": _CLIP_VOCAB,
+    "source": _OPEN_CLIP_RESULTS,
+    **PYTORCH,
+  }
+  for name, (copy, model, pixels, top1) in _OPENAI.items():
+    yield Entry(
+      f"openai/{name}",
+      (
+        _of_open_clip(f"timm/{copy}.openai"),
+        _hub(f"openai/{name}", "pytorch_model.bin"),
+      ),
+      model,
+      {},
+      normalisation="clip",
+      data=("WebImageText",),
+      paper=_CLIP_PAPER,
+      licence=None,  # of the code MIT, of timm's copy Apache-2.0
+      top1=top1,
+      **shorter_side(pixels, 1.0),
+      **common,
+    )
+  for name, (model, data, paper, top1) in _LAION.items():
+    inception = name == "CLIP-ViT-L-14-laion2B-s32B-b82K"
+    yield Entry(
+      f"laion/{name}",
+      (_of_open_clip(f"laion/{name}"),),
+      model,
+      {},
+      normalisation="inception" if inception else "clip",
+      data=(data,),
+      paper=paper,
+      licence="MIT",
+      top1=top1,
+      **shorter_side(224, 1.0),
+      **common,
+    )
+
+
+def hf_siglip() -> Iterator[Entry]:
+  """transformers' files of SigLIP, and OpenCLIP's of the same weights."""
+  common: dict[str, Any] = {
+    "family": "two_tower",
+    "loss": "siglip",
+    "data": ("WebLI",),
+    **PYTORCH,
+  }
+  for name, (copy, model, top1) in _HF_SIGLIP.items():
+    yield Entry(
+      f"google/{name}",
+      (_hub(f"google/{name}"), _of_open_clip(f"timm/{copy}")),
+      f"SigLIP {model}",
+      {},
+      int(name[-3:]),
+      vocab=(_hub(f"google/{name}", "spiece.model"),),
+      tokenizer="hf_siglip",
+      paper=_SIGLIP_PAPER,
+      top1=top1,
+      source=_OPEN_CLIP_RESULTS,
+      **common,
+    )
+  sizes = {variant: tops for (variant, _), tops in _SIGLIP2.items()}
+  for name, (variant, copy) in _HF_SIGLIP2.items():
+    for pixels, top1 in sizes[variant].items():
+      repository = f"google/siglip2-{name}-{pixels}"
+      # OpenCLIP leaves out 224, and has 378 for what Google calls 384.
+      known = {224: "", 384: "-378" if "14" in variant else "-384"}
+      size = known.get(pixels, f"-{pixels}")
+      yield Entry(
+        repository,
+        (_hub(repository), _of_open_clip(f"timm/{copy}{size}")),
+        f"SigLIP2 {variant} {pixels}",
+        {},
+        pixels,
+        vocab=(_hub(repository, "tokenizer.json"), _GEMMA),
+        tokenizer="gemma",
+        paper=_SIGLIP2_PAPER,
+        top1=top1,
+        source=f"{_BIG_VISION}/README_siglip2.md",
+        **common,
       )
