@@ -105,6 +105,8 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
         metadata=metadata,
         **options,
       )
+    source = published.resolve(source, run.pretrained_dir)
+    logging.info("Initialising from %s.", source)
     file = published.find(source, run.pretrained_dir)
     return weights.load(file, model, **options)
   except FileNotFoundError as e:

@@ -100,6 +100,8 @@ def read_metadata(file: str | os.PathLike) -> dict[str, Any]:
     ValueError: if the JSON file is damaged or holds values of other types.
   """
   path, _ = npz.split_subtree(file)
+  if path.suffix == ".json":  # an index of several files
+    return {}
   path = path.with_suffix(".json")
   return parse(path) if path.exists() else {}
 
