@@ -255,7 +255,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     asked = json.loads(body)
     name = f"{asked['organization']}/{asked['name']}"
     if name in self.hub.repositories:
-      return self._answer(409, {"error": "You already created this repo"})
+      url = f"{self.hub.address}/{name}"
+      return self._answer(409, {"error": "it exists already", "url": url})
     private = asked.get("visibility") == "private" or asked.get("private")
     self.hub.add(name, {".gitattributes": b""}, private=bool(private))
     self._answer(200, {"url": f"{self.hub.address}/{name}"})

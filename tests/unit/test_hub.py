@@ -90,7 +90,7 @@ def test_revisions(hub, tmp_path):
     run = vitjax.load(f"{NAME}@{revision}")
     assert run.source == f"{NAME}@{commit}"
     assert run.class_names[0] == ("ant" if commit == old else "x")
-  with pytest.raises(DownloadError, match="no revision 'v2'. Name a branch"):
+  with pytest.raises(DownloadError, match="has no revision 'v2'"):
     vitjax.load(f"{NAME}@v2")
 
 
@@ -160,7 +160,7 @@ def test_a_download_that_is_cut(hub, tmp_path):
   hub.add("owner/model", files)
   sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
   hub.cuts = {f"/objects/{sha256}"}
-  with pytest.raises(DownloadError, match="model.safetensors could not be"):
+  with pytest.raises(DownloadError, match="could not be transferred"):
     vitjax.load(NAME)
   hub.cuts.clear()
   assert vitjax.load(NAME).class_names

@@ -4,10 +4,10 @@ r"""Measures the speed of models, and lists it with their accuracy.
   python -m vitjax.pareto --accuracy=results-imagenet.csv --out=t.csv,t.png \
     --models=vit_small_patch16_224.augreg_in21k_ft_in1k,deit3_S_224_1k
 
---models are run folders, exported files and published names. Nothing is
-downloaded: random parameters are as fast. Columns have the names of timm's
-tables; steps are in milliseconds, parameters in millions. Accuracy is the last
-value of a run ("measured"), or that of the table given with --accuracy
+--models are run folders, exported files, hf:OWNER/REPO and published names. No
+weights are downloaded: random parameters are as fast. Columns have the names of
+timm's tables; steps are in milliseconds, parameters in millions. Accuracy is
+the last value of a run ("measured"), or that of the table given with --accuracy
 ("published"), or empty. A model is on the Pareto front if no model with an
 accuracy from the same source is both faster and better.
 """

@@ -26,7 +26,9 @@ import vitjax
 from vitjax import models
 from vitjax.models import batch_norm, flops
 from vitjax.run_folder import history
+from vitjax.weights import published as published_weights
 from vitjax.weights import zoo
+from vitjax.weights.hub import repository
 
 _SECONDS = 0.3  # least length of a measurement
 
@@ -103,11 +105,12 @@ def find(
 ) -> Candidate:
   """A model by the path of a run or a file, or by a published name.
 
-  Nothing is downloaded: a published name gets random parameters, which does not
-  change its speed.
+  No weights are downloaded: a published name gets random parameters, which does
+  not change its speed.
 
   Args:
-    name: path, name of weights (see `weights.zoo`) or of `models.list()`.
+    name: path, repository of the hub, name of weights (see `weights.zoo`) or of
+      `models.list()`.
     published: from `read_accuracies`.
     dtype: type of activations.
     allow_module: see `vitjax.load`.
@@ -123,8 +126,8 @@ def find(
     if os.path.isdir(name):
       accuracy = recorded(history.read([name])[0]) or accuracy
   else:
-    model, size = _published(name)
-    shape, params = (size, size, 3), None
+    model, shape = _published(name)
+    params = None
   if towers := model.towers():
     model, params = towers["img"], params and params["img"]
   model = _in(dtype, model)
@@ -136,14 +139,20 @@ def find(
   return Candidate(name, model, params, shape, accuracy)
 
 
-def _published(name: str) -> tuple[Any, int]:
+def _published(name: str) -> tuple[Any, tuple[int, int, int]]:
+  """The model of a published name, and the shape of its images."""
+  if repository.is_name(name):  # of which config.json is read
+    about = published_weights.describe(name)
+    return models.create(**about["model"]), (*about["image_size"], 3)
   try:
     entry = zoo.find(name)
-    return models.create(entry.model, **entry.options), entry.image_size
+    model, size = models.create(entry.model, **entry.options), entry.image_size
+    return model, (size, size, 3)
   except KeyError as e:
     known = models.list()
     if name in known:
-      return models.create(name), known[name]["image_size"]
+      size = known[name]["image_size"]
+      return models.create(name), (size, size, 3)
     raise ValueError(
       f"{name!r} is not a run folder, a file, the name of published weights or "
       f"a name of vitjax.models.list(): {e.args[0]}"

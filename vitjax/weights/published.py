@@ -59,6 +59,19 @@ def find(name: str, pretrained_dir: str | None = None) -> str:
   return f"{file}:{subtree}" if subtree else os.fspath(file)
 
 
+def family(name: str) -> str:
+  """The family of the model of published weights, such as "vit".
+
+  Raises:
+    KeyError: if there is no such name; otherwise as `describe`.
+  """
+  if not repository.is_name(name):
+    return zoo.find(name).family
+  model = describe(name)["model"]["name"]
+  known = models.list()
+  return known[model]["model"] if model in known else model
+
+
 def describe(
   name: str,
   pretrained_dir: str | None = None,

@@ -55,6 +55,9 @@ def describe(
 def _own(repo: Repository) -> dict[str, Any]:
   """The description that vitjax wrote, with the path of its vocabulary."""
   metadata = description.parse(repository.fetch(repo, OWN_FILE))
+  if missing := sorted({"model", "image_size", "preprocess"} - metadata.keys()):
+    raise ValueError(f"{repo}: {OWN_FILE} does not say {', '.join(missing)}.")
+  description.check_listed(metadata, f"{repo}: {OWN_FILE}")
   if "tokenizer" in metadata:
     facts = metadata["tokenizer"]
     vocab = os.fspath(repository.fetch(repo, facts["vocab"]))

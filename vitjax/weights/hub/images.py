@@ -3,6 +3,7 @@
 timm has it in `pretrained_cfg`, transformers in preprocessor_config.json.
 """
 
+import ast
 import math
 from typing import Any, NamedTuple
 
@@ -197,3 +198,52 @@ def _ops(keep_aspect: bool, resize, method: str, crop, normalise: str) -> str:
   bicubic = ', "bicubic"' if method == "bicubic" else ""
   cropped = f"|central_crop({crop})" if crop else ""
   return f"decode|{op}({resize}{bicubic}, antialias=True){cropped}|{normalise}"
+
+
+def to_timm(preprocess: str, side: int) -> tuple[dict[str, Any], str]:
+  """Fields of timm's `pretrained_cfg`, and how its images differ, if they do.
+
+  Args:
+    preprocess: the ops of `Images`.
+    side: side of the images in pixels.
+  """
+  fields: dict[str, Any] = {
+    "interpolation": "bilinear",
+    "crop_pct": 1.0,
+    "crop_mode": "squash",
+    "mean": [0.0] * 3,
+    "std": [1.0] * 3,
+  }
+  remark = "timm resizes images, and this model was evaluated without."
+  for name, args, options in map(_parse, preprocess.split("|")):
+    if name in ("resize", "resize_small"):
+      sides = args[0] if isinstance(args[0], tuple) else (args[0],)
+      fields["interpolation"] = options.get("method", [*args, "bilinear"][1])
+      fields["crop_pct"] = side / sides[0]
+      fields["crop_mode"] = "squash" if name == "resize" else "center"
+      remark = ""
+      if not options.get("antialias"):
+        remark = (
+          "timm averages over pixels when it makes images smaller, and this "
+          "model was evaluated without that."
+        )
+    elif name == "normalize":
+      mean, std = [*args, *_IMAGENET[len(args) :]]
+      fields |= {"mean": list(mean), "std": list(std)}
+    elif name == "value_range":
+      low, high = args or (0, 1)
+      mean, std = -low / (high - low), 1 / (high - low)
+      fields |= {"mean": [mean] * 3, "std": [std] * 3}
+    elif name not in ("decode", "central_crop"):
+      remark = f"timm prepares images without the op {name!r} of this model."
+  return fields, remark
+
+
+def _parse(op: str) -> tuple[str, list[Any], dict[str, Any]]:
+  """Name, arguments and options of an op."""
+  node = ast.parse(op.strip(), mode="eval").body
+  if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+    args = [ast.literal_eval(x) for x in node.args]
+    options = {x.arg: ast.literal_eval(x.value) for x in node.keywords}
+    return node.func.id, args, {k: x for k, x in options.items() if k}
+  return op.strip(), [], {}

@@ -235,8 +235,15 @@ def explained(repo: Repository, file: str) -> Generator[None]:
     raise DownloadError(_failed(repo, file, e.__cause__ or e)) from e
   except errors.EntryNotFoundError as e:
     raise MissingFileError(f"{repo} has no file {file}.") from e
+  except errors.HfHubHTTPError as e:
+    if e.response.status_code not in (401, 403):
+      raise DownloadError(_failed(repo, file, e)) from e
+    raise DownloadError(
+      f"{repo}: {endpoint()} does not allow this (HTTP "
+      f"{e.response.status_code}): {log_in}, or write it."
+    ) from e
   except Exception as e:  # the library and its transports raise many types
-    raise DownloadError(_failed(repo, file, e)) from e
+    raise DownloadError(_failed(repo, file, e.__cause__ or e)) from e
 
 
 def _failed(repo: Repository, file: str, error: BaseException) -> str:

@@ -1,15 +1,17 @@
-"""timm's config.json: from it to our metadata, and back.
+"""timm's config.json: our metadata for it, and one for a model of ours.
 
 The architecture is a name that timm and `vitjax.models.list()` share, with
 `model_args` that change it. `pretrained_cfg` says how images are prepared.
 """
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from vitjax import models
 from vitjax.config import messages
-from vitjax.weights import imagenet, zoo
+from vitjax.weights import fitting, imagenet, layouts, zoo
 from vitjax.weights.hub import images
 from vitjax.weights.hub.fields import Fields
 
@@ -20,6 +22,27 @@ _GELU = {"gelu": "erf", "gelu_tanh": "tanh"}
 
 # Arguments that every family has.
 _COMMON = ("img_size", "in_chans", "num_classes")
+
+# Options that do not change the outputs of a trained model.
+_TRAINING = {
+  "attention",
+  "batch_norm_momentum",
+  "drop_path_rate",
+  "drop_path_schedule",
+  "dropout_rate",
+  "dtype",
+  "head_bias_init",
+  "head_init_scale",
+  "head_zero_init",
+  "name",
+  "num_classes",
+  "parent",
+  "remat",
+  "scan_layers",
+  "zero_init_residual",
+}
+# A ViT of timm takes its sizes as arguments, so this name stands for all.
+_ANY_VIT = "vit_base_patch16_224"
 
 
 @functools.cache
@@ -41,7 +64,7 @@ def describe(fields: Fields) -> dict[str, Any]:
   """
   name = fields.get("architecture", "")
   known = models.list()
-  if name not in architectures():
+  if name not in known:
     raise ValueError(
       f"{fields.where}: architecture={name!r} is not implemented here."
       f"{messages.did_you_mean(name, architectures(), most=3)} "
@@ -150,3 +173,81 @@ def _class_names(
   if num_classes == imagenet.NUM_CLASSES and "in1k" in given.get("tag", ""):
     return list(imagenet.class_names())
   return None
+
+
+def config_of(
+  model: models.Model, metadata: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+  """config.json with which timm creates `model`, and a remark.
+
+  Returns:
+    The config, or None if timm has no such model; and what a reader must know,
+    if anything: how timm prepares images differently, or why it cannot load
+    the model.
+  """
+  architecture = _architecture(model, metadata["model"]["name"])
+  if architecture is None:
+    return None, (
+      f"timm has no architecture for this model of family "
+      f"{fitting.family(model)!r} with its options."
+    )
+  layout = layouts.get(layouts.default(model, ".safetensors"))
+  arguments = dict(layout.facts(model, metadata)["timm"])
+  num_classes = arguments.pop("num_classes")
+  if arguments.get("in_chans") == 3:
+    del arguments["in_chans"]
+  size, channels = metadata["image_size"], metadata["channels"]
+  prepared, remark = images.to_timm(metadata["preprocess"], size[0])
+  config = {
+    "architecture": architecture,
+    "num_classes": num_classes,
+    **({"model_args": arguments} if arguments else {}),
+    "pretrained_cfg": {
+      "input_size": [channels, *size],
+      "num_classes": num_classes,
+      **prepared,
+    },
+  }
+  if names := metadata.get("class_names"):
+    config["label_names"] = list(names)
+    readable = dict(zip(names, imagenet.readable(names)))
+    if any(name != words for name, words in readable.items()):
+      config["label_descriptions"] = readable
+  return config, remark
+
+
+def _architecture(model: models.Model, name: str) -> str | None:
+  """timm's name of `model`, or of one that its arguments make the same."""
+  family = fitting.family(model)
+  if family == "vit" and _is_plain(model):
+    return name if name in architectures() else _ANY_VIT
+  known = models.list()
+  for candidate in sorted(architectures(), key=lambda x: x != name):
+    if known[candidate]["model"] == family:
+      if _facts(models.create(candidate)) == _facts(model):
+        return candidate
+  return None
+
+
+def _is_plain(model) -> bool:
+  """Whether timm's arguments can make any ViT into this one."""
+  return (
+    model.stem is None
+    and model.posemb != "rope"
+    and not model.rep_size
+    and not model.parallel
+    and not model.differential
+    and model.layer_norm_eps == 1e-6
+  )
+
+
+def _facts(model) -> dict[str, Any]:
+  """Options that decide the outputs of a trained model."""
+  fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
+  if "layer_scale_init" in fields:
+    fields["layer_scale_init"] = fields["layer_scale_init"] is not None
+  return {
+    name: tuple(x) if isinstance(x, list) else x
+    for name, x in fields.items()
+    if name not in _TRAINING
+  }
