@@ -1,5 +1,6 @@
 """Models of the hub: transfers, checksums, and what config.json says."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -11,8 +12,13 @@ import numpy as np
 import pytest
 
 import vitjax
+from configs import transfer
 from tests import fake_hub, hub_models
-from vitjax import trees
+from vitjax import models, pretrained, train, trees
+from vitjax.config import resolving
+from vitjax.config.schema import ConfigError
+from vitjax.finetune import choosing
+from vitjax.pareto import benchmark
 from vitjax.weights import published
 from vitjax.weights.download import DownloadError
 from vitjax.weights.hub import repository
@@ -379,3 +385,72 @@ def test_names_of_another_form(name):
 def test_a_part_of_the_weights(hub, tmp_path):
   hub.add("owner/model", hub_models.timm(tmp_path))
   assert published.find(f"{NAME}:blocks").endswith("model.safetensors:blocks")
+
+
+def test_a_run_begins_with_a_repository(hub, tmp_path):
+  commit = hub.add("owner/model", hub_models.timm(tmp_path))
+  config = transfer.get_config(f"{NAME},folder:/my/images")
+  assert config.model.to_dict() == {
+    "name": "vit_base_patch16_224",
+    "patch_size": 16,
+    "width": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_dim": 32,
+  }
+  assert config.init.weights == NAME
+  assert config.optim.name == "adam"
+  assert config.evals.val.pp.endswith("|value_range(-1, 1)")
+  run = resolving.resolve(config)
+  assert pretrained.commits(run) == {NAME: f"{NAME}@{commit}"}
+  model = models.create(num_classes=7, **config.model)
+  params = pretrained.load(run, model, (1, 64, 64, 3))
+  want = hub_models.random_params(hub_models.vit())
+  assert params["head"]["kernel"].shape == (16, 7)
+  np.testing.assert_array_equal(params["cls"], want["cls"])
+  with pytest.raises(ConfigError, match="no repository 'no/one'"):
+    pretrained.load(with_weights(run, "hf:no/one"), model, (1, 64, 64, 3))
+
+
+def with_weights(run, weights):
+  init = dataclasses.replace(run.init, weights=weights)
+  return dataclasses.replace(run, init=init)
+
+
+def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub, tmp_path):
+  first = hub.add("owner/model", hub_models.timm(tmp_path))
+  config = transfer.get_config(f"{NAME},folder:/my/images")
+  run = resolving.resolve(config)
+  noted = train.origin_of(run, tmp_path, is_new=True)
+  assert noted == {"init": {NAME: f"{NAME}@{first}"}}
+  (tmp_path / "model.json").write_bytes(hub_models.encode(noted))
+  assert hub.add("owner/model", hub_models.timm(tmp_path)) != first
+  assert train.origin_of(run, tmp_path, is_new=False) == noted
+  assert not train.origin_of(with_weights(run, None), tmp_path, is_new=True)
+
+
+def test_other_commands_know_repositories(hub, tmp_path):
+  hub.add("owner/model", hub_models.timm(tmp_path))
+  found = benchmark.find(NAME, {}, "float32")
+  assert (found.model.width, found.shape) == (16, (32, 32, 3))
+  assert published.family(NAME) == "vit"
+  assert choosing.has_free_size(NAME)
+  assert not [path for _, path in hub.requests if "safetensors" in path]
+
+
+def test_a_repository_may_not_name_a_module(hub, tmp_path):
+  about = {
+    "model": {"name": "os.path"},
+    "image_size": [32, 32],
+    "preprocess": "decode",
+  }
+  hub.add(
+    "owner/model",
+    {
+      "config.json": b'{"vitjax": "model.json"}',
+      "model.json": hub_models.encode(about),
+    },
+  )
+  for use in (vitjax.load, published.describe):
+    with pytest.raises(ValueError, match="importing it would run its code"):
+      use(NAME)

@@ -104,6 +104,7 @@ def _swin(fields: Fields) -> Options:
     ("use_absolute_embeddings", False),
   ):
     fields.require(name, value)
+  fields.get("hidden_size", 0)  # of the last stage
   return {
     "width": fields.get("embed_dim", 96),
     "depths": fields.get("depths", (2, 2, 6, 2)),
