@@ -41,6 +41,24 @@ _TRAINING = {
   "scan_layers",
   "zero_init_residual",
 }
+# Options of a ViT that timm's arguments or its weights express.
+_EXPRESSED = {
+  "class_token",
+  "depth",
+  "fc_norm",
+  "gelu",
+  "key_bias",
+  "layer_scale_init",
+  "mlp_dim",
+  "num_heads",
+  "num_registers",
+  "patch_size",
+  "pool_type",
+  "posemb",
+  "posemb_prefix",
+  "qkv_bias",
+  "width",
+}
 # A ViT of timm takes its sizes as arguments, so this name stands for all.
 _ANY_VIT = "vit_base_patch16_224"
 
@@ -232,12 +250,14 @@ def _architecture(model: models.Model, name: str) -> str | None:
 def _is_plain(model) -> bool:
   """Whether timm's arguments can make any ViT into this one."""
   return (
-    model.stem is None
-    and model.posemb != "rope"
-    and not model.rep_size
-    and not model.parallel
-    and not model.differential
-    and model.layer_norm_eps == 1e-6
+    model.posemb in ("learn", "sincos2d")
+    and model.pool_type in _POOLING.values()
+    and model.gelu in _GELU.values()
+    and all(
+      getattr(model, field.name) == field.default
+      for field in dataclasses.fields(model)
+      if field.name not in _TRAINING | _EXPRESSED
+    )
   )
 
 

@@ -58,12 +58,15 @@ class Family(NamedTuple):
     processor: its image processor, a key of `images.PROCESSORS`.
     model: the family of `vitjax.models`.
     options: reads the fields of config.json; returns the model's options.
+    has_pooler: whether a model without classes may have a layer behind its
+      class token.
   """
 
   prefix: str
   processor: str
   model: str
   options: Callable[[Fields], Options]
+  has_pooler: bool = False
 
 
 def _vit(fields: Fields) -> Options:
@@ -84,6 +87,86 @@ def _vit(fields: Fields) -> Options:
 def _deit(fields: Fields) -> Options:
   """The token of distillation is a register: the classifier ignores it."""
   return {**_vit(fields), "num_registers": 1}
+
+
+def _dinov2(fields: Fields) -> Options:
+  """A classifier reads the class token beside the mean of the patches."""
+  width = fields.get("hidden_size", 768)
+  mlp_dim = int(width * fields.get("mlp_ratio", 4.0))
+  swiglu = fields.get("use_swiglu_ffn", False)
+  if swiglu:  # whose width is two thirds, rounded up to a multiple of 8
+    mlp_dim = (int(mlp_dim * 2 / 3) + 7) // 8 * 8
+  architecture = "".join(fields.get("architectures", ()))
+  has_classes = architecture.endswith("ForImageClassification")
+  return {
+    "width": width,
+    "depth": fields.get("num_hidden_layers", 12),
+    "num_heads": fields.get("num_attention_heads", 12),
+    "mlp_dim": mlp_dim,
+    "swiglu": swiglu,
+    "patch_size": fields.get("patch_size", 14),
+    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "layer_norm_eps": fields.get("layer_norm_eps", 1e-6),
+    "layer_scale_init": fields.get("layerscale_value", 1.0),
+    "qkv_bias": fields.get("qkv_bias", True),
+    "pool_type": "tok+gap" if has_classes else "tok",
+    "posemb_prefix": True,
+    "posemb_resize": "bicubic",
+  }
+
+
+def _dinov2_with_registers(fields: Fields) -> Options:
+  return {
+    **_dinov2(fields),
+    "num_registers": fields.get("num_register_tokens", 4),
+    "posemb_prefix": False,
+    "posemb_resize": "antialias",
+  }
+
+
+def _dinov3_vit(fields: Fields) -> Options:
+  for name in ("proj_bias", "mlp_bias"):
+    fields.require(name, True)
+  bias = fields.get("query_bias", True)
+  fields.require("value_bias", bias)
+  swiglu = fields.get("use_gated_mlp", False)
+  gates = {"silu": "erf"}  # the GELU is not used beside a gate
+  return {
+    "width": fields.get("hidden_size", 384),
+    "depth": fields.get("num_hidden_layers", 12),
+    "num_heads": fields.get("num_attention_heads", 6),
+    "mlp_dim": fields.get("intermediate_size", 1536),
+    "swiglu": swiglu,
+    "patch_size": fields.get("patch_size", 16),
+    "gelu": fields.choose("hidden_act", gates if swiglu else _GELU, "gelu"),
+    "layer_norm_eps": fields.get("layer_norm_eps", 1e-5),
+    "layer_scale_init": fields.get("layerscale_value", 1.0),
+    "qkv_bias": bias,
+    "key_bias": fields.get("key_bias", False),
+    "class_token": True,
+    "num_registers": fields.get("num_register_tokens", 0),
+    "pool_type": "tok",
+    "posemb": "rope",
+    "rope_grid": "centered",
+    "rope_base": fields.get("rope_theta", 100.0),
+    "rope_shift": fields.get("pos_embed_shift", 0.0),
+    "rope_jitter": fields.get("pos_embed_jitter", 1.0),
+    "rope_rescale": (
+      fields.get("pos_embed_rescale", 1.0)
+      if "pos_embed_rescale" in fields.content
+      else 2.0
+    ),
+  }
+
+
+def _dinov3_convnext(fields: Fields) -> Options:
+  return {
+    "depths": fields.get("depths", (3, 3, 9, 3)),
+    "widths": fields.get("hidden_sizes", (96, 192, 384, 768)),
+    "layer_scale_init": fields.get("layer_scale_init_value", 1e-6),
+    "layer_norm_eps": fields.get("layer_norm_eps", 1e-6),
+    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+  }
 
 
 def _convnext(fields: Fields) -> Options:
@@ -155,12 +238,20 @@ def _regnet(fields: Fields) -> Options:
 
 FAMILIES: Mapping[str, Family] = {
   "convnext": Family("ConvNext", "ConvNext", "convnext", _convnext),
-  "deit": Family("DeiT", "DeiT", "vit", _deit),
+  "deit": Family("DeiT", "DeiT", "vit", _deit, has_pooler=True),
+  "dinov2": Family("Dinov2", "Bit", "vit", _dinov2),
+  "dinov2_with_registers": Family(
+    "Dinov2WithRegisters", "Bit", "vit", _dinov2_with_registers
+  ),
+  "dinov3_convnext": Family(
+    "DINOv3ConvNext", "DINOv3ViT", "convnext", _dinov3_convnext
+  ),
+  "dinov3_vit": Family("DINOv3ViT", "DINOv3ViT", "vit", _dinov3_vit),
   "regnet": Family("RegNet", "ConvNext", "regnet", _regnet),
   "resnet": Family("ResNet", "ConvNext", "resnet_bn", _resnet),
   "swin": Family("Swin", "ViT", "swin", _swin),
   "swinv2": Family("Swinv2", "ViT", "swin", _swinv2),
-  "vit": Family("ViT", "ViT", "vit", _vit),
+  "vit": Family("ViT", "ViT", "vit", _vit, has_pooler=True),
 }
 
 
@@ -193,7 +284,7 @@ def describe(
   labels = _labels(fields) if has_classes else None
   if labels is not None:
     options["num_classes"] = len(labels)
-  elif family.model == "vit":
+  elif family.has_pooler:
     has_pooler = names is None or any("pooler.dense" in name for name in names)
     options["rep_size"] = has_pooler
   loss = fields.choose(
