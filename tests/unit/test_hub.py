@@ -21,7 +21,8 @@ from vitjax.finetune import choosing
 from vitjax.pareto import benchmark
 from vitjax.weights import published
 from vitjax.weights.download import DownloadError
-from vitjax.weights.hub import repository
+from vitjax.weights.hub import repository, transformers
+from vitjax.weights.hub.fields import Fields
 
 NAME = "hf:owner/model"
 
@@ -345,7 +346,7 @@ def test_what_is_not_read_of_transformers(hub, tmp_path, changes, message):
   [
     ("config.json", "has no file config.json"),
     ("preprocessor_config.json", "has no file preprocessor_config.json"),
-    ("model.safetensors", "has no weights that vitjax reads: none of model."),
+    ("model.safetensors", r"has none of the files model\.safetensors, model"),
   ],
 )
 def test_missing_files(hub, tmp_path, missing, message):
@@ -454,3 +455,61 @@ def test_a_repository_may_not_name_a_module(hub, tmp_path):
   for use in (vitjax.load, published.describe):
     with pytest.raises(ValueError, match="importing it would run its code"):
       use(NAME)
+
+
+def test_two_towers_of_transformers(hub, tmp_path):
+  text = {"hidden_size": 32, "max_position_embeddings": 16}
+  files = {
+    "config.json": hub_models.encode(
+      {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "projection_dim": 24,
+        "text_config": text,
+        "vision_config": {"patch_size": 16, "hidden_act": "gelu"},
+      }
+    ),
+    "preprocessor_config.json": b"{}",
+    "merges.txt": b"#version: 0.2",
+  }
+  hub.add("owner/model", files)
+  about = published.describe(NAME)
+  assert about["preprocess"].startswith(
+    'decode|resize_small(224, "bicubic", antialias=True)|central_crop(224)|norm'
+  )
+  model = about["model"]
+  assert (model["image"]["gelu"], model["text"]["gelu"]) == ("erf", "quick")
+  assert model["image"]["num_classes"] == model["text"]["num_classes"] == 24
+  assert about["tokenizer"]["name"] == "clip"
+  assert about["tokenizer"]["max_len"] == 16
+  assert about["tokenizer"]["vocab"].endswith("merges.txt")
+  files["config.json"] = hub_models.encode(
+    {"model_type": "siglip", "architectures": ["SiglipModel"]}
+  )
+  files["tokenizer_config.json"] = b'{"tokenizer_class": "T5Tokenizer"}'
+  hub.add("owner/model", files)
+  with pytest.raises(ValueError, match="tokenizer_class='T5Tokenizer' is not"):
+    published.describe(NAME)
+  files["tokenizer_config.json"] = b'{"tokenizer_class": "SiglipTokenizer"}'
+  hub.add("owner/model", {**files, "spiece.model": b"x"})
+  about = published.describe(NAME)
+  assert about["tokenizer"]["name"] == "hf_siglip"
+  assert (about["loss"], about["model"]["bias_init"]) == ("siglip", -10.0)
+  assert about["model"]["text"]["num_classes"] == 768
+
+
+def test_the_options_of_dino():
+  def options(kind, **fields):
+    return transformers.FAMILIES[kind].options(Fields(fields, "config.json"))
+
+  giant = options("dinov2", hidden_size=1536, use_swiglu_ffn=True)
+  assert giant["mlp_dim"] == 4096
+  assert giant["pool_type"] == "tok"
+  classes = ("Dinov2ForImageClassification",)
+  assert options("dinov2", architectures=classes)["pool_type"] == "tok+gap"
+  assert options("dinov2_with_registers")["num_registers"] == 4
+  dino = options("dinov3_vit", pos_embed_rescale=None)
+  assert (dino["rope_rescale"], dino["rope_base"]) == (1.0, 100.0)
+  assert options("dinov3_vit")["rope_rescale"] == 2.0
+  gated = options("dinov3_vit", use_gated_mlp=True, hidden_act="silu")
+  assert gated["swiglu"]

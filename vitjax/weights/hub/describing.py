@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vitjax.weights import description
-from vitjax.weights.hub import repository, timm, transformers
+from vitjax.weights.hub import repository, timm, towers, transformers
 from vitjax.weights.hub.fields import Fields
 from vitjax.weights.hub.repository import CONFIG, Repository
 
@@ -34,14 +34,15 @@ def describe(
   elif "architecture" in fields.content:
     metadata = timm.describe(fields)
   elif "model_type" in fields.content:
-    metadata = transformers.describe(
-      fields,
-      lambda: Fields(
-        repository.read_json(repo, transformers.PROCESSOR),
-        f"{repo}: {transformers.PROCESSOR}",
-      ),
-      names,
-    )
+
+    def processor() -> Fields:
+      file = transformers.PROCESSOR
+      return Fields(repository.read_json(repo, file), f"{repo}: {file}")
+
+    if fields.content["model_type"] in towers.FAMILIES:
+      metadata = towers.describe(fields, processor, repo)
+    else:
+      metadata = transformers.describe(fields, processor, names)
   else:
     raise ValueError(
       f"{fields.where} has neither timm's field 'architecture' nor "

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -108,17 +108,25 @@ def fetch_weights(repo: Repository) -> pathlib.Path:
     MissingFileError: if the repository has none; otherwise as `fetch`.
     ValueError: if the index is damaged.
   """
-  for name in WEIGHTS:
+  path = fetch_first(repo, WEIGHTS)
+  if path.name.endswith(files.INDEX):
+    for part in files.parts(path):
+      fetch(repo, part.name)
+  return path
+
+
+def fetch_first(repo: Repository, names: Sequence[str]) -> pathlib.Path:
+  """The local path of the first of these files that there is; see `fetch`.
+
+  Raises:
+    MissingFileError: if there is none of them; otherwise as `fetch`.
+  """
+  for name in names:
     with contextlib.suppress(MissingFileError):
-      path = fetch(repo, name)
-      if name.endswith(files.INDEX):
-        for part in files.parts(path):
-          fetch(repo, part.name)
-      return path
+      return fetch(repo, name)
   raise MissingFileError(
-    f"{repo} has no weights that vitjax reads: none of {', '.join(WEIGHTS)}"
-    f"{_where_offline()}. Give the path of a file that you have, or name "
-    "another repository."
+    f"{repo} has none of the files {', '.join(names)}{_where_offline()}. Give "
+    "the path of a file that you have, or name another repository."
   )
 
 

@@ -17,7 +17,7 @@ PROCESSOR = "preprocessor_config.json"
 
 Options = dict[str, Any]
 
-_GELU = {
+GELU = {
   "gelu": "erf",
   "gelu_new": "tanh",
   "gelu_pytorch_tanh": "tanh",
@@ -76,7 +76,7 @@ def _vit(fields: Fields) -> Options:
     "num_heads": fields.get("num_attention_heads", 12),
     "mlp_dim": fields.get("intermediate_size", 3072),
     "patch_size": fields.get("patch_size", 16),
-    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", GELU, "gelu"),
     "layer_norm_eps": fields.get("layer_norm_eps", 1e-12),
     "qkv_bias": fields.get("qkv_bias", True),
     "pool_type": "tok",
@@ -105,7 +105,7 @@ def _dinov2(fields: Fields) -> Options:
     "mlp_dim": mlp_dim,
     "swiglu": swiglu,
     "patch_size": fields.get("patch_size", 14),
-    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", GELU, "gelu"),
     "layer_norm_eps": fields.get("layer_norm_eps", 1e-6),
     "layer_scale_init": fields.get("layerscale_value", 1.0),
     "qkv_bias": fields.get("qkv_bias", True),
@@ -138,7 +138,7 @@ def _dinov3_vit(fields: Fields) -> Options:
     "mlp_dim": fields.get("intermediate_size", 1536),
     "swiglu": swiglu,
     "patch_size": fields.get("patch_size", 16),
-    "gelu": fields.choose("hidden_act", gates if swiglu else _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", gates if swiglu else GELU, "gelu"),
     "layer_norm_eps": fields.get("layer_norm_eps", 1e-5),
     "layer_scale_init": fields.get("layerscale_value", 1.0),
     "qkv_bias": bias,
@@ -165,7 +165,7 @@ def _dinov3_convnext(fields: Fields) -> Options:
     "widths": fields.get("hidden_sizes", (96, 192, 384, 768)),
     "layer_scale_init": fields.get("layer_scale_init_value", 1e-6),
     "layer_norm_eps": fields.get("layer_norm_eps", 1e-6),
-    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", GELU, "gelu"),
   }
 
 
@@ -176,7 +176,7 @@ def _convnext(fields: Fields) -> Options:
     "depths": fields.get("depths", (3, 3, 9, 3)),
     "widths": fields.get("hidden_sizes", (96, 192, 384, 768)),
     "patch_size": fields.get("patch_size", 4),
-    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", GELU, "gelu"),
   }
 
 
@@ -194,7 +194,7 @@ def _swin(fields: Fields) -> Options:
     "num_heads": fields.get("num_heads", (3, 6, 12, 24)),
     "window": fields.get("window_size", 7),
     "patch_size": fields.get("patch_size", 4),
-    "gelu": fields.choose("hidden_act", _GELU, "gelu"),
+    "gelu": fields.choose("hidden_act", GELU, "gelu"),
     "layer_norm_eps": fields.get("layer_norm_eps", 1e-5),
   }
 
