@@ -433,7 +433,7 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub, tmp_path):
 def test_other_commands_know_repositories(hub, tmp_path):
   hub.add("owner/model", hub_models.timm(tmp_path))
   found = benchmark.find(NAME, {}, "float32")
-  assert (found.model.width, found.shape) == (16, (32, 32, 3))
+  assert (found.model.width, found.image_shape) == (16, (32, 32, 3))
   assert published.family(NAME) == "vit"
   assert choosing.has_free_size(NAME)
   assert not [path for _, path in hub.requests if "safetensors" in path]

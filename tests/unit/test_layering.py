@@ -220,6 +220,7 @@ def test_configs_load_in_no_time():
         "vitjax.config.common",
         "vitjax.weights.zoo",
         "vitjax.weights.augreg",
+        "vitjax.weights.published",  # for a repository of the hub only
       ), f"{path}:{line}: {name}"
 
 

@@ -154,7 +154,7 @@ def _check_same(repo: Repository, folder: pathlib.Path) -> None:
     held = _identity(config, lambda: repository.read_json(repo, OWN_FILE))
   except repository.MissingFileError:
     with repository.explained(repo, WEIGHTS):
-      if not repository.library().file_exists(repo.id, WEIGHTS):
+      if not repository.library().HfApi().file_exists(repo.id, WEIGHTS):
         return
     held = "weights of an unknown model"
   except DownloadError:
