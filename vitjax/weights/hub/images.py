@@ -16,10 +16,12 @@ _CLIP = (
   (0.26862954, 0.26130258, 0.27577711),
 )
 _HALF = (0.5,) * 3, (0.5,) * 3
-_OPS = {
+_OPS: dict[Any, str] = {
   _HALF: entry.NORMALISATIONS["inception"],
   _IMAGENET: entry.NORMALISATIONS["imagenet"],
 }
+
+_HEIGHT_WIDTH = ("height", "width")
 
 # Numbers of Pillow's interpolations.
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
@@ -167,22 +169,18 @@ def _pair(
   fields: Fields, name: str, default: int, key: str | None = None
 ) -> tuple[int, int]:
   """(height, width) of a field: one number, or an object of them."""
-  value = fields.get(name, None) or default
+  value: Any = fields.get(name, None) or default
   if isinstance(value, dict):
-    value = (
-      [value.get(key)] * 2 if key else [value.get(x) for x in _HEIGHT_WIDTH]
-    )
+    sides = [value.get(x) for x in ((key, key) if key else _HEIGHT_WIDTH)]
   else:
-    value = [value, value]
-  if not all(type(x) is int and 0 < x < 1 << 14 for x in value):
+    sides = [value, value]
+  if not all(type(x) is int and 0 < x < 1 << 14 for x in sides):
     raise ValueError(
       f"{fields.where}: {name}={fields.content.get(name)!r} should be a number "
       "of pixels, or an object with height and width or with shortest_edge."
     )
-  return value[0], value[1]
-
-
-_HEIGHT_WIDTH = ("height", "width")
+  height, width = sides
+  return height, width
 
 
 def _normalise(mean: Any, std: Any) -> str:
