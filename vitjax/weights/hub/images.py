@@ -171,7 +171,9 @@ def _pair(
   """(height, width) of a field: one number, or an object of them."""
   value: Any = fields.get(name, None) or default
   if isinstance(value, dict):
-    sides = [value.get(x) for x in ((key, key) if key else _HEIGHT_WIDTH)]
+    sides: list[Any] = [
+      value.get(x) for x in ((key, key) if key else _HEIGHT_WIDTH)
+    ]
   else:
     sides = [value, value]
   if not all(type(x) is int and 0 < x < 1 << 14 for x in sides):
