@@ -7,22 +7,23 @@ r"""Fine-tune published weights or those of a run on any classification data.
   transfer.py:convnext_tiny_22k_224,cifar100,layer_decay=0.8
   transfer.py:augreg:R_Ti_16,folder:/my/images,batch=32,accumulate=4
   transfer.py:runs/mine,folder:/my/images
+  transfer.py:hf:OWNER/REPO,folder:/my/images
   transfer.py:/my/B_16.npz,folder:/my/images,model=ViT-B_16,probe
 
 MODEL is a published name of `vitjax.weights.zoo.entries()`, the name of an
-AugReg checkpoint, a run folder, or the path or URL of a file. A run folder, a
-file exported from it and most published names say which model the weights
-belong to; otherwise name it with `model=` (one of `vitjax.models.list()`).
-DATASET is a TFDS name or folder:/path; the number of classes is that of the
-data. If a batch does not fit, `accumulate=4` computes it in four parts with
-the same result.
+AugReg checkpoint, a repository of the Hugging Face hub, a run folder, or the
+path or URL of a file. A run folder, a file exported from it, a repository and
+most published names say which model the weights belong to; otherwise name it
+with `model=` (one of `vitjax.models.list()`). DATASET is a TFDS name or
+folder:/path; the number of classes is that of the data. If a batch does not
+fit, `accumulate=4` computes it in four parts with the same result.
 
 There are two sets of settings. Google's weights and those of a run get
 vision_transformer's: SGD, crops of 5 % to 100 % of the area, evaluation without
-a crop. Weights that come from PyTorch get AdamW, crops of 8 % and more, and
-bicubic resizing. Images are normalised as they were for the weights. `probe`
-trains the head alone, on whole images as in evaluation and at ten times the
-rate.
+a crop. Weights that come from PyTorch or the hub get AdamW, crops of 8 % and
+more, and bicubic resizing. Images are normalised as they were for the weights.
+`probe` trains the head alone, on whole images as in evaluation and at ten times
+the rate.
 
 Steps, batch (512), rates and sizes of the table below are vision_transformer's
 for CIFAR and ImageNet-1k and AugReg's preset for Pets. Other data get 10 epochs
@@ -95,9 +96,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   about = read_about(arg.weights, arg.model)
   entry = None if about else record_of(arg.weights, arg.model)
   model = about.get("model") or model_of(entry, arg.model)
-  is_google = bool(about) or (
-    entry is not None and entry.conventions == "vision_transformer"
-  )
+  if about:
+    is_google = not arg.weights.startswith("hf:")
+  else:
+    is_google = bool(entry) and entry.conventions == "vision_transformer"
   is_adamw = common.pick(
     {"sgd": False, "momentum": False, "adam": True, "adamw": True},
     arg.optim or ("sgd" if is_google else "adamw"),
@@ -176,7 +178,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 
 def read_about(weights: str, module: str | None) -> dict[str, Any]:
-  """What a run folder or an exported file says about its weights, or {}.
+  """What a run, an exported file or a repository says of its weights, or {}.
 
   Args:
     weights: the option.
@@ -185,6 +187,12 @@ def read_about(weights: str, module: str | None) -> dict[str, Any]:
   Raises:
     ValueError: if the file is damaged or names another module.
   """
+  if weights.startswith("hf:"):
+    from vitjax.weights import published  # imports JAX
+
+    found = _facts(weights, published.describe(weights), module)
+    found["model"].pop("rep_size", None)
+    return found
   for file in (
     os.path.join(weights, "model.json"),
     f"{os.path.splitext(weights)[0]}.json",
@@ -194,21 +202,26 @@ def read_about(weights: str, module: str | None) -> dict[str, Any]:
   else:
     return {}
   with open(file, encoding="utf-8") as f:
-    try:
-      about = json.load(f)
-      model = {k: x for k, x in about["model"].items() if k != "num_classes"}
-      found = {
-        "model": model,
-        "size": int(about["image_size"][0]),
-        "channels": int(about["channels"]),
-        "normalise": about["preprocess"].rpartition("|")[2],
-      }
-      modules = [model["name"], model.get("image_model", "")]
-      modules = [name for name in modules if "." in name and name != module]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
-      raise ValueError(
-        f"{file} does not describe weights: {type(e).__name__}: {e}."
-      ) from e
+    return _facts(file, f.read(), module)
+
+
+def _facts(file: str, about: Any, module: str | None) -> dict[str, Any]:
+  """What is needed of the content of `model.json`, or of its text."""
+  try:
+    about = json.loads(about) if isinstance(about, str) else about
+    model = {k: x for k, x in about["model"].items() if k != "num_classes"}
+    found = {
+      "model": model,
+      "size": int(about["image_size"][0]),
+      "channels": int(about["channels"]),
+      "normalise": about["preprocess"].rpartition("|")[2],
+    }
+    modules = [model["name"], model.get("image_model", "")]
+    modules = [name for name in modules if "." in name and name != module]
+  except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:
+    raise ValueError(
+      f"{file} does not describe weights: {type(e).__name__}: {e}."
+    ) from e
   if modules:
     raise ValueError(
       f"{file} names the module {modules[0]!r}, and importing it would run its "

@@ -1,21 +1,30 @@
-r"""Exports the parameters of a run to a file for other frameworks.
+r"""Exports the parameters of a run to a file for other frameworks, or a hub.
 
   python -m vitjax.export --model=runs/quickstart --format=npz --out=digits.npz
   python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
+  python -m vitjax.export --model=runs/mine --push=hf:ME/MODEL --license=mit
 
 A JSON file with the same name says which model the arrays belong to, how images
 are prepared, and the names of the classes. Without --layout, `.npz` has
 big_vision's names and `.safetensors` has timm's.
+
+--push uploads the model to the Hugging Face hub, with a model card, and in the
+form that `timm.create_model("hf-hub:ME/MODEL", pretrained=True)` reads if timm
+has the architecture. A new repository is private unless --noprivate is given.
 """
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import app, flags, logging
 
 import vitjax
 from vitjax import weights
 from vitjax.config import command_line
+from vitjax.run_folder import history
+from vitjax.weights.hub import card, pushing
 
 FLAGS = flags.FLAGS
 
@@ -23,9 +32,27 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_string(
-    "model", None, "Run folder, or an exported file.", required=True
+    "model",
+    None,
+    "Run folder, exported file, hf:OWNER/REPO or published name.",
+    required=True,
   )
-  flags.DEFINE_string("out", None, "File to write.", required=True)
+  flags.DEFINE_string("out", None, "File to write.")
+  flags.DEFINE_string(
+    "push", None, "Repository of the Hugging Face hub, as hf:ME/MODEL."
+  )
+  flags.DEFINE_string(
+    "license",
+    None,
+    "Licence of a model that is pushed, such as apache-2.0; an unknown one "
+    "lists them all.",
+  )
+  flags.DEFINE_bool(
+    "private", True, "Whether a repository that --push creates is private."
+  )
+  flags.DEFINE_string(
+    "message", "Upload a model of vitjax", "Message of the commit of --push."
+  )
   flags.DEFINE_enum(
     "format",
     None,
@@ -69,22 +96,100 @@ def export(
   weights.save(out, run.params, run.model, layout=layout, metadata=run.metadata)
 
 
+def push(
+  model: str | os.PathLike,
+  name: str,
+  *,
+  license: str | None,
+  private: bool = True,
+  message: str = "Upload a model of vitjax",
+  step: int | str = "latest",
+  ema: bool = False,
+  allow_module: str | None = None,
+) -> str:
+  """Loads and uploads; see `vitjax.load` and `weights.hub.pushing.push`.
+
+  Args:
+    model: as for `export`, like `step`, `ema` and `allow_module`.
+    name: "hf:OWNER/REPO".
+    license: identifier of the licence under which others may use the model.
+    private: whether a new repository is private.
+    message: of the commit.
+
+  Returns:
+    The name of the repository with its new commit.
+  """
+  pushing.check_licence(license)
+  run = vitjax.load(model, step=step, ema=ema, allow_module=allow_module)
+  repo = pushing.push(
+    name,
+    run.params,
+    run.model,
+    run.metadata,
+    licence=license,
+    private=private,
+    message=message,
+    version=vitjax.__version__,
+    metrics=_metrics(model, run.metadata),
+  )
+  return str(repo)
+
+
+def _metrics(
+  model: str | os.PathLike, metadata: Mapping[str, Any]
+) -> list[card.Metric]:
+  """The results of a run at the step of its weights, with their examples."""
+  if metadata.get("ema") or not os.path.isdir(model):
+    return []  # those of a run are of its last weights
+  record = history.read([model])[0]
+  sections = (record.config or {}).get("evals") or {}
+  found = []
+  for key, (steps, values) in sorted(record.metrics.items()):
+    group = key.partition("/")[0]
+    at = [
+      value for step, value in zip(steps, values) if step == metadata["step"]
+    ]
+    if group in record.num_seen and at:
+      section = sections.get(group, {})
+      data = section.get("data") or record.data_name.partition(" ")[0]
+      data = " ".join(filter(None, (data, section.get("split"))))
+      found.append(
+        card.Metric(key, float(at[-1]), record.num_seen[group], data)
+      )
+  return found
+
+
 def main(argv: list[str]) -> None:
   """Reads the flags, and reports errors in one line."""
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
-  out = pathlib.Path(FLAGS.out)
-  if FLAGS.format and out.suffix != f".{FLAGS.format}":
-    raise app.UsageError(f"--out={out} must end in .{FLAGS.format}.")
-  try:
-    export(
-      FLAGS.model,
-      out,
-      layout=FLAGS.layout,
-      step=FLAGS.step,
-      ema=FLAGS.ema,
-      allow_module=FLAGS.allow_module,
+  if (FLAGS.out is None) == (FLAGS.push is None):
+    raise app.UsageError("give --out=FILE, or --push=hf:ME/MODEL.")
+  if FLAGS.out and FLAGS.format and not FLAGS.out.endswith(f".{FLAGS.format}"):
+    raise app.UsageError(f"--out={FLAGS.out} must end in .{FLAGS.format}.")
+  if FLAGS.push and (FLAGS.layout or FLAGS.format):
+    raise app.UsageError(
+      "--layout and --format are for --out; --push chooses what timm reads."
     )
+  source = {
+    "step": FLAGS.step,
+    "ema": FLAGS.ema,
+    "allow_module": FLAGS.allow_module,
+  }
+  try:
+    if FLAGS.push:
+      pushed = push(
+        FLAGS.model,
+        FLAGS.push,
+        license=FLAGS.license,
+        private=FLAGS.private,
+        message=FLAGS.message,
+        **source,
+      )
+      logging.info("Pushed %s.", pushed)
+      return
+    out = pathlib.Path(FLAGS.out)
+    export(FLAGS.model, out, layout=FLAGS.layout, **source)
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
   logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))

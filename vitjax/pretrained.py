@@ -6,7 +6,9 @@ images of this run, and `config.init.channels` adapts the first kernels to
 their channels.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Generator
 
 import jax
 
@@ -14,6 +16,7 @@ from vitjax import trained, trees, weights
 from vitjax.config import places
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.weights import files, npz, published
+from vitjax.weights.hub import repository
 
 
 def load(run: RunConfig, model, image_shape: tuple[int, ...]):
@@ -80,6 +83,21 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   return params
 
 
+def commits(run: RunConfig) -> dict[str, str]:
+  """The repositories of the hub that `load` reads -> with their commits.
+
+  Raises:
+    ConfigError: as `load`, if one of them cannot be read.
+  """
+  given = run.init.weights or {}
+  found = {}
+  for source in [given] if isinstance(given, str) else given.values():
+    if repository.is_name(source):
+      with _explained("init.weights", source):
+        found[source] = published.resolve(source)
+  return found
+
+
 def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
   """Parameters of `model` from the source that `config.{key}` names."""
   options = {
@@ -90,7 +108,7 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
     "ignore": ignore,
     "key": jax.random.key(run.seed),
   }
-  try:
+  with _explained(key, source):
     # A file at gs:// is downloaded, and needs no package for that.
     suffix = npz.split_subtree(source)[0].suffix
     is_file = suffix in (".npz", ".safetensors", *files.TORCH)
@@ -107,10 +125,17 @@ def _load(run, key: str, source: str, model, image_shape, reinit, ignore):
       )
     file = published.find(source, run.pretrained_dir)
     return weights.load(file, model, **options)
+
+
+@contextlib.contextmanager
+def _explained(key: str, source: str) -> Generator[None]:
+  """Turns errors of weights that cannot be had into those of `config.{key}`."""
+  try:
+    yield
   except FileNotFoundError as e:
     raise ConfigError(
       f"config.{key}={source!r}: {e} Name another run folder, file or "
       f"published name with --config.{key}=..."
     ) from e
-  except (ValueError, OSError, RuntimeError) as e:
+  except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise ConfigError(f"config.{key}={source!r}: {e}") from e

@@ -9,6 +9,7 @@ happened.
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 from absl import logging
@@ -25,7 +26,7 @@ from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
 from vitjax.program.labels import describe_classes, describe_labels
-from vitjax.run_folder import files, identity, lock
+from vitjax.run_folder import files, identity, lock, reader
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.mirror import Mirror
 from vitjax.run_folder.reporter import Reporter
@@ -93,7 +94,8 @@ def train_and_evaluate(
     first_step, state, saved = start_state(parts, checkpointer, workdir)
     info = identity.describe(workdir, run, source.fingerprint, saved)
     if is_main:
-      write_folder(parts, metadata, info["run"], workdir)
+      origin = origin_of(run, workdir, is_new=saved is None)
+      write_folder(parts, {**metadata, **origin}, info["run"], workdir)
     feed = stack.enter_context(make_feed(parts, first_step))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
@@ -171,6 +173,18 @@ def write_folder(
     parts.abstract.params, include_stats=False
   )
   files.write(workdir, parts.run, metadata, overview, run_id)
+
+
+def origin_of(
+  run: RunConfig, workdir: pathlib.Path, *, is_new: bool
+) -> dict[str, Any]:
+  """{"init": commits of the repositories that the run began with}, or {}."""
+  if is_new or run.init.weights is None:
+    found = pretrained.commits(run)
+  else:  # the branch may have moved since
+    file = workdir / files.MODEL
+    found = reader.read_json(file).get("init") if file.exists() else None
+  return {"init": found} if found else {}
 
 
 def end_folder(

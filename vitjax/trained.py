@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from vitjax import losses, models, trees, weights
+from vitjax import losses, trees
 from vitjax.checkpoint import checkpointer, step_files
 from vitjax.config import places
 from vitjax.data import tokenizers
@@ -25,7 +25,6 @@ from vitjax.weights import (
   imagenet,
   loading,
   published,
-  zoo,
 )
 
 # Keys of the metadata that preparing and classifying images needs.
@@ -52,7 +51,8 @@ class Trained:
     preprocess: the preprocessing string, see `vitjax.data.pp.builder`.
     class_names: names by class id, or of the targets of a regression; or None.
     metadata: all of `model.json`, to be passed on.
-    source: the path or name that it was loaded from.
+    source: the path or name that it was loaded from; of a repository with its
+      commit.
   """
 
   model: Any
@@ -387,8 +387,10 @@ def load(
     run.classify("seven.png")
 
   Args:
-    path: path of the run folder or of the exported file; or a published name,
-      see `vitjax.weights.zoo`, whose file is downloaded the first time.
+    path: path of the run folder or of the exported file; a repository of the
+      Hugging Face hub, "hf:OWNER/REPO" or "hf:OWNER/REPO@REVISION"; or a
+      published name, see `vitjax.weights.zoo`. Published files are downloaded
+      the first time.
     step: checkpoint of a run folder: a number, "latest" or "best".
     ema: load the averaged parameters of a run folder instead of the last ones.
     pretrained_dir: folder, URL or gs://bucket/folder with the files of
@@ -431,7 +433,7 @@ def load(
     preprocess=metadata["preprocess"],
     class_names=names and tuple(names),
     metadata=metadata,
-    source=name,
+    source=metadata.get("origin", name),
   )
 
 
@@ -488,17 +490,23 @@ def _load_published(name: str, pretrained_dir: str | None):
   """(metadata, model, parameters) of published weights."""
   try:
     name = published.resolve(name, pretrained_dir)
-    entry = zoo.find(name)
+    published.describe(name, pretrained_dir)  # before a large download
   except KeyError as e:
     raise FileNotFoundError(
       f"{name!r} is not a run folder, a file or the name of published weights: "
       f"{e.args[0]}"
     ) from None
-  file = published.find(name, pretrained_dir)
-  metadata = published.describe(entry, pretrained_dir)
-  model = models.create(**metadata["model"])
-  size = metadata["image_size"]
-  params = weights.load(file, model, image_size=size, channels=3)
+  flat, about = loading.read(published.find(name, pretrained_dir))
+  metadata = published.describe(name, pretrained_dir, flat)
+  model = description.create_model(metadata, flat, pathlib.Path(name))
+  params = fitting.fit(
+    flat,
+    model,
+    source=repr(name),
+    metadata=about,
+    image_size=metadata["image_size"],
+    channels=metadata["channels"],
+  )
   return metadata, model, params
 
 

@@ -47,7 +47,7 @@ LAYERS = {
     run_folder step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
-  "export": "__version__ config weights",
+  "export": "__version__ config run_folder weights",
   "pareto": "__version__ config models parallel plots run_folder weights",
   "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",
@@ -220,6 +220,7 @@ def test_configs_load_in_no_time():
         "vitjax.config.common",
         "vitjax.weights.zoo",
         "vitjax.weights.augreg",
+        "vitjax.weights.published",  # for a repository of the hub only
       ), f"{path}:{line}: {name}"
 
 

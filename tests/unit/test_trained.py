@@ -417,7 +417,7 @@ def test_a_published_name(monkeypatch, tmp_path, file):
   ],
 )
 def test_how_published_models_see_images(name, preprocess, loss):
-  about = published.describe(zoo.find(name))
+  about = published.describe(name)
   assert about["preprocess"] == preprocess
   assert about["loss"] == loss
   names = about["class_names"]
@@ -433,7 +433,7 @@ def test_every_published_name_can_be_described(monkeypatch):
   )
   specs = set()
   for entry in zoo.entries().values():
-    about = published.describe(entry)
+    about = published.describe(entry.name)
     models.create(**about["model"])
     specs.add((about["preprocess"], *about["image_size"]))
   assert len(specs) > 10

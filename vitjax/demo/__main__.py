@@ -25,7 +25,10 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_string(
-    "model", None, "Run folder, exported file or published name.", required=True
+    "model",
+    None,
+    "Run folder, exported file, hf:OWNER/REPO or published name.",
+    required=True,
   )
   command_line.define_checkpoint()
   command_line.define_allow_module()

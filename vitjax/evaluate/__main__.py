@@ -41,7 +41,10 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the flags of the command."""
   flags.DEFINE_string(
-    "model", None, "Run folder, exported file or published name.", required=True
+    "model",
+    None,
+    "Run folder, exported file, hf:OWNER/REPO or published name.",
+    required=True,
   )
   flags.DEFINE_string(
     "evals", None, "Names, sections, or a .yaml or .json file of sections."

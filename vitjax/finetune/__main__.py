@@ -34,9 +34,9 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "model",
     None,
-    "Published name, run folder or file to start from; 'scratch' for random "
-    "weights. Default: chosen by the device, and 'scratch' if it cannot be "
-    "downloaded.",
+    "Published name, hf:OWNER/REPO, run folder or file to start from; "
+    "'scratch' for random weights. Default: chosen by the device, and "
+    "'scratch' if it cannot be downloaded.",
   )
   flags.DEFINE_string(
     "weights",

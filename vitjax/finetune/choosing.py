@@ -18,7 +18,7 @@ from vitjax.finetune.facts import Data, Device
 from vitjax.finetune.measuring import Measured
 from vitjax.finetune.recipe import Recipe
 from vitjax.parallel.memory import OutOfMemoryError
-from vitjax.weights import files, published, zoo
+from vitjax.weights import files, published
 
 SCRATCH = "scratch"  # the value of --model without weights
 
@@ -205,7 +205,7 @@ def has_free_size(weights: str) -> bool:
   if os.path.isdir(weights) or os.path.isfile(f"{stem}.json"):
     return False
   try:
-    return zoo.find(weights).family != "mixer"
+    return published.family(weights) != "mixer"
   except KeyError:
     return True
 

@@ -6,8 +6,8 @@ r"""Measures the speed of models, and lists it with their accuracy.
   python -m vitjax.pareto --models=@timm-12k --resume --out=t.csv,t.png \
     --batch_size=1
 
---models are run folders, exported files and published names; NAME@288 asks for
-another image size than the published one. @timm-12k are the models of timm's
+--models are run folders, exported files, hf:OWNER/REPO and published names;
+NAME@288 asks for another image size than the published one. @timm-12k are the models of timm's
 comparison of weights from ImageNet-12k and -22k, with the accuracies that timm
 publishes. Nothing is downloaded: random parameters are as fast. Columns have
 the names of timm's tables; steps are in milliseconds, parameters in millions.

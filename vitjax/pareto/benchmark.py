@@ -32,7 +32,9 @@ from vitjax import models
 from vitjax.models import batch_norm, flops
 from vitjax.parallel import devices
 from vitjax.run_folder import history
+from vitjax.weights import published as published_weights
 from vitjax.weights import zoo
+from vitjax.weights.hub import repository
 
 _SECONDS = 0.3  # least length of a measurement
 _TABLES = {"@timm-12k": pathlib.Path(__file__).parent / "timm-12k.csv"}
@@ -137,12 +139,13 @@ def find(
 ) -> Candidate:
   """A model by the path of a run or a file, or by a published name.
 
-  Nothing is downloaded: a published name gets random parameters, which does not
-  change its speed.
+  No weights are downloaded: a published name gets random parameters, which does
+  not change its speed.
 
   Args:
-    name: path, name of weights (see `weights.zoo`), of `models.list()` or of
-      the table of accuracies. After a name "@288" asks for that image size.
+    name: path, repository of the hub, name of weights (see `weights.zoo`), of
+      `models.list()` or of the table of accuracies. After a published name
+      "@288" asks for that image size.
     published: from `read_accuracies`.
     dtype: type of activations.
     allow_module: see `vitjax.load`.
@@ -159,11 +162,12 @@ def find(
       accuracy = recorded(history.read([name])[0])
   else:
     base, _, size = name.rpartition("@")
-    if base and size.isdigit():
-      name = base
-    model, own_size = _published(name, published)
-    size = int(size) if name == base else own_size
-    shape, params = (size, size, 3), None
+    is_resized = size.isdigit() and not repository.is_name(name)
+    name = base if is_resized else name
+    model, shape = _published(name, published)
+    if is_resized:
+      shape = (int(size), int(size), 3)
+    params = None
   if accuracy is None:
     accuracy = published.get(
       (name, img_size(shape)), published.get((name, None))
@@ -179,20 +183,27 @@ def find(
   return Candidate(name, model, params, shape, accuracy)
 
 
-def _published(name: str, published: Accuracies) -> tuple[Any, int]:
-  """The model of a name, and its image size."""
+def _published(
+  name: str, published: Accuracies
+) -> tuple[Any, tuple[int, int, int]]:
+  """The model of a name, and the shape of its images."""
+  if repository.is_name(name):  # of which config.json is read
+    about = published_weights.describe(name)
+    return models.create(**about["model"]), (*about["image_size"], 3)
   known = models.list()
   try:
     entry = zoo.find(name)
-    return models.create(entry.model, **entry.options), entry.image_size
+    model, size = models.create(entry.model, **entry.options), entry.image_size
+    return model, (size, size, 3)
   except KeyError as e:
     if name in known:
-      return models.create(name), known[name]["image_size"]
+      size = known[name]["image_size"]
+      return models.create(name), (size, size, 3)
     # timm's names are those of an architecture, a point, and those of weights.
     architecture = name.partition(".")[0]
     if architecture in known and any(name == model for model, _ in published):
-      model = models.create(architecture, num_classes=1000)
-      return model, known[architecture]["image_size"]
+      size = known[architecture]["image_size"]
+      return models.create(architecture, num_classes=1000), (size, size, 3)
     raise ValueError(
       f"{name!r} is not a run folder, a file, the name of published weights or "
       f"a name of vitjax.models.list(): {e.args[0]}"

@@ -37,7 +37,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "model",
     None,
-    "Run folder, exported file or name of published weights.",
+    "Run folder, exported file, hf:OWNER/REPO or name of published weights.",
     required=True,
   )
   command_line.define_checkpoint()

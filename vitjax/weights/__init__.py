@@ -27,6 +27,7 @@ _SUBMODULES = (
   "download",
   "files",
   "fitting",
+  "hub",
   "imagenet",
   "integrity",
   "layouts",

@@ -100,6 +100,8 @@ def read_metadata(file: str | os.PathLike) -> dict[str, Any]:
     ValueError: if the JSON file is damaged or holds values of other types.
   """
   path, _ = npz.split_subtree(file)
+  if path.suffix == ".json":  # an index of several files
+    return {}
   path = path.with_suffix(".json")
   return parse(path) if path.exists() else {}
 
@@ -145,11 +147,9 @@ def create_model(
   Raises:
     ValueError: if the model is not in the tables, or cannot be built.
   """
+  check_listed(metadata, path, allow_module)
   options = dict(metadata["model"])
   name = options.pop("name")
-  for given in (name, *(options.get(key) for key in _MODEL_OPTIONS)):
-    if isinstance(given, str) and given != allow_module:
-      _check_listed(given, path)
   problems = [*models.problems(name, options, "model.")]
   problems += _too_large(options, flat)
   model = None
@@ -172,8 +172,22 @@ def create_model(
   return model
 
 
-def _check_listed(name: str, path: pathlib.Path) -> None:
-  """Raises ValueError for a model that is not in the tables."""
+def check_listed(
+  metadata: Mapping[str, Any],
+  path: os.PathLike | str,
+  allow_module: str | None = None,
+) -> None:
+  """Raises ValueError for a model that is not in the tables.
+
+  Its module would have to be imported, which runs its code.
+  """
+  model = metadata["model"]
+  for given in (model["name"], *(model.get(key) for key in _MODEL_OPTIONS)):
+    if isinstance(given, str) and given != allow_module:
+      _check_name(given, path)
+
+
+def _check_name(name: str, path: os.PathLike | str) -> None:
   if models.is_listed(name):
     return
   if "." not in name:

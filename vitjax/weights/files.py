@@ -1,11 +1,13 @@
 """Flat dicts of arrays in files of any format, by their suffix.
 
 `.npz` and `.safetensors`; for reading also PyTorch's pickles (`.pth`, `.pt`,
-`.bin`, `.ckpt`, `.pth.tar`), from which only tensors are ever unpickled.
+`.bin`, `.ckpt`, `.pth.tar`), from which only tensors are ever unpickled, and
+the index of several files (`.safetensors.index.json`, `.bin.index.json`).
 """
 
 import argparse
 import importlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -36,6 +38,8 @@ _TYPES = {
 _STATES = ("model", "state_dict", "module", "model_ema", "state_dict_ema")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")  # .pth.tar
+# The end of the name of a file that says which of several files an array is in.
+INDEX = ".index.json"
 
 
 def read(file: str | os.PathLike) -> Flat:
@@ -57,7 +61,9 @@ def read(file: str | os.PathLike) -> Flat:
   npz.require_file(path)
   if path.suffix == ".npz":
     return npz.read(file)
-  if path.suffix == ".safetensors":
+  if path.name.endswith(INDEX):
+    flat = {n: x for part in parts(path) for n, x in read(part).items()}
+  elif path.suffix == ".safetensors":
     flat = _read_safetensors(path)
   elif path.suffix in TORCH:
     flat, subtree = _read_torch(path, subtree)
@@ -117,6 +123,26 @@ def _import(name: str, file: str | os.PathLike):
       f"weights {str(file)!r} need the package {package!r}: "
       f"pip install {package}. The same weights as .npz need none."
     ) from e
+
+
+def parts(index: pathlib.Path) -> list[pathlib.Path]:
+  """The files that an index lists, which are in its folder.
+
+  Raises:
+    ValueError: if it is damaged or names a file of another folder.
+  """
+  try:
+    content = json.loads(index.read_text(encoding="utf-8"))
+    names = sorted(set(content["weight_map"].values()))
+    is_plain = all(pathlib.PureWindowsPath(x).name == x for x in names)
+  except (ValueError, KeyError, TypeError, AttributeError):
+    names, is_plain = [], False
+  if not names or not is_plain:
+    raise ValueError(
+      f"weights {str(index)!r}: this index must say in which file of its "
+      'folder each array is, under "weight_map".'
+    )
+  return [index.with_name(name) for name in names]
 
 
 def _read_safetensors(path: pathlib.Path) -> Flat:

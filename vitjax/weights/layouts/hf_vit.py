@@ -51,8 +51,7 @@ def _rows(model) -> Iterator[Row]:
 
 def to_vitjax(flat: Flat, model) -> Flat:
   """Renames and transposes."""
-  if _QUERY in flat:
-    flat = {f"vit.{name}": x for name, x in flat.items()}
+  flat = torch_tensors.with_prefix(flat, "vit.", _QUERY)
   flat = torch_tensors.to_vitjax(flat, _rows(model))
   flat = vit_names.set_prefix_rows(
     flat,

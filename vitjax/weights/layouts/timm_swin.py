@@ -22,10 +22,10 @@ from vitjax.weights.layouts.torch_tensors import (
 NAME = "timm_swin"
 facts = torch_tensors.timm_facts_with_size
 
-_DERIVED = re.compile(
+DERIVED = re.compile(
   r".*\.(relative_position_index|relative_coords_table|attn_mask|k_bias)"
 )
-_SCALE = Kind(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1))
+SCALE = Kind(lambda x: x.reshape(-1), lambda x: x.reshape(-1, 1, 1))
 
 
 def matches(names: Collection[str]) -> bool:
@@ -54,7 +54,7 @@ def _rows(model) -> Iterator[Row]:
       )
       bias = f"{ours}/position_bias"
       yield f"{theirs}.relative_position_bias_table", f"{bias}/table", OFFSETS
-      yield f"{theirs}.logit_scale", f"{ours}/logit_scale", _SCALE
+      yield f"{theirs}.logit_scale", f"{ours}/logit_scale", SCALE
       yield from torch_tensors.layer(
         f"{theirs}.cpb_mlp.0", f"{bias}/Dense_0", LINEAR
       )
@@ -91,7 +91,7 @@ def to_vitjax(flat: Flat, model) -> Flat:
   flat = {
     re.sub(r"\.([qv])_bias$", r".\1.bias", name): x
     for name, x in flat.items()
-    if not _DERIVED.fullmatch(name)
+    if not DERIVED.fullmatch(name)
   }
   flat = torch_tensors.split_fused(flat, _fused(model))
   return torch_tensors.to_vitjax(flat, _rows(model))

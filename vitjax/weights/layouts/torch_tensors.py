@@ -84,6 +84,16 @@ def to_vitjax(flat: Flat, rows: Iterable[Row]) -> Flat:
   return {**flat, **dict(found)}
 
 
+def with_prefix(flat: Flat, prefix: str, first: str) -> Flat:
+  """Adds the prefix of a model to all names, if `first` lacks it.
+
+  transformers has it in models with a head, and not in bare ones.
+  """
+  if first not in flat:
+    return flat
+  return {f"{prefix}{name}": x for name, x in flat.items()}
+
+
 def from_vitjax(flat: Flat, rows: Iterable[Row], layout: str) -> Flat:
   """Inverse of `to_vitjax`.
 

@@ -214,6 +214,11 @@ def timm(name: str) -> File:
   return File(url, sha256=_TIMM_SHA256.get(name))
 
 
+def google(name: str) -> File:
+  """The home of Google's copy `name` for transformers."""
+  return File(f"{HUB}/google/{name}/resolve/main/model.safetensors")
+
+
 def shorter_side(image_size: int, crop: float) -> dict[str, Any]:
   """Fields: the shorter side resized so that a crop keeps the part `crop`."""
   return {

@@ -13,6 +13,7 @@ from vitjax.weights.zoo.entry import (
   TIMM_RESULTS,
   Entry,
   File,
+  google,
   shorter_side,
   timm,
 )
@@ -36,17 +37,13 @@ _PRETRAINED = {
 }
 
 # Fine-tuned file -> model, pixels, and timm's copy with the accuracy that timm
-# measured; or the nearest file where timm has no copy.
+# measured; or Google's own copy for transformers where timm has none.
 _FINETUNED = {
   "ViT-B_16-224": ("ViT-B_16", 224, ("vit_base_patch16_224", 81.782)),
   "ViT-B_16": ("ViT-B_16", 384, ("vit_base_patch16_384", 84.212)),
-  "ViT-B_32": ("ViT-B_32", 384, "vit_base_patch32_384.augreg_in21k_ft_in1k"),
-  "ViT-L_16-224": (
-    "ViT-L_16",
-    224,
-    "vit_large_patch16_224.augreg_in21k_ft_in1k",
-  ),
-  "ViT-L_16": ("ViT-L_16", 384, "vit_large_patch16_384.augreg_in21k_ft_in1k"),
+  "ViT-B_32": ("ViT-B_32", 384, "vit-base-patch32-384"),
+  "ViT-L_16-224": ("ViT-L_16", 224, "vit-large-patch16-224"),
+  "ViT-L_16": ("ViT-L_16", 384, "vit-large-patch16-384"),
   "ViT-L_32": ("ViT-L_32", 384, ("vit_large_patch32_384", 81.508)),
   "R50+ViT-B_16": ("R50+ViT-B_16", 384, ("vit_base_r50_s16_384", 84.988)),
 }
@@ -82,7 +79,7 @@ def originals() -> Iterator[Entry]:
     file = File(f"gs://vit_models/{folder}/{name}.npz")
     entry = Entry(f"{folder}/{name}", (file,), model, image_size=size, **facts)
     if isinstance(mirror, str):
-      yield dataclasses.replace(entry, instead=mirror)
+      yield dataclasses.replace(entry, files=(google(mirror), file))
       continue
     timm_model, top1 = mirror
     timm_name = f"{timm_model}.orig_in21k_ft_in1k"
