@@ -1,54 +1,103 @@
-"""ONNX models: from a function of JAX to a file."""
+"""ONNX models: made of a function of JAX, written to a file and run."""
 
-from collections.abc import Callable, Mapping
+import json
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+import vitjax
 from vitjax.config import extras
 from vitjax.graphs import jaxprs
+from vitjax.graphs.forward import Forward
 from vitjax.graphs.graph import IR_VERSION, OPSET, Graph
 
+# A file of Protocol Buffers ends at 2 GiB; the arrays of a larger model are in
+# a file beside it.
+_LARGE = 1_900_000_000
 
-def convert(
-  function: Callable,
-  constants: Any,
-  inputs: Mapping[str, jax.ShapeDtypeStruct],
-  output: str,
-):
-  """The ONNX model of `function(constants, *inputs)`, which has one output.
 
-  Args:
-    function: function of JAX.
-    constants: tree of arrays that the file holds: the parameters.
-    inputs: shape and type of each input by its name. A symbolic dimension of
-      `jax.export.symbolic_shape` is any number; its name is in the file.
-    output: name of the output.
+def convert(forward: Forward):
+  """The `onnx.ModelProto` of a function.
 
-  Returns:
-    An `onnx.ModelProto`.
+  A symbolic dimension of its inputs is any number in the file.
 
   Raises:
     NotImplementedError: if an operation has no counterpart in ONNX.
     ImportError: if the package `onnx` is not installed.
   """
-  traced = jax.make_jaxpr(function)(
-    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants),
-    *inputs.values(),
+  inputs = forward.inputs
+  leaves = jax.tree.leaves(forward.variables)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, np.float32), forward.variables
   )
+  traced = jax.make_jaxpr(forward.function)(shapes, *inputs.values())
   graph = Graph()
   for name, x in inputs.items():
     for axis, size in enumerate(x.shape):
       if not isinstance(size, int):
         graph.dimensions.setdefault(str(size), (name, axis))
-  arrays = [np.asarray(x) for x in jax.tree.leaves(constants)]
+  arrays = [np.asarray(x, np.float32) for x in leaves]
   (result,) = jaxprs.write(
     graph, traced.jaxpr, traced.consts, [*arrays, *inputs]
   )
-  out = jax.ShapeDtypeStruct(traced.out_avals[0].shape, np.float32)
   result = graph.cast(result, np.float32)
-  return _model(graph, inputs, {output: out}, result)
+  shape = traced.out_avals[0].shape
+  out = {forward.output: jax.ShapeDtypeStruct(shape, np.float32)}
+  return _model(graph, inputs, out, result)
+
+
+def write(model, path: pathlib.Path) -> None:
+  """Writes an `onnx.ModelProto`; large arrays to a file beside it."""
+  import onnx
+
+  is_large = model.ByteSize() > _LARGE
+  onnx.save_model(
+    model,
+    path,
+    save_as_external_data=is_large,
+    location=f"{path.name}.data" if is_large else None,
+  )
+
+
+def describe(model, facts: Mapping[str, Any]) -> None:
+  """Adds facts to the metadata of a model: texts, and others as JSON."""
+  from onnx import helper
+
+  model.producer_version = vitjax.__version__
+  helper.set_model_props(
+    model,
+    {k: x if isinstance(x, str) else json.dumps(x) for k, x in facts.items()},
+  )
+
+
+class Session:
+  """Runs a file in ONNX Runtime on the CPU.
+
+  Raises:
+    ValueError: if the file is not a graph that it can run.
+  """
+
+  def __init__(self, path: pathlib.Path, threads: int = 0):
+    with extras.needed("onnx", "ONNX files"):
+      import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+      self._session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+      )
+    except Exception as e:  # one class for each kind of failure
+      reason = str(e).partition("\n")[0]
+      raise ValueError(f"ONNX Runtime cannot run {path.name}: {reason}") from e
+
+  def __call__(self, x: np.ndarray) -> np.ndarray:
+    """The output for one input."""
+    (name,) = (i.name for i in self._session.get_inputs())
+    return self._session.run(None, {name: x})[0]
 
 
 def _model(graph: Graph, inputs, outputs, result):
