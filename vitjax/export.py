@@ -10,9 +10,9 @@ A JSON file with the same name says which model the arrays belong to, how images
 are prepared, and the names of the classes. Without --layout, `.npz` has
 big_vision's names and `.safetensors` has timm's.
 
-.onnx (pip install "vitjax[onnx]") and .stablehlo hold a graph that runs without
-vitjax, for every batch size: see docs/deploy.md. It is run on photographs before
-the file is left, and its outputs must be those of the model.
+.onnx (pip install "vitjax[onnx]") and .stablehlo hold a graph that runs
+without vitjax, for every batch size: see docs/deploy.md. The graph is run on
+photographs, and a file whose outputs are not those of the model is not left.
 """
 
 import os

@@ -1,10 +1,11 @@
-"""Graphs for `vitjax export`: checks of the flags, the file, the measurements."""
+"""Graphs for `vitjax export`: the flags, the file, the measurements."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
 
 from vitjax.data.sources import folder
-from vitjax.graphs import forward, onnx_export, proof, stablehlo
+from vitjax.graphs import accuracy as accuracy_lib
+from vitjax.graphs import forward, onnx_export, onnx_file, proof, stablehlo
 
 
 def export(
@@ -38,6 +39,8 @@ def export(
     raise ValueError(
       "--tower=txt: this model reads images only and has no text tower."
     )
+  if accuracy:
+    accuracy_lib.check(trained, accuracy)
   pictures = list(_files(images))
   if is_onnx:
     found = onnx_export.export(
@@ -61,6 +64,9 @@ def export(
     )
   yield f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)."
   yield _describe(found, "texts" if tower == "txt" else "images")
+  if accuracy:
+    run = onnx_file.Session(out) if is_onnx else stablehlo.read(out)
+    yield str(accuracy_lib.measure(trained, run, input, accuracy))
 
 
 def _describe(found: proof.Proof, what: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export as jax_export
 
 from vitjax.graphs import pixels
 
@@ -80,7 +81,7 @@ def of_texts(trained, dtype: str = "float32") -> Forward:
     raise ValueError("this model reads images only: it has no text tower.")
   model = _with_dtype(trained.model, dtype)
   (text,) = model.towers()["txt"].example_inputs(trained.image_size)
-  (batch,) = jax.export.symbolic_shape("batch")
+  (batch,) = jax_export.symbolic_shape("batch")
   return Forward(
     lambda variables, text: model.apply(variables, None, text)[1],
     _without(trained.variables, "img"),
@@ -103,10 +104,10 @@ def preparation(trained) -> Forward:
 
 def _images(trained, input: Input) -> dict[str, jax.ShapeDtypeStruct]:
   if input == "tensor":
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = jax_export.symbolic_shape("batch")
     shape = (batch, *trained.image_size, trained.channels)
     return {"image": jax.ShapeDtypeStruct(shape, np.float32)}
-  batch, *size = jax.export.symbolic_shape("batch, height, width")
+  batch, *size = jax_export.symbolic_shape("batch, height, width")
   if "resize" not in trained.preprocess:
     size = trained.image_size
   shape = (batch, *size, trained.channels)

@@ -82,7 +82,9 @@ class Graph:
       return self.node("Neg", self._evaluate(node.operand))
     if isinstance(node, ast.BinOp) and type(node.op) in _DIMENSION_OPS:
       op, parts = _DIMENSION_OPS[type(node.op)], [node.left, node.right]
-    elif isinstance(node, ast.Call) and ast.unparse(node.func) in _DIMENSION_OPS:
+    elif (
+      isinstance(node, ast.Call) and ast.unparse(node.func) in _DIMENSION_OPS
+    ):
       op, parts = _DIMENSION_OPS[ast.unparse(node.func)], node.args
     else:
       raise ValueError(f"the size {ast.unparse(node)} is not supported.")

@@ -106,9 +106,7 @@ def _scan(graph: Graph, params, arguments: list[Value]) -> list[Value]:
     results.append(out[num_carry:])
   shapes = [v.aval.shape for v in body.jaxpr.outvars[num_carry:]]
   joined = [
-    graph.node(
-      "Concat", *(graph.reshape(x, (1, *shape)) for x in rows), axis=0
-    )
+    graph.node("Concat", *(graph.reshape(x, (1, *shape)) for x in rows), axis=0)
     for shape, rows in zip(shapes, zip(*results))
   ]
   return [*carry, *joined]

@@ -102,7 +102,6 @@ class Session:
 
 def _model(graph: Graph, inputs, outputs, result):
   with extras.needed("onnx", "ONNX files"):
-    import onnx
     from onnx import helper, numpy_helper
 
   def element(dtype) -> int:

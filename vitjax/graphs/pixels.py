@@ -1,8 +1,8 @@
 """The preprocessing of images as a function of JAX, for images of any size.
 
 It does what the ops of `vitjax.data.pp` do with TensorFlow. A resize is a
-product with two matrices, the weights of rows and of columns, which are computed
-from the size of the image: exact for every interpolation.
+product with two matrices, the weights of rows and of columns. They are computed
+from the size of the image, so that every interpolation is exact.
 """
 
 import dataclasses

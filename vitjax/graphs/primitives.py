@@ -284,7 +284,9 @@ def _iota(graph: Graph, equation, *_: Value) -> Value:
   x = graph.cast(graph.node("Range", zero, size, one), _dtype(equation))
   ones = [size if i == axis else 1 for i, size in enumerate(shape)]
   x = graph.reshape(x, ones)
-  return x if ones == list(shape) else graph.node("Expand", x, graph.shape(shape))
+  return (
+    x if ones == list(shape) else graph.node("Expand", x, graph.shape(shape))
+  )
 
 
 def _dimension(graph: Graph, equation) -> Value:

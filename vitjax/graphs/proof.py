@@ -67,7 +67,9 @@ def photographs(trained, files: Sequence[str] = ()) -> list[np.ndarray]:
   if "resize" not in trained.preprocess:
     height, width = trained.image_size
     squeeze = builder.build(f"resize(({height}, {width}), antialias=True)")
-    images = [np.asarray(pipeline.run_once(squeeze, x)["image"]) for x in images]
+    images = [
+      np.asarray(pipeline.run_once(squeeze, x)["image"]) for x in images
+    ]
   return images
 
 

@@ -1,4 +1,4 @@
-"""Exports a trained model as StableHLO by `jax.export`, with a card beside it."""
+"""Exports a trained model as StableHLO, with a card beside it."""
 
 import datetime
 import json
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import export as jax_export
 
 from vitjax.graphs import facts, forward, proof
 
@@ -77,6 +78,11 @@ def export(
   return found
 
 
+def read(path: pathlib.Path) -> proof.Run:
+  """The function in a file."""
+  return jax_export.deserialize(bytearray(path.read_bytes())).call
+
+
 def _export(one: forward.Forward, platforms: Sequence[str]):
   variables = jax.tree.map(jnp.asarray, one.variables)
 
@@ -84,17 +90,17 @@ def _export(one: forward.Forward, platforms: Sequence[str]):
   def run(*inputs):
     return one.function(variables, *inputs)
 
-  return jax.export.export(run, platforms=tuple(platforms))(
+  return jax_export.export(run, platforms=tuple(platforms))(
     *one.inputs.values()
   )
 
 
 def _prove(trained, path, input, tower, images) -> proof.Proof:
-  exported = jax.export.deserialize(bytearray(path.read_bytes()))
+  run = read(path)
   if tower == "txt":
-    return proof.of_texts(trained, exported.call)
+    return proof.of_texts(trained, run)
   pictures = proof.photographs(trained, images)
   if input == "tensor":
-    return proof.of_tensors(trained, exported.call, pictures)
-  prepare = _export(forward.preparation(trained), exported.platforms).call
-  return proof.of_pixels(trained, exported.call, prepare, pictures)
+    return proof.of_tensors(trained, run, pictures)
+  prepare = _export(forward.preparation(trained), PLATFORMS).call
+  return proof.of_pixels(trained, run, prepare, pictures)
