@@ -47,7 +47,7 @@ LAYERS = {
     run_folder step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
-  "graphs": "__version__ config data",
+  "graphs": "__version__ config data models",
   "export": "__version__ config graphs weights",
   "pareto": "__version__ config models plots run_folder weights",
   "plan": "checks config data losses models parallel program",

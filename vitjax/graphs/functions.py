@@ -25,6 +25,15 @@ def _softmax(graph: Graph, jaxpr, equation, x: Value) -> Value:
   return graph.node("Softmax", x, axis=-1)
 
 
+def _layer_norm(
+  graph: Graph, jaxpr, equation, x: Value, scale: Value, bias: Value, eps: Value
+) -> Value:
+  """`vitjax.models.named_norms`."""
+  return graph.node(
+    "LayerNormalization", x, scale, bias, axis=-1, epsilon=float(eps)
+  )
+
+
 def _relu(graph: Graph, jaxpr, equation, x: Value) -> Value:
   return graph.node("Relu", x)
 
@@ -72,6 +81,7 @@ def _half_attention(
 RULES: dict[str, Any] = {
   "gelu": _gelu,
   "softmax": _softmax,
+  "layer_norm": _layer_norm,
   "relu": _relu,
   "relu6": _relu6,
   "_conv": _depthwise,

@@ -13,6 +13,7 @@ from vitjax.config import extras
 from vitjax.graphs import jaxprs
 from vitjax.graphs.forward import Forward
 from vitjax.graphs.graph import IR_VERSION, OPSET, Graph
+from vitjax.models import named_norms
 
 # A file of Protocol Buffers ends at 2 GiB; the arrays of a larger model are in
 # a file beside it.
@@ -33,7 +34,8 @@ def convert(forward: Forward):
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, np.float32), forward.variables
   )
-  traced = jax.make_jaxpr(forward.function)(shapes, *inputs.values())
+  function = named_norms.with_named_norms(forward.function)
+  traced = jax.make_jaxpr(function)(shapes, *inputs.values())
   graph = Graph()
   for name, x in inputs.items():
     for axis, size in enumerate(x.shape):
