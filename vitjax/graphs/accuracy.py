@@ -1,6 +1,7 @@
 """Accuracy and speed of an exported file, beside those of the model."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -48,11 +49,16 @@ def check(trained, data: str) -> None:
   """Raises ValueError if the accuracy cannot be measured."""
   if trained.has_two_towers or trained.is_regression:
     raise ValueError("--accuracy is for models with classes.")
-  name, colon, split = data.rpartition(":")
-  if not (name and colon and split):
+  _data_and_split(data)
+
+
+def _data_and_split(data: str) -> tuple[str, str]:
+  match = re.fullmatch(r"(.+):([^:\[\]]+(?:\[[^\[\]]*\])?)", data)
+  if match is None:
     raise ValueError(
       f"--accuracy={data} must be DATA:SPLIT, such as fashion_mnist:test."
     )
+  return match[1], match[2]
 
 
 def measure(trained, run: Run, input: forward.Input, data: str) -> Accuracy:
@@ -91,7 +97,7 @@ def _batches(
   trained, data: str
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
   """Pixels and class ids."""
-  name, _, split = data.rpartition(":")
+  name, split = _data_and_split(data)
   source = sources.open_source(name, split, class_names=trained.class_names)
   decode = builder.build(f"decode(channels={trained.channels})")
   images, labels = [], []

@@ -53,7 +53,8 @@ def convert(forward: Forward):
 
 def write(model, path: pathlib.Path) -> None:
   """Writes an `onnx.ModelProto`; large arrays to a file beside it."""
-  import onnx
+  with extras.needed("onnx", "ONNX files"):
+    import onnx
 
   is_large = model.ByteSize() > _LARGE
   onnx.save_model(
@@ -66,7 +67,8 @@ def write(model, path: pathlib.Path) -> None:
 
 def describe(model, facts: Mapping[str, Any]) -> None:
   """Adds facts to the metadata of a model: texts, and others as JSON."""
-  from onnx import helper
+  with extras.needed("onnx", "ONNX files"):
+    from onnx import helper
 
   model.producer_version = vitjax.__version__
   helper.set_model_props(

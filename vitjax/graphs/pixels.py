@@ -18,8 +18,6 @@ from vitjax.data.pp import builder
 
 # Ops that normalise run last, as functions of JAX; the others change no pixel.
 _PASSED = ("decode", "value_range", "normalize", "vgg_value_range")
-# Steps between two pixels in the table of TensorFlow's bicubic interpolation.
-_TABLE_SIZE = 1024
 
 Size = Any  # an int, a symbolic dimension or an integer that is computed
 
@@ -121,7 +119,7 @@ class _View:
 
 
 def _kernel_weights(
-  kernel: Callable[[Array], Array], radius: float, exact: bool = True
+  kernel: Callable[[Array], Array], radius: float
 ) -> Callable[[_Axis, bool], Float[Array, "o h"]]:
   """Weights of an interpolation: those of the pixels around each new one."""
 
@@ -129,20 +127,47 @@ def _kernel_weights(
     extent, size = _float(axis.extent), _float(axis.size)
     step = 1 / (size / extent)
     centre = (_float(axis.start) + _range(axis.count) + 0.5) * step
-    if not (antialias or exact):
-      place = centre - 0.5
-      whole = jnp.floor(place)
-      centre = whole + jnp.round((place - whole) * _TABLE_SIZE) / _TABLE_SIZE
-      centre = centre + 0.5
     width = jnp.maximum(step, 1) if antialias else jnp.float32(1)
     place = _range(axis.length) - _float(axis.origin)
     distance = jnp.abs(place[None] + 0.5 - centre[:, None]) / width
-    inside = (place >= 0) & (place < extent)
-    inside = inside[None] & (distance < radius)
-    found = jnp.where(inside, kernel(distance), 0.0)
-    return found / found.sum(axis=1, keepdims=True)
+    return _normalised(kernel, radius, place, extent, distance)
 
   return weights
+
+
+def _plain_weights(
+  kernel: Callable[[Array], Array], radius: float, table_size: int | None = None
+) -> Callable[[_Axis, bool], Float[Array, "o h"]]:
+  """Those of TensorFlow's older kernels, where nothing is antialiased.
+
+  Bicubic interpolation has a table of the kernel with `table_size` places
+  between two pixels.
+  """
+  antialiased = _kernel_weights(kernel, radius)
+
+  def weights(axis: _Axis, antialias: bool) -> Float[Array, "o h"]:
+    if antialias:
+      return antialiased(axis, True)
+    extent, size = _float(axis.extent), _float(axis.size)
+    row = _float(axis.start) + _range(axis.count)
+    centre = (row + 0.5) * (extent / size) - 0.5
+    whole = jnp.floor(centre)
+    rest = centre - whole
+    if table_size is not None:
+      rest = jnp.round(rest * table_size) / table_size
+    place = _range(axis.length) - _float(axis.origin)
+    distance = jnp.abs(place[None] - whole[:, None] - rest[:, None])
+    return _normalised(kernel, radius, place, extent, distance)
+
+  return weights
+
+
+def _normalised(kernel, radius, place, extent, distance) -> Array:
+  """Weights that sum to one over the pixels that exist."""
+  inside = (place >= 0) & (place < extent)
+  inside = inside[None] & (distance < radius)
+  found = jnp.where(inside, kernel(distance), 0.0)
+  return found / found.sum(axis=1, keepdims=True)
 
 
 def _nearest(axis: _Axis, antialias: bool) -> Float[Array, "o h"]:
@@ -194,8 +219,8 @@ def _lanczos(radius: int) -> Callable[[Array], Array]:
 
 
 _WEIGHTS: Mapping[str, Callable[[_Axis, bool], Array]] = {
-  "bilinear": _kernel_weights(_triangle, 1),
-  "bicubic": _kernel_weights(_cubic, 2, exact=False),
+  "bilinear": _plain_weights(_triangle, 1),
+  "bicubic": _plain_weights(_cubic, 2, table_size=1024),
   "lanczos3": _kernel_weights(_lanczos(3), 3),
   "lanczos5": _kernel_weights(_lanczos(5), 5),
   "nearest": _nearest,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vitjax.config import extras
 from vitjax.graphs.forward import Input
 
 
@@ -21,8 +22,9 @@ def quantise(
       Without any, ranges are measured on each input, and only products of
       matrices are quantised.
   """
-  from onnxruntime import quantization
-  from onnxruntime.quantization import shape_inference
+  with extras.needed("onnx", "ONNX files"):
+    from onnxruntime import quantization
+    from onnxruntime.quantization import shape_inference
 
   whole = path.with_suffix(".float32")
   shape_inference.quant_pre_process(path, whole)
@@ -33,6 +35,8 @@ def quantise(
       _Reader(trained, input, samples),
       op_types_to_quantize=["Conv", "Gemm", "MatMul"],
       per_channel=True,
+      # It fails on scales for each channel (onnxruntime 1.32).
+      extra_options={"QDQDisableWeightAdjustForInt32Bias": True},
     )
   else:
     quantization.quantize_dynamic(

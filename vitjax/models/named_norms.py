@@ -19,7 +19,9 @@ def layer_norm(
   """Layer norm over the last axis, in float32."""
   mean = x.mean(axis=-1, keepdims=True)
   variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
-  return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias
+  rows = (1,) * (x.ndim - 1) + (-1,)
+  y = (x - mean) * jax.lax.rsqrt(variance + epsilon)
+  return y * scale.reshape(rows) + bias.reshape(rows)
 
 
 def with_named_norms(function: Callable) -> Callable:
