@@ -339,14 +339,11 @@ def test_smaller_numbers(precision, tmp_path):
   needs_onnx()
   model, out = vit(), tmp_path / "m.onnx"
   small, _, calibrated = precision.partition(" ")
-  photo = tmp_path / "photo.png"
-  Image.fromarray(odd_images()[0]).save(photo)
-  found = onnx_export.export(
-    model,
-    out,
-    precision=small,
-    calibrate=[str(photo)] if calibrated else (),
-  )
+  photos = []
+  for i, image in enumerate(proof.photographs(model) if calibrated else ()):
+    photos.append(str(tmp_path / f"{i}.png"))
+    Image.fromarray(image).save(photos[-1])
+  found = onnx_export.export(model, out, precision=small, calibrate=photos)
   assert 1e-5 < found.difference < proof.TOLERANCE[small]
   kinds = {x.data_type for x in needs_onnx().load(out).graph.initializer}
   tensor = needs_onnx().TensorProto

@@ -35,8 +35,11 @@ def quantise(
       _Reader(trained, input, samples),
       op_types_to_quantize=["Conv", "Gemm", "MatMul"],
       per_channel=True,
-      # It fails on scales for each channel (onnxruntime 1.32).
-      extra_options={"QDQDisableWeightAdjustForInt32Bias": True},
+      # Its int32 biases fail beside scales of channels (onnxruntime 1.32).
+      extra_options={
+        "QuantizeBias": False,
+        "QDQDisableWeightAdjustForInt32Bias": True,
+      },
     )
   else:
     quantization.quantize_dynamic(
