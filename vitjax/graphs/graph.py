@@ -14,7 +14,7 @@ import numpy as np
 OPSET = 20  # The first with Gelu.
 IR_VERSION = 10  # What this opset was released with.
 Value = np.ndarray | str
-_DIMENSION_OPS = {
+_DIMENSION_OPS: dict[Any, str] = {
   ast.Add: "Add",
   ast.Sub: "Sub",
   ast.Mult: "Mul",

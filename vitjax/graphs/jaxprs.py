@@ -71,7 +71,7 @@ def _inner(params: Mapping[str, Any]):
   return None
 
 
-def _is_foldable(equation, arguments: Sequence[Value]) -> bool:
+def _is_foldable(equation, arguments: Sequence[Any]) -> bool:
   if any(isinstance(x, str) for x in arguments):
     return False
   sizes = [*(v.aval.shape for v in equation.outvars)]
@@ -83,7 +83,7 @@ def _is_foldable(equation, arguments: Sequence[Value]) -> bool:
   return sum(int(np.prod(shape)) for shape in sizes) <= most
 
 
-def _computed(equation, arguments: Sequence[np.ndarray]) -> list[Value]:
+def _computed(equation, arguments: Sequence[Any]) -> list[Value]:
   out = equation.primitive.bind(*arguments, **equation.params)
   out = out if equation.primitive.multiple_results else [out]
   return [np.asarray(x) for x in out]

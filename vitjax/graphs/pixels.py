@@ -95,7 +95,8 @@ class _View:
   @classmethod
   def of(cls, x: Float[Array, "b h w c"]) -> "_View":
     """All of an image."""
-    return cls(*(_Axis(size, 0, size) for size in x.shape[1:3]))
+    rows, columns = (_Axis(size, 0, size) for size in x.shape[1:3])
+    return cls(rows, columns)
 
   @property
   def is_fixed(self) -> bool:
