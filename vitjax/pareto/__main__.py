@@ -7,14 +7,15 @@ r"""Measures the speed of models, and lists it with their accuracy.
     --batch_size=1
 
 --models are run folders, exported files, hf:OWNER/REPO and published names;
-NAME@288 asks for another image size than the published one. @timm-12k are the models of timm's
-comparison of weights from ImageNet-12k and -22k, with the accuracies that timm
-publishes. Nothing is downloaded: random parameters are as fast. Columns have
-the names of timm's tables; steps are in milliseconds, parameters in millions.
-Accuracy is the last value of a run ("measured"), or that of the table given
-with --accuracy ("published"), or empty. A model is on the Pareto front if no
-model with an accuracy from the same source is both faster and better. A model
-that does not fit into memory is left out, with a line that says so.
+NAME@288 asks for another image size than the published one. @timm-12k are the
+models of timm's comparison of weights from ImageNet-12k and -22k, with the
+accuracies that timm publishes. No weights are downloaded: random parameters are
+as fast. Columns have the names of timm's tables; steps are in milliseconds,
+parameters in millions. Accuracy is the last value of a run ("measured"), or
+that of the table given with --accuracy ("published"), or empty. A model is on
+the Pareto front if no model with an accuracy from the same source is both
+faster and better. A model that does not fit into memory is left out, with a
+line that says so.
 
 With --resume the models are measured one after the other, and the files are
 written after each: a later run measures only what is missing.
