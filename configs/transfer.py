@@ -28,7 +28,10 @@ the rate.
 Steps, batch (512), rates and sizes of the table below are vision_transformer's
 for CIFAR and ImageNet-1k and AugReg's preset for Pets. Other data get 10 epochs
 in batches of 64, so that a few thousand images make some hundred steps; these
-settings and those of AdamW and of `probe` are chosen here. The best learning
+settings and those of AdamW and of `probe` are chosen here. Networks with batch
+normalisation get ten times AdamW's rate: EfficientNet-Lite0 on 2,000 images of
+Fashion-MNIST, 64 pixels and 3 epochs, had 63 % with 1e-4, 82 % with 1e-3 and
+78 % with 3e-3. A new head starts at zero. The best learning
 rate and length depend on the data: try a third and three times of them. No run
 of this file is published.
 
@@ -62,6 +65,7 @@ DATASETS = {
 # learning rates; length and batch for some thousand images.
 OTHER_DATA = (224, 0.01, 1e-4)
 OTHER_EPOCHS, OTHER_BATCH = 10, 64
+BATCH_NORM = ("efficientnet", "regnet", "resnet_bn")  # families
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -96,6 +100,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   about = read_about(arg.weights, arg.model)
   entry = None if about else record_of(arg.weights, arg.model)
   model = about.get("model") or model_of(entry, arg.model)
+  known = entry or zoo.of_model(model["name"])
+  family = known.family if known else model["name"]
+  if family == "efficientnet":  # the heads of the others are small or zero
+    model = {**model, "head_zero_init": True}
   if about:
     is_google = not arg.weights.startswith("hf:")
   else:
@@ -110,6 +118,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   elif entry and entry.family == "mixer":
     res = entry.image_size  # fits no other
   res = arg.res or res
+  rate = rates[is_adamw] * (10 if arg.probe else 1)
+  if is_adamw and family in BATCH_NORM:
+    rate *= 10
 
   config = common.vision_transformer_finetuning(
     model=model,
@@ -118,7 +129,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     steps=steps,
     warmup_steps=warmup_steps,
     res=res,
-    learning_rate=arg.lr or rates[is_adamw] * (10 if arg.probe else 1),
+    learning_rate=arg.lr or rate,
     batch=arg.batch or (512 if is_known else OTHER_BATCH),
     accumulate=arg.accumulate,
   )
@@ -171,8 +182,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   if arg.probe:
     config.optim.freeze = ("(?!head/).*",)
   if arg.smoke:
-    known = entry or zoo.of_model(model["name"])
-    common.make_smoke(config, known and known.family)
+    common.make_smoke(config, known and family)
   common.fit_labels(config)
   return config
 

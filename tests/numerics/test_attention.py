@@ -7,6 +7,7 @@ import pytest
 
 import vitjax
 from vitjax import models
+from vitjax.models import batch_norm
 from vitjax.plots import attention_maps
 
 H, W, PATCH = 3, 4, 2
@@ -229,9 +230,15 @@ def test_models_without_attention_say_so():
   for name, options in (
     ("mixer", {"width": 8, "depth": 1, "patch_size": 2}),
     ("resnet", {"stages": (1, 1), "num_classes": 2}),
+    ("regnet", {"depths": (1,), "widths": (8,), "group_width": 4}),
   ):
     model = models.create(name, **options)
     image = jnp.zeros((1, 32, 32, 3))
+    weights = batch_norm.join(
+      jax.eval_shape(model.init, jax.random.key(0), image)
+    )
+    with pytest.raises(ValueError, match=f"{name} has no attention"):
+      jax.eval_shape(attention_maps.maps_fn(model), weights, image)
     out = jax.eval_shape(
       lambda image, model=model: model.init_with_output(
         jax.random.key(0), image
@@ -239,7 +246,7 @@ def test_models_without_attention_say_so():
       image,
     )[0][1]
     for show in (attention_maps.rollout, attention_maps.head_maps):
-      with pytest.raises(ValueError, match=f"a {name} has no attention"):
+      with pytest.raises(ValueError, match=f"{name} has no attention"):
         show(model, out, image.shape)
     with pytest.raises(ValueError, match="no position embedding"):
       attention_maps.position_similarity(model, {}, image.shape)

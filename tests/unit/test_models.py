@@ -244,3 +244,16 @@ def test_the_names_of_the_field_are_known():
   for name in ("adam", "adamw", "momentum", "sgd"):
     made = transfer.get_config(f"optim={name}").optim.name
     assert optim.OPTIMIZERS[made] is optim.OPTIMIZERS[name], name
+
+
+def test_transfer_of_networks_with_batch_norm():
+  data = "dataset=folder:images"
+  config = transfer.get_config(f"weights=efficientnet-lite0,{data}")
+  assert config.optim.learning_rate == pytest.approx(1e-3)
+  assert config.model.head_zero_init  # else the first loss is far above log(n)
+  config = transfer.get_config(f"weights=regnety_032.ra_in1k,{data},probe")
+  assert config.optim.learning_rate == pytest.approx(1e-2)
+  config = transfer.get_config(f"weights=convnext_tiny_22k_224,{data}")
+  assert config.optim.learning_rate == pytest.approx(1e-4)
+  config = transfer.get_config(f"weights=efficientnet-lite0,{data},lr=3e-4")
+  assert config.optim.learning_rate == pytest.approx(3e-4)

@@ -1,6 +1,6 @@
 """Attention maps of Vision Transformers, from intermediates of a forward pass.
 
-  _, out = run.model.apply({"params": run.params}, image)
+  _, out = run.model.apply(run.variables, image)
   maps = attention.rollout(run.model, out, image.shape)
 
 Everything is a map over the patches, (grid_h, grid_w), row 0 at the top. A
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
+from vitjax.models import batch_norm, common
 
 _BLOCK = "encoder/block"
 _MAP_HEAD = "map_head/attention"
@@ -42,7 +42,7 @@ def maps_fn(
 
   @jax.jit
   def maps(params, image):
-    *_, out = model.apply({"params": params}, image)
+    *_, out = model.apply(batch_norm.split(params), image)
     heads = head_maps(model, out, image.shape)
     return heads, rollout(model, out, image.shape) if has_rollout else None
 
@@ -204,4 +204,5 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _family(model) -> str:
-  return f"a {type(model).__module__.rpartition('.')[2]}"
+  name = type(model).__module__.rpartition(".")[2]
+  return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
