@@ -165,7 +165,7 @@ def _clip_of_transformers() -> np.ndarray:
   import open_clip
   import transformers
 
-  theirs = open_clip.tokenizer._tokenizer
+  theirs = open_clip.SimpleTokenizer()
   vocab = dict(theirs.encoder)
   for x in ("start", "end"):
     vocab[f"<|{x}oftext|>"] = vocab.pop(f"<{x}_of_text>")
@@ -182,7 +182,7 @@ def reference(folder: pathlib.Path) -> None:
   import open_clip
   import tokenizers
 
-  whole = open_clip.tokenizer._tokenizer
+  whole = open_clip.SimpleTokenizer()
   small = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix="</w>"))
   small.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
     [

@@ -77,7 +77,7 @@ def test_the_command_line(tmp_path, arguments, parts):
 def test_a_workdir_in_an_object_store(tmp_path):
   launch.run(
     "vitjax.main", QUICKSTART, "--workdir=s3://bucket/run", cache=tmp_path
-  ).assert_refused("s3://bucket/run: run folders may be", "Mount the bucket")
+  ).assert_refused("s3://bucket/run: cannot write there", "`aws configure`")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):

@@ -41,7 +41,11 @@ nan, inf = float("nan"), float("inf")
     ("text", {"width": 100}, "width=100 is not a multiple of num_heads=8."),
     ("bert", {"width": 100}, "width=100 is not a multiple of num_heads=12."),
     ("bert", {"num_segments": 0}, "num_segments=0 must be at least 1."),
-    ("mixer", {"gelu": "exact"}, "gelu='exact' is not one of tanh, erf."),
+    (
+      "mixer",
+      {"gelu": "exact"},
+      "gelu='exact' is not one of tanh, erf, quick.",
+    ),
     ("mixer", {"tokens_mlp_dim": 0}, "tokens_mlp_dim=0 must be"),
     ("nfnet", {"widths": (128,)}, "each number must be at least 256."),
     ("convnext", {"depths": (3, -1)}, "each number must be at least 1."),
