@@ -4,6 +4,7 @@ r"""Exports a run: its parameters, or the model as a graph with them.
   python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
   python -m vitjax.export --model=runs/mine --input=pixels --out=mine.onnx
   python -m vitjax.export --model=runs/mine --out=mine.stablehlo
+  python -m vitjax.export --model=runs/mine --format=web --out=site
 
 .npz and .safetensors hold the parameters, for other frameworks.
 A JSON file with the same name says which model the arrays belong to, how images
@@ -13,6 +14,9 @@ big_vision's names and `.safetensors` has timm's.
 .onnx (pip install "vitjax[onnx]") and .stablehlo hold a graph that runs
 without vitjax, for every batch size: see docs/deploy.md. The graph is run on
 photographs, and a file whose outputs are not those of the model is not left.
+
+--format=web writes a folder for any static web server: a page on which the
+model runs in the visitor's browser. See docs/browser.md.
 """
 
 import os
@@ -26,6 +30,7 @@ from vitjax.config import command_line
 
 FLAGS = flags.FLAGS
 _GRAPHS = ("onnx", "stablehlo")
+_WEB = "web"
 
 
 def define_flags() -> None:
@@ -37,8 +42,8 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "format",
     None,
-    ["npz", "safetensors", *_GRAPHS],
-    "File format; --out must have this suffix.",
+    ["npz", "safetensors", *_GRAPHS, _WEB],
+    "File format; --out must have this suffix. web: a folder.",
   )
   flags.DEFINE_string(
     "layout",
@@ -46,6 +51,7 @@ def define_flags() -> None:
     "Layout of the names of the arrays; an unknown one lists them all.",
   )
   _define_graph_flags()
+  _define_web_flags()
   command_line.define_checkpoint()
   command_line.define_allow_module()
 
@@ -94,6 +100,24 @@ def _define_graph_flags() -> None:
   )
 
 
+def _define_web_flags() -> None:
+  """Defines the flags of --format=web."""
+  flags.DEFINE_string(
+    "title", None, "Headline of a web page; by default the name of the model."
+  )
+  flags.DEFINE_list(
+    "captions",
+    [],
+    "Captions at the start on the web page of a model with two towers.",
+  )
+  flags.DEFINE_string(
+    "runtime",
+    None,
+    "Folder with the JavaScript packages of a web page, for a machine without "
+    "a network; by default they are downloaded once.",
+  )
+
+
 def export(
   model: str | os.PathLike,
   out: str | os.PathLike,
@@ -127,10 +151,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
   out = pathlib.Path(FLAGS.out)
-  if FLAGS.format and out.suffix != f".{FLAGS.format}":
+  is_web = FLAGS.format == _WEB
+  if FLAGS.format and not is_web and out.suffix != f".{FLAGS.format}":
     raise app.UsageError(f"--out={out} must end in .{FLAGS.format}.")
   try:
-    if out.suffix[1:] in _GRAPHS:
+    if is_web or out.suffix[1:] in _GRAPHS:
       _export_graph(out)
     else:
       export(
@@ -147,26 +172,40 @@ def main(argv: list[str]) -> None:
 
 
 def _export_graph(out: pathlib.Path) -> None:
-  """Writes a graph as the flags say, and logs how it compares."""
-  from vitjax.graphs import command
-
+  """Writes graphs as the flags say, and logs how they compare."""
   run = vitjax.load(
     FLAGS.model,
     step=FLAGS.step,
     ema=FLAGS.ema,
     allow_module=FLAGS.allow_module,
   )
-  for line in command.export(
-    run,
-    out,
-    input=FLAGS.input,
-    tower=FLAGS.tower,
-    precision=FLAGS.precision,
-    calibrate=FLAGS.calibrate,
-    images=FLAGS.images,
-    tolerance=FLAGS.tolerance,
-    accuracy=FLAGS.accuracy,
-  ):
+  if FLAGS.format == _WEB:
+    from vitjax.web import site
+
+    lines = site.write(
+      run,
+      out,
+      title=FLAGS.title or pathlib.Path(FLAGS.model).stem,
+      precision=FLAGS.precision,
+      captions=FLAGS.captions,
+      runtime=FLAGS.runtime,
+      tolerance=FLAGS.tolerance,
+    )
+  else:
+    from vitjax.graphs import command
+
+    lines = command.export(
+      run,
+      out,
+      input=FLAGS.input,
+      tower=FLAGS.tower,
+      precision=FLAGS.precision,
+      calibrate=FLAGS.calibrate,
+      images=FLAGS.images,
+      tolerance=FLAGS.tolerance,
+      accuracy=FLAGS.accuracy,
+    )
+  for line in lines:
     logging.info("%s", line)
 
 
