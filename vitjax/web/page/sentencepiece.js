@@ -7,7 +7,7 @@ const SPACE = "\u2581";
 const UNKNOWN_PENALTY = 10;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+const decoder = new TextDecoder("utf-8", {ignoreBOM: true});
 
 export class SentencePiece {
   // bytes: a `.model` file, a message of Protocol Buffers.

@@ -4,7 +4,14 @@ import {Tokenizer} from "./runtime/tokenizers.min.mjs";
 import {SentencePiece} from "./sentencepiece.js";
 
 const PUNCTUATION = /[!-/:-@[-`{-~]/g;
-const WHITE_SPACE = /[\s\x1c-\x1f\x85]+/;
+// Python's white space, which is not that of JavaScript.
+const WHITE_SPACE =
+  /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
+// Ligatures, and letters and digits of another width.
+const COMPATIBLE =
+  /[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb04\ufb06\uff01-\uffef]/g;
+const CONTROL =
+  /[\0-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]/g;
 // More lines of OpenAI's file are not in its vocabulary.
 const CLIP_MERGES = 49152 - 256 - 2;
 
@@ -38,7 +45,9 @@ function bert(vocabulary, length) {
       max_input_chars_per_word: 100,
     },
   });
-  return (text) => fit([ids["[CLS]"], ...encode(text)], length, 0);
+  // The library takes the sigma that ends a word for another letter.
+  const clean = (text) => text.replaceAll("\u03a3", "\u03c3");
+  return (text) => fit([ids["[CLS]"], ...encode(clean(text))], length, 0);
 }
 
 function clip(vocabulary, length) {
@@ -159,7 +168,8 @@ async function unpacked(bytes) {
   return new Uint8Array(await new Response(text).arrayBuffer());
 }
 
-// Decodes entities and straightens quotes. In Python ftfy repairs more.
+// Decodes entities and does what ftfy does in Python, but for texts whose bytes
+// were decoded wrongly.
 function readable(text) {
   const names = {amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\xa0"};
   const decode = (x) =>
@@ -170,8 +180,10 @@ function readable(text) {
       return code < 0x110000 ? String.fromCodePoint(code) : whole;
     });
   const straight = text
+    .replace(COMPATIBLE, (letter) => letter.normalize("NFKC"))
     .replace(/[\u02bc\u2018-\u201b]/g, "'")
-    .replace(/[\u201c-\u201f]/g, '"');
+    .replace(/[\u201c-\u201f]/g, '"')
+    .replace(CONTROL, "");
   return decode(decode(straight.normalize("NFC")));
 }
 
