@@ -7,13 +7,14 @@ import pathlib
 import socket
 import threading
 from collections.abc import Generator
+from typing import ClassVar
 
 _FIRST_PORT, _PORTS = 7860, 100
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
   # Not what the machine says: a browser runs no module of another type.
-  extensions_map = {
+  extensions_map: ClassVar[dict[str, str]] = {
     "": "application/octet-stream",
     ".css": "text/css",
     ".html": "text/html; charset=utf-8",

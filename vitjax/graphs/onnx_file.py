@@ -42,9 +42,7 @@ def convert(forward: Forward):
       if not isinstance(size, int):
         graph.dimensions.setdefault(str(size), (name, axis))
   arrays = [np.asarray(x, np.float32) for x in leaves]
-  results = jaxprs.write(
-    graph, traced.jaxpr, traced.consts, [*arrays, *inputs]
-  )
+  results = jaxprs.write(graph, traced.jaxpr, traced.consts, [*arrays, *inputs])
   results = [graph.cast(x, np.float32) for x in results]
   outputs = {
     name: jax.ShapeDtypeStruct(x.shape, np.float32)

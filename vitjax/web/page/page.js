@@ -3,7 +3,8 @@
 import {cropOf, drawAttention} from "./attention.js";
 import {keepOffline} from "./offline.js";
 
-const SHOWN = 1024; // longest side of the picture on the page, in pixels
+const LEAST = 320; // longest side of the picture on the page, in pixels
+const MOST = 1024;
 const TYPING = 150; // milliseconds without a key until captions are compared
 const SPEAKING = 1000; // and until the result is read out
 
@@ -126,11 +127,12 @@ const take = guarded(async (source) => {
   const shrunk = Math.min(1, Math.sqrt(site.maxPixels / (width * height)));
   const size = [width, height].map((x) => Math.max(1, Math.floor(x * shrunk)));
   const pixels = draw(new OffscreenCanvas(...size), bitmap).data;
-  const shown = Math.min(1, SHOWN / Math.max(width, height));
+  const longest = Math.max(width, height);
+  const shown = Math.min(Math.max(longest, LEAST), MOST) / longest;
   const canvas = element("image");
   canvas.width = element("overlay").width = Math.ceil(width * shown);
   canvas.height = element("overlay").height = Math.ceil(height * shown);
-  draw(canvas, bitmap);
+  draw(canvas, bitmap, shown <= 1); // single pixels stay visible
   bitmap.close?.();
   element("frame").hidden = false;
   element("invitation").hidden = true;
@@ -153,8 +155,9 @@ const take = guarded(async (source) => {
   }
 });
 
-function draw(canvas, bitmap) {
+function draw(canvas, bitmap, isSmooth = true) {
   const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.imageSmoothingEnabled = isSmooth;
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return context.getImageData(0, 0, canvas.width, canvas.height);
