@@ -85,7 +85,7 @@ def test_a_classifier_is_written_whole(
   assert str(tmp_path) not in (out / "site.json").read_text()
   pieces = about["image"]["pieces"]
   assert len(pieces) > 1
-  image = graphs.sample()
+  image = graphs.sample(classifier.image_size)
   found = run(read_pieces(out, pieces), {"image": image[None]})
   np.testing.assert_allclose(found["logits"][0], about["image"]["expected"])
   want = classifier.predict(classifier.prepare(image)[None])

@@ -76,12 +76,13 @@ def has_attention(trained) -> bool:
   return True
 
 
-def sample() -> np.ndarray:
+def sample(image_size: tuple[int, int]) -> np.ndarray:
   """The image on which a page compares its answer with the one written here.
 
-  `worker.js` makes the same.
+  `worker.js` makes the same. It has the size of the model, so that few models
+  resize it: rounded means of pixels would hide other differences.
   """
-  y, x, c = np.indices((96, 128, 3))
+  y, x, c = np.indices((*image_size, 3))
   return ((7 * x + 13 * y + 101 * c) % 256).astype(np.uint8)
 
 
@@ -100,7 +101,7 @@ def _of_rgb(function: Forward, channels: int) -> Forward:
 
 def _grey(image: UInt8[Array, "b h w 3"]) -> UInt8[Array, "b h w 1"]:
   weights = jnp.array(_GREY, jnp.float32) * _GREY_SCALE
-  grey = (image.astype(jnp.float32) * weights).sum(axis=-1, keepdims=True)
+  grey = jnp.dot(image.astype(jnp.float32), weights)[..., None]
   return jnp.floor(grey).astype(jnp.uint8)
 
 

@@ -168,7 +168,7 @@ def _write_towers(
   options = {"precision": precision, "tolerance": tolerance}
   file = folder / "image.onnx"
   found = {"images": graphs.write_image_tower(trained, file, **options)}
-  sample = graphs.sample()[None]
+  sample = graphs.sample(trained.image_size)[None]
   expected = onnx_file.Session(file)(sample)[0]
   pieces = _split(file, folder / "model")
   site["image"] = {"pieces": pieces, "expected": expected.tolist()}

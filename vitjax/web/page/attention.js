@@ -1,6 +1,6 @@
 // The attention rollout over the image: what the model does not look at is dark.
 
-const DARK = 0.8;
+const DARK = 0.7;
 
 // The part of the image that the model sees, [left, top, width, height] in
 // pixels, after the ops [name, size] of its preprocessing.

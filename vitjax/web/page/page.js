@@ -43,7 +43,7 @@ async function start() {
   element("progress").hidden = false;
   const allowWebgpu = !new URLSearchParams(location.search).has("nowebgpu");
   const loaded = await ask("load", {sizes: self.FILES, allowWebgpu});
-  site = loaded.site;
+  site = {...loaded.site, passed: loaded.passed};
   document.title = site.title;
   element("title").textContent = site.title;
   element("about").textContent = about(loaded);
@@ -60,6 +60,9 @@ async function start() {
   } else if (site.kind === "classes") {
     const count = Math.min(site.top, site.labels.length);
     element("answer-title").textContent = `Top ${count} of ${site.labels.length}`;
+  }
+  if (!loaded.passed) {
+    showError(new Error("Do not trust the answers: the self-test failed."));
   }
   document.body.dataset.ready = "";
 }
@@ -99,7 +102,6 @@ function showError(error) {
 // Runs a handler, and shows what it throws.
 function guarded(handler) {
   return async (...options) => {
-    element("error").textContent = "";
     try {
       await handler(...options);
     } catch (error) {
@@ -110,6 +112,7 @@ function guarded(handler) {
 
 // An image from anywhere: decoded upright, shown, classified.
 const take = guarded(async (source) => {
+  if (site.passed) element("error").textContent = "";
   const number = ++latest;
   let bitmap = source;
   if (source instanceof Blob) {
