@@ -83,6 +83,7 @@ def write(
     found = _write_towers(trained, folder, site, precision, tolerance)
     if trained.has_two_towers:
       site["tokenizer"] = _copy_vocab(trained, folder)
+    site["sizes"] = {name: x.stat().st_size for name, x in _files(folder)}
     _write_json(folder / "site.json", site)
     _write_list(folder)
     if out.exists():
@@ -199,17 +200,19 @@ def _copy_vocab(trained, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _write_list(folder: pathlib.Path) -> None:
-  """Lists all other files by their size and checksum, for two programs."""
-  paths = sorted(x for x in folder.rglob("*") if x.is_file())
+  """Lists all other files with their sizes and checksums."""
   files = {
-    path.relative_to(folder).as_posix(): [
-      path.stat().st_size,
-      _digest(path.read_bytes()),
-    ]
-    for path in paths
+    name: [path.stat().st_size, _digest(path.read_bytes())]
+    for name, path in _files(folder)
   }
   text = f"self.FILES = {json.dumps(files, indent=1)};\n"
   (folder / "files.js").write_text(text, encoding="utf-8")
+
+
+def _files(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
+  """The files of a folder, with their paths within it."""
+  paths = sorted(x for x in folder.rglob("*") if x.is_file())
+  return [(path.relative_to(folder).as_posix(), path) for path in paths]
 
 
 def _write_json(path: pathlib.Path, content) -> None:
@@ -222,10 +225,10 @@ def _digest(content: bytes) -> str:
 
 
 def _report(out: pathlib.Path, found: dict[str, proof.Proof]) -> Iterator[str]:
-  sizes = {x: x.stat().st_size for x in out.rglob("*") if x.is_file()}
-  yield f"Wrote {out}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB."
-  for path, size in sorted(sizes.items()):
-    yield f"  {path.relative_to(out).as_posix()}  {size / 1e6:.2f} MB"
+  sizes = {name: path.stat().st_size / 1e6 for name, path in _files(out)}
+  yield f"Wrote {out}: {len(sizes)} files, {sum(sizes.values()):.1f} MB."
+  for name, size in sizes.items():
+    yield f"  {name}  {size:.2f} MB"
   for what, x in found.items():
     yield (
       f"The graph for {what} differs from the model by {x.difference:.1e} of "

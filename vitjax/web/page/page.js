@@ -38,11 +38,10 @@ function ask(task, options = {}, transfer = []) {
 
 async function start() {
   if (await keepOffline()) return; // the page is loading again
-  await import("./files.js"); // self.FILES, as in the service worker
   element("state").textContent = "Loading the model";
   element("progress").hidden = false;
   const allowWebgpu = !new URLSearchParams(location.search).has("nowebgpu");
-  const loaded = await ask("load", {sizes: self.FILES, allowWebgpu});
+  const loaded = await ask("load", {allowWebgpu});
   site = {...loaded.site, passed: loaded.passed};
   document.title = site.title;
   element("title").textContent = site.title;

@@ -26,7 +26,7 @@ self.onmessage = async ({data: {id, task, ...options}}) => {
 };
 
 // Loads everything; returns {site, provider, threads, difference, passed}.
-async function load({sizes, allowWebgpu}) {
+async function load({allowWebgpu}) {
   site = await (await get("site.json")).json();
   const webgpu = allowWebgpu && (await hasWebgpu());
   const kind = webgpu ? ".asyncify" : "";
@@ -35,15 +35,14 @@ async function load({sizes, allowWebgpu}) {
   const pieces = [...site.image.pieces, ...(site.text?.pieces ?? [])];
   const names = [wasm, ...pieces.map(([name]) => name)];
   if (vocabulary) names.push(vocabulary);
-  const size = (name) => sizes[name]?.[0] ?? 0;
-  const total = names.reduce((sum, name) => sum + size(name), 0);
+  const total = names.reduce((sum, name) => sum + site.sizes[name], 0);
   let done = 0;
   const add = (bytes) => self.postMessage({progress: {done: (done += bytes), total}});
 
   ort = await import(`${RUNTIME}ort.${webgpu ? "webgpu" : "wasm"}.min.mjs`);
   ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = RUNTIME;
-  ort.env.wasm.wasmBinary = await download([[wasm, size(wasm)]], add);
+  ort.env.wasm.wasmBinary = await download([[wasm, site.sizes[wasm]]], add);
   const cores = navigator.hardwareConcurrency ?? 1;
   const threads = self.crossOriginIsolated ? Math.min(cores, MAX_THREADS) : 1;
   ort.env.wasm.numThreads = threads;
@@ -51,7 +50,8 @@ async function load({sizes, allowWebgpu}) {
   const image = await download(site.image.pieces, add);
   const text = site.text && (await download(site.text.pieces, add));
   if (text) {
-    const words = await download([[vocabulary, size(vocabulary)]], add);
+    const size = site.sizes[vocabulary];
+    const words = await download([[vocabulary, size]], add);
     const {createTokenizer} = await import("./tokenizers.js");
     tokenize = await createTokenizer(site.tokenizer, words);
   }
