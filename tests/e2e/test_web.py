@@ -4,7 +4,7 @@ They say what the model says in Python, ask for nothing elsewhere, and work
 without their server once they were loaded.
 """
 
-import re
+import json
 import urllib.parse
 
 import cv2
@@ -37,11 +37,16 @@ def window(log):
     yield opened
 
 
+def write(trained, folder, title="<b>A title</b>"):
+  pytest.importorskip("onnx", reason="needs the package onnx")
+  list(site.write(trained, folder / "site", title=title))
+
+
 def served(trained, folder):
   """The address of a page, in a context."""
-  pytest.importorskip("onnx", reason="needs the package onnx")
-  list(site.write(trained, folder / "site", title="<b>A title</b>"))
-  return static.serve(folder / "site", host="127.0.0.1", port=None)
+  write(trained, folder)
+  # A port of its own: the browser remembers what was on another.
+  return static.serve(folder / "site", host="127.0.0.1", port=0)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +101,13 @@ def complaints(window):
 
 
 @pytest.fixture(scope="module")
-def page(classifier, tmp_path_factory):
-  with served(classifier, tmp_path_factory.mktemp("page")) as address:
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def page(classifier, folder):
+  with served(classifier, folder) as address:
     yield address
 
 
@@ -137,6 +147,16 @@ def test_a_page_works_without_its_server(window, classifier, picture, tmp_path):
   assert give(window, picture) == want
 
 
+def test_a_new_page_takes_the_place_of_the_old(
+  window, page, classifier, folder
+):
+  window.open(page, browser.PHONE)
+  wait_for(lambda: is_ready(window))
+  write(classifier, folder, "Second")
+  window.driver.get(page)
+  wait_for(lambda: "Second" in window.text() and is_ready(window))
+
+
 def test_captions_are_compared_while_they_are_typed(window, picture, tmp_path):
   trained = vitjax.load(run_folders.make_two_towers(tmp_path / "x.npz"))
   with served(trained, tmp_path) as address:
@@ -160,7 +180,15 @@ def test_nothing_is_asked_for_elsewhere(window, page, picture, log):
   window.open(page, browser.DESKTOP)
   give(window, picture)
   window.driver.quit()
-  # The log of all of the browser, its workers included.
-  addresses = set(re.findall(r'"url":"(https?://[^"]+)"', log.read_text()))
-  assert any(x.startswith(page) for x in addresses)
-  assert {urllib.parse.urlsplit(x).hostname for x in addresses} == {"127.0.0.1"}
+  # The log of the whole browser, workers included; it asks for updates itself.
+  requests = [
+    x.get("params", {}) for x in json.loads(log.read_text())["events"]
+  ]
+  asked = {x["url"] for x in requests if is_local(x.get("initiator", ""))}
+  assert {f"{page}service_worker.js", f"{page}worker.js"} <= asked
+  assert any(x.endswith(".wasm") for x in asked)
+  assert [x for x in asked if not is_local(x)] == []
+
+
+def is_local(address):
+  return urllib.parse.urlsplit(address).hostname == "127.0.0.1"

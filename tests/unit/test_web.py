@@ -74,6 +74,7 @@ def run(content, inputs):
   return dict(zip(names, session.run(None, inputs)))
 
 
+@pytest.mark.slow
 def test_a_classifier_is_written_whole(
   classifier, tmp_path, runtime, any_package, monkeypatch
 ):
@@ -102,6 +103,7 @@ def test_a_classifier_is_written_whole(
   assert any("model/image-" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_grey_images_of_another_size_are_squeezed(
   classifier, tmp_path, runtime, any_package
 ):
@@ -129,6 +131,7 @@ def _first_channel(params):
   return {**params, "embedding": embedding}
 
 
+@pytest.mark.slow
 def test_two_towers_bring_their_tokenizer(
   two_towers, tmp_path, runtime, any_package
 ):
@@ -158,6 +161,7 @@ def test_what_cannot_be_shown_is_refused(
   assert (tmp_path / "site" / "mine.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_page_is_replaced_and_others_are_kept_after_a_failure(
   classifier, tmp_path, runtime, any_package
 ):

@@ -6,6 +6,12 @@ const PATIENCE = 5000; // milliseconds
 // Returns whether the page is loading again, this time through the worker.
 export async function keepOffline() {
   if (!navigator.serviceWorker) return false;
+  if (navigator.serviceWorker.controller) {
+    // A new page has been published: the old files do not fit its own.
+    navigator.serviceWorker.addEventListener("controllerchange", () =>
+      location.reload(),
+    );
+  }
   try {
     await navigator.serviceWorker.register("service_worker.js");
   } catch {
