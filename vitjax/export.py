@@ -31,6 +31,9 @@ from vitjax.config import command_line
 FLAGS = flags.FLAGS
 _GRAPHS = ("onnx", "stablehlo")
 _WEB = "web"
+# Flags that only other formats, or only a page, read.
+_NOT_FOR_WEB = ("accuracy", "calibrate", "images", "layout")
+_FOR_WEB = ("captions", "runtime", "title")
 
 
 def define_flags() -> None:
@@ -154,6 +157,10 @@ def main(argv: list[str]) -> None:
   is_web = FLAGS.format == _WEB
   if FLAGS.format and not is_web and out.suffix != f".{FLAGS.format}":
     raise app.UsageError(f"--out={out} must end in .{FLAGS.format}.")
+  for name in _NOT_FOR_WEB if is_web else _FOR_WEB:
+    if FLAGS[name].value:
+      what = "not for" if is_web else "only for"
+      raise app.UsageError(f"--{name} is {what} --format=web.")
   try:
     if is_web or out.suffix[1:] in _GRAPHS:
       _export_graph(out)

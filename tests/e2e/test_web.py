@@ -5,6 +5,7 @@ without their server once they were loaded.
 """
 
 import json
+import shutil
 import urllib.parse
 
 import cv2
@@ -37,14 +38,10 @@ def window(log):
     yield opened
 
 
-def write(trained, folder, title="<b>A title</b>"):
-  pytest.importorskip("onnx", reason="needs the package onnx")
-  list(site.write(trained, folder / "site", title=title))
-
-
 def served(trained, folder):
   """The address of a page, in a context."""
-  write(trained, folder)
+  pytest.importorskip("onnx", reason="needs the package onnx")
+  list(site.write(trained, folder / "site", title="<b>A title</b>"))
   # A port of its own: the browser remembers what was on another.
   return static.serve(folder / "site", host="127.0.0.1", port=0)
 
@@ -138,8 +135,11 @@ def test_what_is_no_image_is_said(window, page, tmp_path):
   assert said == "bad.png is not an image that this browser can read."
 
 
-def test_a_page_works_without_its_server(window, classifier, picture, tmp_path):
-  with served(classifier, tmp_path) as address:
+def test_a_page_works_without_its_server(
+  window, page, folder, picture, tmp_path
+):
+  copy = shutil.copytree(folder / "site", tmp_path / "site")
+  with static.serve(copy, host="127.0.0.1", port=0) as address:
     window.open(address, browser.PHONE)
     want = give(window, picture)
   window.driver.get("about:blank")
@@ -147,14 +147,17 @@ def test_a_page_works_without_its_server(window, classifier, picture, tmp_path):
   assert give(window, picture) == want
 
 
-def test_a_new_page_takes_the_place_of_the_old(
-  window, page, classifier, folder
-):
-  window.open(page, browser.PHONE)
-  wait_for(lambda: is_ready(window))
-  write(classifier, folder, "Second")
-  window.driver.get(page)
-  wait_for(lambda: "Second" in window.text() and is_ready(window))
+def test_a_new_page_takes_the_place_of_the_old(window, page, folder, tmp_path):
+  copy = shutil.copytree(folder / "site", tmp_path / "site")
+  with static.serve(copy, host="127.0.0.1", port=0) as address:
+    window.open(address, browser.PHONE)
+    wait_for(lambda: is_ready(window))
+    about = json.loads((copy / "site.json").read_text())
+    (copy / "site.json").write_text(json.dumps(about | {"title": "Second"}))
+    (copy / "files.js").unlink()
+    site.write_list(copy)
+    window.driver.get(address)
+    wait_for(lambda: "Second" in window.text() and is_ready(window))
 
 
 def test_captions_are_compared_while_they_are_typed(window, picture, tmp_path):

@@ -85,7 +85,7 @@ def write(
       site["tokenizer"] = _copy_vocab(trained, folder)
     site["sizes"] = {name: x.stat().st_size for name, x in _files(folder)}
     _write_json(folder / "site.json", site)
-    _write_list(folder)
+    write_list(folder)
     if out.exists():
       shutil.rmtree(out)
     os.replace(folder, out)
@@ -199,7 +199,7 @@ def _copy_vocab(trained, folder: pathlib.Path) -> dict[str, Any]:
   return tokenizers.copy_vocab(source, folder / "vocabulary")
 
 
-def _write_list(folder: pathlib.Path) -> None:
+def write_list(folder: pathlib.Path) -> None:
   """Lists all other files with their sizes and checksums."""
   files = {
     name: [path.stat().st_size, _digest(path.read_bytes())]
