@@ -13,7 +13,9 @@ export async function keepOffline() {
     );
   }
   try {
-    await navigator.serviceWorker.register("service_worker.js");
+    // Always asks the server whether the list of files has changed.
+    const options = {updateViaCache: "none"};
+    await navigator.serviceWorker.register("service_worker.js", options);
   } catch {
     return false; // such as in a private window: no threads, nothing kept
   }
