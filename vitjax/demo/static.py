@@ -7,26 +7,30 @@ import pathlib
 import socket
 import threading
 from collections.abc import Generator
-from typing import ClassVar
 
 _FIRST_PORT, _PORTS = 7860, 100
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-  # Not what the machine says: a browser runs no module of another type.
-  extensions_map: ClassVar[dict[str, str]] = {
-    "": "application/octet-stream",
-    ".css": "text/css",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".mjs": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-    ".wasm": "application/wasm",
-  }
+# Not what the machine says: a browser runs no module of another type.
+_TYPES = {
+  "": "application/octet-stream",
+  ".css": "text/css",
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".json": "application/json",
+  ".mjs": "text/javascript",
+  ".svg": "image/svg+xml",
+  ".txt": "text/plain; charset=utf-8",
+  ".wasm": "application/wasm",
+}
 
-  def log_message(self, *args) -> None:
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+  def guess_type(self, path) -> str:
+    """The type of a file by its suffix."""
+    return _TYPES.get(pathlib.PurePath(path).suffix, _TYPES[""])
+
+  def log_message(self, format: str, *args) -> None:
     """Nothing is logged."""
 
 
