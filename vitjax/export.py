@@ -4,6 +4,7 @@ r"""Exports a run: its parameters, or the model as a graph, or to a hub.
   python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
   python -m vitjax.export --model=runs/mine --input=pixels --out=mine.onnx
   python -m vitjax.export --model=runs/mine --out=mine.stablehlo
+  python -m vitjax.export --model=runs/mine --format=web --out=site
   python -m vitjax.export --model=runs/mine --push=hf:ME/MODEL --license=mit
 
 .npz and .safetensors hold the parameters, for other frameworks. A JSON file
@@ -14,6 +15,9 @@ big_vision's names and `.safetensors` has timm's.
 .onnx (pip install "vitjax[onnx]") and .stablehlo hold a graph that runs
 without vitjax, for every batch size: see docs/deploy.md. The graph is run on
 photographs, and a file whose outputs are not those of the model is not left.
+
+--format=web writes a folder for any static web server: a page on which the
+model runs in the visitor's browser. See docs/browser.md.
 
 --push uploads the model to the Hugging Face hub, with a model card, and in the
 form that `timm.create_model("hf-hub:ME/MODEL", pretrained=True)` reads if timm
@@ -35,6 +39,10 @@ from vitjax.weights.hub import card, pushing
 
 FLAGS = flags.FLAGS
 _GRAPHS = ("onnx", "stablehlo")
+_WEB = "web"
+# Flags that only other formats, or only a page, read.
+_NOT_FOR_WEB = ("accuracy", "calibrate", "images", "layout")
+_FOR_WEB = ("captions", "runtime", "title")
 
 
 def define_flags() -> None:
@@ -64,8 +72,8 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "format",
     None,
-    ["npz", "safetensors", *_GRAPHS],
-    "File format; --out must have this suffix.",
+    ["npz", "safetensors", *_GRAPHS, _WEB],
+    "File format; --out must have this suffix. web: a folder.",
   )
   flags.DEFINE_string(
     "layout",
@@ -73,6 +81,7 @@ def define_flags() -> None:
     "Layout of the names of the arrays; an unknown one lists them all.",
   )
   _define_graph_flags()
+  _define_web_flags()
   command_line.define_checkpoint()
   command_line.define_allow_module()
 
@@ -118,6 +127,24 @@ def _define_graph_flags() -> None:
     None,
     "Measure the accuracy of the file and of the model on these data, as "
     "DATA:SPLIT, such as folder:photos:val or fashion_mnist:test.",
+  )
+
+
+def _define_web_flags() -> None:
+  """Defines the flags of --format=web."""
+  flags.DEFINE_string(
+    "title", None, "Headline of a web page; by default the name of the model."
+  )
+  flags.DEFINE_list(
+    "captions",
+    [],
+    "Captions at the start on the web page of a model with two towers.",
+  )
+  flags.DEFINE_string(
+    "runtime",
+    None,
+    "Folder with the JavaScript packages of a web page, for a machine without "
+    "a network; by default they are downloaded once.",
   )
 
 
@@ -218,12 +245,18 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"{argv[1]!r} is not a flag.")
   if (FLAGS.out is None) == (FLAGS.push is None):
     raise app.UsageError("give --out=FILE, or --push=hf:ME/MODEL.")
-  if FLAGS.out and FLAGS.format and not FLAGS.out.endswith(f".{FLAGS.format}"):
-    raise app.UsageError(f"--out={FLAGS.out} must end in .{FLAGS.format}.")
+  is_web = FLAGS.format == _WEB
+  if FLAGS.out and FLAGS.format and not is_web:
+    if not FLAGS.out.endswith(f".{FLAGS.format}"):
+      raise app.UsageError(f"--out={FLAGS.out} must end in .{FLAGS.format}.")
   if FLAGS.push and (FLAGS.layout or FLAGS.format):
     raise app.UsageError(
       "--layout and --format are for --out; --push chooses what timm reads."
     )
+  for name in _NOT_FOR_WEB if is_web else _FOR_WEB:
+    if FLAGS[name].value:
+      what = "not for" if is_web else "only for"
+      raise app.UsageError(f"--{name} is {what} --format=web.")
   source = {
     "step": FLAGS.step,
     "ema": FLAGS.ema,
@@ -242,7 +275,7 @@ def main(argv: list[str]) -> None:
       logging.info("Pushed %s.", pushed)
       return
     out = pathlib.Path(FLAGS.out)
-    if out.suffix[1:] in _GRAPHS:
+    if is_web or out.suffix[1:] in _GRAPHS:
       _export_graph(out)
     else:
       export(FLAGS.model, out, layout=FLAGS.layout, **source)
@@ -252,26 +285,40 @@ def main(argv: list[str]) -> None:
 
 
 def _export_graph(out: pathlib.Path) -> None:
-  """Writes a graph as the flags say, and logs how it compares."""
-  from vitjax.graphs import command
-
+  """Writes graphs as the flags say, and logs how they compare."""
   run = vitjax.load(
     FLAGS.model,
     step=FLAGS.step,
     ema=FLAGS.ema,
     allow_module=FLAGS.allow_module,
   )
-  for line in command.export(
-    run,
-    out,
-    input=FLAGS.input,
-    tower=FLAGS.tower,
-    precision=FLAGS.precision,
-    calibrate=FLAGS.calibrate,
-    images=FLAGS.images,
-    tolerance=FLAGS.tolerance,
-    accuracy=FLAGS.accuracy,
-  ):
+  if FLAGS.format == _WEB:
+    from vitjax.web import site
+
+    lines = site.write(
+      run,
+      out,
+      title=FLAGS.title or pathlib.Path(FLAGS.model).stem,
+      precision=FLAGS.precision,
+      captions=FLAGS.captions,
+      runtime=FLAGS.runtime,
+      tolerance=FLAGS.tolerance,
+    )
+  else:
+    from vitjax.graphs import command
+
+    lines = command.export(
+      run,
+      out,
+      input=FLAGS.input,
+      tower=FLAGS.tower,
+      precision=FLAGS.precision,
+      calibrate=FLAGS.calibrate,
+      images=FLAGS.images,
+      tolerance=FLAGS.tolerance,
+      accuracy=FLAGS.accuracy,
+    )
+  for line in lines:
     logging.info("%s", line)
 
 

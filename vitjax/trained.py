@@ -229,17 +229,24 @@ class Trained:
     features = pipeline.run_once(preprocess, image)
     return preprocess.on_device(features)["image"]
 
-  @functools.cached_property
-  def _preprocesses(self):
-    """`preprocess` of one image, without and with a resize after decoding."""
+  def preprocess_of(self, *, resize: bool = False) -> str:
+    """`preprocess` of one image, with or without a resize after decoding."""
     from vitjax.data.pp import builder
 
     spec = builder.for_images(self.preprocess)
     if not spec.startswith("decode"):  # the data were arrays
       spec = f"decode(channels={self.channels})|{spec}".rstrip("|")
+    if not resize:
+      return spec
     first, bar, rest = spec.partition("|")
-    squeezed = f"{first}|resize({self.image_size}, antialias=True){bar}{rest}"
-    return builder.build(spec), builder.build(squeezed)
+    return f"{first}|resize({self.image_size}, antialias=True){bar}{rest}"
+
+  @functools.cached_property
+  def _preprocesses(self):
+    """Preprocessing of one image, without and with a resize after decoding."""
+    from vitjax.data.pp import builder
+
+    return [builder.build(self.preprocess_of(resize=x)) for x in (False, True)]
 
   def forward(
     self, batch: Batch

@@ -87,8 +87,12 @@ class Browser:
 
 
 @contextlib.contextmanager
-def start() -> Iterator[Browser]:
-  """A browser with a profile of its own; skips the test without one."""
+def start(*flags: str) -> Iterator[Browser]:
+  """A browser with a profile of its own; skips the test without one.
+
+  Args:
+    *flags: further flags of Chromium.
+  """
   webdriver = pytest.importorskip(
     "selenium.webdriver", reason="needs the package selenium"
   )
@@ -97,7 +101,7 @@ def start() -> Iterator[Browser]:
     pytest.skip("needs the programs chromium and chromedriver")
   options = webdriver.ChromeOptions()
   options.binary_location = programs[0]
-  for flag in _FLAGS:
+  for flag in (*_FLAGS, *flags):
     options.add_argument(flag)
   logs = {"browser": "ALL", "performance": "ALL"}
   options.set_capability("goog:loggingPrefs", logs)

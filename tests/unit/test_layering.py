@@ -47,8 +47,9 @@ LAYERS = {
     run_folder step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
-  "graphs": "__version__ config data models",
-  "export": "__version__ config graphs run_folder weights",
+  "graphs": "__version__ config data models plots",
+  "web": "config data graphs weights",
+  "export": "__version__ config graphs run_folder web weights",
   "pareto": "__version__ config models parallel plots run_folder weights",
   "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",

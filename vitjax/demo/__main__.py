@@ -2,15 +2,20 @@ r"""Serves a local page to try a model with your own images.
 
   python -m vitjax.demo --model=runs/quickstart
   python -m vitjax.demo --model=vit_small_patch16_224.augreg_in21k_ft_in1k
+  python -m vitjax.demo --static=site
 
 Drop an image on the page: it shows the most probable classes and the attention
 over the image. A model with two towers (LiT, SigLIP) compares the image with
 texts that you type. Only this machine reaches the page; --host=0.0.0.0 admits
 everyone who can reach this machine, without a password. Uploads stay on this
 machine and are deleted when the server ends. Ctrl-C ends it.
+
+--static serves a folder that vitjax.export --format=web wrote, for a look at
+it: there the model runs in the browser.
 """
 
 import logging as std_logging
+import pathlib
 import signal
 import sys
 import threading
@@ -28,7 +33,9 @@ def define_flags() -> None:
     "model",
     None,
     "Run folder, exported file, hf:OWNER/REPO or published name.",
-    required=True,
+  )
+  flags.DEFINE_string(
+    "static", None, "Folder with a web page to serve, instead of a model."
   )
   command_line.define_checkpoint()
   command_line.define_allow_module()
@@ -69,8 +76,15 @@ def main(argv: list[str]) -> None:
   """Serves until it is interrupted."""
   if len(argv) > 1:
     sys.exit(f"vitjax.demo: {argv[1]!r} is not a flag.")
+  if (FLAGS.model is None) == (FLAGS.static is None):
+    sys.exit(
+      "vitjax.demo: name either a model or a page, such as "
+      "--model=runs/quickstart or --static=site."
+    )
   end_on_signals()
   try:
+    if FLAGS.static is not None:
+      _serve_static()
     std_logging.getLogger("httpx").setLevel(std_logging.WARNING)
     with extras.needed("demo", "demos"):  # before a model is loaded
       import gradio  # noqa: F401
@@ -99,6 +113,16 @@ def main(argv: list[str]) -> None:
     return
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     sys.exit(f"vitjax.demo: {e}")
+
+
+def _serve_static() -> None:
+  """Serves a page until it is interrupted."""
+  from vitjax.demo import static
+
+  folder = pathlib.Path(FLAGS.static)
+  with static.serve(folder, host=FLAGS.host, port=FLAGS.port) as address:
+    logging.info("Serving %s at %s; Ctrl-C ends it.", folder, address)
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

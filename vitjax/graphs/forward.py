@@ -10,6 +10,7 @@ import numpy as np
 from jax import export as jax_export
 
 from vitjax.graphs import pixels
+from vitjax.plots import attention_maps
 
 Input = Literal["pixels", "tensor"]
 Tower = Literal["img", "txt"]
@@ -20,23 +21,26 @@ class Forward:
   """A function of JAX with its parameters and the shapes of its inputs.
 
   Attributes:
-    function: (variables, *inputs) -> output.
+    function: (variables, *inputs) -> output, or a tuple of several.
     variables: arrays that the function needs.
     inputs: shape and type of each input by its name, with a symbolic batch.
-    output: name of the output.
+    outputs: names of the outputs.
   """
 
   function: Callable
   variables: Any
   inputs: Mapping[str, jax.ShapeDtypeStruct]
-  output: str
+  outputs: tuple[str, ...]
 
   def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-    """Runs the function with JAX."""
-    return np.asarray(jax.jit(self.function)(self.variables, *inputs))
+    """Runs the function with JAX; returns the first output."""
+    out = jax.jit(self.function)(self.variables, *inputs)
+    return np.asarray(jax.tree.leaves(out)[0])
 
 
-def of_images(trained, input: Input, dtype: str = "float32") -> Forward:
+def of_images(
+  trained, input: Input, dtype: str = "float32", *, attention: bool = False
+) -> Forward:
   """From images to logits, or to the embedding of a model with two towers.
 
   Args:
@@ -44,6 +48,7 @@ def of_images(trained, input: Input, dtype: str = "float32") -> Forward:
     input: "tensor": prepared images (b, h, w, c), float32. "pixels": uint8
       images (b, h, w, c) of any size, which the function prepares.
     dtype: type of the activations.
+    attention: the attention rollout (b, gh, gw) is a second output.
 
   Raises:
     NotImplementedError: if the preprocessing has no counterpart.
@@ -55,12 +60,16 @@ def of_images(trained, input: Input, dtype: str = "float32") -> Forward:
     if input == "pixels":
       image = pixels.prepare(trained.preprocess, image, trained.image_size)
     if trained.has_two_towers:
-      return model.apply(variables, image, None)[0]
-    logits = model.apply(variables, image)[0].astype(jnp.float32)
-    if scale is not None:
-      mean, deviation = scale
-      logits = logits * deviation[None] + mean[None]
-    return logits
+      found, _, out = model.apply(variables, image, None)
+    else:
+      found, out = model.apply(variables, image)
+      found = found.astype(jnp.float32)
+      if scale is not None:
+        mean, deviation = scale
+        found = found * deviation[None] + mean[None]
+    if attention:
+      return found, attention_maps.rollout(model, out, image.shape)
+    return found
 
   variables = _without(trained.variables, "txt")
   output = "logits"
@@ -68,7 +77,8 @@ def of_images(trained, input: Input, dtype: str = "float32") -> Forward:
     output = "embedding"
   elif not trained.model.num_classes:
     output = "features"
-  return Forward(function, variables, _images(trained, input), output)
+  outputs = (output, "attention") if attention else (output,)
+  return Forward(function, variables, _images(trained, input), outputs)
 
 
 def of_texts(trained, dtype: str = "float32") -> Forward:
@@ -86,7 +96,7 @@ def of_texts(trained, dtype: str = "float32") -> Forward:
     lambda variables, text: model.apply(variables, None, text)[1],
     _without(trained.variables, "img"),
     {"text": jax.ShapeDtypeStruct((batch, text.shape[1]), text.dtype)},
-    "embedding",
+    ("embedding",),
   )
 
 
@@ -98,7 +108,7 @@ def preparation(trained) -> Forward:
     ),
     {},
     _images(trained, "pixels"),
-    "prepared",
+    ("prepared",),
   )
 
 

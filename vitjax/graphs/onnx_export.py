@@ -49,7 +49,7 @@ def export(
   dtype = "float16" if precision == "float16" else "float32"
   with tempfile.TemporaryDirectory(dir=out.parent) as folder:
     path = pathlib.Path(folder) / out.name
-    model = _convert(_forward(trained, input, tower, dtype))
+    model = convert(_forward(trained, input, tower, dtype))
     onnx_file.describe(
       model, facts.of(trained, "onnx", input, tower, precision)
     )
@@ -72,7 +72,12 @@ def _forward(trained, input, tower, dtype) -> forward.Forward:
   return forward.of_images(trained, input, dtype)
 
 
-def _convert(function: forward.Forward) -> Any:
+def convert(function: forward.Forward) -> Any:
+  """`onnx_file.convert`, with an error for users.
+
+  Raises:
+    ValueError: if the function cannot be converted.
+  """
   try:
     return onnx_file.convert(function)
   except NotImplementedError as e:
@@ -90,7 +95,7 @@ def _prove(trained, path, input, tower, images) -> proof.Proof:
   if input == "tensor":
     return proof.of_tensors(trained, run, pictures)
   preparation = path.with_suffix(".preparation")
-  onnx_file.write(_convert(forward.preparation(trained)), preparation)
+  onnx_file.write(convert(forward.preparation(trained)), preparation)
   prepare = onnx_file.Session(preparation)
   preparation.unlink()
   return proof.of_pixels(trained, run, prepare, pictures)

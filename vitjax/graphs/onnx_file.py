@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -42,13 +42,13 @@ def convert(forward: Forward):
       if not isinstance(size, int):
         graph.dimensions.setdefault(str(size), (name, axis))
   arrays = [np.asarray(x, np.float32) for x in leaves]
-  (result,) = jaxprs.write(
-    graph, traced.jaxpr, traced.consts, [*arrays, *inputs]
-  )
-  result = graph.cast(result, np.float32)
-  shape = traced.out_avals[0].shape
-  out = {forward.output: jax.ShapeDtypeStruct(shape, np.float32)}
-  return _model(graph, inputs, out, result)
+  results = jaxprs.write(graph, traced.jaxpr, traced.consts, [*arrays, *inputs])
+  results = [graph.cast(x, np.float32) for x in results]
+  outputs = {
+    name: jax.ShapeDtypeStruct(x.shape, np.float32)
+    for name, x in zip(forward.outputs, traced.out_avals, strict=True)
+  }
+  return _model(graph, inputs, outputs, results)
 
 
 def write(model, path: pathlib.Path) -> None:
@@ -99,12 +99,12 @@ class Session:
       raise ValueError(f"ONNX Runtime cannot run {path.name}: {reason}") from e
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
-    """The output for one input."""
+    """The first output for one input."""
     (name,) = (i.name for i in self._session.get_inputs())
     return self._session.run(None, {name: x})[0]
 
 
-def _model(graph: Graph, inputs, outputs, result):
+def _model(graph: Graph, inputs, outputs, results):
   with extras.needed("onnx", "ONNX files"):
     from onnx import helper, numpy_helper
 
@@ -115,10 +115,15 @@ def _model(graph: Graph, inputs, outputs, result):
     shape = [i if isinstance(i, int) else str(i) for i in x.shape]
     return helper.make_tensor_value_info(name, element(x.dtype), shape)
 
-  (output,) = outputs
-  nodes = [*graph.nodes, ("Identity", [graph.name_of(result)], output, {})]
+  nodes = [
+    *graph.nodes,
+    *(
+      ("Identity", [graph.name_of(result)], name, {})
+      for name, result in zip(outputs, results)
+    ),
+  ]
   made = []
-  for op, names, name, attributes in _used(nodes, output):
+  for op, names, name, attributes in _used(nodes, outputs):
     if "to" in attributes:
       attributes = {"to": element(attributes["to"])}
     made.append(helper.make_node(op, names, [name], name=name, **attributes))
@@ -142,9 +147,9 @@ def _model(graph: Graph, inputs, outputs, result):
   )
 
 
-def _used(nodes, output: str) -> list:
-  """The nodes that the output depends on."""
-  wanted, kept = {output}, []
+def _used(nodes, outputs: Iterable[str]) -> list:
+  """The nodes that the outputs depend on."""
+  wanted, kept = {*outputs}, []
   for node in reversed(nodes):
     if node[2] in wanted:
       wanted.update(node[1])

@@ -58,7 +58,7 @@ def export(
       name: [str(x.dtype), *(str(i) for i in x.shape)]
       for name, x in one.inputs.items()
     },
-    "output": one.output,
+    "output": one.outputs[0],
     "platforms": list(exported.platforms),
     "calling_convention_version": exported.calling_convention_version,
     "jax": jax.__version__,

@@ -1,0 +1,1 @@
+"""Models as static web pages: they run in the browser, without a server."""
