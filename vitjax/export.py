@@ -1,11 +1,18 @@
-r"""Exports the parameters of a run to a file for other frameworks.
+r"""Exports a run: its parameters, or the model as a graph with them.
 
   python -m vitjax.export --model=runs/quickstart --format=npz --out=digits.npz
   python -m vitjax.export --model=runs/quickstart --out=digits.safetensors
+  python -m vitjax.export --model=runs/mine --input=pixels --out=mine.onnx
+  python -m vitjax.export --model=runs/mine --out=mine.stablehlo
 
+.npz and .safetensors hold the parameters, for other frameworks.
 A JSON file with the same name says which model the arrays belong to, how images
 are prepared, and the names of the classes. Without --layout, `.npz` has
 big_vision's names and `.safetensors` has timm's.
+
+.onnx (pip install "vitjax[onnx]") and .stablehlo hold a graph that runs
+without vitjax, for every batch size: see docs/deploy.md. The graph is run on
+photographs, and a file whose outputs are not those of the model is not left.
 """
 
 import os
@@ -18,6 +25,7 @@ from vitjax import weights
 from vitjax.config import command_line
 
 FLAGS = flags.FLAGS
+_GRAPHS = ("onnx", "stablehlo")
 
 
 def define_flags() -> None:
@@ -29,7 +37,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "format",
     None,
-    ["npz", "safetensors"],
+    ["npz", "safetensors", *_GRAPHS],
     "File format; --out must have this suffix.",
   )
   flags.DEFINE_string(
@@ -37,8 +45,53 @@ def define_flags() -> None:
     None,
     "Layout of the names of the arrays; an unknown one lists them all.",
   )
+  _define_graph_flags()
   command_line.define_checkpoint()
   command_line.define_allow_module()
+
+
+def _define_graph_flags() -> None:
+  """Defines the flags of .onnx and .stablehlo."""
+  flags.DEFINE_enum(
+    "input",
+    "tensor",
+    ["tensor", "pixels"],
+    "Input of a graph: prepared images of the model's size, or uint8 pixels of "
+    "any size, which the graph prepares.",
+  )
+  flags.DEFINE_enum(
+    "tower", "img", ["img", "txt"], "Tower of a model that has two."
+  )
+  flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "float16", "int8"],
+    "Numbers in an ONNX file; see --accuracy.",
+  )
+  flags.DEFINE_string(
+    "calibrate",
+    None,
+    "Folder of images on which the ranges of int8 activations are measured; "
+    "convolutions are then int8, too.",
+  )
+  flags.DEFINE_list(
+    "images",
+    [],
+    "Images on which the graph is compared with the model, files or folders; "
+    "by default photographs that are installed with scikit-learn.",
+  )
+  flags.DEFINE_float(
+    "tolerance",
+    None,
+    "Largest difference of outputs, relative to the largest; by default 1e-5, "
+    "0.01 in float16 and 0.5 in int8.",
+  )
+  flags.DEFINE_string(
+    "accuracy",
+    None,
+    "Measure the accuracy of the file and of the model on these data, as "
+    "DATA:SPLIT, such as folder:photos:val or fashion_mnist:test.",
+  )
 
 
 def export(
@@ -77,17 +130,44 @@ def main(argv: list[str]) -> None:
   if FLAGS.format and out.suffix != f".{FLAGS.format}":
     raise app.UsageError(f"--out={out} must end in .{FLAGS.format}.")
   try:
-    export(
-      FLAGS.model,
-      out,
-      layout=FLAGS.layout,
-      step=FLAGS.step,
-      ema=FLAGS.ema,
-      allow_module=FLAGS.allow_module,
-    )
+    if out.suffix[1:] in _GRAPHS:
+      _export_graph(out)
+    else:
+      export(
+        FLAGS.model,
+        out,
+        layout=FLAGS.layout,
+        step=FLAGS.step,
+        ema=FLAGS.ema,
+        allow_module=FLAGS.allow_module,
+      )
+      logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))
   except (ValueError, OSError, RuntimeError, ImportError) as e:
     raise SystemExit(f"vitjax.export: {e}") from None
-  logging.info("Wrote %s and %s.", out, out.with_suffix(".json"))
+
+
+def _export_graph(out: pathlib.Path) -> None:
+  """Writes a graph as the flags say, and logs how it compares."""
+  from vitjax.graphs import command
+
+  run = vitjax.load(
+    FLAGS.model,
+    step=FLAGS.step,
+    ema=FLAGS.ema,
+    allow_module=FLAGS.allow_module,
+  )
+  for line in command.export(
+    run,
+    out,
+    input=FLAGS.input,
+    tower=FLAGS.tower,
+    precision=FLAGS.precision,
+    calibrate=FLAGS.calibrate,
+    images=FLAGS.images,
+    tolerance=FLAGS.tolerance,
+    accuracy=FLAGS.accuracy,
+  ):
+    logging.info("%s", line)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ LAYERS = {
     run_folder step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
-  "export": "__version__ config weights",
+  "graphs": "__version__ config data models",
+  "export": "__version__ config graphs weights",
   "pareto": "__version__ config models plots run_folder weights",
   "plan": "checks config data losses models parallel program",
   "predict": "__version__ config data weights",

@@ -171,7 +171,7 @@ class Model(base.ImageModel):
       dtype=self.dtype,
       name="stem",
     )(image)
-    x = out["stem"] = x.reshape(len(x), -1, self.width)
+    x = out["stem"] = x.reshape(x.shape[0], -1, self.width)
 
     for i in range(self.depth):
       x = out[f"block{i:02d}"] = MixerBlock(

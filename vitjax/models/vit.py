@@ -486,5 +486,5 @@ class Model(base.ImageModel):
       init = nn.initializers.normal(1e-6)
       shape = (1, self.num_registers, self.width)
       prefix += [self.param("registers", init, shape, jnp.float32)]
-    prefix = [jnp.broadcast_to(t, (len(x), *t.shape[1:])) for t in prefix]
+    prefix = [jnp.broadcast_to(t, (x.shape[0], *t.shape[1:])) for t in prefix]
     return jnp.concatenate([t.astype(x.dtype) for t in prefix] + [x], axis=1)

@@ -256,13 +256,23 @@ def _split(node: ast.expr) -> list[ast.expr]:
   return [node]
 
 
-def _step(
-  text: str,
-  position: int,
-  node: ast.expr,
-  class_names: Sequence[str] | None,
-) -> _Step:
-  """Looks the op up and calls its factory with the literal arguments."""
+def calls(pp: str) -> list[tuple[str, dict[str, Any]]]:
+  """The name and the arguments of each op, defaults included.
+
+  Raises:
+    ValueError: as `build` does.
+  """
+  text = pp.replace("\n", " ").strip()
+  if not text:
+    return []
+  bound = [_bind(text, node, None) for node in _split(_parse(text))]
+  return [(name, x.arguments) for name, x in bound]
+
+
+def _bind(
+  text: str, node: ast.expr, class_names: Sequence[str] | None
+) -> tuple[str, inspect.BoundArguments]:
+  """The name of an op, and its literal arguments with the defaults."""
   column = node.col_offset
   call = node if isinstance(node, ast.Call) else None
   name = call.func if call else node
@@ -284,24 +294,43 @@ def _step(
     kwargs.setdefault("class_names", class_names)
   try:
     bound = signature.bind(*args, **kwargs)
-    op = OPS[name.id](*args, **kwargs)
-  except (TypeError, ValueError) as error:
-    public = signature.replace(
-      parameters=[
-        p.replace(annotation=p.empty) for p in signature.parameters.values()
-      ],
-      return_annotation=signature.empty,
-    )
-    raise _error(
-      text, column, f"{error}. The op is {name.id}{public}"
-    ) from None
+  except TypeError as error:
+    raise _wrong_arguments(text, column, name.id, error) from None
   bound.apply_defaults()
+  return name.id, bound
+
+
+def _step(
+  text: str,
+  position: int,
+  node: ast.expr,
+  class_names: Sequence[str] | None,
+) -> _Step:
+  """Calls the factory of an op."""
+  name, bound = _bind(text, node, class_names)
+  try:
+    op = OPS[name](*bound.args, **bound.kwargs)
+  except (TypeError, ValueError) as error:
+    raise _wrong_arguments(text, node.col_offset, name, error) from None
   keys = [
     value
     for key, value in bound.arguments.items()
     if key in ("key", "key_result", "inkey", "outkey") and value
   ]
   return _Step(position, op, frozenset(keys))
+
+
+def _wrong_arguments(
+  text: str, column: int, name: str, error: Exception
+) -> ValueError:
+  signature = inspect.signature(OPS[name])
+  public = signature.replace(
+    parameters=[
+      p.replace(annotation=p.empty) for p in signature.parameters.values()
+    ],
+    return_annotation=signature.empty,
+  )
+  return _error(text, column, f"{error}. The op is {name}{public}")
 
 
 def _literal(text: str, node: ast.expr) -> Any:
