@@ -2,6 +2,8 @@
 
   python -m scripts.timm_trajectory \
     tests/golden/reference/traj_timm_regnety.json   # where timm is installed
+  python -m scripts.timm_trajectory \
+    tests/golden/reference/traj_timm_regnety_float64.json --float64
 
 Trains with SGD and momentum, weight decay on what has more than one axis, and
 a warm-up and a cosine: the recipe of ResNet-50. Weights and images are made
@@ -20,7 +22,6 @@ import numpy as np
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "tests/golden/reference"
 CASE = {
-  "name": "traj_timm_regnety",
   "source": "timm 1.0.31, torch 2.14.1",
   "model": {
     "depths": [1, 1, 2, 1],
@@ -64,7 +65,8 @@ def main() -> None:
     if not name.endswith("num_batches_tracked")
   }
   shapes = {name: list(x.shape) for name, x in state.items()}
-  case = {**CASE, "shapes": shapes}
+  out = pathlib.Path(sys.argv[1])
+  case = {**CASE, "name": out.stem, "shapes": shapes}
   weights = refweights.weights(case)
   double = "--float64" in sys.argv
   tensors = {name: torch.from_numpy(x) for name, x in weights.items()}
@@ -114,7 +116,7 @@ def main() -> None:
       if "running" in name
     },
   }
-  pathlib.Path(sys.argv[1]).write_text(json.dumps(case) + "\n")
+  out.write_text(json.dumps(case) + "\n")
   print("losses", np.round(losses, 4), "norms", np.round(norms, 3))
 
 

@@ -20,7 +20,7 @@ from tests.numerics.reference import (
   load,
 )
 from vitjax import models, trees, weights
-from vitjax.models import batch_norm, common, depthwise, efficientnet
+from vitjax.models import batch_norm, common, efficientnet
 
 # Case -> options that are wrong.
 CASES = {
@@ -92,34 +92,6 @@ def test_running_statistics_move_by_a_tenth(tmp_path):
   np.testing.assert_allclose(
     means(0.9), 0.9 * old + 0.1 * of_batch, rtol=1e-4, atol=1e-6
   )
-
-
-@pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("padding", ["SAME", ((2, 2), (2, 2))])
-@pytest.mark.parametrize(("size", "kernels"), [((8, 9), 1), ((7, 6), 2)])
-def test_depthwise_convolution_is_a_grouped_one(
-  strides, padding, size, kernels
-):
-  """So are its gradients; bfloat16 is the grouped one to the bit."""
-  rng = np.random.default_rng(0)
-  x = rng.normal(size=(2, *size, 3)).astype(np.float32)
-  kernel = rng.normal(size=(5, 5, 1, 3 * kernels)).astype(np.float32)
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def run(conv, x, kernel):
-    y, pullback = jax.vjp(conv, x, kernel)
-    return y, *pullback(jnp.sin(y))
-
-  def ours(x, kernel):
-    return depthwise.depthwise_conv(x, kernel, strides, padding)
-
-  def grouped(x, kernel):
-    return common.conv(x, kernel, strides, padding, 3)
-
-  for got, want in zip(run(ours, x, kernel), run(grouped, x, kernel)):
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-  half, kernel = jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel)
-  np.testing.assert_array_equal(ours(half, kernel), grouped(half, kernel))
 
 
 @pytest.mark.parametrize(

@@ -43,30 +43,6 @@ def _relu6(graph: Graph, jaxpr, equation, x: Value) -> Value:
   return graph.node("Clip", x, np.zeros((), dtype), np.full((), 6, dtype))
 
 
-def _depthwise(
-  graph: Graph, jaxpr, equation, x: Value, kernel: Value
-) -> Value | None:
-  """`vitjax.models.depthwise`: shifted images become one convolution."""
-  _, h, w, _ = equation.invars[0].aval.shape
-  k, _, _, channels = equation.invars[1].aval.shape
-  _, rows, columns, _ = equation.outvars[0].aval.shape
-  strides = [
-    stride
-    for stride in (1, 2)  # those that models have
-    if (-(-(h - k + 1) // stride), -(-(w - k + 1) // stride)) == (rows, columns)
-  ]
-  if not strides:
-    return None
-  x = graph.node(
-    "Conv",
-    graph.transpose(x, (0, 3, 1, 2)),
-    graph.transpose(kernel, (3, 2, 0, 1)),
-    group=channels,
-    strides=strides[:1] * 2,
-  )
-  return graph.transpose(x, (0, 2, 3, 1))
-
-
 def _half_attention(
   graph: Graph, jaxpr, equation, query: Value, key: Value, value: Value
 ) -> Value:
@@ -83,6 +59,5 @@ RULES: dict[str, Any] = {
   "layer_norm": _layer_norm,
   "relu": _relu,
   "relu6": _relu6,
-  "_conv": _depthwise,
   "half_attention": _half_attention,
 }

@@ -54,6 +54,12 @@ def _write(graph: Graph, equation, arguments: list[Value]) -> list[Value]:
     return write(graph, inner.jaxpr, inner.consts, arguments)
   if name == "scan":
     return _scan(graph, params, arguments)
+  if name == "platform_index":
+    return [np.zeros((), np.int32)]  # unused, see below
+  if name == "cond" and params.get("branches_platforms"):
+    # Forms for some platforms; the last one is for all others.
+    other = params["branches"][-1]
+    return write(graph, other.jaxpr, other.consts, arguments[1:])
   if _is_foldable(equation, arguments):
     return _computed(equation, arguments)
   if name not in primitives.RULES:

@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
-from vitjax.models.depthwise import depthwise_conv
+from vitjax.models import common, cpu_convolution
 
 Padding = Literal["symmetric", "same"]
 HEAD_INIT = nn.initializers.normal(0.01)
@@ -45,12 +44,9 @@ class Conv(nn.Module):
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
     both = ((k // 2, k // 2),) * 2
     padding = both if self.padding == "symmetric" else "SAME"
-    is_depthwise = 1 < self.groups == x.shape[-1]
-    x = x.astype(self.dtype)
-    if is_depthwise:
-      x = depthwise_conv(x, kernel, self.strides, padding)
-    else:
-      x = common.conv(x, kernel, self.strides, padding, self.groups)
+    x = cpu_convolution.conv(
+      x.astype(self.dtype), kernel, self.strides, padding, self.groups
+    )
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x += bias.astype(self.dtype)[None, None, None]

@@ -1,11 +1,9 @@
-"""Convolution of each channel alone.
+"""Convolution of each channel alone, for CPUs.
 
-In float32, the type on CPUs, it is a sum of shifted images, each multiplied by
-one number per channel: XLA's CPU backend runs that 10 times as fast as a
-convolution with as many groups as channels, whose gradients are slower still.
-The gradient of the kernel loops over its positions; unrolled, the compiler
-would write out the product of each. Other types have the grouped convolution,
-which accelerators know.
+It is a sum of shifted images, each multiplied by one number per channel: XLA's
+CPU backend runs that 10 times as fast as a convolution with as many groups as
+channels, whose gradients are slower still. The gradient of the kernel loops
+over its positions; unrolled, the compiler would write out the product of each.
 """
 
 import functools
@@ -14,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vitjax.models import common
-
 
 def depthwise_conv(
   x: Float[Array, "b h w c"],
@@ -23,12 +19,10 @@ def depthwise_conv(
   strides: int = 1,
   padding: str | tuple[tuple[int, int], ...] = "SAME",
 ) -> Float[Array, "b _h _w o"]:
-  """Convolves each channel with a kernel or several, in the type of `x`.
+  """Convolves each channel with a kernel or several.
 
   Their outputs are neighbours, as with as many groups as channels.
   """
-  if x.dtype != jnp.float32:
-    return common.conv(x, kernel, strides, padding, x.shape[-1])
   size = kernel.shape[0]
   if kernel.shape[-1] > x.shape[-1]:
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
