@@ -372,9 +372,9 @@ def test_errors(device):
 def test_a_gpu_gets_its_heads_apart(device, monkeypatch):
   plain = jax.nn.dot_product_attention
 
-  def attend(*inputs, implementation):
+  def attend(*inputs, scale, implementation):
     assert implementation == "cudnn"
-    return plain(*inputs, implementation="xla")
+    return plain(*inputs, scale=scale, implementation="xla")
 
   device("gpu", "NVIDIA H100")
   monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
