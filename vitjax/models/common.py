@@ -40,8 +40,8 @@ def _gelu(gelu: Callable[[Array], Array]) -> Callable[[Array], Array]:
 # exact one, and OpenAI's CLIP the sigmoid form. Logits differ by about 1e-3 of
 # their range between the first two, and by more for the third.
 GELU: dict[str, Callable[[Array], Array]] = {
-  "tanh": _gelu(lambda x: nn.gelu(x, approximate=True)),
-  "erf": _gelu(lambda x: nn.gelu(x, approximate=False)),
+  "tanh": _gelu(functools.partial(nn.gelu, approximate=True)),
+  "erf": _gelu(functools.partial(nn.gelu, approximate=False)),
   "quick": _gelu(lambda x: x * nn.sigmoid(1.702 * x)),
 }
 
