@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 from jax import export as jax_export
@@ -82,28 +84,47 @@ def op_types(path: pathlib.Path) -> list[str]:
   return [node.op_type for node in needs_onnx().load(path).graph.node]
 
 
-def odd_images() -> list[np.ndarray]:
-  """Decoded files of many kinds."""
+SIDES = ((41, 67), (90, 1), (1, 77), (3, 2), (1, 1), (20, 900), (700, 16))
+KINDS = (
+  ("L", 1, "PNG"),
+  ("LA", 2, "PNG"),
+  ("RGBA", 4, "PNG"),
+  ("P", 1, "PNG"),
+  ("I;16", 1, "PNG"),
+  ("CMYK", 4, "JPEG"),
+  ("RGB", 3, "JPEG"),
+)
+
+
+def odd_images(every: int = 8) -> list[np.ndarray]:
+  """Decoded files of all kinds in all shapes; JPEGs are rotated.
+
+  Of the 49 pairs, each eighth shows every kind and every shape once.
+  """
   random = np.random.default_rng(0)
-  decode = builder.build("decode")
+  decode = builder.build("decode(channels=3)")
   found = []
-  for mode, shape, form in [
-    ("L", (41, 67), "PNG"),
-    ("LA", (50, 45, 2), "PNG"),
-    ("RGBA", (64, 33, 4), "PNG"),
-    ("CMYK", (40, 52, 4), "JPEG"),
-    ("RGB", (90, 1, 3), "PNG"),
-    ("RGB", (1, 77, 3), "PNG"),
-    ("RGB", (31, 47, 3), "JPEG"),
-  ]:
-    values = random.integers(0, 256, shape, dtype=np.uint8)
+  for (height, width), (mode, channels, form) in itertools.product(
+    SIDES, KINDS
+  ):
+    dtype = np.uint16 if mode == "I;16" else np.uint8
+    values = random.integers(
+      0, np.iinfo(dtype).max, (height, width, channels), dtype, endpoint=True
+    )
+    if channels == 1:
+      values = values[..., 0]
+    image = Image.fromarray(values, None if channels == 1 else mode)
+    if mode == "P":
+      image.putpalette(random.bytes(3 * 256))
     exif = Image.Exif()
     exif[274] = 6 if form == "JPEG" else 1
     file = io.BytesIO()
-    Image.fromarray(values, mode).save(file, form, exif=exif)
+    image.save(file, form, exif=exif)
     features = pipeline.run_once(decode, file.getvalue())
     found.append(np.asarray(features["image"]))
-  return found
+    rotated = (width, height) if form == "JPEG" else (height, width)
+    assert found[-1].shape == (*rotated, 3)
+  return found[::every]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +202,22 @@ def test_onnx_of_pixels(tmp_path):
   assert names == ["batch", "height", "width", 3]
 
 
+@pytest.mark.slow
+def test_onnx_of_all_odd_pixels(tmp_path):
+  needs_onnx()
+  model, graphs = vit(), []
+  for function in (
+    forward.of_images(model, "pixels"),
+    forward.preparation(model),
+  ):
+    file = tmp_path / f"{function.output}.onnx"
+    onnx_file.write(onnx_file.convert(function), file)
+    graphs.append(onnx_file.Session(file))
+  found = proof.of_pixels(model, *graphs, odd_images(every=1))
+  assert found.images == 49
+  assert found.difference < 1e-5 and found.rounded < proof.ROUNDED
+
+
 CASES = {
   "convnext": {"depths": (1, 1), "widths": (8, 16), "layer_scale_init": 0.5},
   "coatnet": {
@@ -234,8 +271,10 @@ GROUPED = (
     for name in CASES
   ],
 )
-def test_onnx_of_tensors(case, tmp_path):
+def test_onnx_of_tensors(case, tmp_path, monkeypatch):
   needs_onnx()
+  # It cannot broadcast a symbolic batch.
+  monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
   size = 32 if case in DEFAULT else 64
   model = make(case.split()[0], size, num_classes=3, **CASES[case])
   out = tmp_path / "m.onnx"
@@ -271,6 +310,7 @@ def two_towers():
   )
 
 
+@pytest.mark.slow
 def test_onnx_of_both_towers(tmp_path):
   onnx = needs_onnx()
   model = two_towers()
@@ -306,6 +346,7 @@ def test_a_file_that_says_other_things_is_not_left(tmp_path, monkeypatch):
   assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_other_preprocessing_is_noticed(tmp_path):
   needs_onnx()
   model = vit()
@@ -335,14 +376,8 @@ def test_without_the_packages_the_command_names_them(tmp_path, monkeypatch):
     onnx_export.export(vit(), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize(
-  "precision",
-  [
-    "float16",
-    pytest.param("int8", marks=pytest.mark.slow),
-    pytest.param("int8 calibrated", marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float16", "int8", "int8 calibrated"])
 def test_smaller_numbers(precision, tmp_path):
   needs_onnx()
   model, out = vit(), tmp_path / "m.onnx"
@@ -374,6 +409,7 @@ def test_stablehlo(tmp_path):
   np.testing.assert_allclose(read.call(image), want, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_accuracy(tmp_path):
   model = make("vit", 8, 1, **VIT | {"patch_size": 4}, num_classes=10)
   run = forward.of_images(model, "tensor")
@@ -417,9 +453,8 @@ def examples(heading: str) -> str:
   return code
 
 
-@pytest.mark.parametrize(
-  "heading", [pytest.param("Python", marks=pytest.mark.slow), "JAX"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", ["Python", "JAX"])
 def test_the_documented_examples(heading, tmp_path):
   code = examples(heading)
   assert "vitjax" not in code

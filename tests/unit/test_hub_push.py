@@ -1,6 +1,9 @@
 """Pushing models to the hub, and loading what was pushed."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -107,6 +110,27 @@ def test_what_was_pushed_is_loaded(hub, save):
   assert config["model_args"]["reg_tokens"] == 2
   assert config["pretrained_cfg"]["crop_pct"] == 32 / 36
   assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.slow
+def test_the_command_line_pushes(hub, save, tmp_path):
+  file = save(VIT)
+  flags = [f"--model={file}", f"--push={NAME}", "--license=mit"]
+  settings = {
+    "HF_ENDPOINT": hub.address,
+    "HF_HUB_CACHE": os.fspath(tmp_path / "hub"),
+    "HF_HUB_DISABLE_XET": "1",
+  }
+  done = subprocess.run(
+    [sys.executable, "-m", "vitjax.export", *flags],
+    env=os.environ | settings,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  commit = hub.repositories["me/model"].refs["main"]
+  assert f"Pushed {NAME}@{commit}." in done.stderr
+  check_equal(vitjax.load(NAME), vitjax.load(file))
 
 
 def test_its_config_alone_describes_the_model(hub, save):

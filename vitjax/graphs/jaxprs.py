@@ -9,8 +9,8 @@ constants alone is computed here.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from vitjax.graphs import functions, primitives
 from vitjax.graphs.graph import Graph, Value
@@ -73,7 +73,7 @@ def _inner(params: Mapping[str, Any]):
   for key in ("jaxpr", "call_jaxpr"):
     if (found := params.get(key)) is not None:
       is_closed = hasattr(found, "jaxpr")
-      return found if is_closed else jax.extend.core.ClosedJaxpr(found, ())
+      return found if is_closed else ClosedJaxpr(found, ())
   return None
 
 

@@ -101,7 +101,9 @@ class Session:
   def __call__(self, x: np.ndarray) -> np.ndarray:
     """The first output for one input."""
     (name,) = (i.name for i in self._session.get_inputs())
-    return self._session.run(None, {name: x})[0]
+    (output,) = self._session.run(None, {name: x})
+    assert isinstance(output, np.ndarray)
+    return output
 
 
 def _model(graph: Graph, inputs, outputs, results):

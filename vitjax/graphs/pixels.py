@@ -107,6 +107,7 @@ class _View:
     """Takes the part of an image."""
     if self.rows.size is None:
       for i, axis in enumerate((self.rows, self.columns)):
+        assert axis.count is not None
         start = axis.origin + axis.start
         x = jax.lax.dynamic_slice_in_dim(x, start, axis.count, i + 1)
       return x

@@ -29,10 +29,12 @@ def quantise(
   whole = path.with_suffix(".float32")
   shape_inference.quant_pre_process(path, whole)
   if len(samples):
+    reader = _Reader(trained, input, samples)
+    assert isinstance(reader, quantization.CalibrationDataReader)
     quantization.quantize_static(
       whole,
       path,
-      _Reader(trained, input, samples),
+      reader,
       op_types_to_quantize=["Conv", "Gemm", "MatMul"],
       per_channel=True,
       # Its int32 biases fail beside scales of channels (onnxruntime 1.32).

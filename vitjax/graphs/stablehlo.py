@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export as jax_export
 
 from vitjax.graphs import facts, forward, proof
@@ -80,7 +81,11 @@ def export(
 
 def read(path: pathlib.Path) -> proof.Run:
   """The function in a file."""
-  return jax_export.deserialize(bytearray(path.read_bytes())).call
+  return _run(jax_export.deserialize(bytearray(path.read_bytes())))
+
+
+def _run(exported: jax_export.Exported) -> proof.Run:
+  return lambda x: np.asarray(exported.call(x))
 
 
 def _export(one: forward.Forward, platforms: Sequence[str]):
@@ -102,5 +107,5 @@ def _prove(trained, path, input, tower, images) -> proof.Proof:
   pictures = proof.photographs(trained, images)
   if input == "tensor":
     return proof.of_tensors(trained, run, pictures)
-  prepare = _export(forward.preparation(trained), PLATFORMS).call
+  prepare = _run(_export(forward.preparation(trained), PLATFORMS))
   return proof.of_pixels(trained, run, prepare, pictures)

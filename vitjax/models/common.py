@@ -38,10 +38,11 @@ def _gelu(gelu: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 # Google's ViT, Mixer, NFNet and BERT use the tanh form, PyTorch's models the
 # exact one, and OpenAI's CLIP the sigmoid form. Logits differ by about 1e-3 of
-# their range between the first two, and by more for the third.
+# their range between the first two, and by more for the third. Exported graphs
+# recognise the first two by the name of the function that is recomputed.
 GELU: dict[str, Callable[[Array], Array]] = {
-  "tanh": _gelu(lambda x: nn.gelu(x, approximate=True)),
-  "erf": _gelu(lambda x: nn.gelu(x, approximate=False)),
+  "tanh": _gelu(functools.partial(nn.gelu, approximate=True)),
+  "erf": _gelu(functools.partial(nn.gelu, approximate=False)),
   "quick": _gelu(lambda x: x * nn.sigmoid(1.702 * x)),
 }
 
