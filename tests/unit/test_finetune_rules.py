@@ -49,17 +49,17 @@ def write_images(folder, split, name, count, shape=(8, 8, 3)):
 
 
 @pytest.mark.parametrize(
-  ("counts", "metric", "weights"),
+  ("counts", "metric", "sampling"),
   [
     ((1000, 501), "acc@1", None),
     ((1000, 500), "balanced_acc", "balanced"),
     (None, "acc@1", None),
   ],
 )
-def test_uneven_classes_are_weighed_and_measured_alike(counts, metric, weights):
+def test_uneven_classes_are_shown_and_measured_alike(counts, metric, sampling):
   uneven = data(counts=counts)
   assert rules.metric(uneven) == metric
-  assert rules.class_weights(uneven) == weights
+  assert rules.sampling(uneven) == sampling
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_the_printed_command_is_the_run(weights, tmp_path):
   recipe = choosing.with_batch(recipe, uneven, GPU)
   recipe = recipe.changed({"accumulation_steps": 2}, epochs=0.25, res=96)
   run = recipe.resolve()
-  assert run.class_weights == "balanced" and run.input.batch_size == 512
+  assert run.input.sampling == "balanced" and run.input.batch_size == 512
   assert run.checkpoint.best_metric == "val/balanced_acc"
   assert run.total.value == 0.25
   words = shlex.split(recipe.command(tmp_path).replace("\\\n", ""))

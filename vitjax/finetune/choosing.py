@@ -226,7 +226,7 @@ def base_recipe(
   return recipe.changed(
     {
       "checkpoint.best_metric": f"val/{rules.metric(data)}",
-      "class_weights": rules.class_weights(data),
+      "input.sampling": rules.sampling(data),
     }
   )
 
@@ -349,13 +349,13 @@ def say_length(
 def say_care(data: Data, recipe: Recipe, measured: Measured) -> str:
   """Augmentation, balance and memory, and why."""
   flip = "mirror images" if recipe.options["flip"] else "no mirror images"
-  if recipe.overrides.get("class_weights"):
+  if recipe.overrides.get("input.sampling"):
     balance = (
-      f"balanced class weights, as the largest class has {data.imbalance:.1f} "
+      f"classes shown alike, as the largest has {data.imbalance:.1f} "
       "times the images of the smallest"
     )
   else:
-    balance = "no class weights, as "
+    balance = "images shown alike, as "
     balance += "classes are even" if data.counts else "counts are unknown"
   used = measured.memory.used_bytes
   limit = measured.memory.limit_bytes
