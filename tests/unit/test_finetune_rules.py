@@ -52,7 +52,9 @@ def write_images(folder, split, name, count, shape=(8, 8, 3)):
   ("counts", "metric", "sampling"),
   [
     ((1000, 501), "acc@1", None),
-    ((1000, 500), "balanced_acc", "balanced"),
+    ((1000, 500), "balanced_acc", None),
+    ((1000, 201), "balanced_acc", None),
+    ((1000, 200), "balanced_acc", "balanced"),
     (None, "acc@1", None),
   ],
 )

@@ -228,7 +228,8 @@ def test_the_plot_has_every_model():
     "x": [("vit", 10.0, 5.0, 76.0, True), ("mixer", 8.0, 6.0, 75.0, False)]
   }
   text = charts.trade_off("t", rows, ("speed", "size", "top-1")).svg()
-  assert text.count("vit<") == text.count("mixer<") == 2
+  assert "1  vit<" in text and "2  mixer<" in text
+  assert text.count(">1<") == text.count(">2<") == 2
   assert "mathdefault" not in text
 
 

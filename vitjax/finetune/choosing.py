@@ -355,8 +355,9 @@ def say_care(data: Data, recipe: Recipe, measured: Measured) -> str:
       "times the images of the smallest"
     )
   else:
+    even = f"no class has {rules.RARE:g} times the images of another"
     balance = "images shown alike, as "
-    balance += "classes are even" if data.counts else "counts are unknown"
+    balance += even if data.counts else "counts are unknown"
   used = measured.memory.used_bytes
   limit = measured.memory.limit_bytes
   memory = "memory unknown"

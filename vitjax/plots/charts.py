@@ -75,13 +75,22 @@ def trade_off(
 ) -> Figure:
   """A quality against two costs, side by side; the front is filled.
 
-  Of a group of many points only those on the front are named.
+  Points are numbered from the largest first cost on, with their names below;
+  of a group of many only those on the front.
 
   Args:
     title: title of the figure.
     points: group -> (name, first cost, second cost, quality, on the front).
     labels: labels of the costs and of the quality.
   """
+
+  named = [
+    (cost, name)
+    for members in points.values()
+    for name, cost, *_, on_front in members
+    if on_front or len(members) <= _MOST_NAMES
+  ]
+  numbers = {x: i for i, x in enumerate(sorted(named, reverse=True), 1)}
 
   def draw(*panels):
     for panel, (axes, label) in enumerate(zip(panels, labels)):
@@ -96,14 +105,13 @@ def trade_off(
             color=color,
             fillstyle="full" if on_front else "none",
           )
-          if on_front or len(members) <= _MOST_NAMES:
-            axes.annotate(
-              name.rstrip("/").rpartition("/")[2][:24],
-              (costs[panel], quality),
-              xytext=(5, 4),
-              textcoords="offset points",
-              fontsize=7,
-            )
+          axes.annotate(
+            numbers.get((costs[0], name), ""),
+            (costs[panel], quality),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=8,
+          )
         if panel == 0:
           front = sorted((m[1], m[3]) for m in members if m[4])
           axes.plot(
@@ -112,13 +120,15 @@ def trade_off(
       axes.set_xscale("log")
       plain_numbers(axes.xaxis)
       axes.set_xlabel(label)
-      axes.margins(x=0.25, y=0.15)
       axes.grid(True)
     panels[0].set_ylabel(labels[2])
     panels[0].set_title(title, loc="left")
-    panels[0].figure.legend(loc="outside lower center")
+    for (_, name), i in numbers.items():
+      last = name.rstrip("/").rpartition("/")[2]
+      panels[0].plot([], [], " ", label=f"{i}  {short(last, 60)}")
+    panels[0].figure.legend(loc="outside lower center", ncols=2)
 
-  return Figure(title, draw, (9, 4), panels=2)
+  return Figure(title, draw, (9, 5), panels=2)
 
 
 def shares(
