@@ -131,7 +131,9 @@ class StdConv(nn.Module):
     else:
       kernel = kernel / jnp.sqrt(variance + self.std_eps)
       padding = ((k // 2, k // 2),) * 2
-    return cpu_convolution.conv(x.astype(self.dtype), kernel, self.strides, padding)
+    return cpu_convolution.conv(
+      x.astype(self.dtype), kernel, self.strides, padding
+    )
 
 
 def _max_pool(x: Array, padding: str) -> Array:
