@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vitjax.models import common, fused_attention
+from vitjax.models import common, fused_attention, half_precision
 
 Implementation = fused_attention.Implementation
 
@@ -354,7 +354,9 @@ class Projection(nn.Module):
 
     shape = (*self.inputs, *self.outputs)
     kernel = self.param("kernel", init, shape, jnp.float32)
-    x = x.astype(self.dtype) @ kernel.astype(self.dtype).reshape(flat)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    x = half_precision.dense(x, kernel.reshape(flat), dims)
     if self.use_bias:
       bias = self.param(
         "bias", nn.initializers.zeros, self.outputs, jnp.float32
