@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 from vitjax.models import placement
 
+_MORE = 16  # rows of zeros, a vector of float32
+
 
 def on_cpu(x: Array) -> bool:
   """Whether a CPU computes `x`, in bfloat16."""
@@ -40,6 +42,15 @@ def dense(
   return y.reshape(*x.shape[:-1], -1)
 
 
+def einsum(spec: str, x: Array, y: Array) -> Array:
+  """As `jnp.einsum`, of arrays of one type."""
+  if not on_cpu(x):
+    return jnp.einsum(spec, x, y)
+  return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32).astype(
+    x.dtype
+  )
+
+
 def _product(x, y, of_y: int):
   dims = (((1,), (of_y,)), ((), ()))
   return jax.lax.dot_general(x, y, dims, preferred_element_type=jnp.float32)
@@ -57,7 +68,10 @@ def _forward(x, y):
 def _backward(saved, gradient):
   x, y = saved
   of_x = _product(gradient, y, 1).astype(x.dtype)
-  return of_x, _product(x.T, gradient, 0).astype(y.dtype)
+  # Without the rows of zeros the compiler would not write the transpose, and
+  # take the slow product.
+  rows = jnp.pad(x.T, ((0, _MORE), (0, 0)))
+  return of_x, _product(rows, gradient, 0)[:-_MORE].astype(y.dtype)
 
 
 _matmul.defvjp(_forward, _backward)
