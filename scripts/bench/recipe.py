@@ -9,7 +9,10 @@ from configs import vit_s16_i1k
 
 
 def make(
-  batch_size: int, variant: str = "S/16", image_size: int = 224
+  batch_size: int,
+  variant: str = "S/16",
+  image_size: int = 224,
+  dtype: str = "float32",
 ) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
   from vitjax import checks
@@ -17,7 +20,7 @@ def make(
   from vitjax.plan import planning, stand_in
 
   c = vit_s16_i1k.get_config(f"batch={batch_size}")
-  c.model.variant = variant
+  c.model.variant, c.model.dtype = variant, dtype
   c.input.pp = c.input.pp.replace("(224)", f"({image_size})")
   run = resolving.resolve(c, checks.problems)
   source, _ = stand_in.find_source(run, None)

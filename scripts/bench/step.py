@@ -1,9 +1,11 @@
-"""Train step and forward pass of ViT-S/16, 224 px, float32 on a CPU.
+"""Train step and forward pass of ViT-S/16, 224 px, on a CPU.
 
-Against the same step as flax.linen and optax suggest it (`plain.py`), and,
-where torch and timm are installed, against timm's model with torch's AdamW.
+In float32 and bfloat16, against the same step as flax.linen and optax suggest
+it (`plain.py`) in float32, and, where torch and timm are installed, against
+timm's model with torch's AdamW in both. With torch, bfloat16 is `autocast`.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -20,13 +22,18 @@ def makers() -> dict[str, Callable]:
   found = {"vitjax": _ours, "linen": _plain}
   if importlib.util.find_spec("torch") and importlib.util.find_spec("timm"):
     found["timm"] = _timm
-  return found
+  in_half = {
+    f"{name}_bfloat16": functools.partial(found[name], dtype="bfloat16")
+    for name in ("vitjax", "timm")
+    if name in found
+  }
+  return found | in_half
 
 
-def _ours(batch):
+def _ours(batch, dtype="float32"):
   from vitjax.parallel import sharding
 
-  parts, state = recipe.make(len(batch["label"]))
+  parts, state = recipe.make(len(batch["label"]), dtype=dtype)
   device_batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
   apply = jax.jit(
     lambda params, batch: parts.model.apply(
@@ -62,7 +69,7 @@ def _plain(batch):
   )
 
 
-def _timm(batch):
+def _timm(batch, dtype="float32"):
   import timm
   import torch
   from torch.nn import functional
@@ -78,12 +85,15 @@ def _timm(batch):
     x = part * x + (1 - part) * x.roll(1, 0)
     y = part * y + (1 - part) * y.roll(1, 0)
     optimizer.zero_grad()
-    functional.cross_entropy(model(x), y).backward()
+    with torch.autocast("cpu", torch.bfloat16, dtype == "bfloat16"):
+      logits = model(x)
+    functional.cross_entropy(logits.float(), y).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
 
   def forward():
-    with torch.inference_mode():
+    cast = torch.autocast("cpu", torch.bfloat16, dtype == "bfloat16")
+    with torch.inference_mode(), cast:
       model(image.float() / 127.5 - 1)
 
   return train, forward

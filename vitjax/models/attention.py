@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vitjax.models import common, fused_attention
+from vitjax.models import common, fused_attention, half_precision
 
 Implementation = fused_attention.Implementation
 
@@ -112,7 +112,7 @@ def _half_attention_fwd(query, key, value):
   total = powers.sum(axis=-1, keepdims=True)
   powers = powers.astype(value.dtype)
   weights = _weights(powers, total).astype(value.dtype)
-  out = jnp.einsum("...ql,...lf->...qf", weights, value)
+  out = half_precision.einsum("...ql,...lf->...qf", weights, value)
   return out, (query, key, value, powers, total)
 
 
@@ -123,15 +123,15 @@ def _weights(powers, total):
 def _half_attention_bwd(kept, grad):
   query, key, value, powers, total = kept
   weights = _weights(powers, total)
-  value_grad = jnp.einsum(
+  value_grad = half_precision.einsum(
     "...ql,...qf->...lf", weights.astype(grad.dtype), grad
   )
-  weights_grad = jnp.einsum("...qf,...lf->...ql", grad, value)
+  weights_grad = half_precision.einsum("...qf,...lf->...ql", grad, value)
   weights_grad = weights_grad.astype(jnp.float32)
   mean = (weights * weights_grad).sum(axis=-1, keepdims=True)
   scores_grad = (weights * (weights_grad - mean)).astype(grad.dtype)
-  query_grad = jnp.einsum("...ql,...le->...qe", scores_grad, key)
-  key_grad = jnp.einsum("...ql,...qe->...le", scores_grad, query)
+  query_grad = half_precision.einsum("...ql,...le->...qe", scores_grad, key)
+  key_grad = half_precision.einsum("...ql,...qe->...le", scores_grad, query)
   return query_grad, key_grad, value_grad
 
 
@@ -354,7 +354,9 @@ class Projection(nn.Module):
 
     shape = (*self.inputs, *self.outputs)
     kernel = self.param("kernel", init, shape, jnp.float32)
-    x = x.astype(self.dtype) @ kernel.astype(self.dtype).reshape(flat)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    dims = (((x.ndim - 1,), (0,)), ((), ()))
+    x = half_precision.dense(x, kernel.reshape(flat), dims)
     if self.use_bias:
       bias = self.param(
         "bias", nn.initializers.zeros, self.outputs, jnp.float32

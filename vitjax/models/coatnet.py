@@ -235,30 +235,6 @@ class AttentionBlock(nn.Module):
     return add(x, y.reshape(x.shape), "layer_scale2")
 
 
-class Stage(nn.Module):
-  """Blocks of one width, the first with stride 2."""
-
-  is_conv: bool
-  drop_path_rates: tuple[float, ...]
-  block: dict
-  dtype: common.Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b h w c"], train: bool = False
-  ) -> Float[Array, "b _h _w d"]:
-    block = ConvBlock if self.is_conv else AttentionBlock
-    for i, rate in enumerate(self.drop_path_rates):
-      x = block(
-        **self.block,
-        strides=1 if i else 2,
-        drop_path_rate=rate,
-        dtype=self.dtype,
-        name=f"block{i:02d}",
-      )(x, train)
-    return x
-
-
 def check_size(h: int, w: int) -> None:
   """Raises ValueError for images that four halvings of a map do not fit."""
   if h % 32 or w % 32:
@@ -349,16 +325,19 @@ class Model(base.ImageModel):
 
     rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for i, width in enumerate(self.widths):
-      block: dict[str, Any] = {"width": width, "pool": self.pool}
       if i < 2:
+        kind = ConvBlock
         names = ["strided_by", "se_place", "se_act", "batch_norm_eps"]
       else:
+        kind = AttentionBlock
         names = ["position", "position_hidden", "shortcut_bias", "gelu"]
         names += ["layer_scale_init", "layer_norm_eps", "attention"]
-      block |= {name: getattr(self, name) for name in names}
-      x = out[f"stage{i}"] = Stage(
-        i < 2, rates[i], block, dtype=self.dtype, name=f"stage{i}"
-      )(x, train)
+      options = {
+        name: getattr(self, name) for name in (*names, "pool", "dtype")
+      }
+      block = functools.partial(kind, width, **options)
+      stage = convolutions.Stage(block, rates[i], name=f"stage{i}")
+      x = out[f"stage{i}"] = stage(x, train)
 
     x = nn.LayerNorm(self.layer_norm_eps, name="norm")(x.astype(jnp.float32))
     x = out["pre_logits"] = x.mean(axis=(1, 2))

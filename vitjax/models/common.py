@@ -22,6 +22,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
+from vitjax.models import half_precision
+
 Dtype = Literal["bfloat16", "float16", "float32", "float64"] | type
 Gelu = Literal["tanh", "erf", "quick"]
 _DENSE_INIT = nn.initializers.lecun_normal()  # Linen's own
@@ -31,7 +33,9 @@ ArrayLike = Array | np.ndarray
 
 def _gelu(gelu: Callable[[Array], Array]) -> Callable[[Array], Array]:
   def recomputed(x):
-    return (jax.checkpoint(gelu) if x.dtype == jnp.float32 else gelu)(x)
+    if x.dtype == jnp.float32:
+      return jax.checkpoint(gelu)(x)
+    return half_precision.in_float32(gelu)(x)
 
   return recomputed
 
@@ -197,6 +201,7 @@ class MlpBlock(nn.Module):
       "kernel_init": self.kernel_init,
       "bias_init": self.bias_init,
       "dtype": self.dtype,
+      "dot_general": half_precision.dense,
     }
     x = flatten_tokens(x, self.dtype)
     y = nn.Dense(self.mlp_dim, name="Dense_0", **init)(x)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive, Rate
-from vitjax.models import base, common
+from vitjax.models import base, common, convolutions
 
 # Blocks and widths of the stages: section 3 of the paper, and of timm for the
 # four smallest, which have no paper. "iso" is isotropic: one stage of 16x16
@@ -135,10 +135,11 @@ class Block(nn.Module):
     self, x: Float[Array, "b h w d"], train: bool = False
   ) -> Float[Array, "b h w d"]:
     d = x.shape[-1]
-    y = nn.Conv(
+    y = convolutions.Conv(
       d,
-      (7, 7),
-      feature_group_count=d,
+      7,
+      groups=d,
+      use_bias=True,
       kernel_init=_KERNEL_INIT,
       dtype=self.dtype,
       name="dwconv",

@@ -1,6 +1,7 @@
 """Parts of convolutional networks with batch normalisation."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -50,6 +51,28 @@ class Conv(nn.Module):
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x += bias.astype(self.dtype)[None, None, None]
+    return x
+
+
+class Stage(nn.Module):
+  """Blocks in a row, the first one with a stride.
+
+  `block(strides=, drop_path_rate=, name=)` makes one.
+  """
+
+  block: Callable[..., nn.Module]
+  drop_path_rates: tuple[float, ...]
+  strides: int = 2
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], train: bool = False
+  ) -> Float[Array, "b _h _w o"]:
+    for i, rate in enumerate(self.drop_path_rates):
+      strides = self.strides if i == 0 else 1
+      name = f"block{i:02d}"
+      block = self.block(strides=strides, drop_path_rate=rate, name=name)
+      x = block(x, train)
     return x
 
 

@@ -29,7 +29,13 @@ from jaxtyping import Array, Float
 from vitjax.config.ranges import Count, Finite, Positive, Rate
 from vitjax.models import base, common
 from vitjax.models.batch_norm import BatchNorm
-from vitjax.models.convolutions import Conv, Padding, SqueezeExcite, he_init
+from vitjax.models.convolutions import (
+  Conv,
+  Padding,
+  SqueezeExcite,
+  Stage,
+  he_init,
+)
 
 # Kernel size, stride of the first block, expansion, width and blocks of the
 # stages of B0: table 1 of the paper.
@@ -185,32 +191,6 @@ class Block(nn.Module):
     return x + y
 
 
-class Stage(nn.Module):
-  """Blocks of one width; the first one strides and changes the width."""
-
-  features: int
-  kernel_size: int
-  strides: int
-  expansion: int
-  drop_path_rates: tuple[float, ...]
-  block: Callable[..., Block]
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b h w c"], train: bool = False
-  ) -> Float[Array, "b _h _w o"]:
-    for i, rate in enumerate(self.drop_path_rates):
-      x = self.block(
-        self.features,
-        self.kernel_size,
-        self.strides if i == 0 else 1,
-        self.expansion,
-        rate,
-        name=f"block{i:02d}",
-      )(x, train)
-    return x
-
-
 class Model(base.ImageModel):
   """EfficientNet.
 
@@ -279,24 +259,26 @@ class Model(base.ImageModel):
       gate = functools.partial(
         SqueezeExcite, activation=self.activation, dtype=self.dtype
       )
-    block = functools.partial(
-      Block, conv=conv, norm=norm, gate=gate, activation=self.activation
-    )
     x = conv(self.stem_width, 3, 2, name="stem")(jnp.asarray(image))
     x = act(norm(name="stem_norm")(x, train=train))
     out = {"stem": x}
     # As if another block followed the last one.
     *rates, _ = common.drop_path_rates(self.drop_path_rate, (*self.depths, 1))
-    for s, (stage, width, stage_rates) in enumerate(
+    for s, ((size, strides, expansion, *_), width, stage_rates) in enumerate(
       zip(STAGES, self.widths, rates, strict=True)
     ):
-      x = out[f"stage{s}"] = Stage(
+      block = functools.partial(
+        Block,
         width,
-        *stage[:3],
-        stage_rates,
-        block,
-        name=f"stage{s}",
-      )(x, train)
+        size,
+        expansion=expansion,
+        conv=conv,
+        norm=norm,
+        gate=gate,
+        activation=self.activation,
+      )
+      stage = Stage(block, stage_rates, strides, name=f"stage{s}")
+      x = out[f"stage{s}"] = stage(x, train)
     x = conv(self.head_width, name="head_conv")(x)
     x = act(norm(name="head_conv_norm")(x, train=train))
     out["pre_logits_2d"] = x

@@ -29,6 +29,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from vitjax.models import placement
 from vitjax.models.common import ArrayLike
 from vitjax.parallel import sharding
 
@@ -101,8 +102,8 @@ def wanted(
         f"attention='fused' is not possible: {obstacle} Use 'auto' or 'xla'."
       )
     return True
-  platform, _ = _device(query)
-  on_mesh = not _mesh(query).empty
+  platform, _ = placement.device_of(query)
+  on_mesh = not placement.mesh_of(query).empty
   is_half = query.dtype == jnp.bfloat16
   return platform == "tpu" and on_mesh and is_half and not obstacle
 
@@ -121,7 +122,7 @@ def attention(
   Arguments are those of `vitjax.models.attention.attend`, as far as `wanted`
   agrees to them.
   """
-  if _device(query)[0] == "gpu":
+  if placement.device_of(query)[0] == "gpu":
     query, key, value = (
       x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
     )
@@ -145,22 +146,9 @@ def attention(
   return _attention(query, key, value, bias, mask, plan).reshape(shape)
 
 
-def _mesh(x: Array) -> jax.sharding.AbstractMesh:
-  """The mesh that `x` is split over; empty if unknown."""
-  mesh = jax.sharding.get_abstract_mesh()
-  return jax.typeof(x).sharding.mesh if mesh.empty else mesh
-
-
-def _device(x: Array) -> tuple[str, str]:
-  """Platform and kind of the devices that compute `x`."""
-  mesh = _mesh(x)
-  device = jax.devices()[0] if mesh.empty else mesh.abstract_device
-  return device.platform, device.device_kind
-
-
 def _parts(x: Array) -> tuple[int, int]:
   """Number of parts of the batch and of the heads of `x` on the mesh."""
-  mesh = _mesh(x)
+  mesh = placement.mesh_of(x)
   if mesh.empty:
     return 1, 1
   return sharding.batch_parts(mesh), mesh.shape["model"]
@@ -174,7 +162,7 @@ def _obstacle(
   mask: ArrayLike | None,
 ) -> str | None:
   """Why fused kernels do not support these arguments, as a sentence."""
-  platform, kind = _device(query)
+  platform, kind = placement.device_of(query)
   if bias is not None and math.prod(bias.shape[:-3]) > 1:
     return "the kernels take one bias for all images."
   if mask is not None and (mask.shape[0] > 1 or mask.shape[-3] > 1):
@@ -188,7 +176,7 @@ def _obstacle(
     if width % 8 or width > 128:
       return f"cuDNN needs a head width of 8, 16, ... 128, not {width}."
     return None
-  axes = _mesh(query).axis_names
+  axes = placement.mesh_of(query).axis_names
   if axes and set(axes) != set(sharding.AXES):
     return f"the mesh has the axes {axes}, not {sharding.AXES}."
   batch, model = _parts(query)
@@ -218,7 +206,7 @@ def _plan(
   mask: ArrayLike | None = None,
   scale: float | None = None,
 ) -> _Plan:
-  platform, kind = _device(query)
+  platform, kind = placement.device_of(query)
   batch, model = _parts(query)
   num_heads //= model
   width = query.shape[-1] // model // num_heads
@@ -404,7 +392,7 @@ def _call(kernel, products, plan, in_kinds, inputs, out_kinds):
       name=kernel.__name__.strip("_"),
     )(*inputs)
 
-  mesh = _mesh(inputs[0])
+  mesh = placement.mesh_of(inputs[0])
   if mesh.empty:
     return call(*inputs)
   rows = PartitionSpec(sharding.BATCH_AXES, None, "model")

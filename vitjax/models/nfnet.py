@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Range, Rate
-from vitjax.models import base, common
+from vitjax.models import base, common, cpu_convolution
 
 # Test size in pixels and dropout rate of F0 to F7: table 1 of the paper, and
 # the released code for F7. Fn has n + 1 times the blocks of F0.
@@ -127,7 +127,7 @@ class ScaledStdConv(nn.Module):
     fan_in = k * k * shape[2]
     scale = jax.lax.rsqrt(jnp.maximum(variance * fan_in, 1e-4))
     kernel = kernel * scale * gain.reshape(1, 1, 1, c)
-    x = common.conv(
+    x = cpu_convolution.conv(
       x.astype(self.dtype), kernel, self.strides, groups=self.groups
     )
     return x + bias.reshape(1, 1, 1, c).astype(x.dtype)

@@ -8,7 +8,7 @@ Stochastic depth ramps up linearly from 0 in the first block to
 `drop_path_rate` in the last one.
 """
 
-from typing import Any
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from vitjax.models.convolutions import (
   HEAD_INIT,
   Conv,
   SqueezeExcite,
+  Stage,
   he_init,
 )
 
@@ -115,26 +116,6 @@ class Block(nn.Module):
     return nn.relu(x + y)
 
 
-class Stage(nn.Module):
-  """Blocks of one width; the first one halves the resolution."""
-
-  drop_path_rates: tuple[float, ...]
-  block: dict[str, Any]
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b h w c"], train: bool = False
-  ) -> Float[Array, "b _h _w o"]:
-    for i, rate in enumerate(self.drop_path_rates):
-      x = Block(
-        strides=2 if i == 0 else 1,
-        drop_path_rate=rate,
-        **self.block,
-        name=f"block{i:02d}",
-      )(x, train)
-    return x
-
-
 class Model(base.ImageModel):
   """RegNetY.
 
@@ -191,13 +172,14 @@ class Model(base.ImageModel):
     scale_init = zeros if self.zero_init_residual else ones
     rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for s, width in enumerate(self.widths):
-      block = {
-        "width": width,
-        "group_width": self.group_width,
-        "scale_init": scale_init,
-        "dtype": self.dtype,
-      }
-      stage = Stage(rates[s], block, name=f"stage{s}")
+      block = functools.partial(
+        Block,
+        width,
+        self.group_width,
+        scale_init=scale_init,
+        dtype=self.dtype,
+      )
+      stage = Stage(block, rates[s], name=f"stage{s}")
       x = out[f"stage{s}"] = stage(x, train)
     x = out["pre_logits"] = x.astype(jnp.float32).mean(axis=(1, 2))
     if self.num_classes:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vitjax.config.ranges import Count, Finite, Positive
-from vitjax.models import base, common
+from vitjax.models import base, common, cpu_convolution
 
 # Units of each stage, https://arxiv.org/abs/1512.03385, table 1; 26 is of
 # the hybrids in https://arxiv.org/abs/2106.10270.
@@ -131,7 +131,9 @@ class StdConv(nn.Module):
     else:
       kernel = kernel / jnp.sqrt(variance + self.std_eps)
       padding = ((k // 2, k // 2),) * 2
-    return common.conv(x.astype(self.dtype), kernel, self.strides, padding)
+    return cpu_convolution.conv(
+      x.astype(self.dtype), kernel, self.strides, padding
+    )
 
 
 def _max_pool(x: Array, padding: str) -> Array:

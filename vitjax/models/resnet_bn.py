@@ -12,6 +12,7 @@ The networks with group norm are in `vitjax.models.resnet`. Stochastic depth
 ramps up linearly from 0 in the first block to `drop_path_rate` in the last one.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from vitjax.models.convolutions import (
   HEAD_INIT,
   Conv,
   SqueezeExcite,
+  Stage,
   mean_pool,
 )
 
@@ -145,27 +147,6 @@ def _multiple_of_8(width: float) -> int:
   return max(8, int(width + 4) // 8 * 8)
 
 
-class Stage(nn.Module):
-  """Blocks of one width; the first one has the stride."""
-
-  strides: int
-  drop_path_rates: tuple[float, ...]
-  block: dict[str, Any]
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, "b h w c"], train: bool = False
-  ) -> Float[Array, "b _h _w o"]:
-    for i, rate in enumerate(self.drop_path_rates):
-      x = Block(
-        strides=self.strides if i == 0 else 1,
-        drop_path_rate=rate,
-        **self.block,
-        name=f"block{i:02d}",
-      )(x, train)
-    return x
-
-
 class Stem(nn.Module):
   """One 7x7 convolution or three 3x3, then a pool: a quarter of the size."""
 
@@ -255,17 +236,18 @@ class Model(base.ImageModel):
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
     rates = common.drop_path_rates(self.drop_path_rate, self.depths)
     for s, width in enumerate(self.widths):
-      block = {
-        "width": 4 * width,
-        "inner": width * self.base_width // 64 * self.groups,
-        "groups": self.groups,
-        "squeeze_excite": self.squeeze_excite,
-        "antialias": self.antialias,
-        "pool_shortcut": self.pool_shortcut,
-        "scale_init": zeros if self.zero_init_residual else ones,
-        "dtype": self.dtype,
-      }
-      stage = Stage(1 if s == 0 else 2, rates[s], block, name=f"stage{s}")
+      block = functools.partial(
+        Block,
+        width=4 * width,
+        inner=width * self.base_width // 64 * self.groups,
+        groups=self.groups,
+        squeeze_excite=self.squeeze_excite,
+        antialias=self.antialias,
+        pool_shortcut=self.pool_shortcut,
+        scale_init=zeros if self.zero_init_residual else ones,
+        dtype=self.dtype,
+      )
+      stage = Stage(block, rates[s], 1 if s == 0 else 2, name=f"stage{s}")
       x = out[f"stage{s}"] = stage(x, train)
     x = out["pre_logits"] = x.astype(jnp.float32).mean(axis=(1, 2))
     if self.num_classes:
