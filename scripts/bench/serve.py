@@ -1,0 +1,199 @@
+"""Requests to `vitjax serve` on loopback, against the largest batch.
+
+ViT-Ti/16 at 96 px with random weights, float32; photographs of 640 x 427 as
+JPEG. Each server is a process of its own; 32 clients in this process send the
+next request when they have their answer. `one_by_one` has --max_batch=1.
+`bad` sends as many requests that must be refused among good ones; `lost` counts
+good ones without the right answer and bad ones without a refusal.
+"""
+
+import contextlib
+import http.client
+import io
+import itertools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent import futures
+
+import jax
+import numpy as np
+from PIL import Image
+from sklearn import datasets
+
+from scripts.bench import turns
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_SIZE = 96
+_CLIENTS = 32
+_REQUESTS = 64
+_BAD = 1000
+_BATCHES = {"one_by_one": 1, "batch_4": 4, "batch_16": 16}
+_WORDS = 10  # classes of the model
+
+
+def write_model(folder: pathlib.Path) -> pathlib.Path:
+  """Exports ViT-Ti/16 with random weights."""
+  from vitjax import models, weights
+
+  options = {"name": "vit", "variant": "Ti/16", "num_classes": _WORDS}
+  model = models.create(**options)
+  variables = jax.jit(model.init)(
+    jax.random.key(0), *model.example_inputs(_SIZE)
+  )
+  params = jax.tree.map(
+    lambda x: np.random.default_rng(0).normal(0.1, 0.1, x.shape), variables
+  )["params"]
+  metadata = {
+    "model": options,
+    "image_size": [_SIZE, _SIZE],
+    "channels": 3,
+    "preprocess": f"decode|resize({_SIZE})|value_range(-1, 1)",
+    "class_names": [f"class {i}" for i in range(_WORDS)],
+    "loss": "softmax_xent",
+  }
+  file = folder / "model.npz"
+  weights.save(file, params, model, metadata=metadata)
+  return file
+
+
+@contextlib.contextmanager
+def started(model: pathlib.Path, *flags: str) -> Iterator[int]:
+  """A server that is ready; yields its port."""
+  command = [sys.executable, "-m", "vitjax.serve", f"--model={model}"]
+  process = subprocess.Popen(
+    [*command, "--port=0", *flags],
+    cwd=_ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert process.stderr is not None
+    found = None
+    for line in process.stderr:
+      if found := re.search(r"at http://127\.0\.0\.1:(\d+)", line):
+        break
+    if not found:
+      raise RuntimeError("the server did not start.")
+    port = int(found[1])
+    while status(port) != 200:
+      time.sleep(0.1)
+    yield port
+  finally:
+    process.terminate()
+    process.communicate()
+
+
+def status(port: int) -> int:
+  """The status of /health/ready; 0 without a server."""
+  with contextlib.suppress(OSError):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    with contextlib.closing(connection):
+      connection.request("GET", "/health/ready")
+      return connection.getresponse().status
+  return 0
+
+
+def send(port: int, bodies: list[bytes]) -> list[tuple[int, bytes, float]]:
+  """(status, body, seconds) of requests by many clients, in their order."""
+  found: list = [None] * len(bodies)
+  left = itertools.count()
+
+  def work():
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    with contextlib.closing(connection):
+      while (i := next(left)) < len(bodies):
+        start = time.perf_counter()
+        connection.request("POST", "/predict/image", bodies[i])
+        response = connection.getresponse()
+        text = response.read()
+        found[i] = response.status, text, time.perf_counter() - start
+
+  with futures.ThreadPoolExecutor(_CLIENTS) as pool:
+    for done in [pool.submit(work) for _ in range(_CLIENTS)]:
+      done.result()
+  return found
+
+
+def photographs() -> list[bytes]:
+  """Eight files that differ."""
+  files = []
+  for image in datasets.load_sample_images().images:
+    for turned in (image, image[::-1], image[:, ::-1], image[::-1, ::-1]):
+      file = io.BytesIO()
+      Image.fromarray(turned).save(file, "JPEG")
+      files.append(file.getvalue())
+  return files
+
+
+def count_lost(port: int, good: list[bytes]) -> int:
+  """Wrong answers to as many good requests as bad ones, which are mixed."""
+  want = [json.loads(text) for _, text, _ in send(port, good)]
+  bad = [b"", b"no image", good[0][:1000], bytes(11_000_000)]
+  kinds = [i % len(good) for i in range(_BAD)]
+  bodies = []
+  for i, kind in enumerate(kinds):
+    # Few are large: each of these takes 11 MB of loopback.
+    bodies += [good[kind], bad[3] if i % 50 == 0 else bad[i % 3]]
+  found = send(port, bodies)
+  lost = 0
+  for kind, answer, refusal in zip(kinds, found[::2], found[1::2]):
+    lost += answer[0] != 200 or not _equal(json.loads(answer[1]), want[kind])
+    lost += refusal[0] not in (400, 413) or not json.loads(refusal[1])["error"]
+  return lost
+
+
+def _equal(a: dict, b: dict) -> bool:
+  """Whether answers differ by no more than the sizes of their batches do."""
+  names = [[x["name"] for x in y["top"]] for y in (a, b)]
+  p, q = ([x["probability"] for x in y["top"]] for y in (a, b))
+  return names[0] == names[1] and bool(np.allclose(p, q, atol=1e-4))
+
+
+def measure(repetitions: int) -> list[dict]:
+  """Rows: requests per second, milliseconds, times as fast as one by one."""
+  files = photographs()
+  bodies = [files[i % len(files)] for i in range(_REQUESTS)]
+  waits: dict[str, list[list[float]]] = {name: [] for name in _BATCHES}
+  with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as s:
+    model = write_model(pathlib.Path(temporary))
+    ports = {
+      name: s.enter_context(started(model, f"--max_batch={size}"))
+      for name, size in _BATCHES.items()
+    }
+
+    def call(name):
+      found = send(ports[name], bodies)
+      if any(code != 200 for code, _, _ in found):
+        raise RuntimeError(f"{name}: a request was refused.")
+      waits[name].append([1000 * seconds for _, _, seconds in found])
+
+    calls = {name: lambda name=name: call(name) for name in _BATCHES}
+    found = turns.seconds(calls, repetitions)
+    lost = count_lost(ports["batch_16"], files)
+  rows = []
+  for name, seconds in found.items():
+    last = waits[name][-repetitions:]
+    rows.append(
+      {
+        "benchmark": "serve",
+        "contestant": name,
+        "requests_per_second": turns.summary(_REQUESTS / np.array(seconds)),
+        "p50_ms": turns.summary([np.percentile(x, 50) for x in last]),
+        "p99_ms": turns.summary([np.percentile(x, 99) for x in last]),
+        "times_one_by_one": turns.ratios(found, name, "one_by_one"),
+      }
+    )
+  rows.append(
+    {
+      "benchmark": "serve",
+      "contestant": f"{_BAD} bad",
+      "lost": turns.summary([lost]),
+    }
+  )
+  return rows
