@@ -43,12 +43,12 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
 
   options = {"name": "vit", "variant": "Ti/16", "num_classes": _WORDS}
   model = models.create(**options)
-  variables = jax.jit(model.init)(
-    jax.random.key(0), *model.example_inputs(_SIZE)
-  )
+  inputs = model.example_inputs(_SIZE)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  random = np.random.default_rng(0)
   params = jax.tree.map(
-    lambda x: np.random.default_rng(0).normal(0.1, 0.1, x.shape), variables
-  )["params"]
+    lambda x: 0.1 * random.normal(size=x.shape).astype(np.float32), shapes
+  )
   metadata = {
     "model": options,
     "image_size": [_SIZE, _SIZE],
