@@ -63,30 +63,34 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def started(model: pathlib.Path, *flags: str) -> Iterator[int]:
-  """A server that is ready; yields its port."""
+def started(model: pathlib.Path) -> Iterator[dict[str, int]]:
+  """A server for each largest batch, all ready; yields their ports."""
   command = [sys.executable, "-m", "vitjax.serve", f"--model={model}"]
-  process = subprocess.Popen(
-    [*command, "--port=0", *flags],
-    cwd=_ROOT,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  try:
-    assert process.stderr is not None
-    found = None
-    for line in process.stderr:
-      if found := re.search(r"at http://127\.0\.0\.1:(\d+)", line):
-        break
-    if not found:
-      raise RuntimeError("the server did not start.")
-    port = int(found[1])
-    while status(port) != 200:
+  with contextlib.ExitStack() as stack:
+    processes = {}
+    for name, size in _BATCHES.items():
+      process = subprocess.Popen(
+        [*command, "--port=0", f"--max_batch={size}"],
+        cwd=_ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      stack.callback(process.communicate)
+      stack.callback(process.terminate)
+      processes[name] = process
+    ports = {name: _port(process) for name, process in processes.items()}
+    while any(status(port) != 200 for port in ports.values()):
       time.sleep(0.1)
-    yield port
-  finally:
-    process.terminate()
-    process.communicate()
+    yield ports
+
+
+def _port(process: subprocess.Popen) -> int:
+  """The port of a server, which it logs when it starts."""
+  assert process.stderr is not None
+  for line in process.stderr:
+    if found := re.search(r"at http://127\.0\.0\.1:(\d+)", line):
+      return int(found[1])
+  raise RuntimeError("the server did not start.")
 
 
 def status(port: int) -> int:
@@ -160,12 +164,9 @@ def measure(repetitions: int) -> list[dict]:
   files = photographs()
   bodies = [files[i % len(files)] for i in range(_REQUESTS)]
   waits: dict[str, list[list[float]]] = {name: [] for name in _BATCHES}
-  with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as s:
-    model = write_model(pathlib.Path(temporary))
-    ports = {
-      name: s.enter_context(started(model, f"--max_batch={size}"))
-      for name, size in _BATCHES.items()
-    }
+  with contextlib.ExitStack() as stack:
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    ports = stack.enter_context(started(write_model(pathlib.Path(folder))))
 
     def call(name):
       found = send(ports[name], bodies)
