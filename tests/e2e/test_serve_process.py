@@ -4,7 +4,9 @@ import contextlib
 import http.client
 import itertools
 import json
+import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 
 from tests import run_folders
 
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 pytestmark = pytest.mark.slow
 pytest.importorskip("uvicorn", reason="pip install vitjax[serve]")
 
@@ -108,8 +111,32 @@ def test_answers_among_bad_requests_are_those_of_the_command(
       assert status in (400, 413) and json.loads(text)["error"]
 
 
+def test_the_documented_requests(model, images, tmp_path):
+  if not shutil.which("curl"):
+    pytest.skip("needs the program curl")
+  text = (DOCS / "serve.md").read_text()
+  section = text.partition("## Ask it")[2]
+  shell, python = (
+    re.search(rf"```{kind}\n(.*?)```", section, re.S)[1]
+    for kind in ("sh", "python")
+  )
+  (tmp_path / "photo.jpg").write_bytes(images[0])
+  lines = []
+  with started(model) as (_, port):
+    for command in (["sh", "-c", shell], [sys.executable, "-c", python]):
+      command[-1] = command[-1].replace(":8000", f":{port}")
+      done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+      )
+      lines.append(done.stdout)
+  found = json.loads(lines[0])["top"]
+  assert len(found) == 2
+  want = [f"{x['probability']:.3f} {x['name']}" for x in found]
+  assert lines[1].splitlines() == want
+
+
 def test_sigterm_lets_those_inside_be_answered(model, images):
-  flags = ("--max_batch=64", "--max_wait_ms=3000")
+  flags = ("--max_batch=64", "--max_wait_ms=10000")
   with started(model, *flags) as (process, port):
     found = []
 
