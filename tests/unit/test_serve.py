@@ -405,13 +405,16 @@ def test_two_towers_choose_between_captions(tmp_path):
   assert_same(model.describe(found, 2), want)
 
 
-def test_models_that_have_nothing_to_say(trained):
+def test_models_that_cannot_be_served(trained):
   with pytest.raises(ValueError, match="texts are for models that read texts"):
     answers.Model(trained, limits=LIMITS, texts=["a"])
   headless = vitjax.models.create(**run_folders.VIT)
   other = dataclasses.replace(trained, model=headless)
   with pytest.raises(ValueError, match="vitjax predict --features"):
     answers.Model(other, limits=LIMITS)
+  six = dataclasses.replace(trained, channels=6)
+  with pytest.raises(ValueError, match=r"6 channels.*Use vitjax predict"):
+    answers.Model(six, limits=LIMITS)
 
 
 def test_a_port_that_is_taken():

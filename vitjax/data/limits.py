@@ -4,7 +4,6 @@ import dataclasses
 import io
 import threading
 import warnings
-from collections.abc import Sequence
 
 import PIL.Image
 
@@ -30,7 +29,7 @@ class Limits:
 
   max_bytes: int
   max_pixels: int
-  kinds: Sequence[str] = KINDS
+  kinds: tuple[str, ...] = KINDS
 
   def check(self, data: bytes) -> None:
     """Checks the size and the header of a file; decodes nothing.

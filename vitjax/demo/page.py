@@ -121,6 +121,7 @@ class Model:
       self.trained, [prepared], size=1, text_features=text_features
     )
     scores = found.probabilities
+    assert scores is not None  # it predicts no numbers
     names = names or list(map(str, range(len(scores))))
     image = np.rint(prepared * self._std + self._mean).clip(0, 255)
     image = image.astype(np.uint8)

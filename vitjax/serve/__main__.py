@@ -83,7 +83,7 @@ def serve() -> None:
     import uvicorn
 
   import vitjax
-  from vitjax.data.limits import Limits
+  from vitjax.data import limits
   from vitjax.serve.answers import Model
   from vitjax.serve.app import Service
 
@@ -97,9 +97,10 @@ def serve() -> None:
         pretrained_dir=FLAGS.pretrained_dir,
         allow_module=FLAGS.allow_module,
       ),
-      limits=Limits(
+      limits=limits.Limits(
         max_bytes=int(FLAGS.max_mb * 1e6),
         max_pixels=int(FLAGS.max_megapixels * 1e6),
+        kinds=(*limits.KINDS, "TIFF"),
       ),
       texts=texts,
       resize=FLAGS.resize,

@@ -31,8 +31,8 @@ class Model:
       resize: see `Trained.prepare`.
 
     Raises:
-      ValueError: if the model has neither classes nor captions, or cannot read
-        captions.
+      ValueError: if the model has neither classes nor captions, cannot read
+        captions, or takes images that the server does not read.
     """
     prediction.check_texts(trained, texts)
     if trained.has_two_towers and not texts:
@@ -44,6 +44,11 @@ class Model:
       raise ValueError(
         "this model has no classes. Save its features with vitjax predict "
         "--features=out.npz."
+      )
+    if trained.channels > 4:
+      raise ValueError(
+        f"the model takes images of {trained.channels} channels, and the "
+        "server reads files with 4 at most. Use vitjax predict."
       )
     self.limits = limits
     self._trained = trained

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent import futures
 from typing import Any
 
@@ -99,7 +99,7 @@ class Service:
     }
 
   @contextlib.asynccontextmanager
-  async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+  async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:
     task = asyncio.create_task(self.batcher.run())
     task.add_done_callback(self._ended)
     yield
