@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 Predict = Callable[[Sequence[np.ndarray], int], Sequence[Any]]
 
@@ -76,9 +77,11 @@ class Batcher:
   async def run(self) -> None:
     """Compiles, then answers until it is cancelled."""
     loop = asyncio.get_running_loop()
+    start = time.monotonic()
     for size in self.sizes:
       await loop.run_in_executor(self._thread, self._compile, size)
     self.is_ready = True
+    logging.info("Ready; compiling took %.1f s.", time.monotonic() - start)
     while True:
       batch = await self._next_batch()
       size = next(x for x in self.sizes if x >= len(batch))
