@@ -152,7 +152,7 @@ def test_sigterm_lets_those_inside_be_answered(model, images):
     process.send_signal(signal.SIGTERM)
     for thread in threads:
       thread.join()
-    assert process.wait(60) == 0
+    assert process.wait(600) == 0
     assert [status for status, _ in found] == [200] * 8
     assert ask(port, "/health/live")[0] == 0
     assert "Traceback" not in process.stderr.read()
