@@ -20,6 +20,7 @@ COMMANDS = {
   "export": ("vitjax.export", "Write weights for other frameworks."),
   "report": ("vitjax.report", "Make an HTML report of runs."),
   "demo": ("vitjax.demo", "Serve a local page to try a model."),
+  "serve": ("vitjax.serve", "Answer about images over HTTP."),
   "compare": ("vitjax.compare", "Check a run against reference curves."),
   "pareto": ("vitjax.pareto", "Measure speed, and list it with accuracy."),
   "data": ("vitjax.data", "Check a data set, or prepare ImageNet-1k."),

@@ -7,11 +7,12 @@ r"""Measures the times that users wait for, in turns with alternatives.
 Benchmarks: step (train step and forward pass), convnets (the same of ResNet-50,
 RegNetY and EfficientNet), onnx (forward pass in ONNX Runtime), growth (with
 model, image size and batch size), memory, input, feed (of the devices),
-evaluation, checkpoints, weights (export and load), startup. Each row is a line
-of JSON with the revision, versions and device; `times_X` is the speed relative
-to X, turn by turn. --compare prints rows that are slower than in an earlier
-file, beyond the spread of both, and then exits with code 3. Only ratios within
-a run are compared, because the speed of machines changes.
+evaluation, checkpoints, weights (export and load), startup, serve (requests on
+loopback). Each row is a line of JSON with the revision, versions and device;
+`times_X` is the speed relative to X, turn by turn. --compare prints rows that
+are slower than in an earlier file, beyond the spread of both, and then exits
+with code 3. Only ratios within a run are compared, because the speed of
+machines changes.
 
 Peers are measured where they are installed: pip install timm, with torch and
 torchvision; vitjax[onnx].
@@ -43,6 +44,7 @@ BENCHMARKS = (
   "checkpoints",
   "weights",
   "startup",
+  "serve",
 )
 _REPETITIONS = flags.DEFINE_integer(
   "repetitions", 5, "Turns of each contestant.", lower_bound=1

@@ -11,13 +11,14 @@ import urllib.parse
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import vitjax
 from tests import run_folders
 from tests.e2e import browser
 from tests.e2e.test_pages import wait_for
 from vitjax.demo import static
+from vitjax.graphs import onnx_file
 from vitjax.web import site
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]  # for the packages
@@ -38,10 +39,11 @@ def window(log):
     yield opened
 
 
-def served(trained, folder):
+def served(trained, folder, **options):
   """The address of a page, in a context."""
   pytest.importorskip("onnx", reason="needs the package onnx")
-  list(site.write(trained, folder / "site", title="<b>A title</b>"))
+  out = folder / "site"
+  list(site.write(trained, out, title="<b>A title</b>", **options))
   # A port of its own: the browser remembers what was on another.
   return static.serve(folder / "site", host="127.0.0.1", port=0)
 
@@ -123,6 +125,24 @@ def test_a_classifier_says_what_it_says_in_python(
   assert run("return crossOriginIsolated")
   assert run("return document.getElementById('overlay').width") > 0
   assert "<b>A title</b>" in window.text()
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_smaller_numbers_say_what_the_file_says(
+  window, classifier, picture, tmp_path, precision
+):
+  with served(classifier, tmp_path, precision=precision) as address:
+    window.open(address, browser.DESKTOP)
+    got = give(window, picture)
+    assert not complaints(window)
+  folder = tmp_path / "site"
+  about = json.loads((folder / "site.json").read_text())
+  pieces = [folder / name for name, _ in about["image"]["pieces"]]
+  (tmp_path / "x.onnx").write_bytes(b"".join(x.read_bytes() for x in pieces))
+  pixels = np.asarray(ImageOps.exif_transpose(Image.open(picture)))
+  logits = onnx_file.Session(tmp_path / "x.onnx")(pixels[None])
+  want = dict(zip(about["labels"], classifier.probabilities(logits)[0]))
+  assert got == pytest.approx(want, abs=1e-2)
 
 
 def test_what_is_no_image_is_said(window, page, tmp_path):

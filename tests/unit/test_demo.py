@@ -19,10 +19,12 @@ from PIL import Image
 import vitjax
 from tests import run_folders
 from vitjax import models
+from vitjax.data import limits
 from vitjax.demo import page, uploads
 from vitjax.plots import attention_maps
 
 ROOT = pathlib.Path(__file__).parents[2]
+LIMITS = limits.Limits(max_bytes=2000, max_pixels=1000)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(trained):
-  return page.Model(trained, max_bytes=2000, max_pixels=1000)
+  return page.Model(trained, limits=LIMITS)
 
 
 def test_channels_that_no_browser_shows_are_refused(trained):
   six = dataclasses.replace(trained, channels=6)
   with pytest.raises(ValueError, match=r"6 channels.*Use python -m"):
-    page.Model(six, max_bytes=1, max_pixels=1)
+    page.Model(six, limits=LIMITS)
 
 
 def png(tmp_path, pixels, name="x.png"):
@@ -124,7 +126,7 @@ def test_a_model_without_attention_still_answers(trained, tmp_path):
   mixer = models.create(**options)
   params = run_folders.random_params(mixer)
   other = dataclasses.replace(trained, model=mixer, params=params)
-  model = page.Model(other, max_bytes=2000, max_pixels=1000)
+  model = page.Model(other, limits=LIMITS)
   answer = model.answer(png(tmp_path, np.zeros((8, 8, 3), np.uint8)))
   assert answer.attention is None
   assert answer.note == "a mixer has no attention to show."
@@ -134,7 +136,7 @@ def test_a_model_without_attention_still_answers(trained, tmp_path):
 @pytest.mark.slow
 def test_texts_are_compared(tmp_path):
   trained = vitjax.load(run_folders.make_two_towers(tmp_path / "x.npz"))
-  demo = page.Model(trained, max_bytes=2000, max_pixels=1000)
+  demo = page.Model(trained, limits=LIMITS)
   file = png(tmp_path, np.full((8, 8, 3), 200, np.uint8))
   answer = demo.answer(file, "a cat\n\n  a dog \na cat\n")
   assert list(answer.scores) == ["a cat", "a dog"]

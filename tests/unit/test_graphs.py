@@ -370,6 +370,19 @@ def test_an_unknown_operation_is_named(tmp_path):
     onnx_file.convert(function)
 
 
+def test_a_session_gives_the_first_of_several_outputs(tmp_path):
+  needs_onnx()
+  two = forward.Forward(
+    lambda _, x: (x + 1, x + 2),
+    {},
+    {"image": jax.ShapeDtypeStruct((2,), np.float32)},
+    ("first", "second"),
+  )
+  onnx_file.write(onnx_file.convert(two), tmp_path / "m.onnx")
+  got = onnx_file.Session(tmp_path / "m.onnx")(np.zeros(2, np.float32))
+  assert got.tolist() == [1, 1]
+
+
 def test_without_the_packages_the_command_names_them(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "onnx", None)
   with pytest.raises(ImportError, match=r'pip install "vitjax\[onnx\]"'):
@@ -377,16 +390,25 @@ def test_without_the_packages_the_command_names_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float16", "int8", "int8 calibrated"])
+@pytest.mark.parametrize(
+  "precision", ["float16", "int8", "int8 calibrated", "int8 pixels"]
+)
 def test_smaller_numbers(precision, tmp_path):
   needs_onnx()
   model, out = vit(), tmp_path / "m.onnx"
-  small, _, calibrated = precision.partition(" ")
+  small, _, how = precision.partition(" ")
   photos = []
-  for i, image in enumerate(proof.photographs(model) if calibrated else ()):
+  pictures = proof.photographs(model) if how == "calibrated" else ()
+  for i, image in enumerate(pictures):
     photos.append(str(tmp_path / f"{i}.png"))
     Image.fromarray(image).save(photos[-1])
-  found = onnx_export.export(model, out, precision=small, calibrate=photos)
+  found = onnx_export.export(
+    model,
+    out,
+    input="pixels" if how == "pixels" else "tensor",
+    precision=small,
+    calibrate=photos,
+  )
   assert 1e-5 < found.difference < proof.TOLERANCE[small]
   kinds = {x.data_type for x in needs_onnx().load(out).graph.initializer}
   tensor = needs_onnx().TensorProto

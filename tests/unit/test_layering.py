@@ -42,7 +42,9 @@ LAYERS = {
   "train": """checkpoint checks config data evaluators losses optim parallel
     pretrained program run_folder step weights""",
   "compare": "config run_folder",
-  "demo": "__version__ config data plots trained",
+  "predict": "__version__ config data weights",
+  "demo": "__version__ config data plots predict trained",
+  "serve": "__version__ config data predict trained",
   "doctor": """__version__ checkpoint checks config data models parallel program
     run_folder step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
@@ -52,7 +54,6 @@ LAYERS = {
   "export": "__version__ config graphs run_folder web weights",
   "pareto": "__version__ config models parallel plots run_folder weights",
   "plan": "checks config data losses models parallel program",
-  "predict": "__version__ config data weights",
   "report": """__version__ config data evaluate evaluators parallel plots
     run_folder step trained weights""",
   "main": "checks config parallel run_folder train",

@@ -123,9 +123,9 @@ def test_equals_one_image_at_a_time(trained, photos, reference, batch_size):
   assert failures[0].startswith(f"{photos}/broken.png: ")
   assert failures[1].startswith(f"{photos}/empty.jpg: ")
   bad = {line.split(": ")[0] for line in failures}
-  assert [x.file for x in found] == [x for x in files if x not in bad]
-  for x in found:
-    image = trained.prepare(x.file)[None]
+  assert [file for file, _ in found] == [x for x in files if x not in bad]
+  for file, x in found:
+    image = trained.prepare(file)[None]
     logits, features = reference(trained, image)
     want = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(x.probabilities, want, rtol=1e-3, atol=1e-6)
@@ -151,17 +151,18 @@ def test_numbers_that_are_not_finite(trained, photos):
 
 
 def test_output():
-  p = prediction.Prediction("x.jpg", np.array([0.25, 0.5, 0.25]), np.zeros(2))
+  p = prediction.Prediction(np.array([0.25, 0.5, 0.25]), np.zeros(2))
   assert prediction.to_json(p, ["ant", "bee", "cat"], 2) == {
-    "file": "x.jpg",
     "top": [
       {"label": 1, "name": "bee", "probability": 0.5},
       {"label": 0, "name": "ant", "probability": 0.25},
     ],
   }
-  assert prediction.to_table(p, None, 9) == (
-    "x.jpg\n   50.00 %  class 1\n   25.00 %  class 0\n   25.00 %  class 2"
-  )
+  assert prediction.to_table(p, None, 9) == [
+    "   50.00 %  class 1",
+    "   25.00 %  class 0",
+    "   25.00 %  class 2",
+  ]
 
 
 def test_files_of_unknown_kinds_are_counted():

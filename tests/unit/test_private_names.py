@@ -18,6 +18,7 @@ IMPORTED = [
   "jax._src.clusters",
   "jax._src.distributed",
 ]
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 DOCUMENTED = {"_exit"}  # of os, which has it in its reference
 
 
@@ -44,7 +45,7 @@ def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 def own_names(nodes: Iterable[ast.AST]) -> Iterator[str]:
   """All that a file defines or assigns, also as an attribute."""
   for node in nodes:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    if isinstance(node, _DEFINITIONS):
       yield node.name
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
       yield node.id

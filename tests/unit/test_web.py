@@ -301,7 +301,12 @@ def vocabularies(tmp_path_factory):
 
 @pytest.mark.parametrize(
   "name, file",
-  [("sentencepiece", "unigram"), ("siglip", "unigram"), ("gemma", "bpe")],
+  [
+    ("sentencepiece", "unigram"),
+    ("siglip", "unigram"),
+    ("hf_siglip", "unigram"),
+    ("gemma", "bpe"),
+  ],
 )
 def test_sentencepiece_in_the_page_gives_the_same_ids(
   page, vocabularies, name, file
@@ -313,13 +318,92 @@ def test_sentencepiece_in_the_page_gives_the_same_ids(
     assert x == y, repr(text)
 
 
-@pytest.mark.network
-def test_the_library_in_the_page_gives_the_same_ids(page, tmp_path):
-  packages.copy(page / "runtime", tokenizers=True, folder=None)
+def bert_file(folder):
+  """WordPiece's letters, and a few words."""
   letters = sorted({x for text in TEXTS for x in text.lower()} - {" ", "\n"})
   words = ("[PAD]", "[UNK]", "[CLS]", "a", "photo", "##s", "dog", "cafe")
   lines = dict.fromkeys((*words, *letters, *(f"##{x}" for x in letters)))
-  file = tmp_path / "vocab.txt"
+  file = folder / "vocab.txt"
   file.write_text("\n".join(lines) + "\n")
-  want = tokenizers.create("bert", file, max_len=32)(TEXTS)
-  assert ids_of_the_page(page, "bert", file, 32) == want.tolist()
+  return file
+
+
+def clip_file(folder, i):
+  """One of the published forms of a small vocabulary of CLIP's kind."""
+  from tests.unit.test_tokenizers import REFERENCE, clip_files
+
+  case = json.loads((REFERENCE / "clip_tokens.json").read_text())
+  return clip_files(case, folder)[i]
+
+
+def siglip_file(folder):
+  """`tokenizer.json` of the kind of SigLIP's: unigram."""
+  library = pytest.importorskip("tokenizers")
+  tokenizer = library.Tokenizer(library.models.Unigram())
+  tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace()
+  trainer = library.trainers.UnigramTrainer(
+    vocab_size=200,
+    special_tokens=["</s>", "<unk>"],
+    unk_token="<unk>",
+    show_progress=False,
+  )
+  return trained_file(folder, tokenizer, trainer)
+
+
+def gemma_file(folder):
+  """`tokenizer.json` of the kind of SigLIP 2's: pairs, else bytes."""
+  library = pytest.importorskip("tokenizers")
+  tokenizer = library.Tokenizer(
+    library.models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+  )
+  tokenizer.normalizer = library.normalizers.Replace(" ", "\u2581")
+  tokenizer.pre_tokenizer = library.pre_tokenizers.Split(
+    " ", "merged_with_previous"
+  )
+  special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+  trainer = library.trainers.BpeTrainer(
+    vocab_size=600,
+    limit_alphabet=40,
+    special_tokens=[*special, *(f"<0x{i:02X}>" for i in range(256))],
+    show_progress=False,
+  )
+  return trained_file(folder, tokenizer, trainer, special)
+
+
+def trained_file(folder, tokenizer, trainer, special=("</s>", "<unk>")):
+  lines = [text.lower() for text in TEXTS[:15] if text]
+  tokenizer.train_from_iterator(lines * 10, trainer)
+  content = json.loads(tokenizer.to_str())
+  # The bytes are pieces like others.
+  content["added_tokens"] = [
+    x for x in content["added_tokens"] if x["content"] in special
+  ]
+  file = folder / "tokenizer.json"
+  file.write_text(json.dumps(content))
+  return file
+
+
+@pytest.mark.network  # for the package of the page
+@pytest.mark.parametrize(
+  "name, make, length",
+  [
+    pytest.param("bert", bert_file, 32, id="bert"),
+    *(
+      pytest.param(
+        "clip", lambda x, i=i: clip_file(x, i), 77, id=f"clip {form}"
+      )
+      for i, form in enumerate(("merges", "gzip", "json", "old json"))
+    ),
+    pytest.param("hf_siglip", siglip_file, 64, id="hf_siglip"),
+    pytest.param("gemma", gemma_file, 64, id="gemma"),
+  ],
+)
+def test_the_library_in_the_page_gives_the_same_ids(
+  page, tmp_path, name, make, length
+):
+  packages.copy(page / "runtime", tokenizers=True, folder=None)
+  file = make(tmp_path)
+  want = tokenizers.create(name, file, max_len=length)(TEXTS)
+  got = ids_of_the_page(page, name, file, length)
+  for text, x, y in zip(TEXTS, want.tolist(), got, strict=True):
+    assert x == y, repr(text)

@@ -4,9 +4,10 @@ import logging as std_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -114,6 +115,77 @@ def define_allow_module() -> None:
     "Dotted path of a module of your own that --model may name. Importing a "
     "module runs its code, so no other one is imported.",
   )
+
+
+def define_answers() -> None:
+  """Defines the flags of commands that answer about images."""
+  flags.DEFINE_string(
+    "pretrained_dir", None, "Folder or URL with the files of published names."
+  )
+  flags.DEFINE_integer(
+    "top", 5, "Number of classes to show for each image.", lower_bound=1
+  )
+  flags.DEFINE_bool(
+    "resize",
+    False,
+    "Resize images to the size that the model was trained on, if its own "
+    "preprocessing does not.",
+  )
+  flags.DEFINE_multi_string(
+    "texts",
+    [],
+    "Captions to choose from, for a model that reads texts: separated by "
+    "commas, or one flag for each.",
+  )
+
+
+def captions(values: Sequence[str]) -> list[str]:
+  """The captions of --texts.
+
+  Raises:
+    ValueError: if one is empty.
+  """
+  if len(values) == 1:
+    values = values[0].split(",")
+  texts = [text.strip() for text in values]
+  if not all(texts):
+    raise ValueError(f"--texts={','.join(texts)!r} has an empty caption.")
+  return texts
+
+
+def define_server(port: int | None, port_help: str) -> None:
+  """Defines the flags of commands that take images from a network.
+
+  Args:
+    port: default of --port.
+    port_help: text about the port.
+  """
+  flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen on; 0.0.0.0 admits other machines."
+  )
+  flags.DEFINE_integer(
+    "port", port, port_help, lower_bound=0, upper_bound=65535
+  )
+  flags.DEFINE_float("max_mb", 10, "Largest file, in MB.", lower_bound=0.001)
+  flags.DEFINE_float(
+    "max_megapixels",
+    50,
+    "Largest image, in million pixels.",
+    lower_bound=0.0001,
+  )
+
+
+def end_on_signals() -> None:
+  """Makes SIGTERM and SIGHUP end the process as Ctrl-C does."""
+
+  def end(number, frame):
+    raise KeyboardInterrupt
+
+  for name in ("SIGTERM", "SIGHUP"):
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    # nohup ignores it.
+    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, end)
 
 
 def show_help(argv: list[str]) -> None:

@@ -16,7 +16,6 @@ it: there the model runs in the browser.
 
 import logging as std_logging
 import pathlib
-import signal
 import sys
 import threading
 
@@ -39,37 +38,10 @@ def define_flags() -> None:
   )
   command_line.define_checkpoint()
   command_line.define_allow_module()
-  flags.DEFINE_string(
-    "host", "127.0.0.1", "Address to listen on; 0.0.0.0 admits other machines."
-  )
-  flags.DEFINE_integer(
-    "port",
-    None,
-    "Port to listen on; default: the first free one from 7860.",
-    lower_bound=1,
-    upper_bound=65535,
+  command_line.define_server(
+    None, "Port to listen on; default: the first free one from 7860."
   )
   flags.DEFINE_integer("top", 5, "Number of classes to show.", lower_bound=1)
-  flags.DEFINE_float("max_mb", 10, "Largest file, in MB.", lower_bound=0.001)
-  flags.DEFINE_float(
-    "max_megapixels",
-    50,
-    "Largest image, in million pixels.",
-    lower_bound=0.0001,
-  )
-
-
-def end_on_signals() -> None:
-  """Makes SIGTERM and SIGHUP end the server as Ctrl-C does."""
-
-  def end(number, frame):
-    raise KeyboardInterrupt
-
-  for name in ("SIGTERM", "SIGHUP"):
-    number = getattr(signal, name, None)  # Windows has no SIGHUP
-    # nohup ignores it.
-    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-      signal.signal(number, end)
 
 
 def main(argv: list[str]) -> None:
@@ -81,7 +53,7 @@ def main(argv: list[str]) -> None:
       "vitjax.demo: name either a model or a page, such as "
       "--model=runs/quickstart or --static=site."
     )
-  end_on_signals()
+  command_line.end_on_signals()
   try:
     if FLAGS.static is not None:
       _serve_static()
@@ -90,6 +62,7 @@ def main(argv: list[str]) -> None:
       import gradio  # noqa: F401
 
     import vitjax
+    from vitjax.data import limits
     from vitjax.demo import page
 
     model = page.Model(
@@ -99,8 +72,10 @@ def main(argv: list[str]) -> None:
         ema=FLAGS.ema,
         allow_module=FLAGS.allow_module,
       ),
-      max_bytes=int(FLAGS.max_mb * 1e6),
-      max_pixels=int(FLAGS.max_megapixels * 1e6),
+      limits=limits.Limits(
+        max_bytes=int(FLAGS.max_mb * 1e6),
+        max_pixels=int(FLAGS.max_megapixels * 1e6),
+      ),
     )
     logging.info("Compiling ...")
     model.warm_up()

@@ -7,22 +7,20 @@ bytes and in pixels has been checked, and is removed when the server ends.
 import collections
 import contextlib
 import dataclasses
-import io
 import os
-import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from vitjax.config import extras
+from vitjax.data.limits import Limits
 from vitjax.data.pp import builder
 from vitjax.demo import uploads
 from vitjax.plots import attention_maps, pixels
+from vitjax.predict import prediction
 from vitjax.trained import Trained
 
-_KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _WIDTH = 320  # least width of a picture in pixels
 _EXAMPLE_TEXTS = "a photo of a cat\na photo of a dog"
 # Text of the page for models without and with texts.
@@ -54,13 +52,12 @@ class Answer:
 class Model:
   """A model that answers about one upload at a time."""
 
-  def __init__(self, trained: Trained, *, max_bytes: int, max_pixels: int):
-    """Makes a model that refuses uploads above these limits.
+  def __init__(self, trained: Trained, *, limits: Limits):
+    """Makes a model that refuses uploads above the limits.
 
     Args:
       trained: from `vitjax.load`.
-      max_bytes: largest size of the file.
-      max_pixels: largest number of pixels of the image.
+      limits: largest files and images.
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
@@ -73,8 +70,7 @@ class Model:
         "python -m vitjax.predict."
       )
     self.trained = trained
-    self.max_bytes = max_bytes
-    self.max_pixels = max_pixels
+    self.limits = limits
     self.takes_texts = trained.has_two_towers
     if trained.channels > 4:
       raise ValueError(
@@ -96,30 +92,6 @@ class Model:
     self.trained.features(np.zeros(shape, np.float32))
     self._look(np.zeros(shape, np.float32))
 
-  def check(self, data: bytes) -> None:
-    """Checks the header of an upload.
-
-    Raises:
-      ValueError: if it is too large or no image; one line, for visitors.
-    """
-    if len(data) > self.max_bytes:
-      raise ValueError(f"the file is larger than {self.max_bytes / 1e6:g} MB.")
-    try:
-      with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about Pillow's own, larger limit
-        with PIL.Image.open(io.BytesIO(data), formats=_KINDS) as image:
-          width, height = image.size
-    except PIL.Image.DecompressionBombError:
-      width, height = self.max_pixels + 1, 1
-    except Exception as e:  # Pillow raises errors of all kinds
-      raise ValueError(
-        f"this is not an image that can be read ({', '.join(_KINDS)})."
-      ) from e
-    if width * height > self.max_pixels:
-      raise ValueError(
-        f"the image has more than {self.max_pixels / 1e6:g} million pixels."
-      )
-
   def answer(self, file: str | os.PathLike, texts: str = "") -> Answer:
     """Answers about an image file.
 
@@ -131,27 +103,29 @@ class Model:
       ValueError: if the file is refused, or there is no text; one line.
     """
     with open(file, "rb") as stream:  # one byte more tells that it is too large
-      data = stream.read(self.max_bytes + 1)
-    self.check(data)
+      data = stream.read(self.limits.max_bytes + 1)
+    self.limits.check(data)
     try:
       prepared = self.trained.prepare(data)
     except ValueError as e:
       raise ValueError(f"the image cannot be read: {e}") from e
-    batch = prepared[None]
+    names, text_features = self._names, None
     if self.takes_texts:
       names = list(
         dict.fromkeys(filter(None, map(str.strip, texts.split("\n"))))
       )
       if not names:
         raise ValueError("type at least one text, one per line.")
-      logits = self.trained.similarity(batch, names)
-    else:
-      logits = self.trained.predict(batch)
-      names = self._names or list(map(str, range(logits.shape[1])))
-    scores = self.trained.probabilities(logits)[0]
+      text_features = self.trained.text_features(names)
+    (found,) = prediction.of_images(
+      self.trained, [prepared], size=1, text_features=text_features
+    )
+    scores = found.probabilities
+    assert scores is not None  # it predicts no numbers
+    names = names or list(map(str, range(len(scores))))
     image = np.rint(prepared * self._std + self._mean).clip(0, 255)
     image = image.astype(np.uint8)
-    heat, note = self._look(batch)
+    heat, note = self._look(prepared[None])
     return Answer(
       scores=dict(zip(names, map(float, scores))),
       image=pixels.rgb(image, _WIDTH),
@@ -210,7 +184,7 @@ def serve(
       prevent_thread_lock=True,
       quiet=True,
       ssr_mode=False,
-      max_file_size=model.max_bytes,
+      max_file_size=model.limits.max_bytes,
       theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
       css=_CSS,
       footer_links=[],
@@ -252,8 +226,8 @@ def build(gradio: Any, model: Model, title: str, top: int) -> Any:
       with gradio.Column():
         file = gradio.File(
           label=(
-            f"Image, at most {model.max_bytes / 1e6:g} MB and "
-            f"{model.max_pixels / 1e6:g} million pixels"
+            f"Image, at most {model.limits.max_bytes / 1e6:g} MB and "
+            f"{model.limits.max_pixels / 1e6:g} million pixels"
           ),
           file_types=["image"],
           type="filepath",

@@ -101,7 +101,7 @@ class Session:
   def __call__(self, x: np.ndarray) -> np.ndarray:
     """The first output for one input."""
     (name,) = (i.name for i in self._session.get_inputs())
-    (output,) = self._session.run(None, {name: x})
+    output, *_ = self._session.run(None, {name: x})
     assert isinstance(output, np.ndarray)
     return output
 

@@ -27,7 +27,9 @@ def quantise(
     from onnxruntime.quantization import shape_inference
 
   whole = path.with_suffix(".float32")
-  shape_inference.quant_pre_process(path, whole)
+  # Symbolic shapes are not needed, and fail with --input=pixels (onnxruntime
+  # 1.32: sizes that are lists and numbers).
+  shape_inference.quant_pre_process(path, whole, skip_symbolic_shape=True)
   if len(samples):
     reader = _Reader(trained, input, samples)
     assert isinstance(reader, quantization.CalibrationDataReader)

@@ -42,12 +42,7 @@ def define_flags() -> None:
   )
   command_line.define_checkpoint()
   command_line.define_allow_module()
-  flags.DEFINE_string(
-    "pretrained_dir", None, "Folder or URL with the files of published names."
-  )
-  flags.DEFINE_integer(
-    "top", 5, "Number of classes to show for each image.", lower_bound=1
-  )
+  command_line.define_answers()
   flags.DEFINE_bool("json", False, "Print one JSON object per image.")
   flags.DEFINE_string(
     "features", None, "File for the features of the images, .npz."
@@ -55,28 +50,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "batch_size", 32, "Images per call of the model.", lower_bound=1
   )
-  flags.DEFINE_bool(
-    "resize",
-    False,
-    "Resize images to the size that the model was trained on, if its own "
-    "preprocessing does not.",
-  )
-  flags.DEFINE_multi_string(
-    "texts",
-    [],
-    "Captions to choose from, for a model that reads texts: separated by "
-    "commas, or one flag for each.",
-  )
   flags.DEFINE_bool("strict", False, "End with code 1 if any file was skipped.")
-
-
-def _texts(values: Sequence[str]) -> list[str]:
-  if len(values) == 1:
-    values = values[0].split(",")
-  texts = [text.strip() for text in values]
-  if not all(texts):
-    raise ValueError(f"--texts={','.join(texts)!r} has an empty caption.")
-  return texts
 
 
 def _check_out(path: str) -> None:
@@ -94,7 +68,7 @@ def run(paths: Sequence[str]) -> int:
   """Predicts as the flags say; returns the exit code."""
   if FLAGS.features:
     _check_out(FLAGS.features)
-  texts = _texts(FLAGS.texts) if FLAGS.texts else []
+  texts = command_line.captions(FLAGS.texts) if FLAGS.texts else []
 
   import vitjax
   from vitjax.predict import prediction
@@ -125,8 +99,7 @@ def run(paths: Sequence[str]) -> int:
     )
   names = prediction.names_of(trained, texts)
   is_shown = FLAGS.json or not FLAGS.features
-  form = prediction.to_json if FLAGS.json else prediction.to_table
-  for found in prediction.predict(
+  for file, found in prediction.predict(
     trained,
     files,
     batch_size=FLAGS.batch_size,
@@ -135,11 +108,16 @@ def run(paths: Sequence[str]) -> int:
     on_failure=on_failure,
   ):
     if is_shown and not (found.probabilities is found.numbers is None):
-      shown = form(found, names, FLAGS.top)
-      print(json.dumps(shown) if FLAGS.json else shown, flush=True)
+      if FLAGS.json:
+        answer = prediction.to_json(found, names, FLAGS.top)
+        shown = json.dumps({"file": file, **answer})
+      else:
+        table = prediction.to_table(found, names, FLAGS.top)
+        shown = "\n".join([file, *table])
+      print(shown, flush=True)
     num_read += 1
     if FLAGS.features:
-      kept.append(found)
+      kept.append((file, found.features))
   if failures:
     print(
       f"vitjax.predict: {len(failures)} of {len(files)} images could not be "

@@ -21,16 +21,60 @@ class Prediction:
   """Prediction of a model for one image.
 
   Attributes:
-    file: path of the image.
     probabilities: (n,) of the classes or captions; None without any.
     numbers: (n,) outputs of a regression, in their units; None without any.
     features: (d,) float32.
+    is_finite: whether all outputs of the model are finite numbers.
   """
 
-  file: str
   probabilities: np.ndarray | None
   features: np.ndarray
   numbers: np.ndarray | None = None
+  is_finite: bool = True
+
+
+def check_texts(trained, texts: Sequence[str]) -> None:
+  """Raises a ValueError for captions that a model cannot read."""
+  if texts and not trained.has_two_towers:
+    raise ValueError(
+      "texts are for models that read texts, such as LiT and SigLIP; this one "
+      "has its own classes."
+    )
+
+
+def of_images(
+  trained,
+  images: Sequence[np.ndarray],
+  *,
+  size: int,
+  text_features: np.ndarray | None = None,
+) -> list[Prediction]:
+  """The predictions for prepared images.
+
+  Args:
+    trained: from `vitjax.load`.
+    images: from `Trained.prepare`, at most `size`.
+    size: images that go through the model; those beyond `images` are zeros. The
+      model is compiled once for each size.
+    text_features: embeddings of captions, for a model that reads texts.
+  """
+  batch = np.zeros((size, *images[0].shape), np.float32)
+  batch[: len(images)] = images
+  logits, features = trained.forward(batch)
+  if text_features is not None:
+    logits = trained.compare(features, text_features)
+  found = []
+  for i in range(len(images)):
+    row = None if logits is None else logits[i]
+    outputs = [x for x in (row, features[i]) if x is not None]
+    is_finite = all(np.isfinite(x).all() for x in outputs)
+    p, numbers = None, None
+    if trained.is_regression:
+      numbers = row
+    elif row is not None:
+      p = trained.probabilities(row)
+    found.append(Prediction(p, features[i], numbers, is_finite))
+  return found
 
 
 def predict(
@@ -41,8 +85,8 @@ def predict(
   texts: Sequence[str] = (),
   resize: bool = False,
   on_failure: Callable[[str], None] | None = None,
-) -> Iterator[Prediction]:
-  """Yields the prediction for each image, in the order of `files`.
+) -> Iterator[tuple[str, Prediction]]:
+  """Yields each file with its prediction, in the order of `files`.
 
   Args:
     trained: from `vitjax.load`.
@@ -57,34 +101,17 @@ def predict(
     ValueError: if an image cannot be read and `on_failure` is None; if there
       are texts for a model that reads none; or if an output is not finite.
   """
-  if texts and not trained.has_two_towers:
-    raise ValueError(
-      "texts are for models that read texts, such as LiT and SigLIP; this one "
-      "has its own classes."
-    )
+  check_texts(trained, texts)
   text_features = trained.text_features(texts) if texts else None
   prepare = functools.partial(trained.prepare, resize=resize)
+  # All batches have one size, so that the model is compiled once.
   size = min(batch_size, max(1, len(files)))
   for names, images in _batches(prepare, files, size, on_failure):
-    # All batches have one size, so that the model is compiled once.
-    batch = np.zeros((size, *images[0].shape), np.float32)
-    batch[: len(images)] = images
-    logits, features = trained.forward(batch)
-    if texts:
-      logits = trained.compare(features, text_features)
-    for i, name in enumerate(names):
-      row = None if logits is None else logits[i]
-      if not (np.isfinite(features[i]).all() and _is_finite(row)):
+    found = of_images(trained, images, size=size, text_features=text_features)
+    for name, prediction in zip(names, found):
+      if not prediction.is_finite:
         raise ValueError(f"{name}: the output of the model is not finite.")
-      if trained.is_regression:
-        yield Prediction(name, None, features[i], row)
-        continue
-      p = None if row is None else trained.probabilities(row)
-      yield Prediction(name, p, features[i])
-
-
-def _is_finite(row: np.ndarray | None) -> bool:
-  return row is None or bool(np.isfinite(row).all())
+      yield name, prediction
 
 
 def _batches(
@@ -160,11 +187,11 @@ def names_of(trained, texts: Sequence[str]) -> tuple[str, ...] | None:
 def to_json(
   prediction: Prediction, names: Sequence[str] | None, top: int
 ) -> dict[str, Any]:
-  """File and the best classes as plain data, the most likely first.
+  """The best classes as plain data, the most likely first.
 
   Of a regression, all `numbers` by their names.
   """
-  result: dict[str, Any] = {"file": prediction.file}
+  result: dict[str, Any] = {}
   p = prediction.probabilities
   if p is not None:
     best = np.argsort(-p, kind="stable")[:top]
@@ -184,23 +211,20 @@ def to_json(
 
 def to_table(
   prediction: Prediction, names: Sequence[str] | None, top: int
-) -> str:
-  """The file, and below it a line for each of the best classes."""
-  lines = [prediction.file]
+) -> list[str]:
+  """A line for each of the best classes, or for each number."""
+  lines = []
   found = to_json(prediction, names, top)
   for name, number in found.get("numbers", {}).items():
     lines.append(f"  {number:9.6g}  {name}")
   for row in found.get("top", ()):
     name = row["name"] if names else f"class {row['label']}"
     lines.append(f"  {100 * row['probability']:6.2f} %  {name}")
-  return "\n".join(lines)
+  return lines
 
 
-def write_features(path: str, kept: Sequence[Prediction]) -> None:
-  """Writes features and paths of files to a .npz file."""
+def write_features(path: str, kept: Sequence[tuple[str, np.ndarray]]) -> None:
+  """Writes (path, features) of files to a .npz file."""
+  files, features = zip(*kept)
   with npz.atomic(path) as temporary, open(temporary, "wb") as f:
-    np.savez(
-      f,
-      features=np.stack([x.features for x in kept]),
-      files=np.array([x.file for x in kept]),
-    )
+    np.savez(f, features=np.stack(features), files=np.array(files))

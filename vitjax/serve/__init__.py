@@ -1,0 +1,1 @@
+"""Answers about images over HTTP; `python -m vitjax.serve`."""
