@@ -56,18 +56,20 @@ FULL = {
   "clip_vit_b_16": "ViT-B-16",
   "siglip_b_16_224": "SigLIP B/16 224",
 }
+CASES = {**MINI, **FULL}
+
+
+def build(name):
+  if name in FULL:
+    return models.create(FULL[name])
+  return models.create("two_tower", **MINI[name])
 
 
 @functools.cache
 def case(name):
   """The case, our model, and the parameters by the published names."""
   found = ref["load_case"](name, FOLDER)
-  model = (
-    models.create(FULL[name])
-    if name in FULL
-    else models.create("two_tower", **MINI[name])
-  )
-  return found, model, ref["weights"](found)
+  return found, build(name), ref["weights"](found)
 
 
 def converted(name):
