@@ -344,7 +344,7 @@ def test_what_is_not_read_of_transformers(hub, tmp_path, changes, message):
 @pytest.mark.parametrize(
   ("missing", "message"),
   [
-    ("config.json", "has no file config.json"),
+    ("config.json", "has none of the files config.json, open_clip_config.json"),
     ("preprocessor_config.json", "has no file preprocessor_config.json"),
     ("model.safetensors", r"has none of the files model\.safetensors, model"),
   ],

@@ -13,8 +13,8 @@ from vitjax.config import messages
 from vitjax.weights import fitting, loading
 from vitjax.weights.download import DownloadError
 from vitjax.weights.hub import card, repository, timm
-from vitjax.weights.hub.describing import OWN, OWN_FILE
-from vitjax.weights.hub.repository import CONFIG, Repository
+from vitjax.weights.hub.describing import OWN_FILE
+from vitjax.weights.hub.repository import CONFIG, OWN, Repository
 
 WEIGHTS = "model.safetensors"
 README = "README.md"
