@@ -85,10 +85,10 @@ def vit(eps: float = 1e-6):
   return models.create("vit", **_FIELDS, layer_norm_eps=eps)
 
 
-def arrays(layout: str, model=None) -> dict[str, np.ndarray]:
+def arrays(layout: str, model=None, seed=0) -> dict[str, np.ndarray]:
   """The arrays of `vit` by their names in a layout."""
   model = model or vit()
-  flat = trees.flatten(random_params(model))
+  flat = trees.flatten(random_params(model, seed))
   return layouts.get(layout).from_vitjax(flat, model)
 
 
