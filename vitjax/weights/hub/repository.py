@@ -94,14 +94,16 @@ def read_config(repo: Repository) -> tuple[str, dict[str, Any]]:
   """Name and content of the file that says what the weights are of.
 
   It is config.json, unless OpenCLIP's is there and config.json says nothing.
+
+  Raises:
+    MissingFileError: if there is neither; otherwise as `read_json`.
   """
-  content: dict[str, Any] = {}
-  with contextlib.suppress(MissingFileError):
-    content = read_json(repo, CONFIG)
-  if {TIMM, TRANSFORMERS, OWN}.isdisjoint(content):
+  file = fetch_first(repo, tuple(WEIGHTS)).name
+  content = read_json(repo, file)
+  if file == CONFIG and {TIMM, TRANSFORMERS, OWN}.isdisjoint(content):
     with contextlib.suppress(MissingFileError):
       return OPEN_CLIP, read_json(repo, OPEN_CLIP)
-  return CONFIG, content
+  return file, content
 
 
 def read_json(repo: Repository, file: str) -> dict[str, Any]:
