@@ -214,9 +214,9 @@ def _tokenizer(part: Fields, repo: Repository) -> dict[str, str]:
     return {"name": "clip", "vocab": os.fspath(vocab)}
   options.choose("clean", {"canonicalize": True}, "whitespace")
   _refuse_unread(options)
-  if source != repo.id:
-    repo = repository.pin(Repository(source))
   file = "tokenizer_config.json"
+  if source != repo.id:
+    repo = repository.pin(Repository(source), (file,))
   fields = Fields(repository.read_json(repo, file), f"{repo}: {file}")
   name, pad = fields.choose("tokenizer_class", _TOKENIZERS, "")
   fields.require("pad_token", pad)

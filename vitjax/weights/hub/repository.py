@@ -82,11 +82,19 @@ def parse(name: str) -> Repository:
   return Repository(match[1], match[2] or "main", match[3] or "")
 
 
-def pin(repo: Repository) -> Repository:
-  """The repository at the commit of its revision; see `fetch` for Raises."""
+def pin(repo: Repository, names: Sequence[str] = tuple(WEIGHTS)) -> Repository:
+  """The repository at the commit of its revision.
+
+  Args:
+    repo: the repository.
+    names: files of which it has one.
+
+  Raises:
+    MissingFileError: if it has none of them; otherwise as `fetch`.
+  """
   if _COMMIT.fullmatch(repo.revision):
     return repo
-  file = fetch_first(repo, tuple(WEIGHTS))
+  file = fetch_first(repo, names)
   return repo._replace(revision=file.parent.name)  # a snapshot's is its commit
 
 
