@@ -107,7 +107,7 @@ OPEN_CLIP = {
     "patch_size": 8,
     "width": 32,
     "head_width": 8,
-    "layers": 2,
+    "layers": 1,
     "mlp_ratio": 2.7,
   },
   "text_cfg": {
@@ -115,7 +115,7 @@ OPEN_CLIP = {
     "vocab_size": 515,
     "width": 24,
     "heads": 2,
-    "layers": 2,
+    "layers": 1,
   },
 }
 OPEN_CLIP_IMAGES = {
@@ -137,7 +137,7 @@ def clip():
   image = {
     "patch_size": 8,
     "width": 32,
-    "depth": 2,
+    "depth": 1,
     "num_heads": 4,
     "mlp_dim": 86,
     "pool_type": "tok",
@@ -146,7 +146,7 @@ def clip():
   }
   text = {
     "width": 24,
-    "depth": 2,
+    "depth": 1,
     "num_heads": 2,
     "vocab_size": 515,
     "max_len": 11,

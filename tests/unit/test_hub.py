@@ -8,6 +8,7 @@ import pathlib
 
 import huggingface_hub
 import huggingface_hub.constants
+import jax
 import numpy as np
 import pytest
 
@@ -580,7 +581,7 @@ def test_siglip_2_of_transformers(hub, tmp_path):
   ids = run.tokenizer(["An ant", "tea"])
   assert ids.tolist() == [[9, 4, 9, 8, 1, 0], [8, 6, 5, 1, 0, 0]]
   batch = run.prepare(np.full((20, 30, 3), 100, np.uint8))[None]
-  i, t, out = model.apply(
+  i, t, out = jax.jit(model.apply)(
     {"params": hub_models.random_params(model)}, batch, ids
   )
   want = np.asarray(i) @ np.asarray(t).T * np.asarray(out["t"])
