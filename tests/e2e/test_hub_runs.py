@@ -42,14 +42,25 @@ def origin(workdir) -> dict:
   return json.loads((workdir / "model.json").read_text())["init"]
 
 
+def written(workdir) -> int:
+  """When the record of a run was written to, in nanoseconds."""
+  record = workdir / "metrics.jsonl"
+  return record.stat().st_mtime_ns if record.exists() else 0
+
+
 def check_killed_and_resumed(start, hub, tmp_path, cache):
   """Against a run that nothing happened to; `start(workdir)` is a command."""
   commits = [add(hub, tmp_path, seed=0)]
   straight, killed = tmp_path / "straight", tmp_path / "killed"
   launch.run(*start(straight), cache=cache).assert_done()
   for stop in (signal.SIGKILL, signal.SIGTERM):
+    before = written(killed)  # the record of the process before
     with launch.Process(*start(killed), cache=cache) as process:
-      process.wait_for_step(killed, 1)
+      process.wait_until(
+        lambda before=before: (
+          written(killed) > before and launch.last_step(killed)
+        )
+      )
       process.send(stop)
       assert process.finish().code in (-signal.SIGKILL, launch.PREEMPTED)
     commits.append(add(hub, tmp_path, seed=len(commits)))
