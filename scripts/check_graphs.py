@@ -1,27 +1,32 @@
 r"""Compares ONNX and StableHLO files with models of all families.
 
+  pip install "vitjax[onnx]" pytest scikit-image
   python -m scripts.check_graphs --out=graphs.jsonl
-  python -m scripts.check_graphs --out=graphs.jsonl convnext_atto R+ViT-Ti_16
+  python -m scripts.check_graphs --out=graphs.jsonl convnext_atto mini_swin
 
-Weights are random; images are parts of scikit-learn's photographs. Without
-names it takes the smallest published model of each family and options that
-these lack. Each file is made in a process of its own, and its row is a line of
-JSON; rows that --out already has are not made again. Prints a table of the
-largest differences of outputs, relative to the largest output.
+Images are eight photographs of scikit-image. Without names it takes the
+smallest published model of each family and options that these lack, with random
+weights, and the reference cases of tests/golden/reference, with theirs. Each
+model has a process of its own; each file is a row of JSON, and rows that --out
+already has are not made again. Prints a table of the largest differences of
+outputs, relative to the largest output.
 """
 
+import importlib
+import importlib.util
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from absl import app, flags
 
 from vitjax.config import command_line
 
 _OUT = flags.DEFINE_string("out", None, "JSON lines.", required=True)
-_ONE = flags.DEFINE_bool("one", False, "Make one row in this process.")
+_COLUMN = flags.DEFINE_list("column", None, "Make only these, in this process.")
 
 # Name -> model, options. The others are names of published models.
 _VIT = {"variant": "Ti/16", "num_classes": 10}
@@ -41,7 +46,7 @@ _NAMES = (
   "ViT-Ti_16",
   "R+ViT-Ti_16",
   "R26+ViT-S_32",
-  "mixer_s32_224",
+  "mixer_s16_224",
   "convnext_atto",
   "dm_nfnet_f0",
   "NFNet-F0",
@@ -69,20 +74,65 @@ _COLUMNS = (
   "onnx txt",
   "stablehlo tensor",
   "stablehlo pixels",
+  "stablehlo txt",
+)
+_PHOTOGRAPHS = (
+  "astronaut.png",
+  "brick.png",
+  "camera.png",
+  "chelsea.png",
+  "coffee.png",
+  "grass.png",
+  "ihc.png",
+  "moon.png",
+)
+# Tests with reference cases, which have CASES and build(name).
+_TESTS = (
+  "test_backbones_reference",
+  "test_batch_norm_families",
+  "test_clip_reference",
+  "test_coatnet_reference",
+  "test_efficientnet",
+  "test_families_reference",
+  "test_metaformer_reference",
+  "test_swin_reference",
+  "test_two_tower_reference",
+  "test_vit_reference",
 )
 
 
-def _trained(name: str):
-  """A model with random weights."""
+def _cases() -> dict:
+  """Reference case -> the function that makes its model."""
+  modules = [importlib.import_module(f"tests.numerics.{x}") for x in _TESTS]
+  return {
+    name: module.build for module in modules for name in sorted(module.CASES)
+  }
+
+
+def _of_case(name: str):
+  """The model, parameters and image size of a reference case."""
+  from tests.numerics import reference
+  from vitjax.weights import fitting
+
+  model = _cases()[name](name)
+  size = tuple(reference.case(name)["image_shape"][1:3])
+  params = fitting.fit(
+    reference.arrays(name), model, source=name, metadata={}, image_size=size
+  )
+  return model, params, size
+
+
+def _random(name: str):
+  """The model of a name, random parameters and the image size."""
   import jax
   import numpy as np
 
-  from vitjax import models, trained
+  from vitjax import models
   from vitjax.models import batch_norm
 
   family, options = _MORE.get(name, (name, {}))
   model = models.create(family, **options)
-  size = _image_size(name)
+  size = (models.list().get(name, {}).get("image_size", 224),) * 2
   random = np.random.default_rng(0)
 
   def weights(path, x):
@@ -102,85 +152,106 @@ def _trained(name: str):
     model.init, jax.random.key(0), *model.example_inputs(size)
   )
   variables = jax.tree_util.tree_map_with_path(weights, shapes)
-  resize = f"resize_small({size * 8 // 7}, 'bicubic', antialias=True)"
+  return model, batch_norm.join(variables), size
+
+
+def _trained(name: str):
+  """A model with weights, and how its images are prepared."""
+  from vitjax import trained
+
+  model, params, size = (_of_case if name in _cases() else _random)(name)
+  resize = f"resize_small({max(size) * 8 // 7}, 'bicubic', antialias=True)"
   return trained.Trained(
     model=model,
-    params=batch_norm.join(variables),
-    image_size=(size, size),
+    params=params,
+    image_size=size,
     channels=3,
     preprocess=f"decode|{resize}|central_crop({size})|normalize()",
     class_names=None,
-    metadata={"model": {"name": family, **options}, "loss": "softmax_xent"},
+    metadata={"model": {"name": name}, "loss": "softmax_xent"},
     source=name,
   )
 
 
-def _image_size(name: str) -> int:
-  import importlib
-
-  from vitjax import models
-
-  for module in map(importlib.import_module, models.FAMILIES.values()):
-    if name in (published := getattr(module, "PUBLISHED", {})):
-      return published[name].get("image_size", 224)
-  return 224
+def _photographs() -> list[str]:
+  spec = importlib.util.find_spec("skimage")
+  if spec is None or spec.origin is None:
+    raise app.UsageError("This needs the photographs of scikit-image.")
+  folder = pathlib.Path(spec.origin).parent / "data"
+  return [str(folder / name) for name in _PHOTOGRAPHS]
 
 
-def _row(name: str, column: str) -> dict:
-  """Makes the file and compares it."""
+def _row(trained, column: str) -> dict:
+  """Makes a file and compares it."""
   from vitjax.graphs import onnx_export, stablehlo
 
-  trained = _trained(name)
   form, kind = column.split()
   options = {"tower": "txt"} if kind == "txt" else {"input": kind}
   export = {"onnx": onnx_export, "stablehlo": stablehlo}[form].export
   with tempfile.TemporaryDirectory() as folder:
     out = pathlib.Path(folder) / f"m.{form}"
-    found = export(trained, out, tolerance=1.0, **options)
+    found = export(
+      trained, out, tolerance=1.0, images=_photographs(), **options
+    )
     size = out.stat().st_size
   return {
-    "name": name,
-    "column": column,
     "difference": found.difference,
     "rounded": found.rounded,
     "megabytes": round(size / 1e6, 1),
   }
 
 
+def _make(name: str, columns: list[str]) -> None:
+  """Prints the rows of a model; a file that is refused has none."""
+  import jax
+
+  trained = _trained(name)
+  with tempfile.TemporaryDirectory() as cache:
+    jax.config.update("jax_compilation_cache_dir", cache)
+    for column in columns:
+      row = {"name": name, "column": column, "difference": None}
+      try:
+        if trained.has_two_towers or not column.endswith("txt"):
+          row |= _row(trained, column)
+        print(json.dumps(row), flush=True)
+      except ValueError as e:
+        print(f"{name}, {column}: {e}", file=sys.stderr, flush=True)
+
+
+def _rows(name: str, columns: list[str]) -> Iterator[str]:
+  """Lines of `_make` in a process of its own."""
+  command = [sys.executable, "-m", "scripts.check_graphs", name]
+  flags_ = [f"--out={_OUT.value}", f"--column={','.join(columns)}"]
+  with subprocess.Popen(
+    [*command, *flags_], stdout=subprocess.PIPE, text=True
+  ) as process:
+    assert process.stdout is not None
+    yield from process.stdout
+
+
 def main(argv: list[str]) -> None:
   """Makes the rows that are missing, and prints the table."""
+  if _COLUMN.value:
+    return _make(argv[1], _COLUMN.value)
   out = pathlib.Path(_OUT.value)
-  if _ONE.value:
-    print(json.dumps(_row(argv[1], argv[2])))
-    return
-  names = argv[1:] or _NAMES
+  names = argv[1:] or [*_NAMES, *_cases()]
   text = out.read_text(encoding="utf-8") if out.exists() else ""
   rows = {
     (row["name"], row["column"]): row
     for row in map(json.loads, text.splitlines())
   }
   for name in names:
-    for column in _COLUMNS:
-      if (name, column) in rows or (
-        column == "onnx txt" and not name.startswith(("LiT", "SigLIP"))
-      ):
-        continue
-      command = [sys.executable, "-m", "scripts.check_graphs", "--one"]
-      done = subprocess.run(
-        [*command, f"--out={out}", name, column], capture_output=True, text=True
-      )
-      lines = done.stdout.splitlines()
-      if done.returncode or not lines:
-        print(f"{name}, {column}: {done.stderr.strip()[-300:]}", flush=True)
-        continue
-      rows[name, column] = json.loads(lines[-1])
+    missing = [x for x in _COLUMNS if (name, x) not in rows]
+    for line in _rows(name, missing) if missing else ():
+      row = json.loads(line)
+      rows[name, row["column"]] = row
       with out.open("a", encoding="utf-8") as file:
-        file.write(lines[-1] + "\n")
+        file.write(line)
   print("|", " | ".join(("model", *_COLUMNS)), "|")
   print("|", " | ".join(("---", *["--:"] * len(_COLUMNS))), "|")
   for name in names:
-    found = (rows.get((name, column)) for column in _COLUMNS)
-    cells = (f"{x['difference']:.0e}" if x else "" for x in found)
+    found = (rows.get((name, x), {}).get("difference") for x in _COLUMNS)
+    cells = ("" if x is None else f"{x:.0e}" for x in found)
     print("|", " | ".join((name, *cells)), "|")
 
 

@@ -63,6 +63,7 @@ _REPAIRED = (
 )
 EXPECTED = {
   "hf_siglip transformers": (_REPEATED,),
+  "open_clip_siglip open_clip": (_REPEATED,),
   "gemma transformers": (_SIGMA,),
   "clip transformers": (*_REPAIRED, _SIGMA),
 }
@@ -102,7 +103,9 @@ def export(folder: pathlib.Path, clip_vocab: str) -> None:
   gemma.save(str(folder / "tokenizer.json"))
   made = {
     "hf_siglip": (folder / "spiece.model", 64),
+    "open_clip_siglip": (folder / "spiece.model", 64),
     "gemma": (folder / "tokenizer.json", 64),
+    "open_clip_gemma": (folder / "tokenizer.json", 64),
   }
   if clip_vocab:
     made["clip"] = (pathlib.Path(clip_vocab), 77)
@@ -114,8 +117,11 @@ def export(folder: pathlib.Path, clip_vocab: str) -> None:
 
 def compare(folder: pathlib.Path) -> None:
   """Prints the texts that differ."""
+  import open_clip
   import transformers
 
+  clean = open_clip.tokenizer.get_clean_fn("canonicalize")
+  cleaned = [clean(text) for text in TEXTS]
   padded = {"padding": "max_length", "truncation": True, "return_tensors": "np"}
   siglip = transformers.SiglipTokenizer(str(folder / "spiece.model"))
   # As the published tokenizer_config.json and tokenizer.json of SigLIP 2.
@@ -130,11 +136,13 @@ def compare(folder: pathlib.Path) -> None:
     "hf_siglip transformers": siglip(
       list(TEXTS), max_length=64, **padded
     ).input_ids,
-    "gemma transformers": _with_eos(gemma, 64),
+    "open_clip_siglip open_clip": siglip(
+      cleaned, max_length=64, **padded
+    ).input_ids,
+    "gemma transformers": _with_eos(gemma, TEXTS, 64),
+    "open_clip_gemma open_clip": _with_eos(gemma, cleaned, 64),
   }
   if (folder / "clip.npy").exists():
-    import open_clip
-
     tables["clip open_clip"] = open_clip.tokenizer.tokenize(list(TEXTS)).numpy()
     tables["clip transformers"] = _clip_of_transformers()
   failed = []
@@ -142,7 +150,7 @@ def compare(folder: pathlib.Path) -> None:
     got = np.load(folder / f"{name.split()[0]}.npy")
     rows = [i for i in range(len(TEXTS)) if not np.array_equal(got[i], want[i])]
     expected = EXPECTED.get(name, ())
-    print(f"{name:24} {len(TEXTS) - len(rows)} of {len(TEXTS)} texts are equal")
+    print(f"{name:26} {len(TEXTS) - len(rows)} of {len(TEXTS)} texts are equal")
     for i in rows:
       known = "" if TEXTS[i].startswith(expected) else "  FAILED"
       print(f"    {TEXTS[i][:50]!r}{known}")
@@ -151,9 +159,9 @@ def compare(folder: pathlib.Path) -> None:
     sys.exit(f"{len(failed)} texts differ: {', '.join(failed)}")
 
 
-def _with_eos(tokenizer, max_len: int) -> np.ndarray:
+def _with_eos(tokenizer, texts, max_len: int) -> np.ndarray:
   rows = []
-  for text in TEXTS:
+  for text in texts:
     ids = tokenizer(text, add_special_tokens=False).input_ids[: max_len - 1]
     ids = [*ids, tokenizer.eos_token_id]
     rows.append(ids + [tokenizer.pad_token_id] * (max_len - len(ids)))

@@ -297,6 +297,30 @@ def _reference_cases() -> dict:
     config = open_clip.get_model_config(name)
     return open_clip.model.CLIP(**config)
 
+  def clip_l14():
+    config = open_clip.get_model_config("ViT-L-14")
+    config["vision_cfg"]["layers"], config["text_cfg"]["layers"] = 4, 3
+    return open_clip.model.CLIP(**config)
+
+  def siglip_so400m():
+    act = "gelu_pytorch_tanh"
+    sizes = {
+      "hidden_size": 1152,
+      "intermediate_size": 4304,
+      "num_attention_heads": 16,
+      "hidden_act": act,
+    }
+    config = transformers.SiglipConfig(
+      vision_config={**sizes, "num_hidden_layers": 3, "patch_size": 14},
+      text_config={
+        **sizes,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 16,
+        "projection_size": 1152,
+      },
+    )
+    return transformers.SiglipModel(config)
+
   def hf_b16():
     config = transformers.CLIPConfig(
       vision_config={"patch_size": 16, "hidden_act": "gelu"},
@@ -321,6 +345,9 @@ def _reference_cases() -> dict:
       64,
       32_000,
     ),
+    # With fewer blocks than published, in the published widths.
+    "clip_vit_l_14_cut": (clip_l14, 224, 77, 49_408),
+    "siglip_so400m_14_cut": (siglip_so400m, 224, 16, 32_000),
   }
 
 

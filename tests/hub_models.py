@@ -85,10 +85,10 @@ def vit(eps: float = 1e-6):
   return models.create("vit", **_FIELDS, layer_norm_eps=eps)
 
 
-def arrays(layout: str, model=None) -> dict[str, np.ndarray]:
+def arrays(layout: str, model=None, seed=0) -> dict[str, np.ndarray]:
   """The arrays of `vit` by their names in a layout."""
   model = model or vit()
-  flat = trees.flatten(random_params(model))
+  flat = trees.flatten(random_params(model, seed))
   return layouts.get(layout).from_vitjax(flat, model)
 
 
@@ -97,6 +97,78 @@ def safetensors(flat, folder: pathlib.Path) -> bytes:
   file = folder / "x.safetensors"
   weights.files.write(file, flat)
   return file.read_bytes()
+
+
+OPEN_CLIP = {
+  "embed_dim": 16,
+  "quick_gelu": True,
+  "vision_cfg": {
+    "image_size": SIZE,
+    "patch_size": 8,
+    "width": 32,
+    "head_width": 8,
+    "layers": 1,
+    "mlp_ratio": 2.7,
+  },
+  "text_cfg": {
+    "context_length": 11,
+    "vocab_size": 515,
+    "width": 24,
+    "heads": 2,
+    "layers": 1,
+  },
+}
+OPEN_CLIP_IMAGES = {
+  "mean": [0.5, 0.4, 0.3],
+  "std": [0.2, 0.3, 0.4],
+  "interpolation": "bicubic",
+  "resize_mode": "shortest",
+}
+
+
+def clip():
+  """The model of `open_clip`."""
+  both = {
+    "num_classes": 16,
+    "head_bias": False,
+    "gelu": "quick",
+    "layer_norm_eps": 1e-5,
+  }
+  image = {
+    "patch_size": 8,
+    "width": 32,
+    "depth": 1,
+    "num_heads": 4,
+    "mlp_dim": 86,
+    "pool_type": "tok",
+    "posemb_prefix": True,
+    "pre_norm": True,
+  }
+  text = {
+    "width": 24,
+    "depth": 1,
+    "num_heads": 2,
+    "vocab_size": 515,
+    "max_len": 11,
+    "pool_type": "eot",
+    "causal": True,
+  }
+  return models.create("two_tower", image={**image, **both}, text=text | both)
+
+
+def open_clip(folder: pathlib.Path, **changes) -> dict[str, bytes]:
+  """The files of a repository of OpenCLIP: a CLIP, and one merge."""
+  config = {
+    "model_cfg": {**OPEN_CLIP, **changes},
+    "preprocess_cfg": OPEN_CLIP_IMAGES,
+  }
+  return {
+    "open_clip_config.json": encode(config),
+    "open_clip_model.safetensors": safetensors(
+      arrays("open_clip", clip()), folder
+    ),
+    "merges.txt": b"#version: 0.2\na n\n",
+  }
 
 
 def encode(content) -> bytes:

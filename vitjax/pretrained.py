@@ -8,7 +8,7 @@ their channels.
 
 import contextlib
 import pathlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import jax
 
@@ -19,7 +19,12 @@ from vitjax.weights import files, npz, published
 from vitjax.weights.hub import repository
 
 
-def load(run: RunConfig, model, image_shape: tuple[int, ...]):
+def load(
+  run: RunConfig,
+  model,
+  image_shape: tuple[int, ...],
+  commits: Mapping[str, str] = {},
+):
   """Parameters of `model` from `run.init.weights`.
 
   For a model with two towers, the weights may be given for each tower, such as
@@ -29,6 +34,7 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
     run: its `init`, `pretrained_dir` and `seed` are read.
     model: the Linen module that is trained.
     image_shape: shape (b, h, w, c) of its images.
+    commits: what to read instead of repositories of the hub, see `commits`.
 
   Returns:
     Nested dicts of float32 NumPy arrays.
@@ -41,7 +47,7 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
     return _load(
       run,
       "init.weights",
-      init.weights,
+      commits.get(init.weights, init.weights),
       model,
       image_shape,
       init.reinit,
@@ -74,7 +80,7 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
     params[name] = _load(
       run,
       f"init.weights.{name}",
-      source,
+      commits.get(source, source),
       towers[name],
       image_shape,
       reinit,
@@ -83,8 +89,12 @@ def load(run: RunConfig, model, image_shape: tuple[int, ...]):
   return params
 
 
-def commits(run: RunConfig) -> dict[str, str]:
+def commits(run: RunConfig, known: Mapping[str, str] = {}) -> dict[str, str]:
   """The repositories of the hub that `load` reads -> with their commits.
+
+  Args:
+    run: the config.
+    known: commits that stay as they are.
 
   Raises:
     ConfigError: as `load`, if one of them cannot be read.
@@ -94,7 +104,7 @@ def commits(run: RunConfig) -> dict[str, str]:
   for source in [given] if isinstance(given, str) else given.values():
     if repository.is_name(source):
       with _explained("init.weights", source):
-        found[source] = published.resolve(source)
+        found[source] = known.get(source) or published.resolve(source)
   return found
 
 

@@ -8,7 +8,7 @@ happened.
 
 import contextlib
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -91,10 +91,13 @@ def train_and_evaluate(
       identity.check_config(workdir, run)
       log_overview(parts)
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
-    first_step, state, saved = start_state(parts, checkpointer, workdir)
+    is_new = checkpointer.latest_step is None
+    origin = origin_of(run, workdir, is_new=is_new)
+    first_step, state, saved = start_state(
+      parts, checkpointer, workdir, origin.get("init", {})
+    )
     info = identity.describe(workdir, run, source.fingerprint, saved)
     if is_main:
-      origin = origin_of(run, workdir, is_new=saved is None)
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
     feed = stack.enter_context(make_feed(parts, first_step))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
@@ -178,12 +181,14 @@ def write_folder(
 def origin_of(
   run: RunConfig, workdir: pathlib.Path, *, is_new: bool
 ) -> dict[str, Any]:
-  """{"init": commits of the repositories that the run began with}, or {}."""
-  if is_new or run.init.weights is None:
-    found = pretrained.commits(run)
-  else:  # the branch may have moved since
-    file = workdir / files.MODEL
-    found = reader.read_json(file).get("init") if file.exists() else None
+  """{"init": commits of the repositories that the run began with}, or {}.
+
+  A run that is started again keeps them, since branches move.
+  """
+  file = workdir / files.MODEL
+  found = reader.read_json(file).get("init", {}) if file.exists() else {}
+  if is_new:
+    found = pretrained.commits(run, found)
   return {"init": found} if found else {}
 
 
@@ -224,7 +229,10 @@ def make_checkpointer(
 
 
 def start_state(
-  parts: program.Program, checkpointer: Checkpointer, workdir: pathlib.Path
+  parts: program.Program,
+  checkpointer: Checkpointer,
+  workdir: pathlib.Path,
+  commits: Mapping[str, str],
 ) -> tuple[int, step_lib.TrainState, dict | None]:
   """The state before the first step of this process.
 
@@ -249,7 +257,8 @@ def start_state(
     logging.info("Resuming after step %d of %d.", step, parts.total_steps)
     return step, step_lib.TrainState(**items), saved
   if run.init.weights is not None:
-    loaded = pretrained.load(run, parts.model, parts.spec["image"].shape)
+    shape = parts.spec["image"].shape
+    loaded = pretrained.load(run, parts.model, shape, commits)
     loaded = jax.device_put(loaded, shardings.weights)
     make_state = jax.jit(parts.make_state, out_shardings=shardings)
     return 0, make_state(loaded), None

@@ -1,6 +1,6 @@
 """Forward pass in ONNX Runtime, in JAX and of timm's models in PyTorch.
 
-ViT-S/16, ConvNeXt atto and EfficientNet-B0, 224 px, float32, on all cores.
+224 px, float32, on all cores.
 ONNX Runtime and timm are measured where they are installed.
 """
 
@@ -20,6 +20,9 @@ MODELS = {
   "ViT-S_16": "vit_small_patch16_224",
   "convnext_atto": "convnext_atto",
   "efficientnet_b0": "efficientnet_b0",
+  "efficientnet_lite0": "efficientnet_lite0",
+  "resnet50": "resnet50",
+  "swin_tiny_patch4_window7_224": "swin_tiny_patch4_window7_224",
 }
 
 

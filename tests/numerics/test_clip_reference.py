@@ -56,18 +56,32 @@ FULL = {
   "clip_vit_b_16": "ViT-B-16",
   "siglip_b_16_224": "SigLIP B/16 224",
 }
+# Case -> published model, and the blocks that its towers have here.
+CUT = {
+  "clip_vit_l_14_cut": ("ViT-L-14", 4, 3),
+  "siglip_so400m_14_cut": ("SigLIP So400m/14 224", 3, 2),
+}
+LARGE = (*FULL, *CUT)
+CASES = {**MINI, **FULL, **CUT}
+
+
+def build(name):
+  if name in FULL:
+    return models.create(FULL[name])
+  if name in CUT:
+    published, *depths = CUT[name]
+    model = models.create(published)
+    for tower, depth in zip(("image", "text"), depths):
+      model = changed(model, tower, depth=depth)
+    return model
+  return models.create("two_tower", **MINI[name])
 
 
 @functools.cache
 def case(name):
   """The case, our model, and the parameters by the published names."""
   found = ref["load_case"](name, FOLDER)
-  model = (
-    models.create(FULL[name])
-    if name in FULL
-    else models.create("two_tower", **MINI[name])
-  )
-  return found, model, ref["weights"](found)
+  return found, build(name), ref["weights"](found)
 
 
 def converted(name):
@@ -101,7 +115,7 @@ def gaps(name, got):
 
 
 @pytest.mark.parametrize(
-  "name", [*MINI, *(pytest.param(x, marks=pytest.mark.slow) for x in FULL)]
+  "name", [*MINI, *(pytest.param(x, marks=pytest.mark.slow) for x in LARGE)]
 )
 def test_embeddings_and_logits(name):
   found = gaps(name, outputs(name))

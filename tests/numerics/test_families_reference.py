@@ -88,16 +88,20 @@ NAMES = [
 ]
 
 
+def build(name, **options):
+  return reference.create(name, CASES[name][0], **options)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_logits(name, tmp_path):
-  published, tolerance, mistake = CASES[name]
-  model = reference.create(name, published)
+  _, tolerance, mistake = CASES[name]
+  model = build(name)
   params = load(name, model, tmp_path)
   right = distance(name, model, params)
   if callable(mistake):
     params = trees.unflatten(mistake(trees.flatten(params)))
   else:
-    model = reference.create(name, published, **mistake)
+    model = build(name, **mistake)
   wrong = distance(name, model, params)
   print(f"{name}: {right:.1e}; with a mistake {wrong:.1e}")
   assert right < tolerance

@@ -24,6 +24,8 @@ CASES = {
     {**MINI, "version": 2, "window": 8, "trained_windows": (4, 4, 4, 2)},
   ),
   "timm_swin_small_240x200": ("swin_small_patch4_window7_224", {}),
+  "timm_swin_small_patch4_window7_224": ("swin_small_patch4_window7_224", {}),
+  "timm_swinv2_small_window8_256": ("swinv2_small_window8_256", {}),
   "timm_swinv2_base_window12to24_192to384": (
     "swinv2_base_window12to24_192to384",
     {},

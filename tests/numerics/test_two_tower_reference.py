@@ -36,6 +36,10 @@ CASES = {
 }
 
 
+def build(name):
+  return models.create("two_tower", **CASES[name])
+
+
 @pytest.fixture(
   scope="module",
   params=[
@@ -46,7 +50,7 @@ CASES = {
 def loaded(request, tmp_path_factory):
   """A published case, our model and the converted parameters."""
   case = ref["load_case"](request.param, FOLDER)
-  model = models.create("two_tower", **CASES[request.param])
+  model = build(request.param)
   flat = ref["weights"](case)
   if model.text_model == "text":
     file = tmp_path_factory.mktemp("lit") / "weights.npz"

@@ -8,6 +8,7 @@ import pathlib
 
 import huggingface_hub
 import huggingface_hub.constants
+import jax
 import numpy as np
 import pytest
 
@@ -344,7 +345,7 @@ def test_what_is_not_read_of_transformers(hub, tmp_path, changes, message):
 @pytest.mark.parametrize(
   ("missing", "message"),
   [
-    ("config.json", "has no file config.json"),
+    ("config.json", "has none of the files config.json, open_clip_config.json"),
     ("preprocessor_config.json", "has no file preprocessor_config.json"),
     ("model.safetensors", r"has none of the files model\.safetensors, model"),
   ],
@@ -425,8 +426,18 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub, tmp_path):
   noted = train.origin_of(run, tmp_path, is_new=True)
   assert noted == {"init": {NAME: f"{NAME}@{first}"}}
   (tmp_path / "model.json").write_bytes(hub_models.encode(noted))
-  assert hub.add("owner/model", hub_models.timm(tmp_path)) != first
-  assert train.origin_of(run, tmp_path, is_new=False) == noted
+  other = hub_models.arrays("timm_vit", seed=1)
+  moved = hub_models.timm(tmp_path) | {
+    "model.safetensors": hub_models.safetensors(other, tmp_path)
+  }
+  assert hub.add("owner/model", moved) != first
+  for is_new in (False, True):  # also if it was killed before a checkpoint
+    assert train.origin_of(run, tmp_path, is_new=is_new) == noted
+  model = models.create(num_classes=7, **config.model)
+  for commits, seed in ((noted["init"], 0), ({}, 1)):
+    got = pretrained.load(run, model, (1, 64, 64, 3), commits)
+    want = hub_models.random_params(hub_models.vit(), seed)
+    np.testing.assert_array_equal(got["cls"], want["cls"])
   assert not train.origin_of(with_weights(run, None), tmp_path, is_new=True)
 
 
@@ -496,6 +507,90 @@ def test_two_towers_of_transformers(hub, tmp_path):
   assert about["tokenizer"]["name"] == "hf_siglip"
   assert (about["loss"], about["model"]["bias_init"]) == ("siglip", -10.0)
   assert about["model"]["text"]["num_classes"] == 768
+
+
+def gemma() -> bytes:
+  """A tokenizer.json with Gemma's special tokens and one merge."""
+  library = pytest.importorskip("tokenizers")
+  special = ("<pad>", "<eos>", "<bos>", "<unk>")
+  vocab = {x: i for i, x in enumerate((*special, "\u2581", *"aent", "an"))}
+  tokenizer = library.Tokenizer(
+    library.models.BPE(vocab, [("a", "n")], unk_token="<unk>")
+  )
+  tokenizer.normalizer = library.normalizers.Replace(" ", "\u2581")
+  return tokenizer.to_str().encode()
+
+
+def test_siglip_2_of_transformers(hub, tmp_path):
+  """The fields that Google's repositories have, and small sizes."""
+  sizes = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+  }
+  tower = {"width": 16, "mlp_dim": 24, "num_heads": 2, "depth": 1}
+  text = {**tower, "vocab_size": 10, "max_len": 6, "num_classes": 16}
+  model = models.create(
+    "two_tower",
+    image={**tower, "patch_size": 16, "pool_type": "map"},
+    text=text,
+    bias_init=-10.0,
+  )
+  config = {
+    "initializer_factor": 1.0,
+    "model_type": "siglip",
+    "text_config": {
+      "model_type": "siglip_text_model",
+      "vocab_size": 10,
+      "max_position_embeddings": 6,
+      "projection_size": 16,
+      **sizes,
+    },
+    "transformers_version": "4.49.0.dev0",
+    "vision_config": {
+      "image_size": 32,
+      "model_type": "siglip_vision_model",
+      **sizes,
+    },
+  }
+  processor = {
+    "do_convert_rgb": None,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "image_processor_type": "SiglipImageProcessor",
+    "resample": 2,
+    "size": {"height": 32, "width": 32},
+  }
+  weights = hub_models.arrays("hf_towers", model)
+  hub.add(
+    "owner/model",
+    {
+      "config.json": hub_models.encode(config),
+      "preprocessor_config.json": hub_models.encode(processor),
+      "tokenizer_config.json": b'{"tokenizer_class": "GemmaTokenizer"}',
+      "tokenizer.json": gemma(),
+      "model.safetensors": hub_models.safetensors(weights, tmp_path),
+    },
+  )
+  run = vitjax.load(NAME)
+  check_params(run, hub_models.random_params(model))
+  assert run.preprocess == (
+    "decode|resize(32, antialias=True)|value_range(-1, 1)"
+  )
+  ids = run.tokenizer(["An ant", "tea"])
+  assert ids.tolist() == [[9, 4, 9, 8, 1, 0], [8, 6, 5, 1, 0, 0]]
+  batch = run.prepare(np.full((20, 30, 3), 100, np.uint8))[None]
+  i, t, out = jax.jit(model.apply)(
+    {"params": hub_models.random_params(model)}, batch, ids
+  )
+  want = np.asarray(i) @ np.asarray(t).T * np.asarray(out["t"])
+  np.testing.assert_allclose(
+    run.similarity(batch, ["An ant", "tea"]),
+    want + np.asarray(out["b"]),
+    rtol=1e-4,
+    atol=1e-4,
+  )
 
 
 def test_the_options_of_dino():

@@ -225,6 +225,7 @@ def test_another_architecture_is_not_overwritten(hub, save):
   for kept, other in (
     ({"config.json": b'{"model_type": "bert"}'}, "a model of type 'bert'"),
     ({"model.safetensors": b"x"}, "weights of an unknown model"),
+    ({"open_clip_config.json": b"{}"}, "two towers of OpenCLIP"),
   ):
     hub.add("me/model", kept)
     with pytest.raises(ValueError, match=other):

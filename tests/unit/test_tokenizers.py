@@ -188,6 +188,15 @@ def test_hf_siglip_drops_punctuation_too(model):
   assert clean(text).tolist() != plain(text).tolist()
 
 
+def test_open_clip_repairs_texts_before_it_drops_punctuation(model):
+  plain = tokenizers.siglip(model, max_len=16)
+  clean = tokenizers.open_clip_siglip(model, max_len=16)
+  text = " The  A&lt;B, and_the: ＢＢ "
+  assert clean(text).tolist() == plain("the ab and the bb").tolist()
+  other = tokenizers.hf_siglip(model, max_len=16)
+  assert clean(text).tolist() != other(text).tolist()
+
+
 @pytest.fixture(scope="module")
 def gemma_json(tmp_path_factory):
   """A file as SigLIP 2's in transformers, which pads on its own."""
@@ -229,6 +238,8 @@ def test_gemma_reads_tokenizer_json(gemma_json):
   assert tokenize.vocab_size == len(vocab)
   # Markup in a text is text.
   assert 1 not in tokenize("<eos>").tolist()[0][:4]
+  clean = tokenizers.open_clip_gemma(gemma_json, max_len=12)
+  assert clean(" A_(CAT)").tolist() == tokenize("a cat").tolist()
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,6 @@ def clip(vocab: Path, *, max_len: int = 77) -> Tokenizer:
     ValueError: if the file is none of these.
   """
   with extras.needed("text", "models that read texts"):
-    import ftfy
     import tokenizers
   ids, merges = _clip_vocab(vocab)
   bpe = tokenizers.Tokenizer(
@@ -121,8 +120,7 @@ def clip(vocab: Path, *, max_len: int = 77) -> Tokenizer:
   start, end = (ids[f"<|{x}oftext|>"] for x in ("start", "end"))
 
   def clean(text):
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+    return " ".join(_repaired(text).split()).lower()
 
   def encode(texts):
     texts = [clean(text) for text in texts]
@@ -220,12 +218,19 @@ def hf_siglip(vocab: Path, *, max_len: int = 64) -> Tokenizer:
     vocab: `spiece.model` or `tokenizer.json` beside the weights.
     max_len: number of ids, `</s>` included.
   """
-  drop = str.maketrans("", "", string.punctuation)
+  return _padded(_read(vocab), _without_punctuation, pad=1, max_len=max_len)
 
-  def clean(text):
-    return " ".join(text.lower().translate(drop).split())
 
-  return _padded(_read(vocab), clean, pad=1, max_len=max_len)
+def open_clip_siglip(vocab: Path, *, max_len: int = 64) -> Tokenizer:
+  """SigLIP's in OpenCLIP: `hf_siglip` of repaired texts.
+
+  ftfy repairs the text, HTML entities are decoded, and `_` is a space.
+
+  Args:
+    vocab: `tokenizer.json` beside the weights, or SentencePiece's `.model`.
+    max_len: number of ids, `</s>` included.
+  """
+  return _padded(_read(vocab), _canonical, pad=1, max_len=max_len)
 
 
 def gemma(vocab: Path, *, max_len: int = 64) -> Tokenizer:
@@ -239,6 +244,18 @@ def gemma(vocab: Path, *, max_len: int = 64) -> Tokenizer:
   Raises:
     ValueError: if the file has no token for padding.
   """
+  return _gemma(vocab, str.lower, max_len)
+
+
+def open_clip_gemma(vocab: Path, *, max_len: int = 64) -> Tokenizer:
+  """SigLIP 2's in OpenCLIP: `gemma` of texts as `open_clip_siglip` has them.
+
+  Args and Raises as `gemma`.
+  """
+  return _gemma(vocab, _canonical, max_len)
+
+
+def _gemma(vocab: Path, clean: Callable[[str], str], max_len: int) -> Tokenizer:
   pieces = _read(vocab)
   if pieces.pad is None:
     raise ValueError(
@@ -246,7 +263,24 @@ def gemma(vocab: Path, *, max_len: int = 64) -> Tokenizer:
       "gs://big_vision/gemma_tokenizer.model, or the tokenizer 'siglip' for "
       "the vocabularies of the first SigLIP."
     )
-  return _padded(pieces, str.lower, pad=pieces.pad, max_len=max_len)
+  return _padded(pieces, clean, pad=pieces.pad, max_len=max_len)
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _without_punctuation(text: str) -> str:
+  return " ".join(text.lower().translate(_PUNCTUATION).split())
+
+
+def _canonical(text: str) -> str:
+  return _without_punctuation(_repaired(text).replace("_", " "))
+
+
+def _repaired(text: str) -> str:
+  with extras.needed("text", "models that read texts"):
+    import ftfy
+  return html.unescape(html.unescape(ftfy.fix_text(text)))
 
 
 class _Pieces(NamedTuple):
@@ -302,6 +336,8 @@ TOKENIZERS = {
   "clip": clip,
   "gemma": gemma,
   "hf_siglip": hf_siglip,
+  "open_clip_gemma": open_clip_gemma,
+  "open_clip_siglip": open_clip_siglip,
   "sentencepiece": sentencepiece,
   "siglip": siglip,
 }

@@ -95,8 +95,8 @@ def tokenize(
   See `vitjax.data.tokenizers`.
 
   Args:
-    tokenizer: "bert", "clip", "gemma", "hf_siglip", "sentencepiece" or
-      "siglip".
+    tokenizer: "bert", "clip", "gemma", "hf_siglip", "open_clip_gemma",
+      "open_clip_siglip", "sentencepiece" or "siglip".
     vocab: path of the tokenizer's vocabulary or model file.
     max_len: number of ids; longer texts are cut, shorter ones padded.
     num_texts: for images with several texts: keep the first `num_texts`. `text`

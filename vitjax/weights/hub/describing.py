@@ -5,19 +5,24 @@ from collections.abc import Collection
 from typing import Any
 
 from vitjax.weights import description
-from vitjax.weights.hub import repository, timm, towers, transformers
+from vitjax.weights.hub import (
+  open_clip,
+  repository,
+  timm,
+  towers,
+  transformers,
+)
 from vitjax.weights.hub.fields import Fields
-from vitjax.weights.hub.repository import CONFIG, Repository
+from vitjax.weights.hub.repository import OPEN_CLIP, OWN, Repository
 
-# The field of config.json of a repository that vitjax has written, and the
-# file with its own description, which it names.
-OWN, OWN_FILE = "vitjax", "model.json"
+# The description in a repository that vitjax has written.
+OWN_FILE = "model.json"
 
 
 def describe(
   repo: Repository, names: Collection[str] | None = None
 ) -> dict[str, Any]:
-  """The content of `model.json` for a repository, by its config.json.
+  """The content of `model.json` for a repository, by its config file.
 
   Args:
     repo: the repository; its commit becomes the field "origin".
@@ -28,27 +33,30 @@ def describe(
     ValueError: if vitjax does not have such a model; names what was found.
   """
   repo = repository.pin(repo)
-  fields = Fields(repository.read_json(repo, CONFIG), f"{repo}: {CONFIG}")
-  if OWN in fields.content:
+  file, content = repository.read_config(repo)
+  fields = Fields(content, f"{repo}: {file}")
+  if file == OPEN_CLIP:
+    metadata = open_clip.describe(fields, repo)
+  elif OWN in content:
     metadata = _own(repo)
-  elif "architecture" in fields.content:
+  elif repository.TIMM in content:
     metadata = timm.describe(fields)
-  elif "model_type" in fields.content:
+  elif repository.TRANSFORMERS in content:
 
     def processor() -> Fields:
       file = transformers.PROCESSOR
       return Fields(repository.read_json(repo, file), f"{repo}: {file}")
 
-    if fields.content["model_type"] in towers.FAMILIES:
+    if content[repository.TRANSFORMERS] in towers.FAMILIES:
       metadata = towers.describe(fields, processor, repo)
     else:
       metadata = transformers.describe(fields, processor, names)
   else:
     raise ValueError(
       f"{fields.where} has neither timm's field 'architecture' nor "
-      "transformers' 'model_type', so it does not say what the weights are "
-      "of. Create the model yourself and load its file with "
-      "vitjax.weights.load."
+      f"transformers' 'model_type', and there is no {OPEN_CLIP}, so nothing "
+      "says what the weights are of. Create the model yourself and load its "
+      "file with vitjax.weights.load."
     )
   return {**metadata, "origin": str(repo._replace(subtree=""))}
 

@@ -1,6 +1,7 @@
 """How a repository says that images are prepared, as ops of `vitjax.data.pp`.
 
-timm has it in `pretrained_cfg`, transformers in preprocessor_config.json.
+timm has it in `pretrained_cfg`, transformers in preprocessor_config.json, and
+OpenCLIP in `preprocess_cfg`.
 """
 
 import ast
@@ -154,6 +155,24 @@ def from_processor(fields: Fields, default: str) -> Images:
     crop or size,
     _ops(is_shortest, resize, method, crop_to, _normalise(mean, std)),
   )
+
+
+def from_open_clip(fields: Fields, size: int) -> str:
+  """The evaluation of OpenCLIP for a `preprocess_cfg`, as ops.
+
+  Raises:
+    ValueError: for a value that is not implemented; names it.
+  """
+  keep_aspect = fields.choose(
+    "resize_mode", {"shortest": True, "squash": False}, "shortest"
+  )
+  methods = {x: x for x in _RESAMPLE.values()} | {"random": "bicubic"}
+  method = fields.choose("interpolation", methods, "bicubic")
+  normalise = _normalise(
+    fields.get("mean", _CLIP[0]), fields.get("std", _CLIP[1])
+  )
+  crop = size if keep_aspect else None
+  return _ops(keep_aspect, size, method, crop, normalise)
 
 
 def _size(fields: Fields, known: _Processor) -> tuple[tuple[int, int], bool]:

@@ -13,8 +13,8 @@ from vitjax.config import messages
 from vitjax.weights import fitting, loading
 from vitjax.weights.download import DownloadError
 from vitjax.weights.hub import card, repository, timm
-from vitjax.weights.hub.describing import OWN, OWN_FILE
-from vitjax.weights.hub.repository import CONFIG, Repository
+from vitjax.weights.hub.describing import OWN_FILE
+from vitjax.weights.hub.repository import CONFIG, OWN, Repository
 
 WEIGHTS = "model.safetensors"
 README = "README.md"
@@ -150,8 +150,10 @@ def _check_same(repo: Repository, folder: pathlib.Path) -> None:
     return json.loads((folder / file).read_text())
 
   try:
-    config = repository.read_json(repo, CONFIG)
-    held = _identity(config, lambda: repository.read_json(repo, OWN_FILE))
+    file, config = repository.read_config(repo)
+    held = "two towers of OpenCLIP"
+    if file == CONFIG:
+      held = _identity(config, lambda: repository.read_json(repo, OWN_FILE))
   except repository.MissingFileError:
     with repository.explained(repo, WEIGHTS):
       if not repository.library().HfApi().file_exists(repo.id, WEIGHTS):

@@ -21,14 +21,19 @@ from vitjax.weights import files, integrity
 from vitjax.weights.download import DownloadError, cache_folder
 
 PREFIX = "hf:"
-CONFIG = "config.json"
-# In the order in which they are looked for; the last two are read by PyTorch.
-WEIGHTS = (
-  "model.safetensors",
-  "model.safetensors.index.json",
-  "pytorch_model.bin",
-  "pytorch_model.bin.index.json",
-)
+CONFIG, OPEN_CLIP = "config.json", "open_clip_config.json"
+# Fields of config.json that say what the weights are of.
+TIMM, TRANSFORMERS, OWN = "architecture", "model_type", "vitjax"
+# In the order in which they are looked for; PyTorch reads the .bin files.
+WEIGHTS = {
+  CONFIG: (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+  ),
+  OPEN_CLIP: ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+}
 
 _NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([^@:]+))?(?::(.+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -77,12 +82,36 @@ def parse(name: str) -> Repository:
   return Repository(match[1], match[2] or "main", match[3] or "")
 
 
-def pin(repo: Repository) -> Repository:
-  """The repository at the commit of its revision; see `fetch` for Raises."""
+def pin(repo: Repository, names: Sequence[str] = tuple(WEIGHTS)) -> Repository:
+  """The repository at the commit of its revision.
+
+  Args:
+    repo: the repository.
+    names: files of which it has one.
+
+  Raises:
+    MissingFileError: if it has none of them; otherwise as `fetch`.
+  """
   if _COMMIT.fullmatch(repo.revision):
     return repo
-  commit = fetch(repo, CONFIG).parent.name  # a snapshot is named by its commit
-  return repo._replace(revision=commit)
+  file = fetch_first(repo, names)
+  return repo._replace(revision=file.parent.name)  # a snapshot's is its commit
+
+
+def read_config(repo: Repository) -> tuple[str, dict[str, Any]]:
+  """Name and content of the file that says what the weights are of.
+
+  It is config.json, unless OpenCLIP's is there and config.json says nothing.
+
+  Raises:
+    MissingFileError: if there is neither; otherwise as `read_json`.
+  """
+  file = fetch_first(repo, tuple(WEIGHTS)).name
+  content = read_json(repo, file)
+  if file == CONFIG and {TIMM, TRANSFORMERS, OWN}.isdisjoint(content):
+    with contextlib.suppress(MissingFileError):
+      return OPEN_CLIP, read_json(repo, OPEN_CLIP)
+  return file, content
 
 
 def read_json(repo: Repository, file: str) -> dict[str, Any]:
@@ -108,7 +137,8 @@ def fetch_weights(repo: Repository) -> pathlib.Path:
     MissingFileError: if the repository has none; otherwise as `fetch`.
     ValueError: if the index is damaged.
   """
-  path = fetch_first(repo, WEIGHTS)
+  config, _ = read_config(repo)
+  path = fetch_first(repo, WEIGHTS[config])
   if path.name.endswith(files.INDEX):
     for part in files.parts(path):
       fetch(repo, part.name)

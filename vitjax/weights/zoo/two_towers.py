@@ -40,7 +40,7 @@ _BERT = File(
 # CLIP's vocabulary, of OpenAI; the package is open_clip_torch.
 _BPE = "bpe_simple_vocab_16e6.txt.gz"
 _BPE_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-_CLIP_VOCAB = tuple(
+CLIP_VOCAB = tuple(
   File(f"{folder}/{_BPE}", 1_356_917, _BPE_SHA256)
   for folder in (
     "https://github.com/openai/CLIP/raw/main/clip",
@@ -249,7 +249,7 @@ def clip() -> Iterator[Entry]:
     "family": "two_tower",
     "loss": "contrastive",
     "tokenizer": "clip",
-    "vocab": _CLIP_VOCAB,
+    "vocab": CLIP_VOCAB,
     "source": _OPEN_CLIP_RESULTS,
     **PYTORCH,
   }
