@@ -1,0 +1,40 @@
+"""Facts that a measured figure depends on."""
+
+import os
+import pathlib
+import subprocess
+from importlib import metadata
+
+_PACKAGES = (
+  "jax",
+  "flax",
+  "optax",
+  "onnxruntime",
+  "tensorflow-cpu",
+  "torch",
+  "timm",
+  "pillow",
+)
+
+
+def facts() -> dict:
+  """Revision, device, cores, load and versions."""
+  import jax
+
+  git = ["git", "rev-parse", "--short", "HEAD"]
+  root = pathlib.Path(__file__).parents[2]
+  done = subprocess.run(git, cwd=root, capture_output=True, text=True)
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      pass
+  return {
+    "revision": done.stdout.strip() or None,
+    "device": jax.devices()[0].device_kind,
+    "devices": jax.device_count(),
+    "cores": len(os.sched_getaffinity(0)),
+    "load": round(os.getloadavg()[0], 2),
+    "versions": versions,
+  }
