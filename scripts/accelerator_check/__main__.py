@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -50,9 +51,11 @@ def parse() -> argparse.Namespace:
   return parser.parse_args()
 
 
-def environment() -> dict[str, str]:
+def environment(tiny: bool = False) -> dict[str, str]:
   """The environment of the parts, which also compute on the CPU."""
   env = dict(os.environ)
+  if tiny:  # most of the time would go into compiling
+    env.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
   platforms = env.get("JAX_PLATFORMS", "")
   if platforms and "cpu" not in platforms.split(","):
     env["JAX_PLATFORMS"] = f"{platforms},cpu"
@@ -88,8 +91,22 @@ def group(todo: list[parts.Part]) -> list[parts.Part]:
   return [x for x in todo if x.kind == first.kind]
 
 
+def command_of(
+  now: list[parts.Part], file: pathlib.Path, tiny: bool
+) -> list[str]:
+  """The command of a process that runs parts and adds their rows."""
+  command = [sys.executable, "-m", "scripts.accelerator_check.child"]
+  size = "tiny" if tiny else "full"
+  return [*command, str(file), size, *(x.name for x in now)]
+
+
 def run(
-  now: list[parts.Part], file: pathlib.Path, tiny: bool, end: float
+  now: list[parts.Part],
+  command: list[str],
+  file: pathlib.Path,
+  *,
+  tiny: bool,
+  end: float,
 ) -> None:
   """Runs parts in one process; a part that ends it gets a failed row.
 
@@ -97,8 +114,6 @@ def run(
   and the part that runs has none either.
   """
   log = file.parent / f"{now[0].name.replace(' ', '_').replace('/', '')}.log"
-  command = [sys.executable, "-m", "scripts.accelerator_check.child"]
-  command += [str(file), "tiny" if tiny else "full", *(x.name for x in now)]
   before = len(read(file))
   with log.open("w") as output:
     process = subprocess.Popen(
@@ -106,28 +121,27 @@ def run(
       stdout=output,
       stderr=output,
       cwd=_ROOT,
-      env=environment(),
+      env=environment(tiny),
       start_new_session=True,
     )
     done, since = 0, time.monotonic()
-    reason = None
+    reason = stopped = None
     while process.poll() is None:
-      time.sleep(0.2)
+      time.sleep(0.1)
       rows = read(file)[before:]
       if len(rows) > done:
         done, since = len(rows), time.monotonic()
-        table.say(rows[-1])
       late = time.monotonic() - since
       if done < len(now) and late > now[done].seconds:
         reason = f"stopped after its limit of {now[done].seconds} s"
-      if reason or time.monotonic() > end:
-        os.killpg(process.pid, 9)
+      stopped = time.monotonic() > end
+      if reason or stopped:
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        break
   rows = read(file)[before:]
-  if len(rows) > done:
-    table.say(rows[-1])
-  if len(rows) == len(now) or (reason is None and process.returncode == -9):
+  for row in rows:
+    table.say(row)
+  if len(rows) == len(now) or (stopped and not reason):
     return
   if reason is None:
     reason = f"its process ended with {process.returncode}; see {log.name}"
@@ -160,7 +174,8 @@ def main() -> None:
     return [x for x in every if x.name not in done]
 
   while (left := todo()) and end - time.monotonic() > _LEAST_SECONDS:
-    run(group(left), file, tiny, end)
+    now = group(left)
+    run(now, command_of(now, file, tiny), file, tiny=tiny, end=end)
   rows = read(file)
   text = table.markdown(rows)
   (folder / "table.md").write_text(text + "\n", encoding="utf-8")
