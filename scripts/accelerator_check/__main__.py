@@ -83,10 +83,10 @@ def read(file: pathlib.Path) -> list[dict]:
   return [json.loads(x) for x in file.read_text(encoding="utf-8").splitlines()]
 
 
-def group(todo: list[parts.Part]) -> list[parts.Part]:
-  """The next parts that share a process."""
+def group(todo: list[parts.Part], tiny: bool = False) -> list[parts.Part]:
+  """The next parts that share a process; tiny ones of a kind always do."""
   first = todo[0]
-  if first.alone:
+  if first.alone and not tiny:
     return [first]
   return [x for x in todo if x.kind == first.kind]
 
@@ -174,7 +174,7 @@ def main() -> None:
     return [x for x in every if x.name not in done]
 
   while (left := todo()) and end - time.monotonic() > _LEAST_SECONDS:
-    now = group(left)
+    now = group(left, tiny)
     run(now, command_of(now, file, tiny), file, tiny=tiny, end=end)
   rows = read(file)
   text = table.markdown(rows)

@@ -1,7 +1,7 @@
 """The section of docs/performance.md on accelerators.
 
-`scripts/accelerator_check.sh` measures it; `results.jsonl` of its folder becomes
-the file here. Without the file the cells are empty.
+`scripts/accelerator_check.sh` measures it; its results.jsonl is to be copied to
+docs/performance/accelerator.jsonl. Without that the cells are empty.
 """
 
 import json
