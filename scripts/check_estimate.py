@@ -44,7 +44,8 @@ def estimate(name: str) -> tuple[int, jax.stages.Traced]:
   traced = made.train.trace(state, shapes)
   arrays = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   arrays += sum(x.nbytes for x in example.values())
-  return arrays + liveness.temporary_bytes(traced.jaxpr), traced
+  params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+  return arrays + liveness.temporary_bytes(traced.jaxpr, params), traced
 
 
 def compiled(traced: jax.stages.Traced) -> int:

@@ -71,12 +71,20 @@ def _networks(found: dict[str, dict]) -> str:
           _number(row, "compile_seconds", "{:.0f}"),
           _gib(row, "peak_bytes"),
           _gib(row, "planned_bytes"),
+          _gib(row, "estimated_bytes"),
           row.get("reason", ""),
         )
       )
   head = (
     *("network", "", "train, images / s", "forward, images / s"),
-    *("TFLOP/s of products", "compile, s", "peak, GiB", "planned, GiB", ""),
+    *(
+      "TFLOP/s of products",
+      "compile, s",
+      "peak, GiB",
+      "planned",
+      "estimated",
+      "",
+    ),
   )
   return _table(head, rows)
 

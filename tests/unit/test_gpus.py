@@ -13,7 +13,7 @@ X = jax.ShapeDtypeStruct((16, 16), jnp.float32)  # 1 KiB
 
 
 def temporary(fn, *args):
-  return liveness.temporary_bytes(jax.jit(fn).trace(*args).jaxpr)
+  return liveness.largest_sum(jax.jit(fn).trace(*args).jaxpr)
 
 
 def test_operations_on_elements_are_part_of_what_reads_them():

@@ -6,6 +6,8 @@ from vitjax.plan import liveness, memory
 from vitjax.plan.compiling import Compiled
 from vitjax.program import Program
 
+_WORKSPACE = 32 * 2**20  # of NVIDIA's library for products
+
 
 def estimate_step(
   parts: Program, alone: Program, limit_bytes: int | None
@@ -20,13 +22,14 @@ def estimate_step(
   traced = alone.train_step.trace(
     alone.abstract, device.on_arrival(alone.batch)
   )
-  temp = liveness.temporary_bytes(traced.jaxpr)
-  # Gradients are split as the parameters are.
   whole, part = (
     sharding.bytes_per_device(x.abstract.params, x.shardings.params)
     for x in (alone, parts)
   )
-  temp = max(0, temp - whole + part) // parts.mesh.shape["model"]
+  temp = liveness.temporary_bytes(traced.jaxpr, whole)
+  # Gradients and copies are split as the parameters are.
+  temp = max(0, temp - 2 * (whole - part)) // parts.mesh.shape["model"]
+  temp += _WORKSPACE
   state = sharding.bytes_per_device(parts.abstract, parts.shardings)
   used = state + memory.num_bytes(alone.batch) + temp
   return Compiled(
