@@ -30,8 +30,9 @@ fused with plain attention and a train step of each family with the CPU's, and
 measures networks beside timm (bfloat16 autocast, channels last, fused
 attention), input, checkpoints, and a run that is killed and resumed. Images
 have 224 pixels. "Planned" is the memory that `vitjax.plan` compares with the
-device's, "estimated" what it says where there is no compiler. Errors are relative: of attention to its largest number in float32 on
-the CPU, of train steps to the norm of the CPU's update.
+device's, "estimated" what it says where there is no compiler. Errors are
+relative: of attention to its largest number in float32 on the CPU, of train
+steps to the norm of the CPU's update.
 
 {tables}"""
 

@@ -21,7 +21,7 @@ def test_operations_on_elements_are_part_of_what_reads_them():
 
 
 def test_products_read_and_write_memory():
-  # The first product, whose place its tangent takes; the second is the output.
+  # The first product, whose place the result of tanh takes; the second is the output.
   assert temporary(lambda x: jnp.tanh(x @ x) @ x, X) == KIB
   # Here the first is needed again.
   assert temporary(lambda x: (y := x @ x) + jnp.tanh(y) @ x, X) == 2 * KIB
@@ -33,10 +33,8 @@ def test_what_the_backward_pass_needs_is_kept():
       x = jnp.tanh(x @ w)
     return x.sum()
 
-  kept = temporary(jax.grad(loss, argnums=1), X, X)
-  again = temporary(jax.grad(jax.checkpoint(loss), argnums=1), X, X)
-  assert kept >= 4 * KIB
-  assert again >= kept  # the whole is computed again: no less
+  assert temporary(loss, X, X) <= 2 * KIB
+  assert temporary(jax.grad(loss, argnums=1), X, X) >= 4 * KIB
 
 
 def test_calls_and_loops():
