@@ -23,7 +23,11 @@ def facts() -> dict:
 
   git = ["git", "rev-parse", "--short", "HEAD"]
   root = pathlib.Path(__file__).parents[2]
-  done = subprocess.run(git, cwd=root, capture_output=True, text=True)
+  try:
+    done = subprocess.run(git, cwd=root, capture_output=True, text=True)
+    revision = done.stdout.strip() or None
+  except OSError:  # no git
+    revision = None
   versions = {}
   for name in _PACKAGES:
     try:
@@ -31,7 +35,7 @@ def facts() -> dict:
     except metadata.PackageNotFoundError:
       pass
   return {
-    "revision": done.stdout.strip() or None,
+    "revision": revision,
     "device": jax.devices()[0].device_kind,
     "devices": jax.device_count(),
     "cores": len(os.sched_getaffinity(0)),
