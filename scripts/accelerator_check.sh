@@ -12,15 +12,15 @@
 # Results are in runs/accelerator/: a line of JSON for each part in results.jsonl,
 # written when the part ends, the table in table.md, and a log for each process.
 #
-# A machine that has only this folder and ends each command after 10 minutes
-# needs two calls, the second of which does what the first left:
+# A machine that gets only a copy of this folder and ends each command after 10
+# minutes needs two calls of the same command. The second does what the first
+# left, if runs/accelerator/ is still there; else copy results.jsonl into it.
 #
-#   PYTHON=python3 scripts/accelerator_check.sh --seconds=560 --out=$OUT
-#   cp -r .../results.jsonl $OUT/; the same command again
+#   PYTHON=python3 scripts/accelerator_check.sh --seconds=560
 #
-# Where --out stays between the calls, the copy is not needed. Without
-# TensorFlow, ml_collections and beartype the parts that need them are skipped
-# and say so.
+# Without TensorFlow, ml_collections, clu and beartype the parts that need them
+# are skipped and say so. The exit code is 0 if no part failed, 1 if one did, and
+# 2 if parts are left for another call.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if "${PYTHON:-python3}" -c "import jax, flax, optax, orbax.checkpoint" \

@@ -15,11 +15,9 @@ def say(row: dict) -> None:
 def markdown(rows: list[dict]) -> str:
   """All tables; cells of parts that have no figure are empty."""
   found = {x["part"]: x for x in rows}
+  single = [_result(x) for x in rows if x["part"].split()[0] in _SINGLE]
   tables = [
-    _table(
-      ("part", "result", "seconds"),
-      [_result(x) for x in rows if x["part"].split()[0] in _SINGLE],
-    ),
+    *([_table(("part", "result", "seconds"), single)] if single else []),
     _networks(found),
     _table(
       (
