@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Checks vitjax on a GPU or TPU and measures its speed, in under 10 minutes.
 #
-#   scripts/accelerator_check.sh                 # everything that is not done yet
-#   scripts/accelerator_check.sh --seconds=540   # stop in time, then call again
-#   scripts/accelerator_check.sh --retry         # the failed parts once more
+#   scripts/accelerator_check.sh                # everything that is not done
+#   scripts/accelerator_check.sh --seconds=540  # stop in time, then call again
+#   scripts/accelerator_check.sh --retry        # the failed parts once more
 #
 # A fresh clone is installed into .venv first, which needs a network; where jax,
 # flax and optax are importable, nothing is installed. Without an accelerator
 # everything is tiny (--tiny) and shows that the check itself works.
 #
-# Results are in runs/accelerator/: a line of JSON for each part in results.jsonl,
+# Results are in runs/accelerator/: in results.jsonl a line for each part,
 # written when the part ends, the table in table.md, and a log for each process.
 #
 # A machine that gets only a copy of this folder and ends each command after 10
@@ -19,7 +19,7 @@
 #   PYTHON=python3 scripts/accelerator_check.sh --seconds=560
 #
 # Without TensorFlow, ml_collections, clu and beartype the parts that need them
-# are skipped and say so. The exit code is 0 if no part failed, 1 if one did, and
+# are skipped and say so. Exit codes: 0 if no part failed, 1 if one did, and
 # 2 if parts are left for another call.
 set -euo pipefail
 cd "$(dirname "$0")/.."
