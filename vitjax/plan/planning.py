@@ -22,7 +22,7 @@ from vitjax.plan.changes import changes, with_overrides
 from vitjax.plan.compiling import Compiled, compile_step
 from vitjax.plan.estimating import estimate_step
 from vitjax.plan.stand_in import find_source
-from vitjax.plan.topology import is_gpu, topology_devices
+from vitjax.plan.topology import gpu_of, topology_devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +193,8 @@ def make_plan(
   """
   source, known_examples = find_source(run, num_examples)
   devices = topology_devices(topology) if topology else devices_lib.find()
-  measure = compile_step
-  if is_gpu(topology) and devices[0].platform == "cpu":
+  gpu, measure = gpu_of(topology), compile_step
+  if gpu and devices[0].platform == "cpu":
     run, measure = _on_gpu(run), _estimate
   parts = make_program(run, source, devices)
   state, mesh = parts.abstract, parts.mesh
@@ -208,8 +208,8 @@ def make_plan(
     if total_steps and known_examples
     else None
   )
-  if is_gpu(topology):
-    limit = gpus.memory_limit(gpus.split(topology)[0])
+  if gpu:
+    limit = gpus.memory_limit(gpu)
   else:
     limit = None if topology else devices_lib.memory_of(devices[0])
   num_hosts = len({d.process_index for d in devices})
@@ -218,11 +218,7 @@ def make_plan(
   plan = Plan(
     devices={
       "topology": topology,
-      "kind": (
-        gpus.split(topology)[0].name
-        if is_gpu(topology)
-        else devices[0].device_kind
-      ),
+      "kind": gpu.name if gpu else devices[0].device_kind,
       "count": len(devices),
       "hosts": num_hosts,
     },

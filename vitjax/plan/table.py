@@ -7,7 +7,7 @@ from vitjax.plan import gpus
 from vitjax.plan.compiling import Compiled
 from vitjax.plan.memory import size
 from vitjax.plan.planning import Plan
-from vitjax.plan.topology import is_gpu, rates
+from vitjax.plan.topology import gpu_of, rates
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -94,11 +94,10 @@ def advice(plan: Plan) -> str:
 
 def _share(plan: Plan) -> str | None:
   """The setting of JAX with which the step fits a GPU, if there is one."""
-  topology = plan.devices["topology"]
-  if not (plan.compiled and is_gpu(topology)):
+  gpu = gpu_of(plan.devices["topology"])
+  if not (plan.compiled and gpu):
     return None
-  total = gpus.split(topology)[0].memory_bytes
-  if plan.compiled.used_bytes > gpus.MOST * total:
+  if plan.compiled.used_bytes > gpus.MOST * gpu.memory_bytes:
     return None
   return f"{gpus.FRACTION}={gpus.MOST}"
 
@@ -114,8 +113,8 @@ def _compiled_rows(
     hbm = getattr(chip, "hbm_gib", None)
     limit = f"{hbm:.3f} GiB" if hbm else "an unknown amount"
   rows = [("memory", f"{verdict}: {size(compiled.used_bytes)} of {limit}")]
-  if is_gpu(topology):
-    share = f"that is what JAX takes of {size(chip.memory_bytes)}"
+  if gpu := gpu_of(topology):
+    share = f"that is what JAX takes of {size(gpu.memory_bytes)}"
     rows.append(("", f"{share}; {gpus.FRACTION} changes it"))
   if not compiled.is_estimate:
     rows.append(("compile time", f"{compiled.compile_seconds:.0f} s"))

@@ -39,9 +39,9 @@ CHIPS = {
 }
 
 
-def is_gpu(name: str | None) -> bool:
-  """Whether a topology is one of GPUs."""
-  return name is not None and name.partition(":")[0] in gpus.GPUS
+def gpu_of(name: str | None) -> gpus.Gpu | None:
+  """The GPU of a topology; None if it is not one of GPUs."""
+  return gpus.GPUS.get(name.partition(":")[0]) if name else None
 
 
 def rates(name: str) -> Chip | gpus.Gpu:
@@ -61,7 +61,7 @@ def topology_devices(name: str) -> list[jax.Device]:
   """
   from jax.experimental import topologies
 
-  if is_gpu(name):
+  if gpu_of(name):
     return gpus.topology_devices(name)
   chip = name.partition(":")[0]
   if chip not in CHIPS or ":" not in name:
