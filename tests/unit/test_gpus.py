@@ -6,7 +6,14 @@ import pytest
 
 from tests.unit.test_planning import make_run
 from vitjax.config import schema
-from vitjax.plan import gpus, liveness, planning, table, topology
+from vitjax.plan import (
+  estimating,
+  gpus,
+  liveness,
+  planning,
+  table,
+  topology,
+)
 
 KIB = 2**10
 X = jax.ShapeDtypeStruct((16, 16), jnp.float32)  # 1 KiB
@@ -21,10 +28,10 @@ def test_operations_on_elements_are_part_of_what_reads_them():
 
 
 def test_products_read_and_write_memory():
-  # The first product, whose place the result of tanh takes; the second is the output.
+  # The first product, whose place tanh takes; the second is the output.
   assert temporary(lambda x: jnp.tanh(x @ x) @ x, X) == KIB
-  # Here the first is needed again.
-  assert temporary(lambda x: (y := x @ x) + jnp.tanh(y) @ x, X) == 2 * KIB
+  # Here the first is needed again, beside tanh and the second.
+  assert temporary(lambda x: (y := x @ x) + jnp.tanh(y) @ x, X) == 3 * KIB
 
 
 def test_what_the_backward_pass_needs_is_kept():
@@ -82,9 +89,10 @@ def test_a_plan_without_a_compiler_is_an_estimate(no_compiler):
 
 
 def test_what_does_not_fit_an_estimate_gets_a_change(no_compiler, monkeypatch):
+  monkeypatch.setattr(estimating, "_WORKSPACE", 0)
   run = make_run(**{"input.batch_size": 256, "mesh.data": 1})
   whole = planning.make_plan(run, topology="l4:1").compiled
-  limit = whole.used_bytes - whole.temp_bytes // 4
+  limit = whole.used_bytes - whole.temp_bytes // 8
   monkeypatch.setattr(gpus, "memory_limit", lambda gpu: limit)
   plan = planning.make_plan(run, topology="l4:1")
   assert plan.fits is False
