@@ -130,6 +130,8 @@ def run(
       time.sleep(0.1)
       rows = read(file)[before:]
       if len(rows) > done:
+        for row in rows[done:]:
+          table.say(row)
         done, since = len(rows), time.monotonic()
       late = time.monotonic() - since
       if done < len(now) and late > now[done].seconds:
@@ -139,7 +141,7 @@ def run(
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
   rows = read(file)[before:]
-  for row in rows:
+  for row in rows[done:]:
     table.say(row)
   if len(rows) == len(now) or (stopped and not reason):
     return
