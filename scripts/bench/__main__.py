@@ -21,15 +21,12 @@ torchvision; vitjax[onnx].
 import importlib
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
 import sys
-from importlib import metadata
 
 from absl import app, flags
 
-from scripts.bench import turns
+from scripts.bench import environment, turns
 from vitjax.config import command_line
 
 BENCHMARKS = (
@@ -52,40 +49,6 @@ _REPETITIONS = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string("out", None, "File to which JSON lines are added.")
 _COMPARE = flags.DEFINE_string("compare", None, "JSON lines of before.")
 
-_PACKAGES = (
-  "jax",
-  "flax",
-  "optax",
-  "onnxruntime",
-  "tensorflow-cpu",
-  "torch",
-  "timm",
-  "pillow",
-)
-
-
-def environment() -> dict:
-  """What a figure depends on."""
-  import jax
-
-  git = ["git", "rev-parse", "--short", "HEAD"]
-  root = pathlib.Path(__file__).parents[2]
-  done = subprocess.run(git, cwd=root, capture_output=True, text=True)
-  versions = {}
-  for name in _PACKAGES:
-    try:
-      versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      pass
-  return {
-    "revision": done.stdout.strip() or None,
-    "device": jax.devices()[0].device_kind,
-    "devices": jax.device_count(),
-    "cores": len(os.sched_getaffinity(0)),
-    "load": round(os.getloadavg()[0], 2),
-    "versions": versions,
-  }
-
 
 def main(argv: list[str]) -> None:
   """Runs the benchmarks that are named, or all."""
@@ -101,7 +64,7 @@ def main(argv: list[str]) -> None:
   rows = []
   for name in names:
     module = importlib.import_module(f"scripts.bench.{name}")
-    facts = environment()
+    facts = environment.facts()
     for row in module.measure(_REPETITIONS.value):
       rows.append(facts | row)
       for figure, x in turns.figures(row).items():

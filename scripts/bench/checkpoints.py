@@ -11,17 +11,16 @@ import time
 
 import jax
 
-from scripts.bench import recipe, turns
+from scripts.bench import network, turns
 
 
-def measure(repetitions: int) -> list[dict]:
-  """Rows of seconds."""
-  from vitjax import train
+def measure(repetitions: int, **options) -> list[dict]:
+  """Rows of seconds; `options` change the model."""
   from vitjax.checkpoint import checkpointer
-  from vitjax.plan import memory
 
-  _, state = recipe.make(batch_size=16)
-  items = jax.block_until_ready(train.items_of(state))
+  made = network.make("vit", network.ADAM, **{"variant": "S/16", **options})
+  state = jax.block_until_ready(made.init(jax.random.key(0)))
+  items = {"params": state.params, "opt_state": state.opt_state}
   target = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), items
   )
@@ -43,7 +42,9 @@ def measure(repetitions: int) -> list[dict]:
     {
       "benchmark": "checkpoint",
       "contestant": name,
-      "megabytes": round(memory.num_bytes(items) / 1e6, 1),
+      "megabytes": round(
+        sum(x.nbytes for x in jax.tree.leaves(items)) / 1e6, 1
+      ),
       "seconds": turns.summary(seconds[1:]),
     }
     for name, seconds in found.items()

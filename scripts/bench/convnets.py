@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scripts.bench import recipe, turns
+from scripts.bench import network, recipe, turns
 
 BATCH = 16
 MODELS = ("resnet50", "regnety_032", "efficientnet_b0")
@@ -26,46 +26,17 @@ def makers() -> dict[str, Callable]:
 
 
 def _ours(name: str, batch):
-  from vitjax import losses, models, objectives, optim
-  from vitjax import step as step_lib
-
-  model = models.create(name, num_classes=1000)
-  tx = optim.make_optimizer(
-    "sgd",
-    schedule=lambda _: 1.0,
-    learning_rate=0.01,
-    weight_decay=1e-4,
-    decay_scale="gradient",
-  )
-  shape = (1, *batch["image"].shape[1:])
-  init = step_lib.make_init_fn(model, jax.ShapeDtypeStruct(shape, jnp.float32))
-
-  def normalise(batch):
-    return {**batch, "image": batch["image"].astype("float32") / 127.5 - 1}
-
-  step = jax.jit(
-    step_lib.make_train_step(
-      objectives.classification(
-        model, loss_fn=losses.softmax_xent, num_classes=1000
-      ),
-      tx,
-      normalise=normalise,
-      seed=0,
-      schedule=lambda _: 1.0,
-    ),
-    donate_argnums=0,
-  )
-  predict = jax.jit(step_lib.make_predict_fn(model, normalise))
-  weights = jax.jit(init)(jax.random.key(0))
-  state = step_lib.make_state(jax.tree.map(jnp.copy, weights), tx)
+  made = network.make(name, network.SGD)
+  state = made.init(jax.random.key(0))
+  weights = jax.tree.map(jnp.copy, state.weights)
   batch = jax.device_put(batch)
 
   def train():
     nonlocal state
-    state, metrics = step(state, batch)
+    state, metrics = made.train(state, batch)
     return jax.block_until_ready(metrics)
 
-  return train, lambda: jax.block_until_ready(predict(weights, batch)[0])
+  return train, lambda: jax.block_until_ready(made.predict(weights, batch)[0])
 
 
 def _timm(name: str, batch):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from scripts.update_docs import (
+  accelerator,
   choose,
   commands,
   config,
@@ -20,7 +21,7 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PARTS: dict[str, Callable[[], dict[str, str]]] = {
   "choose.md": choose.parts,
   "finetune.md": rules.parts,
-  "performance.md": pareto.parts,
+  "performance.md": lambda: pareto.parts() | accelerator.parts(),
   "reference/commands.md": commands.parts,
   "reference/config.md": config.parts,
   "reference/evaluators.md": evaluators.parts,

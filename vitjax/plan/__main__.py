@@ -4,10 +4,16 @@ r"""Prints the memory, FLOPs and steps of a run without running it.
   python -m vitjax.plan --config=configs/plain_vit.py:l16,batch=4096 \
     --topology=v5e:4x4
 
+  python -m vitjax.plan --config=configs/plain_vit.py:b16,batch=256 \
+    --topology=rtx4090:1
+  python -m vitjax.plan --all_recipes --topology=a100:8
+
 Without a topology, the plan is for the devices of this machine. By the shapes
 of its arrays the step is compared with their memory; if it seems too large, it
-is compiled to make sure. With a topology, the step is compiled for that TPU
-slice, which needs no TPU but libtpu: pip install "vitjax[tpu]".
+is compiled to make sure. With a topology, the step is compiled for those TPUs
+or GPUs, which need not be here. TPUs need libtpu: pip install "vitjax[tpu]".
+GPUs need the plug-in for CUDA: pip install "vitjax[gpu]"; without it, the
+memory is estimated from the operations of the step, and the plan says so.
 
 If the step does not fit, changes of the config are tried, the smallest first,
 until one fits, and a batch size that should fit is printed. No data is read.
@@ -33,6 +39,8 @@ WITHOUT_TPU = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
 }
+# So that the compiler for GPUs does not try to time kernels.
+WITHOUT_GPU = "--xla_gpu_autotune_level=0"
 
 
 def define_flags() -> None:
@@ -42,7 +50,8 @@ def define_flags() -> None:
     "topology",
     None,
     "TPU slice to compile for, in chips: v2:2x2, v3:2x2, v4:2x2x4, v5e:4x4, "
-    "v5p:2x2x4, v6e:8x8, ...",
+    "v5p:2x2x4, v6e:8x8, ...; or GPUs of one host: a100:8, a100-80gb:1, "
+    "h100:1, h200:1, l4:1, rtx4090:1.",
   )
   flags.DEFINE_integer(
     "examples",
@@ -51,6 +60,9 @@ def define_flags() -> None:
     lower_bound=1,
   )
   flags.DEFINE_bool("all", False, "Try every change, also after one that fits.")
+  flags.DEFINE_bool(
+    "all_recipes", False, "Plan each shipped recipe; print one table."
+  )
   flags.DEFINE_bool("json", False, "Print the plan as JSON.")
 
 
@@ -59,8 +71,12 @@ def main(argv: list[str]) -> None:
   del argv
   if FLAGS.topology is not None:
     os.environ.update(WITHOUT_TPU)
+    os.environ.setdefault("XLA_FLAGS", WITHOUT_GPU)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   command_line.set_up_logging()
+  if FLAGS.all_recipes:
+    print_recipes()
+    return
   try:
     config = flag.read()
     resolving.resolve(config)
@@ -86,5 +102,24 @@ def main(argv: list[str]) -> None:
     sys.exit(EXIT_DOES_NOT_FIT)
 
 
+def print_recipes() -> None:
+  """Prints the table of all recipes."""
+  from vitjax.plan import recipes
+
+  def log(line):
+    logging.info("%s ...", line)
+
+  print(recipes.HEAD)
+  for name, plan in recipes.plans(FLAGS.topology, log):
+    print(recipes.row(name, plan), flush=True)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line, which needs a config unless for all recipes."""
+  if any(x.lstrip("-") == "all_recipes" for x in argv):
+    return command_line.parse_flags(argv)
+  return flag.parse_flags(argv)
+
+
 if __name__ == "__main__":
-  command_line.run(main, define_flags, flag.parse_flags)
+  command_line.run(main, define_flags, parse_flags)

@@ -24,10 +24,12 @@ class Compiled:
     limit_bytes: memory that a program can use; None if it is not known.
     temp_bytes: size of the temporaries; None, as all below, if the compiler
       gave up.
-    bytes_accessed: bytes read and written in a step, each loop counted once.
-    flops: FLOPs of a step with recomputation, each loop counted once.
+    bytes_accessed: bytes read and written in a step, each loop counted once;
+      None also for a GPU that is not there.
+    flops: FLOPs of a step with recomputation, each loop counted once; likewise.
     collectives: kind -> their number in a step, bytes of their results.
     error: the compiler's message if it gave up.
+    is_estimate: whether no compiler was at hand, see `estimating`.
   """
 
   compile_seconds: float
@@ -41,6 +43,7 @@ class Compiled:
     default_factory=dict
   )
   error: str | None = None
+  is_estimate: bool = False
 
 
 def compile_step(
@@ -67,7 +70,7 @@ def compile_step(
       error=str(e).strip().splitlines()[0][:300],
     )
   seconds = time.monotonic() - start
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   used = (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
@@ -80,8 +83,8 @@ def compile_step(
     used_bytes=used,
     limit_bytes=limit_bytes,
     temp_bytes=memory.temp_size_in_bytes,
-    bytes_accessed=cost["bytes accessed"],
-    flops=cost["flops"],
+    bytes_accessed=cost.get("bytes accessed"),
+    flops=cost.get("flops"),
     collectives=hlo.collectives(compiled.as_text()),
   )
 

@@ -17,11 +17,12 @@ from vitjax.data.sources.source import Source
 from vitjax.models import flops
 from vitjax.parallel import devices as devices_lib
 from vitjax.parallel import sharding
-from vitjax.plan import memory
+from vitjax.plan import gpus, memory
 from vitjax.plan.changes import changes, with_overrides
 from vitjax.plan.compiling import Compiled, compile_step
+from vitjax.plan.estimating import estimate_step
 from vitjax.plan.stand_in import find_source
-from vitjax.plan.topology import topology_devices
+from vitjax.plan.topology import gpu_of, topology_devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Plan:
       recomputation; None if there is no formula for the model.
     flops_xla: FLOPs of a global step as XLA counts them before it optimises,
       without recomputation; None if it does not.
-    limit_bytes: memory of a device of this machine; None for a topology, or if
-      the device does not say.
+    limit_bytes: memory of a device of this machine, or what JAX takes of a GPU;
+      None for a TPU slice, or if the device does not say.
     compiled: what the compiler reports; None if shapes alone say that it fits.
     tries: changes that were tried in order, if it does not fit.
   """
@@ -180,7 +181,8 @@ def make_plan(
 
   Args:
     run: a config that passes `checks.check`.
-    topology: a TPU slice such as "v5e:4x4". None: the devices of this machine.
+    topology: a TPU slice such as "v5e:4x4", or GPUs such as "a100:8". None: the
+      devices of this machine.
     num_examples: examples of an epoch, if the data is not on this machine.
     try_all: try every change, also after one that fits.
     log: called with a line before anything that takes long.
@@ -191,6 +193,9 @@ def make_plan(
   """
   source, known_examples = find_source(run, num_examples)
   devices = topology_devices(topology) if topology else devices_lib.find()
+  gpu, measure = gpu_of(topology), compile_step
+  if gpu and devices[0].platform == "cpu":
+    run, measure = _on_gpu(run), _estimate
   parts = make_program(run, source, devices)
   state, mesh = parts.abstract, parts.mesh
   on_device = sharding.bytes_per_device
@@ -203,14 +208,17 @@ def make_plan(
     if total_steps and known_examples
     else None
   )
-  limit = None if topology else devices_lib.memory_of(devices[0])
+  if gpu:
+    limit = gpus.memory_limit(gpu)
+  else:
+    limit = None if topology else devices_lib.memory_of(devices[0])
   num_hosts = len({d.process_index for d in devices})
   activations = memory.activation_bytes(parts)
   log("counting FLOPs")
   plan = Plan(
     devices={
       "topology": topology,
-      "kind": devices[0].device_kind,
+      "kind": gpu.name if gpu else devices[0].device_kind,
       "count": len(devices),
       "hosts": num_hosts,
     },
@@ -242,19 +250,19 @@ def make_plan(
   if topology is None and (plan.fits or limit is None):
     return plan
   log(f"compiling for {topology or 'the devices of this machine'}")
-  compiled = compile_step(parts, limit)
+  compiled = measure(parts, limit)
   plan = dataclasses.replace(plan, compiled=compiled)
   if compiled.fits:
     return plan
   tries = []
   for change in changes(run, len(devices)):
-    tries.append(_try(run, source, devices, change, plan, log))
+    tries.append(_try(run, source, devices, change, plan, measure, log))
     if tries[-1].compiled and tries[-1].compiled.fits and not try_all:
       break
   return dataclasses.replace(plan, tries=tuple(tries))
 
 
-def _try(run, source, devices, change, plan, log) -> Try:
+def _try(run, source, devices, change, plan, measure, log) -> Try:
   """Compiles a changed run, unless it is far from fitting by its shapes."""
   try:
     changed = make_program(
@@ -270,5 +278,26 @@ def _try(run, source, devices, change, plan, log) -> Try:
     note = f"not compiled: about {memory.size(expected)} by its shapes"
     return Try(change.name, change.overrides, need, None, note)
   log(f"trying {change}")
-  result = compile_step(changed, plan.limit_bytes)
+  result = measure(changed, plan.limit_bytes)
   return Try(change.name, change.overrides, need, result)
+
+
+def _on_gpu(run: RunConfig) -> RunConfig:
+  """The run with the type of activations that it has on a GPU."""
+  if "dtype" not in models.options(run.model["name"]):
+    return run
+  dtype = run.model.get("dtype", models.default_dtype("gpu"))
+  return with_overrides(run, {"model.dtype": dtype})
+
+
+def _estimate(parts: program.Program, limit_bytes: int | None) -> Compiled:
+  """See `estimate_step`."""
+  run, mesh = parts.run, parts.mesh
+  alone = {"sharding": "replicated"}
+  alone |= {f"mesh.{axis}": 1 for axis in sharding.AXES}
+  rows = run.input.batch_size // sharding.batch_parts(mesh)
+  alone["input.batch_size"] = max(rows, run.accumulation_steps)
+  one = make_program(
+    with_overrides(run, alone), parts.source, [mesh.devices.flat[0]]
+  )
+  return estimate_step(parts, one, limit_bytes)

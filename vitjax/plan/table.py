@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+from vitjax.plan import gpus
 from vitjax.plan.compiling import Compiled
 from vitjax.plan.memory import size
 from vitjax.plan.planning import Plan
-from vitjax.plan.topology import CHIPS
+from vitjax.plan.topology import gpu_of, rates
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -58,7 +59,8 @@ def to_table(plan: Plan) -> str:
     ),
   ]
   if plan.compiled:
-    rows += [("", "compiled, on each device:")]
+    how = "estimated" if plan.compiled.is_estimate else "compiled"
+    rows += [("", f"{how}, on each device:")]
     rows += _compiled_rows(plan.compiled, plan.devices["topology"])
   elif plan.limit_bytes:
     need, limit = size(plan.shape_bytes), size(plan.limit_bytes)
@@ -70,14 +72,16 @@ def to_table(plan: Plan) -> str:
       result = f"{verdict}, {size(t.compiled.used_bytes)}"
     rows.append((f"  {t.change}", result))
   if plan.fits is False:
-    rows.append(("advice", _advice(plan)))
+    rows.append(("advice", advice(plan)))
   width = max(len(name) for name, _ in rows)
   return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _advice(plan: Plan) -> str:
+def advice(plan: Plan) -> str:
   """Advice: flags to add to the command so that the step fits."""
   choices = []
+  if share := _share(plan):
+    choices.append(f"{share} before the command")
   if plan.fitting:
     overrides = plan.fitting.overrides.items()
     choices.append(" ".join(f"--config.{k}={v}" for k, v in overrides))
@@ -88,27 +92,37 @@ def _advice(plan: Plan) -> str:
   return f"add {', or '.join(choices)}" if choices else "nothing tried fits"
 
 
+def _share(plan: Plan) -> str | None:
+  """The setting of JAX with which the step fits a GPU, if there is one."""
+  gpu = gpu_of(plan.devices["topology"])
+  if not (plan.compiled and gpu):
+    return None
+  if plan.compiled.used_bytes > gpus.MOST * gpu.memory_bytes:
+    return None
+  return f"{gpus.FRACTION}={gpus.MOST}"
+
+
 def _compiled_rows(
   compiled: Compiled, topology: str | None
 ) -> list[tuple[str, Any]]:
-  chip = CHIPS[topology.partition(":")[0]] if topology else None
   verdict = "fits" if compiled.fits else "does not fit"
+  chip = rates(topology) if topology else None
   if compiled.limit_bytes:
     limit = size(compiled.limit_bytes)
   else:
-    limit = f"{chip.hbm_gib:.3f} GiB" if chip else "an unknown amount"
-  rows = [
-    ("memory", f"{verdict}: {size(compiled.used_bytes)} of {limit}"),
-    ("compile time", f"{compiled.compile_seconds:.0f} s"),
-  ]
-  if (
-    compiled.temp_bytes is None
-    or compiled.bytes_accessed is None
-    or compiled.flops is None
-  ):
+    hbm = getattr(chip, "hbm_gib", None)
+    limit = f"{hbm:.3f} GiB" if hbm else "an unknown amount"
+  rows = [("memory", f"{verdict}: {size(compiled.used_bytes)} of {limit}")]
+  if gpu := gpu_of(topology):
+    share = f"that is what JAX takes of {size(gpu.memory_bytes)}"
+    rows.append(("", f"{share}; {gpus.FRACTION} changes it"))
+  if not compiled.is_estimate:
+    rows.append(("compile time", f"{compiled.compile_seconds:.0f} s"))
+  if compiled.temp_bytes is not None:
+    rows.append(("temporaries", size(compiled.temp_bytes)))
+  if compiled.bytes_accessed is None or compiled.flops is None:
     return rows
   rows += [
-    ("temporaries", size(compiled.temp_bytes)),
     (
       "bytes accessed (loops once)",
       f"{compiled.bytes_accessed / 1e9:.2f} GB",

@@ -1,4 +1,4 @@
-"""TPU slices that a step can be compiled for without having them."""
+"""TPU slices and GPUs that a step can be planned for without having them."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import jax
 
 from vitjax.config import extras
 from vitjax.config.schema import ConfigError
+from vitjax.plan import gpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +39,36 @@ CHIPS = {
 }
 
 
+def gpu_of(name: str | None) -> gpus.Gpu | None:
+  """The GPU of a topology; None if it is not one of GPUs."""
+  return gpus.GPUS.get(name.partition(":")[0]) if name else None
+
+
+def rates(name: str) -> Chip | gpus.Gpu:
+  """The peak rates of a device of a topology."""
+  kind = name.partition(":")[0]
+  return CHIPS[kind] if kind in CHIPS else gpus.GPUS[kind]
+
+
 def topology_devices(name: str) -> list[jax.Device]:
-  """The devices of a TPU slice, such as "v5e:4x4", without having it.
+  """The devices of "v5e:4x4" or "a100:8", without having them.
+
+  Without a compiler for GPUs, CPUs stand in for them.
 
   Raises:
-    ConfigError: if there is no such slice.
+    ConfigError: if there is no such slice or GPU.
     ImportError: if libtpu is not installed.
   """
   from jax.experimental import topologies
 
+  if gpu_of(name):
+    return gpus.topology_devices(name)
   chip = name.partition(":")[0]
   if chip not in CHIPS or ":" not in name:
     raise ConfigError(
       f"--topology={name} is not CHIP:SHAPE, such as v5e:4x4, v4:2x2x4 or "
-      f"v3:2x2, with CHIP one of {', '.join(CHIPS)}."
+      f"v3:2x2, with CHIP one of {', '.join(CHIPS)}; nor GPU:COUNT, such as "
+      f"h100:1, with GPU one of {', '.join(gpus.GPUS)}."
     )
   with extras.needed("tpu", "plans for TPUs"):  # the compiler; no TPU
     import libtpu  # noqa: F401

@@ -1,0 +1,1 @@
+"""Checks and measurements on an accelerator; see accelerator_check.sh."""

@@ -1,0 +1,116 @@
+"""Compares the estimate of `vitjax.plan` with the compiler and the process.
+
+python -m scripts.check_estimate
+
+Of three models on the CPU: the state, batch and temporaries of a train step as
+`vitjax.plan.liveness` estimates them, as the compiler reports them, and the
+largest memory of a process that runs steps, less what it had before. Exit code
+1 if the estimate is more than 15 % off the compiler's figure.
+"""
+
+import re
+import subprocess
+import sys
+
+import jax
+
+from scripts.bench import network, recipe
+
+# Name -> (model, options, image size, batch).
+MODELS = {
+  "ViT": ("vit", {"variant": "Ti/16", "depth": 4}, 224, 16),
+  "ConvNeXt": (
+    "convnext",
+    {"depths": (1, 1, 3, 1), "widths": (48, 96, 192, 384)},
+    128,
+    16,
+  ),
+  "Mixer": ("mixer", {"variant": "S/16", "depth": 4}, 224, 32),
+}
+TOLERANCE = 0.15
+
+
+def estimate(name: str) -> tuple[int, jax.stages.Traced]:
+  """The estimated bytes of a step, and the step."""
+  from vitjax.plan import liveness
+
+  model, options, size, batch = MODELS[name]
+  made = network.make(model, network.ADAM, image_size=size, **options)
+  state = jax.eval_shape(made.init, jax.random.key(0))
+  example = recipe.example_batch(batch, size)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example
+  )
+  traced = made.train.trace(state, shapes)
+  arrays = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  arrays += sum(x.nbytes for x in example.values())
+  params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+  return arrays + liveness.temporary_bytes(traced.jaxpr, params), traced
+
+
+def compiled(traced: jax.stages.Traced) -> int:
+  """The compiler's figure of the same."""
+  from vitjax.parallel import memory
+
+  used = memory.used_bytes(traced.lower().compile())
+  assert used is not None
+  return used
+
+
+def measured(name: str) -> int:
+  """Bytes that three steps add to the peak of a process of their own."""
+  done = subprocess.run(
+    [sys.executable, "-m", "scripts.check_estimate", name],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  return int(done.stdout)
+
+
+def _resident(field: str) -> int:
+  with open("/proc/self/status") as file:
+    found = re.search(rf"{field}:\s+(\d+) kB", file.read())
+  return int(found[1]) * 1024
+
+
+def _run(name: str) -> None:
+  """Prints what `measured` reads."""
+  model, options, size, batch = MODELS[name]
+  made = network.make(model, network.ADAM, image_size=size, **options)
+  state = jax.eval_shape(made.init, jax.random.key(0))
+  example = recipe.example_batch(batch, size)
+  step = made.train.lower(state, example).compile()
+  init = made.init.lower(jax.random.key(0)).compile()
+  before = _resident("VmRSS")
+  with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak counts from here
+  state = init(jax.random.key(0))
+  example = jax.device_put(example)
+  for _ in range(3):
+    state, metrics = step(state, example)
+  jax.block_until_ready(metrics)
+  print(_resident("VmHWM") - before)
+
+
+def main() -> None:
+  if len(sys.argv) > 1:
+    _run(sys.argv[1])
+    return
+  print("| model | estimate | compiler | ratio | process |")
+  print("|---|---|---|---|---|")
+  worst = 0.0
+  for name in MODELS:
+    guess, traced = estimate(name)
+    used = compiled(traced)
+    worst = max(worst, abs(guess / used - 1))
+    print(
+      f"| {name} | {guess / 2**20:,.0f} MiB | {used / 2**20:,.0f} MiB | "
+      f"{guess / used:.3f} | {measured(name) / 2**20:,.0f} MiB |",
+      flush=True,
+    )
+  sys.exit(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+  main()
