@@ -17,7 +17,7 @@ from absl import logging
 
 from vitjax import trees
 from vitjax.config import messages
-from vitjax.models import batch_norm, common, relative_position
+from vitjax.models import batch_norm, common, flexible, relative_position
 from vitjax.weights import layouts, resample, stem
 
 Flat = dict[str, Any]
@@ -157,6 +157,7 @@ def fit(
       resized[name] = f"{name} {table.shape} -> {want}"
 
   resized |= _fit_offsets(found, expected, resize=options.resize_posemb)
+  resized |= _fit_kernels(found, expected, model)
 
   stems = _stems(found, expected, model, inputs) if has_images else ()
   adapted = {}
@@ -236,6 +237,28 @@ def _fit_offsets(
       table = x if x.ndim == 3 else x.reshape(side, side, -1)
       found[name] = relative_position.resample_table(table, want[:2])
       resized[name] = f"{name} {table.shape} -> {want}"
+  return resized
+
+
+def _fit_kernels(found: Flat, expected: Flat, model) -> dict[str, str]:
+  """Gives patch embeddings the size of `patch_kernel`, in place.
+
+  Returns:
+    Name of each resized kernel -> what was done.
+  """
+  resized = {}
+  image_models = {"": model}
+  image_models |= {f"{n}/": m for n, m in model.towers().items()}
+  for prefix, image_model in image_models.items():
+    name = f"{prefix}embedding/kernel"
+    is_flexible = getattr(image_model, "patch_kernel", None) is not None
+    if not is_flexible or name not in found or name not in expected:
+      continue
+    x, want = found[name], expected[name].shape
+    if x.ndim == 4 and x.shape[:2] != want[:2]:
+      kernel = flexible.resize_kernel(jnp.asarray(x), want[0])
+      found[name] = np.asarray(kernel)
+      resized[name] = f"{name} {x.shape} -> {want}"
   return resized
 
 
