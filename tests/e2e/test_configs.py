@@ -44,6 +44,15 @@ OPTIONS = {
     "variant=h14,epochs=5,data=cifar10,train=train[:90%],val=train[90%:]",
     "ti16,smoke",
   ),
+  "flexivit": (
+    "",
+    "S",
+    "L,i21k,data=folder:/a/b,batch=64,epochs=5",
+    "on=fashion_mnist",
+    "B,i21k,smoke",
+    "on=fashion_mnist,smoke",
+    "smoke",
+  ),
   "small_vit": (
     "",
     "folder:/a/b,res=64,epochs=5,batch=32,flip,train=train[:90%]",

@@ -142,7 +142,8 @@ def fit(
     table, want = found[name], expected[name].shape
     if table.shape == want or table.ndim != 3 or table.shape[2] != want[2]:
       continue
-    if not fixed_size:
+    is_flexible = getattr(_image_model(model, name), "posemb_grid", None)
+    if not fixed_size and not is_flexible:
       expected[name] = jax.ShapeDtypeStruct(table.shape, jnp.float32)
     elif options.resize_posemb:
       grid = grid_of(model, inputs, name, want)
@@ -151,7 +152,7 @@ def fit(
         grid,
         old_grid=options.old_grid or tuple(metadata.get("grid", ())) or None,
         num_prefix=want[1] - grid[0] * grid[1],
-        method=_resize_method(model, name),
+        method=getattr(_image_model(model, name), "posemb_resize", "corners"),
         legacy_scipy=options.legacy_scipy,
       )
       resized[name] = f"{name} {table.shape} -> {want}"
@@ -329,11 +330,10 @@ def fixed_table(
   return {"pos_embedding": np.pad(np.asarray(table), others)}
 
 
-def _resize_method(model, name: str) -> str:
-  """How the published code resizes a position table, see `resample`."""
+def _image_model(model, name: str):
+  """The model or tower that has the position table of this name."""
   tower, _, _ = name.rpartition("/")
-  image_model = model.towers()[tower] if tower else model
-  return getattr(image_model, "posemb_resize", "corners")
+  return model.towers()[tower] if tower else model
 
 
 def family(model) -> str:
