@@ -46,7 +46,7 @@ OPTIONS = {
   ),
   "flexivit": (
     "",
-    "S",
+    "variant=S",
     "L,i21k,data=folder:/a/b,batch=64,epochs=5",
     "on=fashion_mnist",
     "B,i21k,smoke",

@@ -49,7 +49,7 @@ def test_the_record_has_the_sizes_and_a_curve(straight, cache):
   end.assert_done()
   line = next(x for x in end.text.splitlines() if x.startswith("{"))
   metrics = json.loads(line)["metrics"]
-  assert list(metrics)[0].startswith("patch4/")
+  assert next(iter(metrics)).startswith("patch4/")
   for n in (2, 4):
     assert metrics[f"patch{n}/acc@1"] == pytest.approx(curve[n], abs=1e-9)
 

@@ -4,6 +4,8 @@ FlexiViT is compared with its published code at five patch sizes; the case is
 made by `python -m scripts.reference_flexible`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,8 @@ def published(tmp_path_factory):
 
   def logits(patch_size, **changes):
     changed = model.clone(patch_size=patch_size, **changes)
-    return np.asarray(changed.apply(batch_norm.split(params), images)[0])
+    apply = jax.jit(lambda v, x: changed.apply(v, x)[0])
+    return np.asarray(apply(batch_norm.split(params), images))
 
   return logits
 
@@ -119,18 +122,22 @@ def test_any_vit_serves_other_sizes_with_its_own_parameters():
   )
   image = np.random.default_rng(3).normal(size=(1, 32, 32, 3))
   image = image.astype(np.float32)
-  variables = model.init(jax.random.key(0), image)
+  variables = jax.jit(model.init)(jax.random.key(0), image)
   same = flexible.at_size(model, (32, 32), patch_size=8)
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    same.apply(variables, image)[1]["encoded"],
-    model.apply(variables, image)[1]["encoded"],
+
+  def tokens(model, image):
+    return model.apply(variables, image)[1]["encoded"]
+
+  np.testing.assert_array_equal(
+    jax.jit(functools.partial(tokens, same))(image),
+    jax.jit(functools.partial(tokens, model))(image),
   )
   smaller = flexible.at_size(model, (32, 32), patch_size=4)
-  assert smaller.apply(variables, image)[1]["encoded"].shape == (1, 64, 32)
+  found = jax.eval_shape(functools.partial(tokens, smaller), image)
+  assert found.shape == (1, 64, 32)
   images = flexible.at_size(model, (32, 32))
-  shape = images.apply(variables, image[:, :16, :24])[1]["encoded"].shape
-  assert shape == (1, 6, 32)
+  found = jax.eval_shape(functools.partial(tokens, images), image[:, :16, :24])
+  assert found.shape == (1, 6, 32)
 
 
 def test_what_cannot_change_is_said():
