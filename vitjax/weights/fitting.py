@@ -330,6 +330,54 @@ def fixed_table(
   return {"pos_embedding": np.pad(np.asarray(table), others)}
 
 
+def at_own_size(
+  flat: Flat, model, size: int | Sequence[int] | None
+) -> tuple[Flat, Any]:
+  """Arrays of a flexible ViT for its own patch size, and a model of fixed size.
+
+  Args:
+    flat: name -> array.
+    model: the module; if it is not flexible, both are returned as they are.
+    size: pixels, or (height, width), of the images.
+
+  Raises:
+    ValueError: if a position table must be resized and `size` is None.
+  """
+  changed = {}
+  for prefix, tower in {"": model, **model.towers()}.items():
+    names = ("patch_kernel", "posemb_grid")
+    if all(getattr(tower, name, None) is None for name in names):
+      continue
+    fixed = tower.clone(patch_kernel=None, posemb_grid=None)
+    kernel, table = (
+      f"{prefix}/{name}".lstrip("/")
+      for name in ("embedding/kernel", "pos_embedding")
+    )
+    changed[kernel] = flexible.resize_kernel(
+      jnp.asarray(flat[kernel]), tower.patch_size
+    )
+    if tower.posemb_grid is not None:
+      if size is None:
+        raise ValueError(
+          "the position table of a flexible ViT is written for images of one "
+          "size: give metadata={'image_size': ...}."
+        )
+      inputs = example_inputs(fixed, size)
+      shape = shapes(fixed, inputs)["pos_embedding"].shape
+      changed[table] = flexible.resize_table(
+        jnp.asarray(flat[table]),
+        tower.posemb_grid,
+        grid_of(fixed, inputs, "pos_embedding", shape),
+        tower.posemb_resize,
+      )
+    fields = {name: None for name in names}
+    if prefix:
+      model = model.clone(image={**model.image, **fields})
+    else:
+      model = fixed
+  return {**flat, **{n: np.asarray(x) for n, x in changed.items()}}, model
+
+
 def _image_model(model, name: str):
   """The model or tower that has the position table of this name."""
   tower, _, _ = name.rpartition("/")
