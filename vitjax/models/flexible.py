@@ -16,7 +16,7 @@ from vitjax.models import common, resizing
 
 
 def _resize(
-  x: Float[Array, "h w *rest"], rows: Any, columns: Any
+  x: Float[common.ArrayLike, "h w *rest"], rows: Any, columns: Any
 ) -> Float[Array, "_h _w *rest"]:
   """Both first axes by a matrix each, in float32 on any hardware."""
   return jnp.einsum(
@@ -29,8 +29,8 @@ def _resize(
 
 
 def resize_kernel(
-  kernel: Float[Array, "h w c d"], patch_size: int
-) -> Float[Array, "p p c d"]:
+  kernel: Float[common.ArrayLike, "h w c d"], patch_size: int
+) -> Float[common.ArrayLike, "p p c d"]:
   """The kernel of a patch embedding for other patches; PI-resize."""
   if kernel.shape[:2] == (patch_size, patch_size):
     return kernel
@@ -39,8 +39,11 @@ def resize_kernel(
 
 
 def resize_table(
-  table: Float[Array, "1 t d"], old: int, new: tuple[int, int], method: str
-) -> Float[Array, "1 l d"]:
+  table: Float[common.ArrayLike, "1 t d"],
+  old: int,
+  new: tuple[int, int],
+  method: str,
+) -> Float[common.ArrayLike, "1 l d"]:
   """A position table for another grid; rows of other tokens stay as they are.
 
   Args:
@@ -52,7 +55,7 @@ def resize_table(
   if new == (old, old):
     return table
   num_prefix = table.shape[1] - old * old
-  prefix, grid = jnp.split(table[0], [num_prefix])
+  prefix, grid = table[0, :num_prefix], table[0, num_prefix:]
   rows, columns = (resizing.matrix(old, n, method) for n in new)
   grid = _resize(grid.reshape(old, old, -1), rows, columns)
   return jnp.concatenate([prefix, grid.reshape(-1, grid.shape[-1])])[None]
@@ -75,7 +78,7 @@ class PatchEmbedding(nn.Module):
     kernel = self.param(
       "kernel", nn.initializers.lecun_normal(), shape, jnp.float32
     )
-    kernel = resize_kernel(kernel, self.patch_size)
+    kernel = jnp.asarray(resize_kernel(kernel, self.patch_size))
     image = jnp.asarray(image, self.dtype)
     x = common.conv(image, kernel, self.patch_size, "VALID")
     if self.use_bias:

@@ -257,8 +257,7 @@ def _fit_kernels(found: Flat, expected: Flat, model) -> dict[str, str]:
       continue
     x, want = found[name], expected[name].shape
     if x.ndim == 4 and x.shape[:2] != want[:2]:
-      kernel = flexible.resize_kernel(jnp.asarray(x), want[0])
-      found[name] = np.asarray(kernel)
+      found[name] = np.asarray(flexible.resize_kernel(x, want[0]))
       resized[name] = f"{name} {x.shape} -> {want}"
   return resized
 
@@ -353,9 +352,7 @@ def at_own_size(
       f"{prefix}/{name}".lstrip("/")
       for name in ("embedding/kernel", "pos_embedding")
     )
-    changed[kernel] = flexible.resize_kernel(
-      jnp.asarray(flat[kernel]), tower.patch_size
-    )
+    changed[kernel] = flexible.resize_kernel(flat[kernel], tower.patch_size)
     if tower.posemb_grid is not None:
       if size is None:
         raise ValueError(
@@ -365,7 +362,7 @@ def at_own_size(
       inputs = example_inputs(fixed, size)
       shape = shapes(fixed, inputs)["pos_embedding"].shape
       changed[table] = flexible.resize_table(
-        jnp.asarray(flat[table]),
+        flat[table],
         tower.posemb_grid,
         grid_of(fixed, inputs, "pos_embedding", shape),
         tower.posemb_resize,
