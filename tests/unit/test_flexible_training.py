@@ -1,4 +1,4 @@
-"""The loop with steps of several sizes: its record, its compilations, resuming."""
+"""The loop with steps of several sizes: record, compilations, resuming."""
 
 import jax
 import numpy as np
