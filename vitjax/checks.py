@@ -142,7 +142,10 @@ def without_effect(run: RunConfig) -> list[str]:
       default = optimizer.get(key)
       return run.optim.get(key, default), default
     owner = getattr(run, section) if section else run
-    return getattr(owner, key), getattr(type(owner), key)
+    value = getattr(owner, key)
+    if isinstance(value, list):  # as JSON has tuples
+      value = tuple(value)
+    return value, getattr(type(owner), key)
 
   def is_there(alternatives):
     for path in alternatives.split(" or "):

@@ -77,6 +77,7 @@ def test_memory_and_flops_are_those_of_the_longest_sequence():
 def test_shares_are_parts_of_the_run():
   parts = assemble(image_sizes=(4, 6, 8), image_shares=(2, 1, 1))
   assert parts.variants.image_sizes == ((10, 4), (15, 6), (20, 8))
+  assert assemble(image_shares=[]).variants == Variants(seed=3)  # from JSON
 
 
 @pytest.mark.parametrize(
