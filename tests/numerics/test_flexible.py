@@ -93,11 +93,17 @@ def distance(size: int, logits: np.ndarray) -> float:
   return float(np.abs(logits - want).max() / np.abs(want).max())
 
 
-@pytest.mark.parametrize("size", [4, 6, 12, 16, 24])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+  "size", [4, 12, 24, *(pytest.param(n, marks=SLOW) for n in (6, 16))]
+)
 def test_flexivit_is_the_published_one(published, size):
   assert distance(size, published(size)) < reference.TOLERANCE
 
 
+@SLOW
 def test_another_resizing_of_the_table_is_seen(published):
   for method in ("corners", "antialias"):
     logits = published(12, posemb_resize=method)
@@ -108,8 +114,8 @@ def test_another_resizing_of_the_table_is_seen(published):
   ("changes", "is_equal"),
   [
     ({}, True),
-    ({"posemb_resize": "corners"}, False),
-    ({"gelu": "erf"}, False),
+    pytest.param({"posemb_resize": "corners"}, False, marks=SLOW),
+    pytest.param({"gelu": "erf"}, False, marks=SLOW),
   ],
 )
 def test_naflex_is_the_published_one(tmp_path, changes, is_equal):
@@ -142,6 +148,7 @@ def test_kernels_of_another_size_are_resized_when_loaded(tmp_path, published):
     reference.load(NAME, fixed.clone(patch_size=8), tmp_path)
 
 
+@SLOW
 def test_any_vit_serves_other_sizes_with_its_own_parameters():
   model = models.create(
     "vit", variant="mu", patch_size=8, num_classes=3, posemb="learn"
@@ -197,6 +204,7 @@ def test_weights_are_written_as_they_are_read(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
+@SLOW
 def test_other_layouts_get_one_size(tmp_path, published):
   model = reference.create(NAME, "vit", **{**FLEXIVIT, "patch_size": 12})
   params = reference.load(NAME, model, tmp_path)
