@@ -8,6 +8,7 @@ from absl import logging
 from vitjax import checks, train
 from vitjax.checkpoint import checkpointer
 from vitjax.config import resolving
+from vitjax.evaluate import evaluation
 from vitjax.program.variants import Steps, of_run
 from vitjax.run_folder.reader import read_metrics
 
@@ -94,6 +95,16 @@ def test_an_eval_has_a_metric_for_each_size(straight):
   assert last["test/n_seen"] == 40
   assert last["test/patch2/loss"] != last["test/patch4/loss"]
   assert 0 <= last["test/patch2/acc@1"] <= 1
+
+
+def test_the_command_gives_the_same_curve(straight):
+  last = read_metrics(straight[0])[-1]
+  (result,) = evaluation.evaluate(straight[0], patch_sizes=[4, 2])
+  assert next(iter(result.metrics)).startswith("patch4/")
+  for name in ("patch2/acc@1", "patch2/loss", "patch4/loss"):
+    assert result.metrics[name] == pytest.approx(last[f"test/{name}"], 1e-6)
+  with pytest.raises(ValueError, match="'x' is not a number of pixels"):
+    evaluation.parse_patch_sizes(["4", "x"])
 
 
 def test_a_run_that_crashed_resumes_to_the_bit(straight, tmp_path, monkeypatch):
