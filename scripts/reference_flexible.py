@@ -50,7 +50,7 @@ def flexivit(refweights) -> Case:
   import jax
   from big_vision.models.proj.flexi import vit
 
-  model = vit._Model(**FLEXIVIT)
+  model = vit.Model(**FLEXIVIT)
   image = np.zeros((1, SIDE, SIDE, 3), np.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), image)
   paths, tree = jax.tree_util.tree_flatten_with_path(variables)
