@@ -12,6 +12,7 @@ from vitjax.evaluate import evaluation
 from vitjax.program.variants import Steps, of_run
 from vitjax.run_folder.reader import read_metrics
 
+pytestmark = pytest.mark.slow
 TOTAL = 8
 PP = "value_range(-1, 1)"
 
