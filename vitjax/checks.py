@@ -25,6 +25,7 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
   "ema.warmup": ("ema.decay",),
+  "flexible.image_shares": ("flexible.image_sizes",),
   "init.channels": ("init.weights",),
   "init.ignore": ("init.weights",),
   "init.reinit": ("init.weights",),
@@ -89,6 +90,12 @@ def problems(run: RunConfig) -> list[str]:
       f"config.loss={run.loss!r} does not fit config.model.name="
       f"{run.model['name']!r}, which {kind}: use one of {', '.join(other)}."
     )
+  sizes, shares = run.flexible.image_sizes, run.flexible.image_shares
+  if shares and len(shares) != len(sizes):
+    errors.append(
+      f"config.flexible.image_shares={shares!r} must have a number for each of "
+      f"the {len(sizes)} config.flexible.image_sizes."
+    )
   preprocess = attempt("config.input.pp", builder.build, run.input.pp)
   if two_towers:
     errors += check_contrastive(run, model, preprocess)
@@ -135,7 +142,10 @@ def without_effect(run: RunConfig) -> list[str]:
       default = optimizer.get(key)
       return run.optim.get(key, default), default
     owner = getattr(run, section) if section else run
-    return getattr(owner, key), getattr(type(owner), key)
+    value = getattr(owner, key)
+    if isinstance(value, list):  # as JSON has tuples
+      value = tuple(value)
+    return value, getattr(type(owner), key)
 
   def is_there(alternatives):
     for path in alternatives.split(" or "):

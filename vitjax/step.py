@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from vitjax import trees
-from vitjax.models import batch_norm
+from vitjax.models import batch_norm, flexible
 from vitjax.objectives import Objective
 from vitjax.optim import sam
 
@@ -237,7 +237,7 @@ def make_predict_fn(
   model,
   normalise: Callable[[Batch], Batch],
   inputs: Sequence[str] = ("image",),
-) -> Callable[[Weights, Batch], tuple]:
+) -> Callable[..., tuple]:
   """Returns `predict(weights, batch)`, ready for jit.
 
   Args:
@@ -249,12 +249,17 @@ def make_predict_fn(
   Returns:
     A function that returns what the model does: (logits, out), or for two
     towers (image_embedding, text_embedding, out). All but `out` is float32.
+    With `patch_size` the model has patches of that size.
   """
 
-  def predict(weights, batch):
+  def predict(weights, batch, patch_size=None):
+    called = model
     if "image" in batch:
       batch = normalise(batch)
-    *results, out = model.apply(
+      if patch_size is not None:
+        size = batch["image"].shape[1:3]
+        called = flexible.at_size(model, size, patch_size=patch_size)
+    *results, out = called.apply(
       batch_norm.split(weights), *map(batch.get, inputs), train=False
     )
     return *jax.tree.map(lambda x: x.astype(jnp.float32), results), out

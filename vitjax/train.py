@@ -7,6 +7,7 @@ happened.
 """
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
+from vitjax.program import variants
 from vitjax.program.labels import describe_classes, describe_labels
 from vitjax.run_folder import files, identity, lock, reader
 from vitjax.run_folder.clock import Progress
@@ -115,13 +117,14 @@ def train_and_evaluate(
 
     results = {}
     stop = stack.enter_context(preemption.StopRequest(first_step, total_steps))
-    train_step = parts.train_step
+    steps = variants.Steps(parts.variants, functools.partial(lower, parts))
     if first_step == total_steps:
       logging.info("This run is finished already; evaluating it once more.")
       results = evaluate(evals, evals, state, total_steps, reporter.progress)
     else:
-      train_step, step_memory = compile_step(parts)
+      compiled, step_memory = compile_step(parts)
       stack.enter_context(step_memory.explained())
+      steps.keep(parts.variants.all[0], compiled)
     pending = None  # metrics of the step before, still on the device
     for step in range(first_step + 1, total_steps + 1):
       reporter.begin_step(step, state.step)
@@ -135,6 +138,7 @@ def train_and_evaluate(
           # The run can then resume when the data has been repaired.
           save(step - 1, is_last=True)
         raise
+      train_step = steps.at(step, reporter.progress.paused)
       with jax.transfer_guard("disallow"):
         state, measured = train_step(state, batch)
       reporter.progress.update(step)
@@ -274,10 +278,19 @@ def random_state(parts: program.Program) -> step_lib.TrainState:
   return init(jax.random.key(parts.run.seed))
 
 
+def lower(
+  parts: program.Program, variant: variants.Variant
+) -> jax.stages.Lowered:
+  """The train step of a variant, ready to compile."""
+  return parts.step_of(variant).lower(
+    parts.abstract, device.on_arrival(parts.batch)
+  )
+
+
 def compile_step(
   parts: program.Program,
 ) -> tuple[Callable, memory.StepMemory]:
-  """The compiled train step, and the memory that it uses.
+  """The compiled train step, the largest of all, and the memory that it uses.
 
   Raises:
     OutOfMemoryError: if it cannot fit the memory that there is.

@@ -16,8 +16,8 @@ from tests.numerics import reference
 from tests.numerics.backbones import CASES, LAYOUTS, published
 from tests.numerics.reference import TOLERANCE, distance
 from vitjax import trees, weights
-from vitjax.models import attention, vit
-from vitjax.weights import layouts, resample
+from vitjax.models import attention, resizing, vit
+from vitjax.weights import layouts
 from vitjax.weights.layouts import torch_tensors
 
 build = functools.partial(reference.build, CASES)
@@ -70,7 +70,7 @@ def test_a_wrong_option_is_seen(name, options, tmp_path):
 
 
 def no_offset(monkeypatch):
-  monkeypatch.setattr(resample, "_DINO_OFFSET", 0.0)
+  monkeypatch.setattr(resizing, "_DINO_OFFSET", 0.0)
 
 
 def columns_first(monkeypatch):

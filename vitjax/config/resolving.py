@@ -36,6 +36,7 @@ _LARGEST = re.compile(
 def best_mode(metric: str) -> str | None:
   """Whether the best value of EVAL/METRIC is its "max" or "min", if known."""
   name = metric.partition("/")[2].partition("[")[0]  # recall[cat]: recall
+  name = name.rpartition("/")[2]  # patch8/recall: recall
   if _SMALLEST.fullmatch(name):
     return "min"
   return "max" if _LARGEST.fullmatch(name) else None

@@ -115,6 +115,25 @@ class Input:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Flexible:
+  """Patch and image sizes that change from step to step; see docs/flexible.md.
+
+  Attributes:
+    patch_sizes: patch sizes of a ViT in pixels, such as (8, 12, 16): each step
+      draws one, all equally often (FlexiViT). (): the model's own.
+    image_sizes: sides of the training images in pixels, such as (96, 128, 160),
+      used one after the other (progressive resizing). The images of `input.pp`
+      are resized on the device; the largest size is theirs. (): that size.
+    image_shares: how long each of `image_sizes` is used, relative to the
+      others, such as (2, 1, 1). (): all equally long.
+  """
+
+  patch_sizes: Sequence[Count] = ()
+  image_sizes: Sequence[Count] = ()
+  image_shares: Sequence[Positive] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Init:
   """Weights to start from; a resumed run loads its own checkpoint instead.
 
@@ -283,6 +302,9 @@ class Eval:
     pp: preprocessing ops; they must normalise images as in training.
     every: interval during training; the end is always evaluated. None: the
       end only.
+    patch_sizes: patch sizes to evaluate a ViT at, such as (8, 16); the names of
+      its metrics then begin with the size: NAME/patch8/acc@1. (): the model's
+      own.
     optional: skip the eval with a warning if its data are absent.
     options: all other keys of the section: arguments of the evaluator.
   """
@@ -294,6 +316,7 @@ class Eval:
   batch_size: Count | None = None
   pp: str
   every: Duration | None = None
+  patch_sizes: Sequence[Count] = ()
   optional: bool = False
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -363,6 +386,7 @@ class RunConfig:
     accumulation_steps: parts into which a batch is split to save memory; must
       divide `input.batch_size`. Changes no result but dropout.
     input: training data.
+    flexible: patch and image sizes that change from step to step.
     pretrained_dir: folder, or gs:// or https:// address, from which published
       names in `init.weights` are loaded. None: download the published files.
     init: weights to start from.
@@ -392,6 +416,7 @@ class RunConfig:
   class_weights: Literal["balanced"] | Sequence[Positive] | None = None
   accumulation_steps: Count = 1
   input: Input
+  flexible: Flexible = Flexible()
   pretrained_dir: str | None = None
   init: Init = Init()
   model: Mapping[str, Any]

@@ -15,6 +15,7 @@ docs/evaluation.md has all types and options.
 --metrics=all adds all metrics of classes: precision, recall, F1, AUROC, average
 precision, the confusion matrix and more. --examples=FILE writes a row for each
 example of each classification: its file, label and five most probable classes.
+--patch_sizes=8,12,16 evaluates a ViT at each of these patch sizes: FlexiViT.
 --bootstrap=1000 adds 95 % confidence intervals.
 
   python -m vitjax.evaluate --model=runs/mine --evals=val,test \
@@ -56,6 +57,12 @@ def define_flags() -> None:
     None,
     "Images per step on all devices; it does not change the metrics.",
     lower_bound=1,
+  )
+  flags.DEFINE_list(
+    "patch_sizes",
+    [],
+    "Patch sizes of a ViT to evaluate at, such as 8,16; by default the evals' "
+    "own, or the model's.",
   )
   flags.DEFINE_string("data_dir", None, "Where TFDS looks for data sets.")
   flags.DEFINE_string(
@@ -120,6 +127,7 @@ def main(argv: list[str]) -> None:
       step=FLAGS.step,
       ema=FLAGS.ema,
       batch_size=FLAGS.batch_size,
+      patch_sizes=evaluation.parse_patch_sizes(FLAGS.patch_sizes),
       data_dir=FLAGS.data_dir,
       pretrained_dir=FLAGS.pretrained_dir,
       allow_module=FLAGS.allow_module,

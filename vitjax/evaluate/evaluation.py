@@ -71,6 +71,7 @@ def evaluate(
   step: int | str = "latest",
   ema: bool = False,
   batch_size: int | None = None,
+  patch_sizes: Sequence[int] = (),
   data_dir: str | None = None,
   pretrained_dir: str | None = None,
   allow_module: str | None = None,
@@ -96,6 +97,7 @@ def evaluate(
       run's config; or None for all of these. Of a run, texts are tokenized
       with the vocabulary in its folder.
     batch_size: batch size of all evals; it does not change the metrics.
+    patch_sizes: patch sizes at which all evals run a ViT; (): their own.
     data_dir: where TFDS looks for data sets, by default.
     keep_answers: keep the answers to the examples, of evals of the types
       "classification" without `among` and `labels`, "multi_label" and
@@ -140,6 +142,11 @@ def evaluate(
       name: dataclasses.replace(section, batch_size=batch_size)
       for name, section in sections.items()
     }
+  if patch_sizes:
+    sections = {
+      name: dataclasses.replace(section, patch_sizes=tuple(patch_sizes))
+      for name, section in sections.items()
+    }
   if metrics:
     sections = _with_metrics(sections, metrics)
   problems = [
@@ -154,18 +161,18 @@ def evaluate(
   ]
   resolving.fail_on(problems)
   has_answers = any(map(_has_answers, sections.values()))
-  has_outputs = any(x.type in outputs.TYPES for x in sections.values())
+  has_outputs = any(map(_has_outputs, sections.values()))
   if (bootstrap or keep_answers) and not (has_answers or has_outputs):
     raise ConfigError(
       f"{'--bootstrap' if bootstrap else '--examples'} needs an eval of "
       "type=classification without the options among and labels, or of type="
-      f"{' or '.join(outputs.TYPES)}; there is none."
+      f"{' or '.join(outputs.TYPES)}, at one patch size; there is none."
     )
   with_thresholds = [name for name, x in sections.items() if _has_scores(x)]
   if thresholds and not with_thresholds:
     raise ConfigError(
       "thresholds need an eval of type=multi_label, or of type=classification "
-      "without the options among and labels; there is none."
+      "without the options among and labels, at one patch size; there is none."
     )
 
   mesh = sharding.make_mesh()
@@ -196,7 +203,7 @@ def evaluate(
       answers: Answers | OutputAnswers | None = None
       apply = bool(thresholds) and name in with_thresholds
       if keep_answers or bootstrap or apply:
-        if section.type in outputs.TYPES:
+        if _has_outputs(section):
           answers = outputs.answers(section.type, evaluator, params)
         elif _has_answers(section):
           answering = _of_answers(section, keep_logits=apply)
@@ -224,12 +231,19 @@ def evaluate(
 
 
 def _has_answers(section: schema.Eval) -> bool:
+  if section.patch_sizes:  # each size has other answers
+    return False
   unknown = {"among", "labels"} & {*section.options}
   return section.type == "classification" and not unknown
 
 
+def _has_outputs(section: schema.Eval) -> bool:
+  return section.type in outputs.TYPES and not section.patch_sizes
+
+
 def _has_scores(section: schema.Eval) -> bool:
-  return section.type == "multi_label" or _has_answers(section)
+  is_multi_label = section.type == "multi_label" and _has_outputs(section)
+  return is_multi_label or _has_answers(section)
 
 
 def _chosen(
@@ -396,6 +410,21 @@ def parse_evals(text: str | None) -> Mapping[str, Any] | Sequence[str] | None:
   if not isinstance(found, Mapping) or not found:
     raise ValueError("--evals must be sections by name: {NAME: {split: ...}}.")
   return found
+
+
+def parse_patch_sizes(texts: Sequence[str]) -> list[int]:
+  """The value of --patch_sizes, as `evaluate` takes it.
+
+  Raises:
+    ValueError: if one is not a number of pixels.
+  """
+  for text in texts:
+    if not text.isdecimal() or int(text) == 0:
+      raise ValueError(
+        f"--patch_sizes={','.join(texts)}: {text!r} is not a number of pixels. "
+        "Give some, such as --patch_sizes=8,16."
+      )
+  return [int(text) for text in texts]
 
 
 def to_table(results: Iterable[Result]) -> str:

@@ -21,6 +21,7 @@ from vitjax.data.pp import builder
 from vitjax.data.sources.source import DatasetNotPreparedError, Source
 from vitjax.evaluators import base
 from vitjax.evaluators.classes import Classes
+from vitjax.evaluators.patch_sizes import PatchSizes
 
 # Suffix of the name of an eval of the averaged parameters.
 EMA_SUFFIX = "_ema"
@@ -111,6 +112,20 @@ def make_evaluator(
     ConfigError: if the options do not fit the data or the model.
     DatasetNotPreparedError: if the data are absent.
   """
+  if section.patch_sizes:
+    alone = dataclasses.replace(section, patch_sizes=())
+    return PatchSizes(
+      {
+        size: make_evaluator(
+          name,
+          alone,
+          model,
+          functools.partial(predict_fn, patch_size=size),
+          mesh,
+        )
+        for size in section.patch_sizes
+      }
+    )
   evaluator = evaluators.find(section.type)
   data = section.data or model.data
   if data is None:

@@ -94,6 +94,13 @@ _DEIT3 = {
   "deit3_huge_patch14": ("H/14", {224: 632_126_440}),
 }
 
+# timm's copies of FlexiViT, at patches of 16 pixels. (variant, parameters)
+_FLEXIVIT = {
+  "flexivit_small": ("S/16", 22_061_416),
+  "flexivit_base": ("B/16", 86_589_160),
+  "flexivit_large": ("L/16", 304_355_304),
+}
+
 # timm's searched baselines: no class token, registers, LayerScale, and the
 # norm after the pooling. (width, depth, heads, mlp_dim, registers, {resolution:
 # parameters}, other options)
@@ -342,6 +349,16 @@ def _published() -> dict[str, dict[str, Any]]:
         "drop_path_schedule": "constant",
       }
       add(f"{name}_{size}", fields, size, params)
+  for name, (variant, params) in _FLEXIVIT.items():
+    fields = {
+      "variant": variant,
+      "pool_type": "tok",
+      "patch_kernel": 16,
+      "posemb_grid": 15,
+      "posemb_resize": "antialias",
+      "gelu": "erf",
+    }
+    add(name, fields, 240, params)
   for towers, options in (
     (_TIMM_CLIP, _CLIP),
     (_TIMM_SIGLIP, {"pool_type": "map"}),

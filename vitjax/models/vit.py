@@ -30,7 +30,7 @@ from vitjax.config.ranges import (
   Range,
   Rate,
 )
-from vitjax.models import attention, base, common, resnet
+from vitjax.models import attention, base, common, flexible, resizing, resnet
 from vitjax.models.attention import Implementation
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 from vitjax.parallel import sharding
@@ -261,6 +261,9 @@ class Model(base.ImageModel):
       pooled features.
     patch_size: side of the square patches in pixels. Rows and columns that do
       not fill a patch are dropped, with a warning.
+    patch_kernel: side of the stored kernel of the patch embedding in pixels,
+      which is resized to `patch_size` (FlexiViT's PI-resize). None:
+      `patch_size`.
     stem: hybrid model: units of each stage of a ResNet that computes features
       of which `patch_size` counts the pixels. (): only the root of the ResNet,
       whose features are 4 times smaller than the image. None: a plain ViT.
@@ -274,10 +277,14 @@ class Model(base.ImageModel):
     posemb: position embedding: "learn" (learned table), "sincos2d" (fixed
       sine-cosine table), "rope" (rotary embedding of the patches), or
       "learn+rope" (a learned table as well).
-    posemb_resize: how weights for another image size have their table resized:
-      "corners" (bilinear, the corners of both grids coincide, as Google's
-      models), "antialias" (bicubic, as timm's and DINOv2 with registers), or
-      "bicubic" (without antialiasing, as DINOv2 without registers).
+    posemb_grid: rows and columns of the stored position table, which is resized
+      to the grid of the patches, as in FlexiViT. None: that grid.
+    posemb_resize: how position tables are resized, in the model and when
+      weights for another image size are loaded: "corners" (bilinear, the
+      corners of both grids coincide, as Google's models), "antialias" (bicubic,
+      as timm's and DINOv2 with registers), "bicubic" (without antialiasing, as
+      DINOv2 without registers), or "linear" (bilinear with antialiasing, as
+      FlexiViT).
     rope_grid: what rotary embeddings count: "index" (patches, relative to a
       grid of 16x16, as EVA-02) or "centered" (the image from -1 to 1, as
       DINOv3).
@@ -329,6 +336,7 @@ class Model(base.ImageModel):
 
   num_classes: Count | None = None
   patch_size: Count = 16
+  patch_kernel: Count | None = None
   stem: Sequence[Count] | None = None
   width: Count = 768
   depth: Index = 12
@@ -336,7 +344,8 @@ class Model(base.ImageModel):
   num_heads: Count = 12
   pool_type: Literal["gap", "tok", "tok+gap", "map", "none"] = "gap"
   posemb: Literal["learn", "sincos2d", "rope", "learn+rope"] = "learn"
-  posemb_resize: Literal["corners", "antialias", "bicubic"] = "corners"
+  posemb_grid: Count | None = None
+  posemb_resize: resizing.Method = "corners"
   rope_grid: attention.RopeGrid = "index"
   rope_base: Positive = 10_000.0
   rope_shift: NonNegative = 0.0
@@ -386,6 +395,12 @@ class Model(base.ImageModel):
       raise ValueError(
         f"pool_type={self.pool_type!r} pools the class token: it needs one."
       )
+    if self.posemb_grid is not None and "learn" not in self.posemb:
+      raise ValueError(
+        f"posemb_grid={self.posemb_grid} is the size of a learned table, and "
+        f"posemb={self.posemb!r} has none: use posemb='learn', or remove "
+        "posemb_grid."
+      )
     super().__post_init__()
 
   @nn.nowrap
@@ -424,15 +439,7 @@ class Model(base.ImageModel):
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
     if self.stem is None:  # a ResNet pads
       common.warn_of_border(h, w, p)
-    x = nn.Conv(
-      self.width,
-      (p, p),
-      strides=p,
-      padding="VALID",
-      use_bias=not self.pre_norm,
-      dtype=self.dtype,
-      name="embedding",
-    )(image)
+    x = self._embedding()(image)
     _, h, w, d = x.shape
     x = out["stem"] = x.reshape(b, h * w, d)
 
@@ -521,18 +528,35 @@ class Model(base.ImageModel):
       )(x)
     return x, out
 
+  def _embedding(self) -> nn.Module:
+    """The patch embedding."""
+    p = self.patch_size
+    options: dict[str, Any] = {
+      "use_bias": not self.pre_norm,
+      "dtype": self.dtype,
+      "name": "embedding",
+    }
+    if self.patch_kernel is None:
+      return nn.Conv(self.width, (p, p), p, padding="VALID", **options)
+    return flexible.PatchEmbedding(self.width, self.patch_kernel, p, **options)
+
   def _posemb(
     self, h: int, w: int, num_prefix: int
   ) -> Float[common.ArrayLike, "1 l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
       return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))
-    return self.param(
+    side = self.posemb_grid
+    rows = h * w if side is None else side**2
+    table = self.param(
       "pos_embedding",
       nn.initializers.normal(self.width**-0.5),
-      (1, num_prefix + h * w, self.width),
+      (1, num_prefix + rows, self.width),
       jnp.float32,
     )
+    if side is None:
+      return table
+    return flexible.resize_table(table, side, (h, w), self.posemb_resize)
 
   def _angles(self, h: int, w: int, train: bool) -> Float[Array, "l e"]:
     """Angles of the patches, moved in training."""

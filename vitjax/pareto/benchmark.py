@@ -216,13 +216,14 @@ def recorded(record: history.Record) -> Accuracy | None:
     name, _, metric = key.rpartition("/")
     if metric != "acc@1":
       continue
-    section = ((record.config or {}).get("evals") or {}).get(name, {})
+    group = name.partition("/")[0]  # val/patch8: val
+    section = ((record.config or {}).get("evals") or {}).get(group, {})
     data = section.get("data") or (record.config or {}).get("input", {}).get(
       "data", ""
     )
     on = " ".join(filter(None, (data, section.get("split"))))
     top5 = record.metrics.get(f"{name}/acc@5")
-    seen = record.num_seen.get(name)
+    seen = record.num_seen.get(group)
     return Accuracy(
       top1=100 * float(values[-1]),
       top5=None if top5 is None else 100 * float(top5[1][-1]),

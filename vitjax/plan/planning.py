@@ -243,7 +243,9 @@ def make_plan(
     activation_bytes=activations,
     checkpoint_bytes=memory.num_bytes(state),
     host_bytes=pipeline.host_bytes(parts.batch, num_hosts, run.input.prefetch),
-    flops_formula=flops.train(parts.model, parts.spec["image"].shape),
+    flops_formula=flops.train(
+      parts.model_of(parts.variants.all[0]), parts.spec["image"].shape
+    ),
     flops_xla=count_flops(run, source),
     limit_bytes=limit,
   )

@@ -22,6 +22,7 @@ from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
+from vitjax.program import variants
 from vitjax.program.labels import (
   check_features,
   check_labels,
@@ -45,14 +46,18 @@ class Program:
     spec: shapes and types of a global batch as the model gets it.
     total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
-    objective: see `vitjax.objectives`.
+    variants: the variant of each step.
+    objective: see `vitjax.objectives`; that of the largest variant.
     scale: see `labels.target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
     make_state: weights -> state before the first step.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
-    train_step: (state, batch) -> (state, metrics), not yet traced.
+    model_of: variant -> its model.
+    step_of: variant -> its train step, (state, batch) -> (state, metrics), not
+      yet traced.
+    train_step: that of the largest variant.
   """
 
   run: RunConfig
@@ -64,6 +69,7 @@ class Program:
   spec: dict[str, jax.ShapeDtypeStruct]
   total_steps: int
   model: models.Model
+  variants: variants.Variants
   objective: objectives.Objective
   scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
@@ -71,6 +77,8 @@ class Program:
   make_state: Callable[[step_lib.Weights], step_lib.TrainState]
   abstract: step_lib.TrainState
   shardings: step_lib.TrainState
+  model_of: Callable[[variants.Variant], models.Model]
+  step_of: Callable[[variants.Variant], Any]
   train_step: Any
 
   @property
@@ -148,9 +156,18 @@ def assemble(
   model = create_model(run.model, num_classes, platform)
   class_weights = weights_of_classes(run, source, num_classes)
   scale = target_scale(source)
-  objective = make_objective(
-    run, source, model, num_classes, class_weights, scale
-  )
+  images = spec["image"].shape[1:3]
+  choice = variants.of_run(run, total_steps, images)
+
+  def model_of(variant):
+    return variant.of(model, images)
+
+  def objective_of(variant):
+    return make_objective(
+      run, source, model_of(variant), num_classes, class_weights, scale
+    )
+
+  objective = objective_of(choice.all[0])
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
     step_lib.make_state, tx=tx, ema=run.ema.decay is not None
@@ -161,35 +178,41 @@ def assemble(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
   shardings = sharding.of_state(abstract, run.sharding, mesh)
-  step = step_lib.make_train_step(
-    objective,
-    tx,
-    normalise=preprocess.on_device,
-    seed=run.seed,
-    schedule=schedule,
-    learning_rate=run.optim["learning_rate"],
-    accumulation_steps=run.accumulation_steps,
-    frozen=run.optim.get("freeze", ()),
-    freeze_statistics=run.statistics.freeze,
-    ema_decay=run.ema.decay,
-    ema_warmup=run.ema.warmup,
-    ema_statistics=run.statistics.ema == "average",
-    sam_rho=run.sam.rho,
-    sam_rho_min=run.sam.rho_min,
-    sam_alpha=run.sam.alpha,
-  )
+  for variant in choice.all[1:]:
+    variants.trace(variant, model_of(variant), abstract.weights, inputs)
 
-  def train_step(state, batch):
-    # `sharding.constrain_batch` and fused attention need the mesh.
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return step(state, batch)
+  def step_of(variant):
+    step = step_lib.make_train_step(
+      objective_of(variant),
+      tx,
+      normalise=variant.after(preprocess.on_device),
+      seed=run.seed,
+      schedule=schedule,
+      learning_rate=run.optim["learning_rate"],
+      accumulation_steps=run.accumulation_steps,
+      frozen=run.optim.get("freeze", ()),
+      freeze_statistics=run.statistics.freeze,
+      ema_decay=run.ema.decay,
+      ema_warmup=run.ema.warmup,
+      ema_statistics=run.statistics.ema == "average",
+      sam_rho=run.sam.rho,
+      sam_rho_min=run.sam.rho_min,
+      sam_alpha=run.sam.alpha,
+    )
 
-  train_step = jax.jit(
-    train_step,
-    donate_argnums=0,
-    in_shardings=(shardings, sharding.over_batch(mesh)),
-    out_shardings=(shardings, sharding.replicated(mesh)),
-  )
+    def train_step(state, batch):
+      # `sharding.constrain_batch` and fused attention need the mesh.
+      with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        state, metrics = step(state, batch)
+      return state, {**metrics, **variant.metrics}
+
+    return jax.jit(
+      train_step,
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.over_batch(mesh)),
+      out_shardings=(shardings, sharding.replicated(mesh)),
+    )
+
   return Program(
     run=run,
     mesh=mesh,
@@ -200,6 +223,7 @@ def assemble(
     spec=spec,
     total_steps=total_steps,
     model=model,
+    variants=choice,
     objective=objective,
     scale=scale,
     tx=tx,
@@ -207,7 +231,9 @@ def assemble(
     make_state=make_state,
     abstract=abstract,
     shardings=shardings,
-    train_step=train_step,
+    model_of=model_of,
+    step_of=step_of,
+    train_step=step_of(choice.all[0]),
   )
 
 

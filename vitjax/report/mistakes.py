@@ -207,7 +207,11 @@ def _evaluator(trained, run, name, options) -> Evaluator:
   return make_evaluator(
     name,
     dataclasses.replace(
-      run.evals[name], type=Evaluator.__module__, pp=pp, options=options
+      run.evals[name],
+      type=Evaluator.__module__,
+      pp=pp,
+      patch_sizes=(),
+      options=options,
     ),
     subject,
     step_lib.make_predict_fn(trained.model, preprocess.on_device),

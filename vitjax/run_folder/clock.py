@@ -17,14 +17,16 @@ from absl import logging
 
 # "lost": seconds of killed processes in steps that were recomputed.
 _KINDS = ("compile", "step", "lost", "input", "eval", "checkpoint")
+_PAUSES = ("compile", "input", "eval", "checkpoint")
 
 
 class Progress:
   """The clock of a training loop.
 
   Call `update(step)` after each step, and put what is not training into
-  `with progress.paused("eval")` (or "checkpoint"), the wait for a batch into
-  `with progress.waiting()`. The time up to the first update is compilation.
+  `with progress.paused("eval")` (or "checkpoint", or "compile" for a step that
+  is compiled later), the wait for a batch into `with progress.waiting()`. The
+  time up to the first update is compilation.
   Rates are those of the last `window_steps` steps, and leave compilation,
   evaluation and checkpoints out.
 
@@ -73,9 +75,9 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self, kind: str) -> Generator[None]:
-    """Charges the time inside to `kind`: "eval", "checkpoint" or "input"."""
-    if kind not in _KINDS[3:]:
-      raise ValueError(f"kind={kind!r}; use one of {', '.join(_KINDS[3:])}.")
+    """Charges the time inside to `kind`, one of `_PAUSES`."""
+    if kind not in _PAUSES:
+      raise ValueError(f"kind={kind!r}; use one of {', '.join(_PAUSES)}.")
     before = self._kind
     self._charge(kind)
     try:

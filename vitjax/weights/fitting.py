@@ -17,7 +17,7 @@ from absl import logging
 
 from vitjax import trees
 from vitjax.config import messages
-from vitjax.models import batch_norm, common, relative_position
+from vitjax.models import batch_norm, common, flexible, relative_position
 from vitjax.weights import layouts, resample, stem
 
 Flat = dict[str, Any]
@@ -142,7 +142,8 @@ def fit(
     table, want = found[name], expected[name].shape
     if table.shape == want or table.ndim != 3 or table.shape[2] != want[2]:
       continue
-    if not fixed_size:
+    is_flexible = getattr(_image_model(model, name), "posemb_grid", None)
+    if not fixed_size and not is_flexible:
       expected[name] = jax.ShapeDtypeStruct(table.shape, jnp.float32)
     elif options.resize_posemb:
       grid = grid_of(model, inputs, name, want)
@@ -151,12 +152,13 @@ def fit(
         grid,
         old_grid=options.old_grid or tuple(metadata.get("grid", ())) or None,
         num_prefix=want[1] - grid[0] * grid[1],
-        method=_resize_method(model, name),
+        method=getattr(_image_model(model, name), "posemb_resize", "corners"),
         legacy_scipy=options.legacy_scipy,
       )
       resized[name] = f"{name} {table.shape} -> {want}"
 
   resized |= _fit_offsets(found, expected, resize=options.resize_posemb)
+  resized |= _fit_kernels(found, expected, model)
 
   stems = _stems(found, expected, model, inputs) if has_images else ()
   adapted = {}
@@ -239,6 +241,27 @@ def _fit_offsets(
   return resized
 
 
+def _fit_kernels(found: Flat, expected: Flat, model) -> dict[str, str]:
+  """Gives patch embeddings the size of `patch_kernel`, in place.
+
+  Returns:
+    Name of each resized kernel -> what was done.
+  """
+  resized = {}
+  image_models = {"": model}
+  image_models |= {f"{n}/": m for n, m in model.towers().items()}
+  for prefix, image_model in image_models.items():
+    name = f"{prefix}embedding/kernel"
+    is_flexible = getattr(image_model, "patch_kernel", None) is not None
+    if not is_flexible or name not in found or name not in expected:
+      continue
+    x, want = found[name], expected[name].shape
+    if x.ndim == 4 and x.shape[:2] != want[:2]:
+      found[name] = np.asarray(flexible.resize_kernel(x, want[0]))
+      resized[name] = f"{name} {x.shape} -> {want}"
+  return resized
+
+
 def _hw(size: int | Sequence[int]) -> tuple[int, int]:
   h, w = (size, size) if isinstance(size, int) else size
   return int(h), int(w)
@@ -306,11 +329,56 @@ def fixed_table(
   return {"pos_embedding": np.pad(np.asarray(table), others)}
 
 
-def _resize_method(model, name: str) -> str:
-  """How the published code resizes a position table, see `resample`."""
+def at_own_size(
+  flat: Flat, model, size: int | Sequence[int] | None
+) -> tuple[Flat, Any]:
+  """Arrays of a flexible ViT for its own patch size, and a model of fixed size.
+
+  Args:
+    flat: name -> array.
+    model: the module; if it is not flexible, both are returned as they are.
+    size: pixels, or (height, width), of the images.
+
+  Raises:
+    ValueError: if a position table must be resized and `size` is None.
+  """
+  changed = {}
+  for prefix, tower in {"": model, **model.towers()}.items():
+    names = ("patch_kernel", "posemb_grid")
+    if all(getattr(tower, name, None) is None for name in names):
+      continue
+    fixed = tower.clone(patch_kernel=None, posemb_grid=None)
+    kernel, table = (
+      f"{prefix}/{name}".lstrip("/")
+      for name in ("embedding/kernel", "pos_embedding")
+    )
+    changed[kernel] = flexible.resize_kernel(flat[kernel], tower.patch_size)
+    if tower.posemb_grid is not None:
+      if size is None:
+        raise ValueError(
+          "the position table of a flexible ViT is written for images of one "
+          "size: give metadata={'image_size': ...}."
+        )
+      inputs = example_inputs(fixed, size)
+      shape = shapes(fixed, inputs)["pos_embedding"].shape
+      changed[table] = flexible.resize_table(
+        flat[table],
+        tower.posemb_grid,
+        grid_of(fixed, inputs, "pos_embedding", shape),
+        tower.posemb_resize,
+      )
+    fields = {name: None for name in names}
+    if prefix:
+      model = model.clone(image={**model.image, **fields})
+    else:
+      model = fixed
+  return {**flat, **{n: np.asarray(x) for n, x in changed.items()}}, model
+
+
+def _image_model(model, name: str):
+  """The model or tower that has the position table of this name."""
   tower, _, _ = name.rpartition("/")
-  image_model = model.towers()[tower] if tower else model
-  return getattr(image_model, "posemb_resize", "corners")
+  return model.towers()[tower] if tower else model
 
 
 def family(model) -> str:

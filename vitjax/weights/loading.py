@@ -72,6 +72,10 @@ def save(
     metadata: what else a reader needs: "model" (name and options),
       "image_size", "preprocess", "class_names" and so on; JSON values.
 
+  Only big_vision's layout holds a patch embedding and a position table that
+  are stored at another size than the model uses; for the others they are
+  resized to it.
+
   Raises:
     ValueError: if the layout is not known or cannot hold the model.
   """
@@ -92,6 +96,8 @@ def save(
     metadata["image_size"] = [size, size] if isinstance(size, int) else size
     if getattr(converter, "NEEDS_TABLE", False):
       flat |= fitting.fixed_table(model, size, metadata.get("channels", 3))
+  if layout != "big_vision":
+    flat, model = fitting.at_own_size(flat, model, size)
   out = converter.from_vitjax(flat, model)
   facts: dict[str, Any] = {
     "layout": layout,

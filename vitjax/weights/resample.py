@@ -1,10 +1,6 @@
 """Resizes learned position tables to another grid.
 
-"corners" is linear and lets the corners of both grids coincide, as the
-published Google models were fine-tuned. "antialias" and "bicubic" are PyTorch's
-cubic interpolations with pixels that are areas, with and without antialiasing;
-"bicubic" has the scale of DINO's and DINOv2's code. The results of the three
-differ by as much as the numbers of the table.
+The methods are those of `models.resizing`.
 """
 
 import math
@@ -12,51 +8,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-# Added to the number of new rows, for the scale alone.
-_DINO_OFFSET = 0.1
-
-
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-  """Keys's kernel of cubic convolution; `a` is its slope at 1."""
-  x = np.abs(x)
-  near = ((a + 2) * x - (a + 3)) * x**2 + 1
-  far = a * (((x - 5) * x + 8) * x - 4)
-  return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
-
-
-def _bicubic(old: int, new: int) -> np.ndarray:
-  """(new, old) matrix of cubic interpolation; ends of the axis are repeated."""
-  at = (np.arange(new) + 0.5) * old / (new + _DINO_OFFSET) - 0.5
-  low = np.floor(at).astype(int)
-  matrix = np.zeros((new, old))
-  for tap in range(-1, 3):
-    column = np.clip(low + tap, 0, old - 1)
-    np.add.at(matrix, (np.arange(new), column), _cubic(low + tap - at, -0.75))
-  return matrix
-
-
-def _antialias(old: int, new: int) -> np.ndarray:
-  """(new, old) matrix of cubic filtering; the kernel ends with the axis."""
-  scale = old / new
-  at = (np.arange(new) + 0.5) * scale - 0.5
-  distance = (np.arange(old)[None] - at[:, None]) / max(scale, 1.0)
-  matrix = _cubic(distance, -0.5)
-  return matrix / matrix.sum(axis=1, keepdims=True)
-
-
-def _corners(old: int, new: int, legacy_scipy: bool) -> np.ndarray:
-  """(new, old) matrix of linear interpolation along one axis."""
-  step = (old - 1) / (new - 1) if new > 1 else 0.0
-  at = np.arange(new) * step
-  low = np.minimum(np.floor(at).astype(int), max(old - 2, 0))
-  high = np.minimum(low + 1, old - 1)
-  part = np.minimum(at - low, 1.0)
-  matrix = np.zeros((new, old))
-  np.add.at(matrix, (np.arange(new), low), 1 - part)
-  np.add.at(matrix, (np.arange(new), high), part)
-  if legacy_scipy:
-    matrix[at > old - 1] = 0
-  return matrix
+from vitjax.models import resizing
 
 
 def resample_grid(
@@ -71,19 +23,17 @@ def resample_grid(
   Args:
     table: one vector for each position of the old grid.
     grid: (rows, columns) of the new one.
-    method: "corners", "antialias" or "bicubic"; see the module.
+    method: one of `resizing.Method`.
     legacy_scipy: repeat a fault of `scipy.ndimage.zoom(..., order=1)`, which
       vision_transformer and big_vision use: where the last coordinate rounds
       to just outside of the old grid (28 to 14 and 32 to 16 among others) the
       last row and column come out as zeros. Only needed to repeat a run that
       had them. With another method than "corners" it does nothing.
   """
-  if method == "corners":
-    matrices = [_corners(*n, legacy_scipy) for n in zip(table.shape, grid)]
-  else:
-    matrix = {"antialias": _antialias, "bicubic": _bicubic}[method]
-    matrices = [matrix(*n) for n in zip(table.shape, grid)]
-  rows, columns = matrices
+  rows, columns = (
+    resizing.matrix(*n, method, legacy_scipy=legacy_scipy)
+    for n in zip(table.shape, grid)
+  )
   out = np.einsum("Hh,Ww,hwd->HWd", rows, columns, table, optimize=True)
   return out.astype(np.float32)
 

@@ -1,0 +1,196 @@
+"""Variants of the train step: static options that change from step to step.
+
+FlexiViT draws a patch size for each step, progressive resizing enlarges the
+images during training. Both choose the variant of a step by a pure function of
+(config, step), so a resumed run takes the same steps. Each variant is a
+compiled program of its own, on the same state.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import logging
+
+from vitjax.config import schema
+from vitjax.config.schema import ConfigError, RunConfig
+from vitjax.data import seeds
+from vitjax.models import batch_norm, flexible
+from vitjax.parallel import memory
+
+# The use of the run's seed, which must not share numbers with another one.
+_USE = "patch_sizes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """Static options of a train step.
+
+  Attributes:
+    patch_size: patch size of the model; None: its own.
+    image_size: shorter side to which images are resized; None: as they are.
+  """
+
+  patch_size: int | None = None
+  image_size: int | None = None
+
+  def __str__(self):
+    names = {"patch size": self.patch_size, "image size": self.image_size}
+    return ", ".join(f"{k} {v}" for k, v in names.items() if v is not None)
+
+  @property
+  def metrics(self) -> dict[str, float]:
+    """What the record of training says about the step."""
+    values = {f"train/{k}": v for k, v in vars(self).items() if v is not None}
+    return {name: float(value) for name, value in values.items()}
+
+  def of(self, model: Any, trained: tuple[int, int]) -> Any:
+    """The model of the variant; `trained` is the size of the full images."""
+    if self == Variant():
+      return model
+    return flexible.at_size(model, trained, patch_size=self.patch_size)
+
+  def after(self, normalise: Callable) -> Callable:
+    """`normalise` of a batch, with its images resized."""
+    if self.image_size is None:
+      return normalise
+    return lambda batch: self._resize(normalise(batch))
+
+  def _resize(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    image = batch["image"]
+    b, h, w, c = image.shape
+    sides = (round(n * self.image_size / min(h, w)) for n in (h, w))
+    image = jax.image.resize(image, (b, *sides, c), "linear", antialias=True)
+    return {**batch, "image": image}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variants:
+  """The variant of each step of a run.
+
+  Attributes:
+    seed: seed of the draws.
+    patch_sizes: patch sizes to draw from; () for the model's own.
+    image_sizes: (last step, image size) of each phase; () for one size.
+  """
+
+  seed: int = 0
+  patch_sizes: tuple[int, ...] = ()
+  image_sizes: tuple[tuple[int, int], ...] = ()
+
+  def at(self, step: int) -> Variant:
+    """The variant of a step; the first step is 1."""
+    patch_size = image_size = None
+    if self.patch_sizes:
+      seed = seeds.of_part(self.seed, sum(_USE.encode()))
+      place = seeds.of_part(seed, step) * len(self.patch_sizes) >> 64
+      patch_size = self.patch_sizes[place]
+    if self.image_sizes:
+      phases = (size for last, size in self.image_sizes if step <= last)
+      image_size = next(phases)
+    return Variant(patch_size, image_size)
+
+  @property
+  def all(self) -> list[Variant]:
+    """All variants, the one with the longest sequence first."""
+    sizes = {size for _, size in self.image_sizes} or {None}
+    return [
+      Variant(patch_size, image_size)
+      for image_size in sorted(sizes, reverse=True, key=lambda n: n or 0)
+      for patch_size in sorted(set(self.patch_sizes)) or [None]
+    ]
+
+
+def of_run(
+  run: RunConfig, total_steps: int, images: tuple[int, int]
+) -> Variants:
+  """The variants of a run.
+
+  Args:
+    run: the config.
+    total_steps: length of the run.
+    images: (h, w) of the images after `input.pp`.
+
+  Raises:
+    ConfigError: if the largest image size is not that of the images.
+  """
+  section: schema.Flexible = run.flexible
+  sizes = section.image_sizes
+  if sizes and max(sizes) != min(images):
+    raise ConfigError(
+      f"config.flexible.image_sizes={tuple(sizes)}: the largest must be the "
+      f"size of the images after config.input.pp, which are {images[0]}x"
+      f"{images[1]}. Use {min(images)} as the largest size, or resize to "
+      f"{max(sizes)} in config.input.pp."
+    )
+  shares = section.image_shares or [1] * len(sizes)
+  ends = [
+    round(total_steps * sum(shares[: i + 1]) / sum(shares))
+    for i in range(len(sizes))
+  ]
+  return Variants(
+    run.seed, tuple(section.patch_sizes), tuple(zip(ends, sizes, strict=True))
+  )
+
+
+def trace(
+  variant: Variant,
+  model: Any,
+  weights: Any,
+  inputs: Sequence[jax.ShapeDtypeStruct],
+) -> None:
+  """Raises ConfigError if the model of a variant cannot take its images."""
+  image, *rest = inputs
+  spec = jax.eval_shape(variant.after(dict), {"image": image})
+  try:
+    jax.eval_shape(
+      lambda w, *x: model.apply(batch_norm.split(w), *x),
+      weights,
+      spec["image"],
+      *rest,
+    )
+  except Exception as e:  # models fail in as many ways as they have options
+    first = (str(e).splitlines() or [type(e).__name__])[0]
+    raise ConfigError(
+      f"config.flexible: the model cannot train at {variant}: {first}"
+    ) from e
+
+
+class Steps:
+  """The compiled train steps of a run, each compiled when it is first used."""
+
+  def __init__(self, variants: Variants, lower: Callable[[Variant], Any]):
+    """Compiles nothing yet.
+
+    Args:
+      variants: those of the run.
+      lower: variant -> its lowered train step.
+    """
+    self._variants, self._lower = variants, lower
+    self._compiled: dict[Variant, Any] = {}
+
+  def keep(self, variant: Variant, compiled: Any) -> None:
+    """Keeps the compiled train step of a variant."""
+    self._compiled[variant] = compiled
+    if (count := len(self._variants.all)) > 1:
+      logging.info(
+        "Compiled train step %d of %d, for %s. Others compile when they are "
+        "first used.",
+        len(self._compiled),
+        count,
+        variant,
+      )
+
+  def at(self, step: int, paused: Callable[[str], Any]) -> Any:
+    """The compiled train step of a step; compiles it if it is new.
+
+    Args:
+      step: number of the step.
+      paused: context manager around a compilation, see `Progress.paused`.
+    """
+    variant = self._variants.at(step)
+    if variant not in self._compiled:
+      with paused("compile"):
+        self.keep(variant, memory.compile_step(self._lower(variant)))
+    return self._compiled[variant]
