@@ -24,6 +24,10 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 # contain 0.
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
+  "distill.dtype": ("distill.teacher",),
+  "distill.label_weight": ("distill.teacher",),
+  "distill.loss": ("distill.teacher",),
+  "distill.temperature": ("distill.teacher", "distill.loss=kl"),
   "ema.warmup": ("ema.decay",),
   "init.channels": ("init.weights",),
   "init.ignore": ("init.weights",),
@@ -36,7 +40,7 @@ NEEDS = {
   "optim.agc_exclude": ("optim.agc_clip",),
   "optim.momentum_dtype": ("optim.momentum",),
   "optim.nesterov": ("optim.momentum",),
-  "pretrained_dir": ("init.weights",),
+  "pretrained_dir": ("init.weights or distill.teacher",),
   "report.profile_num_steps": ("report.profile_first_step",),
   "sam.alpha": ("sam.rho",),
   "sam.rho_min": ("sam.rho",),

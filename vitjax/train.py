@@ -7,6 +7,7 @@ happened.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -93,6 +94,8 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     first_step, state, saved = start_state(parts, checkpointer, workdir)
     info = identity.describe(workdir, run, source.fingerprint, saved)
+    if parts.teacher is not None:
+      state, info["teacher"] = with_teacher(parts, state, saved)
     if is_main:
       origin = origin_of(run, workdir, is_new=saved is None)
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
@@ -240,7 +243,7 @@ def start_state(
     ForeignCheckpointError: if the newest checkpoint is of another run.
     CheckpointError: if there are checkpoints and none can be read.
   """
-  run, shardings = parts.run, parts.shardings
+  run, shardings = parts.run, without_teacher(parts.shardings)
   restored = checkpointer.restore(items_of(parts.placed))
   if restored is not None:
     step, items, saved = restored
@@ -260,9 +263,31 @@ def random_state(parts: program.Program) -> step_lib.TrainState:
   """The state before the first step, with random weights."""
   init = jax.jit(
     lambda key: parts.make_state(parts.init_weights(key)),
-    out_shardings=parts.shardings,
+    out_shardings=without_teacher(parts.shardings),
   )
   return init(jax.random.key(parts.run.seed))
+
+
+def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
+  """The state, or its shardings, without the teacher."""
+  return dataclasses.replace(state, teacher=None)
+
+
+def with_teacher(
+  parts: program.Program, state: step_lib.TrainState, saved: dict | None
+) -> tuple[step_lib.TrainState, str]:
+  """The state with the weights of the run's teacher, and their checksum.
+
+  Raises:
+    ConfigError: if they cannot be read, or are not those that the run began
+      with, by what its checkpoint says.
+  """
+  assert parts.teacher is not None
+  weights, checksum = parts.teacher.load(parts.run.pretrained_dir)
+  if saved is not None:
+    parts.teacher.check_same(saved["teacher"], checksum)
+  placed = jax.device_put(weights, parts.shardings.teacher)
+  return dataclasses.replace(state, teacher=placed), checksum
 
 
 def compile_step(
@@ -387,8 +412,12 @@ def evaluate(
 
 
 def items_of(state: step_lib.TrainState) -> dict:
-  """The items of a checkpoint: the fields of the state that have arrays."""
-  return {name: x for name, x in vars(state).items() if jax.tree.leaves(x)}
+  """The items of a checkpoint: the fields of the state that have arrays.
+
+  The teacher is none of them.
+  """
+  fields = vars(without_teacher(state))
+  return {name: x for name, x in fields.items() if jax.tree.leaves(x)}
 
 
 def log_overview(parts: program.Program) -> None:
@@ -421,6 +450,8 @@ def log_overview(parts: program.Program) -> None:
       "see docs/training.md#batch-normalisation.",
       run.accumulation_steps,
     )
+  if parts.teacher is not None:
+    logging.info("Teacher: %s.", parts.teacher)
   if parts.scale is not None:
     scaled = zip(source.class_names or (), *parts.scale, strict=True)
     for name, mean, deviation in scaled:

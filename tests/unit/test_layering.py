@@ -37,8 +37,9 @@ LAYERS = {
   "trained": """checkpoint config data losses models run_folder trees
     weights""",
   "pretrained": "config trained trees weights",
-  "program": """config data evaluators losses mixing models objectives optim
-    parallel step""",
+  "distill": "config data losses models trained trees weights",
+  "program": """config data distill evaluators losses mixing models objectives
+    optim parallel step""",
   "train": """checkpoint checks config data evaluators losses optim parallel
     pretrained program run_folder step weights""",
   "compare": "config run_folder",

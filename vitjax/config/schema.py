@@ -242,6 +242,34 @@ class Schedule:
   cooldown: Duration | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distill:
+  """Learning from a trained model, the teacher, which does not change.
+
+  The teacher sees the images that the model sees, after mixing and erasing,
+  with its own normalisation; resized (bilinear, antialiased) if it was trained
+  at another size.
+
+  Attributes:
+    teacher: trained classifier of the same classes: a run folder, an exported
+      file, a published name or a repository "hf:OWNER/REPO". None: no teacher.
+    loss: distance from the teacher's outputs: "kl" (Kullback-Leibler divergence
+      from its probabilities, times the square of the temperature; one for each
+      class, added up, if `config.loss` is a sigmoid's) or "hard" (cross-entropy
+      with the class that it predicts).
+    temperature: number by which "kl" divides the logits of both.
+    label_weight: share of `config.loss`, the loss on the labels; the distance
+      from the teacher has the rest.
+    dtype: type of the teacher's parameters and activations.
+  """
+
+  teacher: str | None = None
+  loss: Literal["kl", "hard"] = "kl"
+  temperature: Positive = 1.0
+  label_weight: Probability = 0.0
+  dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+
 # Number of devices on an axis of the mesh; -1: all remaining devices.
 _Axis = Annotated[int, Range(ge=-1)]
 
@@ -364,7 +392,8 @@ class RunConfig:
       divide `input.batch_size`. Changes no result but dropout.
     input: training data.
     pretrained_dir: folder, or gs:// or https:// address, from which published
-      names in `init.weights` are loaded. None: download the published files.
+      names in `init.weights` and `distill.teacher` are loaded. None: download
+      the published files.
     init: weights to start from.
     model: `name` and the options of the model.
     optim: `name` and the options of the optimizer.
@@ -373,6 +402,7 @@ class RunConfig:
     ema: average of the parameters.
     statistics: running statistics of batch normalisation.
     sam: sharpness-aware minimisation.
+    distill: learning from a teacher.
     sharding: how parameters are split over the mesh: "replicated", "fsdp" or
       "tensor", or a list of rules (regex of parameter names, for each dimension
       a mesh axis or None).
@@ -401,6 +431,7 @@ class RunConfig:
   ema: Ema = Ema()
   statistics: Statistics = Statistics()
   sam: Sam = Sam()
+  distill: Distill = Distill()
   sharding: str | Sequence[tuple[str, Any]] = "replicated"
   mesh: Mesh = Mesh()
   evals: Mapping[str, Eval] = dataclasses.field(default_factory=dict)

@@ -20,6 +20,8 @@ from vitjax.config.schema import RunConfig, split_name
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
+from vitjax.distill import teacher as teacher_lib
+from vitjax.distill import teaching
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
 from vitjax.program.labels import (
@@ -46,10 +48,11 @@ class Program:
     total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
+    teacher: what the model learns from, if anything, see `vitjax.distill`.
     scale: see `labels.target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
-    make_state: weights -> state before the first step.
+    make_state: weights -> state before the first step, without the teacher.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
     train_step: (state, batch) -> (state, metrics), not yet traced.
@@ -65,6 +68,7 @@ class Program:
   total_steps: int
   model: models.Model
   objective: objectives.Objective
+  teacher: teacher_lib.Teacher | None
   scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
   init_weights: Callable[[jax.Array], step_lib.Weights]
@@ -148,8 +152,21 @@ def assemble(
   model = create_model(run.model, num_classes, platform)
   class_weights = weights_of_classes(run, source, num_classes)
   scale = target_scale(source)
+  teacher = teacher_lib.find(run)
   objective = make_objective(
-    run, source, model, num_classes, class_weights, scale
+    run,
+    source,
+    model,
+    num_classes,
+    class_weights,
+    scale,
+    teaching.make(
+      run,
+      teacher,
+      num_classes=num_classes,
+      image_shape=spec["image"].shape,
+      statistics=preprocess.pixel_statistics.get("image"),
+    ),
   )
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
@@ -160,6 +177,8 @@ def assemble(
   abstract = jax.eval_shape(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
+  if teacher is not None:
+    abstract = dataclasses.replace(abstract, teacher=teacher.abstract)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
   step = step_lib.make_train_step(
     objective,
@@ -201,6 +220,7 @@ def assemble(
     total_steps=total_steps,
     model=model,
     objective=objective,
+    teacher=teacher,
     scale=scale,
     tx=tx,
     init_weights=init_weights,
@@ -231,6 +251,7 @@ def make_objective(
   num_classes: int | None,
   class_weights: Sequence[float] | None,
   scale: tuple[np.ndarray, np.ndarray] | None,
+  teaching: objectives.Teaching | None,
 ):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
@@ -248,6 +269,7 @@ def make_objective(
       augment_known=augment_known,
       scale=scale,
       class_weights=class_weights,
+      teaching=teaching,
     )
   return objectives.classification(
     model,
@@ -256,6 +278,7 @@ def make_objective(
     augment=functools.partial(mixing.augment, **options),
     class_weights=class_weights,
     augment_known=augment_known if source.has_unknown else None,
+    teaching=teaching,
   )
 
 
