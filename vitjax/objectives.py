@@ -48,7 +48,7 @@ class Teaching(Protocol):
 
   def loss(
     self,
-    label_loss: jax.Array,
+    label_loss: Callable[[jax.Array, Batch], jax.Array],
     outputs: jax.Array,
     out: Mapping[str, jax.Array],
     batch: Batch,
@@ -56,7 +56,7 @@ class Teaching(Protocol):
     """The loss to train with.
 
     Args:
-      label_loss: the loss on the labels.
+      label_loss: (outputs, batch) -> the loss on the labels.
       outputs: what the model returns for `batch`, (b, n) float32.
       out: its named arrays.
       batch: the prepared batch, with the features from `teach`.
@@ -133,10 +133,9 @@ def _of_images(
   def loss(variables, batch, key):
     (outputs, out), statistics = _apply(model, variables, key, batch["image"])
     outputs = outputs.astype(jnp.float32)
-    value = label_loss(outputs, batch)
     if teaching is not None:
-      value = teaching.loss(value, outputs, out, batch)
-    return value, statistics
+      return teaching.loss(label_loss, outputs, out, batch), statistics
+    return label_loss(outputs, batch), statistics
 
   teach = None if teaching is None else teaching.teach
   return Objective(("image",), prepare, loss, splits=True, teach=teach)

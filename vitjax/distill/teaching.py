@@ -38,11 +38,18 @@ class Teaching:
     return {"teacher": self.teacher.outputs(weights, image)}
 
   def loss(self, label_loss, outputs, out, batch):
-    """The mean of both losses by their weights."""
-    del out
+    """The mean of both losses by their weights.
+
+    Of a model with two heads (`distilled` of `models.vit`), one learns from the
+    labels and one from the teacher.
+    """
+    learning = out.get("logits/head_dist", outputs)
+    value = self.distance(learning, batch["teacher"]).mean()
     share = self.options.label_weight
-    distance = self.distance(outputs, batch["teacher"]).mean()
-    return share * label_loss + (1 - share) * distance
+    if share:
+      labels = label_loss(out.get("logits/head", outputs), batch)
+      value = share * labels + (1 - share) * value
+    return value
 
   def distance(self, outputs: jax.Array, teacher: jax.Array) -> jax.Array:
     """Distance (b,) of logits (b, n) from those of the teacher."""

@@ -67,6 +67,7 @@ _TABLES = (
   efficientnet.efficientnet,
   nfnet.nfnet,
   bit.bit,
+  bit.distilled,
   swin.swin,
   maxxvit.maxxvit,
   metaformer.metaformer,
