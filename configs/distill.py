@@ -16,8 +16,8 @@ Different here: SUN397's training and test images are those of TFDS; the
 published configs also evaluate the teacher and its distance from the student.
 
 Options: on (i1k, flowers, pet, food, sun), length (fast, medium, long; not of
-i1k), epochs=1200 (of i1k alone), teacher (default: the published one), smoke. The smoke variant needs a teacher of
-its made-up data:
+i1k), epochs=1200 (of i1k alone), teacher (default: the published one), smoke.
+The smoke variant needs a teacher of its made-up data:
 
   python -m vitjax.main --config=configs/resnet50.py:norm=group,smoke \
     --workdir=/tmp/teacher

@@ -24,6 +24,7 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 # contain 0.
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
+  "distill.cache": ("distill.teacher", "input.views"),
   "distill.dtype": ("distill.teacher",),
   "distill.label_weight": ("distill.teacher",),
   "distill.loss": ("distill.teacher",),
@@ -103,7 +104,20 @@ def problems(run: RunConfig) -> list[str]:
       two_towers=two_towers,
       pixel_statistics=preprocess and preprocess.pixel_statistics,
     )
-  return errors + name_problems(run) + tracker_problems(run)
+  errors += cache_problems(run) + name_problems(run)
+  return errors + tracker_problems(run)
+
+
+def cache_problems(run: RunConfig) -> list[str]:
+  """Problems of `distill.cache`: images that differ in each step."""
+  cache = run.distill.cache
+  return [
+    f"config.distill.cache={cache!r}: with config.mixing.{key}="
+    f"{getattr(run.mixing, key)} the teacher sees other images in each step, "
+    f"and no output can be used again. Remove one of the two."
+    for key in ("mixup_alpha", "cutmix_alpha", "erase_prob")
+    if cache is not None and getattr(run.mixing, key)
+  ]
 
 
 def tracker_problems(run: RunConfig) -> list[str]:

@@ -40,7 +40,14 @@ class Objective:
 
 
 class Teaching(Protocol):
-  """What a teacher adds to an objective, see `vitjax.distill`."""
+  """What a teacher adds to an objective, see `vitjax.distill`.
+
+  Attributes:
+    is_cached: whether batches bring the feature "teacher", which `teach` would
+      compute.
+  """
+
+  is_cached: bool
 
   def teach(self, weights: Variables, batch: Batch) -> Batch:
     """See `Objective.teach`."""
@@ -137,8 +144,14 @@ def _of_images(
       return teaching.loss(label_loss, outputs, out, batch), statistics
     return label_loss(outputs, batch), statistics
 
-  teach = None if teaching is None else teaching.teach
-  return Objective(("image",), prepare, loss, splits=True, teach=teach)
+  def prepare_cached(batch, key):
+    return {**prepare(batch, key), "teacher": batch["teacher"]}
+
+  if teaching is None:
+    return Objective(("image",), prepare, loss, splits=True)
+  if teaching.is_cached:
+    return Objective(("image",), prepare_cached, loss, splits=True)
+  return Objective(("image",), prepare, loss, splits=True, teach=teaching.teach)
 
 
 def _apply(model, variables: Variables, key: jax.Array, *inputs: jax.Array):

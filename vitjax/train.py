@@ -24,6 +24,8 @@ from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.distill import cache
+from vitjax.distill import teacher as teacher_lib
 from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
 from vitjax.program.labels import describe_classes, describe_labels
@@ -94,12 +96,14 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     first_step, state, saved = start_state(parts, checkpointer, workdir)
     info = identity.describe(workdir, run, source.fingerprint, saved)
-    if parts.teacher is not None:
-      state, info["teacher"] = with_teacher(parts, state, saved)
+    teacher = load_teacher(parts, saved)
+    if teacher is not None:
+      info["teacher"] = teacher.checksum
+      state = with_teacher(parts, state, teacher)
     if is_main:
       origin = origin_of(run, workdir, is_new=saved is None)
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
-    feed = stack.enter_context(make_feed(parts, first_step))
+    feed = stack.enter_context(make_feed(parts, first_step, teacher))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
@@ -273,21 +277,34 @@ def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
   return dataclasses.replace(state, teacher=None)
 
 
-def with_teacher(
-  parts: program.Program, state: step_lib.TrainState, saved: dict | None
-) -> tuple[step_lib.TrainState, str]:
-  """The state with the weights of the run's teacher, and their checksum.
+def load_teacher(
+  parts: program.Program, saved: dict | None
+) -> teacher_lib.Loaded | None:
+  """The weights of the run's teacher; None without one.
 
   Raises:
     ConfigError: if they cannot be read, or are not those that the run began
       with, by what its checkpoint says.
   """
-  assert parts.teacher is not None
-  weights, checksum = parts.teacher.load(parts.run.pretrained_dir)
+  if parts.teaching is None:
+    return None
+  teacher = parts.teaching.teacher
+  loaded = teacher.load(parts.run.pretrained_dir)
   if saved is not None:
-    parts.teacher.check_same(saved["teacher"], checksum)
-  placed = jax.device_put(weights, parts.shardings.teacher)
-  return dataclasses.replace(state, teacher=placed), checksum
+    teacher.check_same(saved["teacher"], loaded.checksum)
+  return loaded
+
+
+def with_teacher(
+  parts: program.Program,
+  state: step_lib.TrainState,
+  loaded: teacher_lib.Loaded,
+) -> step_lib.TrainState:
+  """The state with the teacher, if the step runs it."""
+  if parts.abstract.teacher is None:
+    return state
+  placed = jax.device_put(loaded.weights, parts.shardings.teacher)
+  return dataclasses.replace(state, teacher=placed)
 
 
 def compile_step(
@@ -317,25 +334,39 @@ def compile_step(
   return compiled, step
 
 
-def make_feed(parts: program.Program, first_step: int):
+def make_feed(
+  parts: program.Program,
+  first_step: int,
+  teacher: teacher_lib.Loaded | None = None,
+):
   """The batches of steps `first_step + 1` to the last, on the devices."""
   run = parts.run
-  return device.to_device(
-    pipeline.train_batches(
-      parts.source,
-      parts.preprocess,
-      batch_size=run.input.batch_size,
-      sampling=run.input.sampling,
-      repeats=run.input.repeats,
-      prefetch=run.input.prefetch,
-      seed=run.seed,
-      start_step=first_step,
-      total_steps=parts.total_steps,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ),
-    sharding.over_batch(parts.mesh),
+  batches = pipeline.train_batches(
+    parts.source,
+    parts.preprocess,
+    batch_size=run.input.batch_size,
+    sampling=run.input.sampling,
+    repeats=run.input.repeats,
+    views=run.input.views,
     prefetch=run.input.prefetch,
+    seed=run.seed,
+    start_step=first_step,
+    total_steps=parts.total_steps,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  if teacher is not None and run.distill.cache is not None:
+    batches = cache.with_outputs(
+      batches,
+      run,
+      parts.source,
+      parts.teaching,
+      teacher,
+      parts.preprocess.on_device,
+      parts.mesh,
+    )
+  return device.to_device(
+    batches, sharding.over_batch(parts.mesh), prefetch=run.input.prefetch
   )
 
 
@@ -450,8 +481,8 @@ def log_overview(parts: program.Program) -> None:
       "see docs/training.md#batch-normalisation.",
       run.accumulation_steps,
     )
-  if parts.teacher is not None:
-    logging.info("Teacher: %s.", parts.teacher)
+  if parts.teaching is not None:
+    logging.info("Teacher: %s.", parts.teaching.teacher)
   if parts.scale is not None:
     scaled = zip(source.class_names or (), *parts.scale, strict=True)
     for name, mean, deviation in scaled:

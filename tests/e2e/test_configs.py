@@ -146,7 +146,7 @@ OPTIONS = {
   "distill": (
     *("", "flowers,fast", "pet,long", "sun", "epochs=9600"),
     "on=food,length=medium,teacher=runs/a",
-    "smoke,teacher=runs/a",  # test_distillation_runs.py trains it
+    "smoke,teacher=runs/a",  # see test_distillation_runs.py
   ),
   "sbb": (
     "",

@@ -99,7 +99,7 @@ def make_config(teacher, **changes):
 
 
 def assemble(run, num_devices=1):
-  source = sources.open_source(run.input.data, "train")
+  source = sources.open_source(run.input.data, run.input.split)
   mesh = sharding.make_mesh(
     **vars(run.mesh), devices=jax.devices()[:num_devices]
   )
@@ -121,7 +121,7 @@ def trained(run, num_devices=1):
   """State before and after the steps, and the losses."""
   parts = assemble(run, num_devices)
   state = train.random_state(parts)
-  state, _ = train.with_teacher(parts, state, None)
+  state = train.with_teacher(parts, state, train.load_teacher(parts, None))
   before = jax.device_get(state)
   history = []
   for batch in batches(parts):
@@ -288,13 +288,53 @@ def test_no_teacher_of_that_name():
 
 def test_a_run_resumes_with_its_own_teacher_alone(teacher, tmp_path):
   parts = assemble(make_config(teacher))
-  state = train.random_state(parts)
-  _, checksum = train.with_teacher(parts, state, None)
-  saved = {"teacher": checksum}
-  train.with_teacher(parts, state, saved)
+  saved = {"teacher": train.load_teacher(parts, None).checksum}
+  train.load_teacher(parts, saved)
   parts = assemble(make_config(save_teacher(tmp_path / "other.npz", seed=1)))
   with pytest.raises(ConfigError, match=r"other weights \(SHA-256"):
-    train.with_teacher(parts, state, saved)
+    train.load_teacher(parts, saved)
+
+
+def test_a_cache_needs_views_that_return(teacher, tmp_path):
+  cache = {"teacher": teacher, "cache": str(tmp_path)}
+  with pytest.raises(ConfigError, match="no effect without input.views"):
+    make_config(teacher, mixing={}, distill=cache)
+  with pytest.raises(ConfigError, match="mixup_alpha=0.4 the teacher sees"):
+    make_config(teacher, input__views=2, distill=cache)
+
+
+def test_the_cache_is_as_no_cache(teacher, tmp_path):
+  """Eight epochs of views 0, 1, 0, 1, ..., the first two of them computed."""
+  changes = {
+    "mixing": {},
+    "input__views": 2,
+    "input__data": "digits",
+    "input__split": "train[:64]",
+    "input__pp": "random_crop(8, padding=2)|value_range(-1, 1)",
+    "total_steps": 32,
+  }
+  options = {"teacher": teacher, "label_weight": 0.2}
+
+  def run(**more):
+    config = make_config(teacher, distill={**options, **more}, **changes)
+    parts = assemble(config, len(jax.devices()))
+    state = train.random_state(parts)
+    loaded = train.load_teacher(parts, None)
+    state = train.with_teacher(parts, state, loaded)
+    with train.make_feed(parts, 0, loaded) as feed:
+      for batch in feed:
+        state, _ = parts.train_step(state, batch)
+    return jax.device_get(state.params)
+
+  plain = run()
+  (first, again) = (run(cache=str(tmp_path)) for _ in range(2))
+  (file,) = tmp_path.iterdir()
+  known = np.load(file)
+  assert known.shape == (2, 64, 10) and not np.isnan(known).any()
+  assert (known[0] != known[1]).any()
+  for got in (first, again):
+    equal = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), got, plain)
+    assert jax.tree.all(equal)
 
 
 def test_options_without_a_teacher():

@@ -96,6 +96,9 @@ class Input:
       stays as many images as there are. None: each image once in each epoch.
     repeats: repeated augmentation: how often an image appears in a batch, each
       time with other random ops.
+    views: number of different views of an image. The random ops of its visit n,
+      an epoch or one of its `repeats` in an epoch, are those of visit n mod
+      `views`. None: each visit has its own.
     prefetch: batches buffered ahead, on each host and on its devices. Changes
       no result.
     cache: keep decoded images of training and evals in memory, if all have one
@@ -109,6 +112,7 @@ class Input:
   batch_size: Count
   sampling: Literal["balanced", "sqrt"] | None = None
   repeats: Count = 1
+  views: Count | None = None
   prefetch: Count = 2
   cache: bool = False
   pp: str
@@ -261,6 +265,10 @@ class Distill:
     label_weight: share of `config.loss`, the loss on the labels; the distance
       from the teacher has the rest.
     dtype: type of the teacher's parameters and activations.
+    cache: folder in which the teacher's outputs for each view of each image are
+      kept, to be read instead of computed when the view returns. Needs
+      `input.views` and images that are not mixed or erased. Changes no result.
+      None: the teacher runs in each step.
   """
 
   teacher: str | None = None
@@ -268,6 +276,7 @@ class Distill:
   temperature: Positive = 1.0
   label_weight: Probability = 0.0
   dtype: Literal["bfloat16", "float32"] = "bfloat16"
+  cache: str | None = None
 
 
 # Number of devices on an axis of the mesh; -1: all remaining devices.

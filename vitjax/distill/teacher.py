@@ -19,6 +19,14 @@ _AS_THEY_ARE = {"mean": [0.0], "std": [1.0]}  # pixels that are not normalised
 
 
 @dataclasses.dataclass(frozen=True)
+class Loaded:
+  """Weights of a teacher as NumPy arrays, and their checksum."""
+
+  weights: Any
+  checksum: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Teacher:
   """A trained classifier that does not change.
 
@@ -46,8 +54,8 @@ class Teacher:
       f"{height}x{width}, frozen"
     )
 
-  def load(self, pretrained_dir: str | None) -> tuple[Any, str]:
-    """Its weights as NumPy arrays, and their checksum.
+  def load(self, pretrained_dir: str | None) -> Loaded:
+    """Its weights.
 
     Raises:
       ConfigError: if they cannot be read.
@@ -59,7 +67,7 @@ class Teacher:
     weights = jax.tree.map(
       lambda spec, x: np.asarray(x).astype(spec.dtype), self.abstract, params
     )
-    return weights, checksum(params)
+    return Loaded(weights, checksum(params))
 
   def check_same(self, saved: str, found: str) -> None:
     """Raises ConfigError if a run would resume with another teacher.

@@ -32,6 +32,11 @@ class Teaching:
   is_sigmoid: bool
   statistics: Mapping[str, Any] | None
 
+  @property
+  def is_cached(self) -> bool:
+    """See `objectives.Teaching`."""
+    return self.options.cache is not None
+
   def teach(self, weights, batch):
     """The teacher's logits, as the feature "teacher"."""
     image = self.teacher.view(batch["image"], self.statistics)
@@ -112,6 +117,12 @@ def make(
       f"{where} takes images with {teacher.channels} channels, and "
       f"config.input.pp makes {image_shape[-1]}. Change the channels of "
       "'decode' in config.input.pp and of the evals."
+    )
+  if run.distill.cache is not None and jax.process_count() > 1:
+    raise ConfigError(
+      f"config.distill.cache={run.distill.cache!r} is for runs of one process, "
+      f"and this one has {jax.process_count()}. Remove it: the teacher then "
+      "runs in each step."
     )
   is_sigmoid = losses.is_sigmoid(run.loss)
   loss_fn = losses.softmax_xent

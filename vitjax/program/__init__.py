@@ -20,8 +20,8 @@ from vitjax.config.schema import RunConfig, split_name
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
-from vitjax.distill import teacher as teacher_lib
-from vitjax.distill import teaching
+from vitjax.distill import teacher, teaching
+from vitjax.distill.teaching import Teaching
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
 from vitjax.program.labels import (
@@ -48,7 +48,7 @@ class Program:
     total_steps: length of the run.
     model: obeys the contract of `vitjax.models`.
     objective: see `vitjax.objectives`.
-    teacher: what the model learns from, if anything, see `vitjax.distill`.
+    teaching: how the model learns from a teacher, if it has one.
     scale: see `labels.target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
@@ -68,7 +68,7 @@ class Program:
   total_steps: int
   model: models.Model
   objective: objectives.Objective
-  teacher: teacher_lib.Teacher | None
+  teaching: Teaching | None
   scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
   init_weights: Callable[[jax.Array], step_lib.Weights]
@@ -132,7 +132,9 @@ def assemble(
   check_labels(run, source)
   num_classes = number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
-  batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  batch = pipeline.example_spec(
+    source, preprocess, run.input.batch_size, run.input.views
+  )
   check_features(run, source, batch)
   spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
 
@@ -152,21 +154,19 @@ def assemble(
   model = create_model(run.model, num_classes, platform)
   class_weights = weights_of_classes(run, source, num_classes)
   scale = target_scale(source)
-  teacher = teacher_lib.find(run)
-  objective = make_objective(
+  taught = teaching.make(
     run,
-    source,
-    model,
-    num_classes,
-    class_weights,
-    scale,
-    teaching.make(
-      run,
-      teacher,
-      num_classes=num_classes,
-      image_shape=spec["image"].shape,
-      statistics=preprocess.pixel_statistics.get("image"),
-    ),
+    teacher.find(run),
+    num_classes=num_classes,
+    image_shape=spec["image"].shape,
+    statistics=preprocess.pixel_statistics.get("image"),
+  )
+  if taught is not None and taught.is_cached:
+    shape = (run.input.batch_size, num_classes)
+    batch["teacher"] = jax.ShapeDtypeStruct(shape, np.float32)
+    del batch["view"]
+  objective = make_objective(
+    run, source, model, num_classes, class_weights, scale, taught
   )
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
   make_state = functools.partial(
@@ -177,8 +177,9 @@ def assemble(
   abstract = jax.eval_shape(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
-  if teacher is not None:
-    abstract = dataclasses.replace(abstract, teacher=teacher.abstract)
+  if objective.teach is not None:
+    weights = taught.teacher.abstract
+    abstract = dataclasses.replace(abstract, teacher=weights)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
   step = step_lib.make_train_step(
     objective,
@@ -220,7 +221,7 @@ def assemble(
     total_steps=total_steps,
     model=model,
     objective=objective,
-    teacher=teacher,
+    teaching=taught,
     scale=scale,
     tx=tx,
     init_weights=init_weights,
@@ -251,7 +252,7 @@ def make_objective(
   num_classes: int | None,
   class_weights: Sequence[float] | None,
   scale: tuple[np.ndarray, np.ndarray] | None,
-  teaching: objectives.Teaching | None,
+  taught: objectives.Teaching | None,
 ):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
@@ -269,7 +270,7 @@ def make_objective(
       augment_known=augment_known,
       scale=scale,
       class_weights=class_weights,
-      teaching=teaching,
+      teaching=taught,
     )
   return objectives.classification(
     model,
@@ -278,7 +279,7 @@ def make_objective(
     augment=functools.partial(mixing.augment, **options),
     class_weights=class_weights,
     augment_known=augment_known if source.has_unknown else None,
-    teaching=teaching,
+    teaching=taught,
   )
 
 
