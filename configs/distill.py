@@ -2,9 +2,9 @@ r"""A BiT ResNet-152x2 teaches a ResNet-50, with patience.
 
 Knowledge distillation: a good teacher is patient and consistent,
 https://arxiv.org/abs/2106.05237, with the settings of big_vision's
-`configs/proj/distill`: published top-1 on ImageNet-1k 82.8 % after 9,600
-epochs. Not trained here. Published time: 300 epochs take 15 hours on 32 chips
-of TPU v3.
+`configs/proj/distill`. Not trained here. Published top-1 on ImageNet-1k: 82.8 %
+with a second teacher of 384 pixels; with this one alone the result is not known
+here. Published time: 300 epochs take 15 hours on 32 cores of TPU v3.
 
   python -m vitjax.main --config=configs/distill.py
   python -m vitjax.main --config=configs/distill.py:flowers,fast
@@ -12,8 +12,8 @@ of TPU v3.
 The student learns from the teacher alone. Other teachers and students, such as
 a run folder, are overrides: `--config.distill.teacher=runs/large`.
 
-Different here: SUN397's training and test images are those of TFDS; the
-published configs also evaluate the teacher and its distance from the student.
+Different here: the published configs also evaluate the teacher and its distance
+from the student.
 
 Options: on (i1k, flowers, pet, food, sun), length (fast, medium, long; not of
 i1k), epochs=1200 (of i1k alone), teacher (default: the published one), smoke.

@@ -297,9 +297,9 @@ def test_a_run_resumes_with_its_own_teacher_alone(teacher, tmp_path):
 
 def test_a_cache_needs_views_that_return(teacher, tmp_path):
   cache = {"teacher": teacher, "cache": str(tmp_path)}
-  with pytest.raises(ConfigError, match="no effect without input.views"):
+  with pytest.raises(ConfigError, match=r"effect without input\.views"):
     make_config(teacher, mixing={}, distill=cache)
-  with pytest.raises(ConfigError, match="mixup_alpha=0.4 the teacher sees"):
+  with pytest.raises(ConfigError, match=r"mixup_alpha=0\.4 the teacher sees"):
     make_config(teacher, input__views=2, distill=cache)
 
 
