@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitjax import evaluators, losses, models, optim
-from vitjax.config import messages, resolving, schema
+from vitjax.config import messages, places, resolving, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
@@ -109,15 +109,22 @@ def problems(run: RunConfig) -> list[str]:
 
 
 def cache_problems(run: RunConfig) -> list[str]:
-  """Problems of `distill.cache`: images that differ in each step."""
+  """Problems of `distill.cache`: its place, and views that never return."""
   cache = run.distill.cache
-  return [
+  if cache is None:
+    return []
+  errors = [
     f"config.distill.cache={cache!r}: with config.mixing.{key}="
     f"{getattr(run.mixing, key)} the teacher sees other images in each step, "
-    f"and no output can be used again. Remove one of the two."
+    "so none of its outputs can be used again. Remove one of the two."
     for key in ("mixup_alpha", "cutmix_alpha", "erase_prob")
-    if cache is not None and getattr(run.mixing, key)
+    if getattr(run.mixing, key)
   ]
+  if places.is_remote(cache):
+    errors.append(
+      f"config.distill.cache={cache!r} must be a local or mounted folder."
+    )
+  return errors
 
 
 def tracker_problems(run: RunConfig) -> list[str]:

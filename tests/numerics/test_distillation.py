@@ -258,6 +258,42 @@ class TestDistance:
     np.testing.assert_allclose(got, -np.log(right).sum(axis=1), rtol=1e-4)
 
 
+def test_two_heads_learn_from_labels_and_from_the_teacher(teacher):
+  """Steps of plain SGD: each head moves by its own loss."""
+  model = {**STUDENT, "num_registers": 1, "distilled": True}
+
+  def moved(label_weight):
+    options = {"teacher": teacher, "label_weight": label_weight}
+    run = make_config(teacher, model=model, distill=options)
+    parts = assemble(run)
+    state = train.random_state(parts)
+    state = train.with_teacher(parts, state, train.load_teacher(parts, None))
+    before = jax.device_get(state.params)
+    state, _ = parts.train_step(state, next(batches(parts)))
+    return [
+      (before[name]["kernel"] != np.asarray(state.params[name]["kernel"])).any()
+      for name in ("head", "head_dist")
+    ]
+
+  assert moved(1.0) == [True, False]
+  assert moved(0.0) == [False, True]
+
+
+def test_two_heads_are_averaged():
+  options = {**STUDENT, "num_registers": 1, "distilled": True}
+  model = models.create(**options, num_classes=3)
+  image = jnp.ones((2, 8, 8, 1))
+  variables = model.init(jax.random.key(0), image)
+  logits, out = model.apply(variables, image)
+  heads = out["logits/head"], out["logits/head_dist"]
+  np.testing.assert_allclose(logits, (heads[0] + heads[1]) / 2)
+  for head, token in zip(heads, (out["head_input"], out["encoded"][:, 0])):
+    name = "head" if head is heads[0] else "head_dist"
+    params = variables["params"][name]
+    want = token @ params["kernel"] + params["bias"]
+    np.testing.assert_allclose(head, want, rtol=1e-5, atol=1e-6)
+
+
 def test_the_same_images_are_not_touched(teacher):
   found = teacher_lib.find(make_config(teacher))
   own = dataclasses.replace(found, image_size=(8, 8))

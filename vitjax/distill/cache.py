@@ -7,12 +7,12 @@ killed finds what it has written.
 
 import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
 
-from vitjax.config import places
 from vitjax.config.schema import RunConfig
 from vitjax.data.sources.source import Source
 from vitjax.distill.teacher import Loaded
@@ -81,7 +81,7 @@ class Cache:
       run.input.pp,
     ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    folder = places.of(run.distill.cache or "")
+    folder = pathlib.Path(run.distill.cache or "")
     folder.mkdir(parents=True, exist_ok=True)
     self.file = folder / f"teacher-{key}.npy"
     shape = (run.input.views, source.num_examples, num_classes)
@@ -107,7 +107,7 @@ class Cache:
       yield {**features, "teacher": np.asarray(logits)}
 
 
-def _make(file, shape: tuple[int, ...]) -> None:
+def _make(file: pathlib.Path, shape: tuple[int, ...]) -> None:
   """Writes a file in which nothing is known; it appears complete."""
   part = file.with_suffix(".part")
   empty = np.lib.format.open_memmap(part, "w+", np.float32, shape)

@@ -162,9 +162,11 @@ def assemble(
     statistics=preprocess.pixel_statistics.get("image"),
   )
   if taught is not None and taught.is_cached:
-    shape = (run.input.batch_size, num_classes)
-    batch["teacher"] = jax.ShapeDtypeStruct(shape, np.float32)
-    del batch["view"]
+    logits = (run.input.batch_size, num_classes)
+    del batch["view"], spec["view"]
+    batch["teacher"] = spec["teacher"] = jax.ShapeDtypeStruct(
+      logits, np.float32
+    )
   objective = make_objective(
     run, source, model, num_classes, class_weights, scale, taught
   )
