@@ -122,7 +122,7 @@ def trained(run, num_devices=1):
   parts = assemble(run, num_devices)
   state = train.random_state(parts)
   state = train.with_teacher(parts, state, train.load_teacher(parts, None))
-  before = jax.device_get(state)
+  before = jax.tree.map(np.array, state)  # a step overwrites it in place
   history = []
   for batch in batches(parts):
     batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
@@ -268,7 +268,7 @@ def test_two_heads_learn_from_labels_and_from_the_teacher(teacher):
     parts = assemble(run)
     state = train.random_state(parts)
     state = train.with_teacher(parts, state, train.load_teacher(parts, None))
-    before = jax.device_get(state.params)
+    before = jax.tree.map(np.array, state.params)
     state, _ = parts.train_step(state, next(batches(parts)))
     return [
       (before[name]["kernel"] != np.asarray(state.params[name]["kernel"])).any()
