@@ -99,7 +99,8 @@ def train_and_evaluate(
     teacher = load_teacher(parts, saved)
     if teacher is not None:
       info["teacher"] = teacher.checksum
-      state = with_teacher(parts, state, teacher)
+      if not parts.teaching.is_cached:
+        state = dataclasses.replace(state, teacher=teacher.weights)
     if is_main:
       origin = origin_of(run, workdir, is_new=saved is None)
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
@@ -280,7 +281,7 @@ def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
 def load_teacher(
   parts: program.Program, saved: dict | None
 ) -> teacher_lib.Loaded | None:
-  """The weights of the run's teacher; None without one.
+  """The weights of the run's teacher on the devices; None without one.
 
   Raises:
     ConfigError: if they cannot be read, or are not those that the run began
@@ -292,19 +293,9 @@ def load_teacher(
   loaded = teacher.load(parts.run.pretrained_dir)
   if saved is not None:
     teacher.check_same(saved["teacher"], loaded.checksum)
-  return loaded
-
-
-def with_teacher(
-  parts: program.Program,
-  state: step_lib.TrainState,
-  loaded: teacher_lib.Loaded,
-) -> step_lib.TrainState:
-  """The state with the teacher, if the step runs it."""
-  if parts.abstract.teacher is None:
-    return state
-  placed = jax.device_put(loaded.weights, parts.shardings.teacher)
-  return dataclasses.replace(state, teacher=placed)
+  where = parts.shardings.teacher or sharding.replicated(parts.mesh)
+  placed = jax.device_put(loaded.weights, where)
+  return dataclasses.replace(loaded, weights=placed)
 
 
 def compile_step(
@@ -355,7 +346,7 @@ def make_feed(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  if teacher is not None and run.distill.cache is not None:
+  if teacher is not None and parts.teaching.is_cached:
     batches = cache.with_outputs(
       batches,
       run,

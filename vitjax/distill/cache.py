@@ -38,13 +38,12 @@ def with_outputs(
     run: the config.
     source: the training data.
     teaching: that of the run.
-    teacher: its teacher's weights, which stay on the devices.
+    teacher: its teacher's weights, on the devices.
     normalise: turns the uint8 images of a batch into the model's input.
     mesh: the devices.
   """
   classes = teaching.teacher.model.num_classes
   outputs = Cache(run, source, classes, teacher.checksum)
-  weights = jax.device_put(teacher.weights, sharding.replicated(mesh))
 
   @jax.jit
   def apply(weights, images):
@@ -54,7 +53,7 @@ def with_outputs(
   def teach(batch):
     images = {"image": batch["image"]}
     images = jax.device_put(images, sharding.over_batch(mesh))
-    return np.asarray(apply(weights, images))
+    return np.asarray(apply(teacher.weights, images))
 
   return outputs.add_to(batches, teach)
 

@@ -20,7 +20,7 @@ _AS_THEY_ARE = {"mean": [0.0], "std": [1.0]}  # pixels that are not normalised
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Weights of a teacher as NumPy arrays, and their checksum."""
+  """Weights of a teacher, and the checksum of the file's."""
 
   weights: Any
   checksum: str
