@@ -82,7 +82,7 @@ def make_config(teacher, **changes):
       "pp": "value_range(-1, 1)",
     },
     "model": STUDENT,
-    "optim": {"name": "sgd", "learning_rate": RATE},
+    "optim": {"name": "sgd", "momentum": 0.0, "learning_rate": RATE},
     "schedule": {"decay": "constant"},
     "mixing": {"mixup_alpha": ALPHA},
     "distill": {
@@ -198,12 +198,14 @@ def test_ten_steps_are_those_of_a_direct_computation(
   run = make_config(teacher, **changes)
   before, after, got = trained(run, num_devices)
   params, want = directly(run, before)
-  assert want[0] / want[-1] > 1.05  # it learns, so the steps differ
   np.testing.assert_allclose(got, want, rtol=1e-5)
-  difference = jax.tree.map(
-    lambda a, b: np.abs(a - b).max(), after.params, params
-  )
-  assert max(jax.tree.leaves(difference)) < 1e-5
+
+  def distance(a, b):
+    apart = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
+    return max(jax.tree.leaves(apart))
+
+  assert distance(before.params, params) > 1e-2
+  assert distance(after.params, params) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
