@@ -47,7 +47,8 @@ class Teaching(Protocol):
       compute.
   """
 
-  is_cached: bool
+  @property
+  def is_cached(self) -> bool: ...
 
   def teach(self, weights: Variables, batch: Batch) -> Batch:
     """See `Objective.teach`."""

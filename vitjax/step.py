@@ -172,6 +172,7 @@ def make_train_step(
 
   def taught(teacher, batch):
     """The batch with what the teacher says of it, part by part."""
+    assert objective.teach is not None
     teach = functools.partial(objective.teach, teacher)
     if accumulation_steps == 1:
       return {**batch, **teach(batch)}

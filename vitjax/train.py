@@ -99,7 +99,7 @@ def train_and_evaluate(
     teacher = load_teacher(parts, saved)
     if teacher is not None:
       info["teacher"] = teacher.checksum
-      if not parts.teaching.is_cached:
+      if parts.abstract.teacher is not None:  # else its outputs are cached
         state = dataclasses.replace(state, teacher=teacher.weights)
     if is_main:
       origin = origin_of(run, workdir, is_new=saved is None)
@@ -346,12 +346,13 @@ def make_feed(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  if teacher is not None and parts.teaching.is_cached:
+  teaching = parts.teaching
+  if teacher is not None and teaching is not None and teaching.is_cached:
     batches = cache.with_outputs(
       batches,
       run,
       parts.source,
-      parts.teaching,
+      teaching,
       teacher,
       parts.preprocess.on_device,
       parts.mesh,

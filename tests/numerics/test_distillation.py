@@ -299,7 +299,7 @@ def test_two_heads_are_averaged():
   for head, token in zip(heads, (out["head_input"], out["encoded"][:, 0])):
     name = "head" if head is heads[0] else "head_dist"
     params = variables["params"][name]
-    want = token @ params["kernel"] + params["bias"]
+    want = token @ params["kernel"] + params["bias"][None]
     np.testing.assert_allclose(head, want, rtol=1e-5, atol=1e-6)
 
 

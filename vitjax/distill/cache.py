@@ -83,6 +83,7 @@ class Cache:
     folder = pathlib.Path(run.distill.cache or "")
     folder.mkdir(parents=True, exist_ok=True)
     self.file = folder / f"teacher-{key}.npy"
+    assert run.input.views is not None  # see `checks`
     shape = (run.input.views, source.num_examples, num_classes)
     if not self.file.exists():
       _make(self.file, shape)

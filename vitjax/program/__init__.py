@@ -179,7 +179,7 @@ def assemble(
   abstract = jax.eval_shape(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
-  if objective.teach is not None:
+  if taught is not None and not taught.is_cached:
     weights = taught.teacher.abstract
     abstract = dataclasses.replace(abstract, teacher=weights)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
