@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitjax import evaluators, losses, models, optim
-from vitjax.config import messages, resolving, schema
+from vitjax.config import messages, places, resolving, schema
 from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data.pp import builder
 from vitjax.evaluators.subject import EMA_SUFFIX
@@ -24,6 +24,11 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 # contain 0.
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
+  "distill.cache": ("distill.teacher", "input.views"),
+  "distill.dtype": ("distill.teacher",),
+  "distill.label_weight": ("distill.teacher",),
+  "distill.loss": ("distill.teacher",),
+  "distill.temperature": ("distill.teacher", "distill.loss=kl"),
   "ema.warmup": ("ema.decay",),
   "flexible.image_shares": ("flexible.image_sizes",),
   "init.channels": ("init.weights",),
@@ -37,7 +42,7 @@ NEEDS = {
   "optim.agc_exclude": ("optim.agc_clip",),
   "optim.momentum_dtype": ("optim.momentum",),
   "optim.nesterov": ("optim.momentum",),
-  "pretrained_dir": ("init.weights",),
+  "pretrained_dir": ("init.weights or distill.teacher",),
   "report.profile_num_steps": ("report.profile_first_step",),
   "sam.alpha": ("sam.rho",),
   "sam.rho_min": ("sam.rho",),
@@ -106,7 +111,27 @@ def problems(run: RunConfig) -> list[str]:
       two_towers=two_towers,
       pixel_statistics=preprocess and preprocess.pixel_statistics,
     )
-  return errors + name_problems(run) + tracker_problems(run)
+  errors += cache_problems(run) + name_problems(run)
+  return errors + tracker_problems(run)
+
+
+def cache_problems(run: RunConfig) -> list[str]:
+  """Problems of `distill.cache`: its place, and views that never return."""
+  cache = run.distill.cache
+  if cache is None:
+    return []
+  errors = [
+    f"config.distill.cache={cache!r}: with config.mixing.{key}="
+    f"{getattr(run.mixing, key)} the teacher sees other images in each step, "
+    "so none of its outputs can be used again. Remove one of the two."
+    for key in ("mixup_alpha", "cutmix_alpha", "erase_prob")
+    if getattr(run.mixing, key)
+  ]
+  if places.is_remote(cache):
+    errors.append(
+      f"config.distill.cache={cache!r} must be a local or mounted folder."
+    )
+  return errors
 
 
 def tracker_problems(run: RunConfig) -> list[str]:

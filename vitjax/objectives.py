@@ -6,7 +6,7 @@ whole batch, before it is split for accumulation; `loss` may run on parts.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,49 @@ class Objective:
       are those of the model, the statistics all of them but the parameters,
       after this batch, and the key is for dropout.
     splits: whether the loss of a batch is the mean of the losses of its parts.
+    teach: (weights of the teacher, prepared batch or part of it) -> features
+      that join the batch, for `loss`; None without a teacher. It runs once in a
+      step, and no gradient passes through it.
   """
 
   inputs: tuple[str, ...]
   prepare: Callable[[Batch, jax.Array], Batch]
   loss: Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Variables]]
   splits: bool
+  teach: Callable[[Variables, Batch], Batch] | None = None
+
+
+class Teaching(Protocol):
+  """What a teacher adds to an objective, see `vitjax.distill`.
+
+  Attributes:
+    is_cached: whether batches bring the feature "teacher", which `teach` would
+      compute.
+  """
+
+  @property
+  def is_cached(self) -> bool: ...
+
+  def teach(self, weights: Variables, batch: Batch) -> Batch:
+    """See `Objective.teach`."""
+    ...
+
+  def loss(
+    self,
+    label_loss: Callable[[jax.Array, Batch], jax.Array],
+    outputs: jax.Array,
+    out: Mapping[str, jax.Array],
+    batch: Batch,
+  ) -> jax.Array:
+    """The loss to train with.
+
+    Args:
+      label_loss: (outputs, batch) -> the loss on the labels.
+      outputs: what the model returns for `batch`, (b, n) float32.
+      out: its named arrays.
+      batch: the prepared batch, with the features from `teach`.
+    """
+    ...
 
 
 def make_targets(batch: Batch, num_classes: int) -> jax.Array:
@@ -50,6 +87,7 @@ def classification(
   augment: Callable[..., tuple[jax.Array, jax.Array]] | None = None,
   class_weights: Sequence[float] | None = None,
   augment_known: Callable[..., tuple[jax.Array, ...]] | None = None,
+  teaching: Teaching | None = None,
 ) -> Objective:
   """The mean loss of a classifier, weighted by class if asked for.
 
@@ -63,6 +101,7 @@ def classification(
       examples weigh the same.
     augment_known: see `mixing.augment_known`; replaces `augment` for data with
       unknown labels, which are -1 in `label` and have weight 0.
+    teaching: of a teacher, which sees all examples, also unknown ones.
   """
   is_weighted = class_weights is not None or augment_known is not None
 
@@ -82,14 +121,38 @@ def classification(
       prepared["weight"] = example_weights(labels, class_weights, known)
     return prepared
 
-  def loss(variables, batch, key):
-    (logits, _), statistics = _apply(model, variables, key, batch["image"])
-    losses = loss_fn(logits.astype(jnp.float32), batch["labels"])
+  def label_loss(logits, batch):
+    losses = loss_fn(logits, batch["labels"])
     if is_weighted:
       losses = losses * batch["weight"]
-    return losses.mean(), statistics
+    return losses.mean()
 
-  return Objective(("image",), prepare, loss, splits=True)
+  return _of_images(model, prepare, label_loss, teaching)
+
+
+def _of_images(
+  model,
+  prepare: Callable[[Batch, jax.Array], Batch],
+  label_loss: Callable[[jax.Array, Batch], jax.Array],
+  teaching: Teaching | None,
+) -> Objective:
+  """The objective of a model of images, from its loss on the labels."""
+
+  def loss(variables, batch, key):
+    (outputs, out), statistics = _apply(model, variables, key, batch["image"])
+    outputs = outputs.astype(jnp.float32)
+    if teaching is not None:
+      return teaching.loss(label_loss, outputs, out, batch), statistics
+    return label_loss(outputs, batch), statistics
+
+  def prepare_cached(batch, key):
+    return {**prepare(batch, key), "teacher": batch["teacher"]}
+
+  if teaching is None:
+    return Objective(("image",), prepare, loss, splits=True)
+  if teaching.is_cached:
+    return Objective(("image",), prepare_cached, loss, splits=True)
+  return Objective(("image",), prepare, loss, splits=True, teach=teaching.teach)
 
 
 def _apply(model, variables: Variables, key: jax.Array, *inputs: jax.Array):
@@ -110,6 +173,7 @@ def per_output(
   augment_known: Callable[..., tuple[jax.Array, ...]],
   scale: tuple[np.ndarray, np.ndarray] | None = None,
   class_weights: Sequence[float] | None = None,
+  teaching: Teaching | None = None,
 ) -> Objective:
   """The mean loss of outputs with a target each: classes, or numbers.
 
@@ -124,6 +188,7 @@ def per_output(
       stay as they are.
     class_weights: weight of the positive examples of each class, as PyTorch's
       `BCEWithLogitsLoss(pos_weight=)`. None: 1.
+    teaching: of a teacher, which also teaches unknown targets.
   """
 
   def prepare(batch, key):
@@ -146,12 +211,11 @@ def per_output(
       labels, scaled = positive / factor, scaled * factor
     return {"image": image, "labels": labels, "weight": scaled}
 
-  def loss(variables, batch, key):
-    (outputs, _), statistics = _apply(model, variables, key, batch["image"])
-    losses = loss_fn(outputs.astype(jnp.float32), batch["labels"])
-    return (losses * batch["weight"]).sum(axis=-1).mean(), statistics
+  def label_loss(outputs, batch):
+    losses = loss_fn(outputs, batch["labels"])
+    return (losses * batch["weight"]).sum(axis=-1).mean()
 
-  return Objective(("image",), prepare, loss, splits=True)
+  return _of_images(model, prepare, label_loss, teaching)
 
 
 def _to_mean_one(weights: jax.Array, mean: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ therefore draws the same numbers as an uninterrupted one.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ _AUGMENT, _DROPOUT = range(2)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that training changes, as arrays; or a shape or sharding of each.
+  """All that a step takes and returns: arrays, or a shape or sharding of each.
 
   Attributes:
     step: number of updates so far, int32 ().
@@ -37,6 +38,8 @@ class TrainState:
     statistics: the model's variables that are not parameters: the running
       statistics of batch normalisation. {} of a model without, and then no
       array.
+    teacher: weights of the teacher, which no step changes and no checkpoint
+      holds, see `vitjax.distill`; None without one.
   """
 
   step: trees.PyTree
@@ -44,6 +47,7 @@ class TrainState:
   opt_state: trees.PyTree
   ema_params: trees.PyTree = None
   statistics: trees.PyTree = dataclasses.field(default_factory=dict)
+  teacher: trees.PyTree = None
 
   @property
   def weights(self) -> Weights:
@@ -158,15 +162,27 @@ def make_train_step(
 
   grad = jax.value_and_grad(loss, has_aux=True)
 
+  # Row i goes to part i mod k, so each device's rows stay on that device.
+  def split(x):
+    parts = x.reshape(-1, accumulation_steps, *x.shape[1:])
+    return parts.swapaxes(0, 1)
+
+  def merge(parts):
+    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+
+  def taught(teacher, batch):
+    """The batch with what the teacher says of it, part by part."""
+    assert objective.teach is not None
+    teach = functools.partial(objective.teach, teacher)
+    if accumulation_steps == 1:
+      return {**batch, **teach(batch)}
+    parts = jax.lax.map(teach, jax.tree.map(split, batch))
+    return {**batch, **jax.tree.map(merge, parts)}
+
   def loss_and_grads(params, statistics, batch, key):
     """((loss, statistics), gradients)"""
     if accumulation_steps == 1:
       return grad(params, statistics, batch, key)
-
-    # Row i goes to part i mod k, so each device's rows stay on that device.
-    def split(x):
-      parts = x.reshape(-1, accumulation_steps, *x.shape[1:])
-      return parts.swapaxes(0, 1)
 
     def add(carry, part):
       (total, statistics), (rows, i) = carry, part
@@ -189,6 +205,8 @@ def make_train_step(
     batch = objective.prepare(
       normalise(batch), jax.random.fold_in(key, _AUGMENT)
     )
+    if objective.teach is not None:
+      batch = taught(state.teacher, batch)
     dropout_key = jax.random.fold_in(key, _DROPOUT)
 
     def loss_and_trained_grads(params):
@@ -227,7 +245,14 @@ def make_train_step(
       "train/param_norm": optax.tree.norm(params),
       "train/update_norm": optax.tree.norm(updates),
     }
-    new = TrainState(state.step + 1, params, opt_state, average, statistics)
+    new = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      ema_params=average,
+      statistics=statistics,
+    )
     return new, metrics
 
   return train_step

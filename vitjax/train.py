@@ -7,6 +7,7 @@ happened.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,8 @@ from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
+from vitjax.distill import cache
+from vitjax.distill import teacher as teacher_lib
 from vitjax.evaluators import subject, tables
 from vitjax.parallel import devices, memory, preemption, processes, sharding
 from vitjax.program import variants
@@ -99,9 +102,14 @@ def train_and_evaluate(
       parts, checkpointer, workdir, origin.get("init", {})
     )
     info = identity.describe(workdir, run, source.fingerprint, saved)
+    teacher = load_teacher(parts, saved)
+    if teacher is not None:
+      info["teacher"] = teacher.checksum
+      if parts.abstract.teacher is not None:  # else its outputs are cached
+        state = dataclasses.replace(state, teacher=teacher.weights)
     if is_main:
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
-    feed = stack.enter_context(make_feed(parts, first_step))
+    feed = stack.enter_context(make_feed(parts, first_step, teacher))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
@@ -252,7 +260,7 @@ def start_state(
     ForeignCheckpointError: if the newest checkpoint is of another run.
     CheckpointError: if there are checkpoints and none can be read.
   """
-  run, shardings = parts.run, parts.shardings
+  run, shardings = parts.run, without_teacher(parts.shardings)
   restored = checkpointer.restore(items_of(parts.placed))
   if restored is not None:
     step, items, saved = restored
@@ -273,7 +281,7 @@ def random_state(parts: program.Program) -> step_lib.TrainState:
   """The state before the first step, with random weights."""
   init = jax.jit(
     lambda key: parts.make_state(parts.init_weights(key)),
-    out_shardings=parts.shardings,
+    out_shardings=without_teacher(parts.shardings),
   )
   return init(jax.random.key(parts.run.seed))
 
@@ -285,6 +293,29 @@ def lower(
   return parts.step_of(variant).lower(
     parts.abstract, device.on_arrival(parts.batch)
   )
+def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
+  """The state, or its shardings, without the teacher."""
+  return dataclasses.replace(state, teacher=None)
+
+
+def load_teacher(
+  parts: program.Program, saved: dict | None
+) -> teacher_lib.Loaded | None:
+  """The weights of the run's teacher on the devices; None without one.
+
+  Raises:
+    ConfigError: if they cannot be read, or are not those that the run began
+      with, by what its checkpoint says.
+  """
+  if parts.teaching is None:
+    return None
+  teacher = parts.teaching.teacher
+  loaded = teacher.load(parts.run.pretrained_dir)
+  if saved is not None:
+    teacher.check_same(saved["teacher"], loaded.checksum)
+  where = parts.shardings.teacher or sharding.replicated(parts.mesh)
+  placed = jax.device_put(loaded.weights, where)
+  return dataclasses.replace(loaded, weights=placed)
 
 
 def compile_step(
@@ -314,25 +345,40 @@ def compile_step(
   return compiled, step
 
 
-def make_feed(parts: program.Program, first_step: int):
+def make_feed(
+  parts: program.Program,
+  first_step: int,
+  teacher: teacher_lib.Loaded | None = None,
+):
   """The batches of steps `first_step + 1` to the last, on the devices."""
   run = parts.run
-  return device.to_device(
-    pipeline.train_batches(
-      parts.source,
-      parts.preprocess,
-      batch_size=run.input.batch_size,
-      sampling=run.input.sampling,
-      repeats=run.input.repeats,
-      prefetch=run.input.prefetch,
-      seed=run.seed,
-      start_step=first_step,
-      total_steps=parts.total_steps,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ),
-    sharding.over_batch(parts.mesh),
+  batches = pipeline.train_batches(
+    parts.source,
+    parts.preprocess,
+    batch_size=run.input.batch_size,
+    sampling=run.input.sampling,
+    repeats=run.input.repeats,
+    views=run.input.views,
     prefetch=run.input.prefetch,
+    seed=run.seed,
+    start_step=first_step,
+    total_steps=parts.total_steps,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  teaching = parts.teaching
+  if teacher is not None and teaching is not None and teaching.is_cached:
+    batches = cache.with_outputs(
+      batches,
+      run,
+      parts.source,
+      teaching,
+      teacher,
+      parts.preprocess.on_device,
+      parts.mesh,
+    )
+  return device.to_device(
+    batches, sharding.over_batch(parts.mesh), prefetch=run.input.prefetch
   )
 
 
@@ -409,8 +455,12 @@ def evaluate(
 
 
 def items_of(state: step_lib.TrainState) -> dict:
-  """The items of a checkpoint: the fields of the state that have arrays."""
-  return {name: x for name, x in vars(state).items() if jax.tree.leaves(x)}
+  """The items of a checkpoint: the fields of the state that have arrays.
+
+  The teacher is none of them.
+  """
+  fields = vars(without_teacher(state))
+  return {name: x for name, x in fields.items() if jax.tree.leaves(x)}
 
 
 def log_overview(parts: program.Program) -> None:
@@ -443,6 +493,8 @@ def log_overview(parts: program.Program) -> None:
       "see docs/training.md#batch-normalisation.",
       run.accumulation_steps,
     )
+  if parts.teaching is not None:
+    logging.info("Teacher: %s.", parts.teaching.teacher)
   if parts.scale is not None:
     scaled = zip(source.class_names or (), *parts.scale, strict=True)
     for name, mean, deviation in scaled:

@@ -415,8 +415,7 @@ def load(
     CheckpointError: if that step is absent or damaged.
   """
   name = os.fspath(path)
-  is_url = name.startswith(("https://", "http://"))  # of a published file
-  place = pathlib.Path(name) if is_url else places.of(name)
+  place = _place(name)
   if place.is_dir():
     metadata, params = read_run(place, step=step, ema=ema)
     flat = trees.flatten(params)
@@ -444,6 +443,25 @@ def load(
   )
 
 
+def describe(
+  path: str | os.PathLike, *, pretrained_dir: str | None = None
+) -> dict[str, Any]:
+  """The metadata of what `load` loads, without its weights; see there."""
+  name = os.fspath(path)
+  place = _place(name)
+  if place.is_dir():
+    return _metadata_of_run(place)
+  if place.is_file():
+    return _checked(description.read_metadata(place), place)
+  return _describe_published(name, pretrained_dir)[1]
+
+
+def _place(name: str) -> Any:
+  """The path that `name` is, if it is one."""
+  is_url = name.startswith(("https://", "http://"))  # of a published file
+  return pathlib.Path(name) if is_url else places.of(name)
+
+
 def read_run(
   folder: pathlib.Path, *, step: int | str = "latest", ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -451,12 +469,7 @@ def read_run(
 
   Nothing that the folder names is imported.
   """
-  file = folder / files.MODEL
-  if not file.exists():
-    raise FileNotFoundError(f"{folder} is not a run folder: {file} is missing.")
-  metadata = description.parse(file)
-  if missing := [key for key in _NEEDED if key not in metadata]:
-    raise ValueError(f"{file} does not say {', '.join(missing)}.")
+  metadata = _metadata_of_run(folder)
   directory = folder / "checkpoints"
   step, params, info = checkpointer.load_params(
     directory, step=step, item="ema_params" if ema else "params"
@@ -471,9 +484,18 @@ def read_run(
   return _located(metadata, folder) | {"step": step, "ema": ema}, params
 
 
-def _load_file(path: pathlib.Path, allow_module: str | None):
-  """(metadata, model, parameters) of an exported file."""
-  flat, metadata = loading.read(path)
+def _metadata_of_run(folder: pathlib.Path) -> dict[str, Any]:
+  file = folder / files.MODEL
+  if not file.exists():
+    raise FileNotFoundError(f"{folder} is not a run folder: {file} is missing.")
+  metadata = description.parse(file)
+  if missing := [key for key in _NEEDED if key not in metadata]:
+    raise ValueError(f"{file} does not say {', '.join(missing)}.")
+  return metadata
+
+
+def _checked(metadata: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+  """The metadata of an exported file, which say all that is needed."""
   if missing := [key for key in _NEEDED if key not in metadata]:
     raise ValueError(
       f"{path} has no {path.with_suffix('.json').name} beside it that says "
@@ -481,6 +503,13 @@ def _load_file(path: pathlib.Path, allow_module: str | None):
       "vitjax.weights.zoo) and its folder as pretrained_dir; else use "
       "vitjax.models.create(...) and vitjax.weights.load(...)."
     )
+  return metadata
+
+
+def _load_file(path: pathlib.Path, allow_module: str | None):
+  """(metadata, model, parameters) of an exported file."""
+  flat, metadata = loading.read(path)
+  metadata = _checked(metadata, path)
   model = description.create_model(metadata, flat, path, allow_module)
   params = fitting.fit(
     flat,
@@ -493,16 +522,23 @@ def _load_file(path: pathlib.Path, allow_module: str | None):
   return _located(metadata, path.parent), model, params
 
 
-def _load_published(name: str, pretrained_dir: str | None):
-  """(metadata, model, parameters) of published weights."""
+def _describe_published(
+  name: str, pretrained_dir: str | None
+) -> tuple[str, dict[str, Any]]:
+  """(resolved name, metadata) of published weights."""
   try:
     name = published.resolve(name, pretrained_dir)
-    published.describe(name, pretrained_dir)  # before a large download
+    return name, published.describe(name, pretrained_dir)
   except KeyError as e:
     raise FileNotFoundError(
       f"{name!r} is not a run folder, a file or the name of published weights: "
       f"{e.args[0]}"
     ) from None
+
+
+def _load_published(name: str, pretrained_dir: str | None):
+  """(metadata, model, parameters) of published weights."""
+  name, _ = _describe_published(name, pretrained_dir)  # before a large download
   flat, about = loading.read(published.find(name, pretrained_dir))
   metadata = published.describe(name, pretrained_dir, flat)
   model = description.create_model(metadata, flat, pathlib.Path(name))

@@ -37,10 +37,11 @@ LAYERS = {
   "trained": """checkpoint config data losses models run_folder trees
     weights""",
   "pretrained": "config trained trees weights",
-  "program": """config data evaluators losses mixing models objectives optim
-    parallel step""",
-  "train": """checkpoint checks config data evaluators losses optim parallel
-    pretrained program run_folder step weights""",
+  "distill": "config data losses models parallel trained trees weights",
+  "program": """config data distill evaluators losses mixing models objectives
+    optim parallel step""",
+  "train": """checkpoint checks config data distill evaluators losses optim
+    parallel pretrained program run_folder step weights""",
   "compare": "config run_folder",
   "predict": "__version__ config data weights",
   "demo": "__version__ config data plots predict trained",

@@ -50,6 +50,7 @@ TIMM = {
   "dpwee": {"parallel": True, "differential": True, "mlp_dim": 20},
   "so150m": {"num_registers": 4, "posemb_prefix": True, "qkv_bias": False},
   "map": {"num_registers": 1, "pool_type": "map", "posemb_prefix": True},
+  "distilled": {**TOKEN, "num_registers": 1, "distilled": True},
   "scan": {**TOKEN, "scan_layers": True},
 }
 

@@ -47,7 +47,9 @@ def to_json(run: RunConfig) -> str:
 
 
 # Keys and sections that change no result.
-_NO_RESULT = re.compile(r"input\.(cache|prefetch)|report\.trackers(\..*)?")
+_NO_RESULT = re.compile(
+  r"distill\.cache|input\.(cache|prefetch)|report\.trackers(\..*)?"
+)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -96,6 +96,9 @@ class Input:
       stays as many images as there are. None: each image once in each epoch.
     repeats: repeated augmentation: how often an image appears in a batch, each
       time with other random ops.
+    views: number of different views of an image. The random ops of its visit n,
+      an epoch or one of its `repeats` in an epoch, are those of visit n mod
+      `views`. None: each visit has its own.
     prefetch: batches buffered ahead, on each host and on its devices. Changes
       no result.
     cache: keep decoded images of training and evals in memory, if all have one
@@ -109,6 +112,7 @@ class Input:
   batch_size: Count
   sampling: Literal["balanced", "sqrt"] | None = None
   repeats: Count = 1
+  views: Count | None = None
   prefetch: Count = 2
   cache: bool = False
   pp: str
@@ -261,6 +265,39 @@ class Schedule:
   cooldown: Duration | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distill:
+  """Learning from a trained model, the teacher, which does not change.
+
+  The teacher sees the images that the model sees, after mixing and erasing,
+  with its own normalisation; resized (bilinear, antialiased) if it was trained
+  at another size.
+
+  Attributes:
+    teacher: trained classifier of the same classes: a run folder, an exported
+      file, a published name or a repository "hf:OWNER/REPO". None: no teacher.
+    loss: distance from the teacher's outputs: "kl" (Kullback-Leibler divergence
+      from its probabilities, times the square of the temperature; one for each
+      class, added up, if `config.loss` is a sigmoid's) or "hard" (cross-entropy
+      with the class that it predicts).
+    temperature: number by which "kl" divides the logits of both.
+    label_weight: share of `config.loss`, the loss on the labels; the distance
+      from the teacher has the rest.
+    dtype: type of the teacher's parameters and activations.
+    cache: folder in which the teacher's outputs for each view of each image are
+      kept, to be read instead of computed when the view returns. Needs
+      `input.views` and images that are not mixed or erased. Changes no result.
+      None: the teacher runs in each step.
+  """
+
+  teacher: str | None = None
+  loss: Literal["kl", "hard"] = "kl"
+  temperature: Positive = 1.0
+  label_weight: Probability = 0.0
+  dtype: Literal["bfloat16", "float32"] = "bfloat16"
+  cache: str | None = None
+
+
 # Number of devices on an axis of the mesh; -1: all remaining devices.
 _Axis = Annotated[int, Range(ge=-1)]
 
@@ -388,7 +425,8 @@ class RunConfig:
     input: training data.
     flexible: patch and image sizes that change from step to step.
     pretrained_dir: folder, or gs:// or https:// address, from which published
-      names in `init.weights` are loaded. None: download the published files.
+      names in `init.weights` and `distill.teacher` are loaded. None: download
+      the published files.
     init: weights to start from.
     model: `name` and the options of the model.
     optim: `name` and the options of the optimizer.
@@ -397,6 +435,7 @@ class RunConfig:
     ema: average of the parameters.
     statistics: running statistics of batch normalisation.
     sam: sharpness-aware minimisation.
+    distill: learning from a teacher.
     sharding: how parameters are split over the mesh: "replicated", "fsdp" or
       "tensor", or a list of rules (regex of parameter names, for each dimension
       a mesh axis or None).
@@ -426,6 +465,7 @@ class RunConfig:
   ema: Ema = Ema()
   statistics: Statistics = Statistics()
   sam: Sam = Sam()
+  distill: Distill = Distill()
   sharding: str | Sequence[tuple[str, Any]] = "replicated"
   mesh: Mesh = Mesh()
   evals: Mapping[str, Eval] = dataclasses.field(default_factory=dict)

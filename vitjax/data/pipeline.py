@@ -45,6 +45,7 @@ def train_batches(
   total_steps: int,
   sampling: str | None = None,
   repeats: int = 1,
+  views: int | None = None,
   prefetch: int = PREFETCH,
   process_index: int = 0,
   process_count: int = 1,
@@ -64,6 +65,10 @@ def train_batches(
       MultiGrain, https://arxiv.org/abs/1902.05509; Augment your batch,
       https://arxiv.org/abs/1901.09335. Copies are about
       `batch_size / repeats` rows apart, so neighbours are different images.
+    views: how many different views of an image the random ops make: those of
+      its visit n, which is an epoch or a copy in one, are those of n mod
+      `views`, the feature "view". None: each visit has its own, and there is no
+      such feature.
     prefetch: batches buffered ahead.
     process_index: index of this process.
     process_count: number of processes. Process p gets the p-th part of each
@@ -94,7 +99,9 @@ def train_batches(
   def examples_of(counters: tf.Tensor) -> Features:
     step, row = counters // rows, process_index * rows + counters % rows
     ordinals = step * batch_size + tf.gather(rows_in_order, row)
-    return _train_examples(ordinals, order_of, seed, repeats)
+    return _train_examples(
+      ordinals, order_of, seed, repeats, views, source.num_examples
+    )
 
   dataset = _dataset(
     source, preprocess, rows, examples_of, start_step, total_steps, prefetch
@@ -181,7 +188,10 @@ def _example(source, preprocess, chosen: Features) -> Features:
 
 
 def example_spec(
-  source: Source, preprocess: Preprocess, batch_size: int
+  source: Source,
+  preprocess: Preprocess,
+  batch_size: int,
+  views: int | None = None,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and types of a training batch, without reading any example.
 
@@ -191,7 +201,7 @@ def example_spec(
   order_of = source.training_order(None, seed=0)
 
   def examples_of(counters: tf.Tensor) -> Features:
-    return _train_examples(counters, order_of, 0)
+    return _train_examples(counters, order_of, 0, 1, views, source.num_examples)
 
   dataset = _dataset(source, preprocess, batch_size, examples_of, 0, 1)
   return {
@@ -276,13 +286,21 @@ def _rows_per_process(batch_size, process_index, process_count) -> int:
 
 
 def _train_examples(
-  ordinals: tf.Tensor, order_of: order.Order, seed: int, repeats: int = 1
+  ordinals: tf.Tensor,
+  order_of: order.Order,
+  seed: int,
+  repeats: int,
+  views: int | None,
+  num_examples: int,
 ) -> Features:
-  """Index and seed of the examples with these ordinals."""
-  return {
-    "index": order_of(ordinals // repeats),
-    "seed": seeds.example_seeds(seed, ordinals, seeds.EXAMPLE),
-  }
+  """Index and seed of the examples with these ordinals, and their view."""
+  index, numbers, more = order_of(ordinals // repeats), ordinals, {}
+  if views is not None:
+    epoch = ordinals // repeats // num_examples
+    view = (epoch * repeats + ordinals % repeats) % views
+    numbers, more = index * views + view, {"view": view}
+  own = seeds.example_seeds(seed, numbers, seeds.EXAMPLE)
+  return {"index": index, "seed": own, **more}
 
 
 def _dataset(

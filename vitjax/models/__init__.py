@@ -19,6 +19,7 @@ image; "two_tower" takes both and returns (image_embedding, text_embedding,
 out).
 """
 
+import builtins
 import dataclasses
 import importlib
 import re
@@ -178,7 +179,11 @@ def create(name: str, *, variant: str | None = None, **kwargs: Any) -> Model:
       "`decode_variant`. Define it, or give the fields of `Model` instead."
     )
   fields = module.decode_variant(variant) if variant is not None else {}
-  return module.Model(**{**fields, **kwargs})
+  fields = {**fields, **kwargs}
+  for key, value in fields.items():
+    if isinstance(value, builtins.list):  # from JSON
+      fields[key] = tuple(value)
+  return module.Model(**fields)
 
 
 def layers(

@@ -40,7 +40,7 @@ def vit_forward(model: Any, image_shape: tuple[int, ...]) -> tuple[int, int]:
     width = d if model.rep_size is True else model.rep_size
     rest += 2 * rows * d * width
   if model.num_classes:
-    rest += 2 * rows * width * model.num_classes
+    rest += 2 * rows * width * model.num_classes * (1 + model.distilled)
   return stem, rest
 
 

@@ -83,6 +83,16 @@ _TIMM_VIT = {
   "deit_base_patch16": ("B/16", {224: 86_567_656, 384: 86_859_496}),
 }
 
+# DeiT with its token of distillation and a second head.
+_DEIT_DISTILLED = {
+  "deit_tiny_distilled_patch16": ("Ti/16", {224: 5_910_800}),
+  "deit_small_distilled_patch16": ("S/16", {224: 22_436_432}),
+  "deit_base_distilled_patch16": (
+    "B/16",
+    {224: 87_338_192, 384: 87_630_032},
+  ),
+}
+
 # DeiT III, https://arxiv.org/abs/2204.07118: the class token has no position,
 # and every block the same rate of stochastic depth. LayerScale starts at 1e-4
 # as in the paper's code; timm starts it at 1e-6.
@@ -338,6 +348,11 @@ def _published() -> dict[str, dict[str, Any]]:
   for name, (variant, sizes) in _TIMM_VIT.items():
     for size, params in sizes.items():
       fields = {"variant": variant, **_TOKEN, "gelu": "erf"}
+      add(f"{name}_{size}", fields, size, params)
+  for name, (variant, sizes) in _DEIT_DISTILLED.items():
+    for size, params in sizes.items():
+      fields = {"variant": variant, **_TOKEN, "gelu": "erf"}
+      fields |= {"num_registers": 1, "distilled": True}
       add(f"{name}_{size}", fields, size, params)
   for name, (variant, sizes) in _DEIT3.items():
     for size, params in sizes.items():

@@ -297,6 +297,10 @@ class Model(base.ImageModel):
       such layer.
     class_token: prepend a learned class token. None: if `pool_type` needs one.
     num_registers: number of register tokens: learned, and read by no pooling.
+    distilled: add a second head on the first register, DeiT's token of
+      distillation. The logits are the mean of both heads; with a teacher, see
+      `config.distill`, the first head learns from the labels and the second
+      from the teacher.
     parallel: compute attention and MLP of a block in parallel, not in sequence.
     qkv_bias: add biases to query, key and value.
     key_bias: with `qkv_bias`, add one to the key as well.
@@ -354,6 +358,7 @@ class Model(base.ImageModel):
   rep_size: Index | bool = False
   class_token: bool | None = None
   num_registers: Index = 0
+  distilled: bool = False
   pre_norm: bool = False
   posemb_prefix: bool = False
   parallel: bool = False
@@ -401,6 +406,16 @@ class Model(base.ImageModel):
         f"posemb={self.posemb!r} has none: use posemb='learn', or remove "
         "posemb_grid."
       )
+    if self.distilled and not self.num_registers:
+      raise ValueError(
+        "distilled=True puts a second head on the first register: use "
+        "num_registers=1."
+      )
+    if self.distilled and (self.fc_norm or self.rep_size):
+      raise ValueError(
+        "distilled=True has nothing between the tokens and the two heads: use "
+        "fc_norm=False and rep_size=False."
+      )
     super().__post_init__()
 
   @nn.nowrap
@@ -414,7 +429,7 @@ class Model(base.ImageModel):
     return [
       rf"{stem}|{resnet.ROOT}|block\d+/.*",
       *(rf"Transformer/encoderblock(_{i})?/.*" for i in range(self.depth)),
-      r"(Transformer/encoder_norm|MAPHead_0|fc_norm|pre_logits|head)/.*",
+      r"(Transformer/encoder_norm|MAPHead_0|fc_norm|pre_logits|head(_dist)?)/.*",
     ]
 
   @property
@@ -511,6 +526,10 @@ class Model(base.ImageModel):
     if self.rep_size:
       rep_size = self.width if self.rep_size is True else self.rep_size
       x = jnp.tanh(nn.Dense(rep_size, name="pre_logits")(x))
+    tokens = {"head": x}
+    if self.distilled:
+      tokens["head_dist"] = out["encoded"][:, int(self.has_class_token)]
+      x = (x + tokens["head_dist"]) / 2
     out["pre_logits"] = x
 
     if self.num_classes:
@@ -519,13 +538,21 @@ class Model(base.ImageModel):
         if self.head_zero_init
         else nn.initializers.lecun_normal()
       )
-      x = out["logits"] = nn.Dense(
-        self.num_classes,
-        use_bias=self.head_bias,
-        kernel_init=kernel_init,
-        bias_init=nn.initializers.constant(self.head_bias_init),
-        name="head",
-      )(x)
+      logits = [
+        nn.Dense(
+          self.num_classes,
+          use_bias=self.head_bias,
+          kernel_init=kernel_init,
+          bias_init=nn.initializers.constant(self.head_bias_init),
+          name=name,
+        )(token)
+        for name, token in tokens.items()
+      ]
+      x = logits[0]
+      if self.distilled:
+        out["logits/head"], out["logits/head_dist"] = logits
+        x = (logits[0] + logits[1]) / 2
+      out["logits"] = x
     return x, out
 
   def _embedding(self) -> nn.Module:

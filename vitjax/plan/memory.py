@@ -27,6 +27,10 @@ def activation_bytes(parts: program.Program) -> int:
   }
   key = jax.eval_shape(jax.random.key, 0)
   prepared = jax.eval_shape(parts.objective.prepare, batch, key)
+  if parts.objective.teach is not None:
+    teacher = parts.abstract.teacher
+    taught = jax.eval_shape(parts.objective.teach, teacher, prepared)
+    prepared = {**prepared, **taught}
 
   def residuals(params, statistics, batch, key):
     def loss(params):

@@ -50,8 +50,9 @@ class Plan:
     batch_multiple: number that must divide the batch size.
     examples: examples of an epoch; None if not known.
     total_steps, epochs: length of the run; None if not known.
-    params_bytes, optimizer_bytes, ema_bytes, gradient_bytes, batch_bytes: sizes
-      under the sharding; running statistics count with the parameters.
+    params_bytes, optimizer_bytes, ema_bytes, teacher_bytes, gradient_bytes,
+      batch_bytes: sizes under the sharding; running statistics count with the
+      parameters.
     activation_bytes: what the backward pass needs of the forward pass, by
       shapes, before the compiler saves any.
     checkpoint_bytes: size of one checkpoint on disk; a run keeps at least two.
@@ -79,6 +80,7 @@ class Plan:
   params_bytes: int
   optimizer_bytes: int
   ema_bytes: int
+  teacher_bytes: int
   gradient_bytes: int
   batch_bytes: int
   activation_bytes: int
@@ -97,6 +99,7 @@ class Plan:
       self.params_bytes
       + self.optimizer_bytes
       + self.ema_bytes
+      + self.teacher_bytes
       + self.gradient_bytes
     )
 
@@ -238,10 +241,15 @@ def make_plan(
       if state.ema_params is not None
       else 0
     ),
+    teacher_bytes=(
+      on_device(state.teacher, parts.shardings.teacher)
+      if state.teacher is not None
+      else 0
+    ),
     gradient_bytes=on_device(state.params, parts.shardings.params),
     batch_bytes=memory.num_bytes(parts.batch) // sharding.batch_parts(mesh),
     activation_bytes=activations,
-    checkpoint_bytes=memory.num_bytes(state),
+    checkpoint_bytes=memory.num_bytes(dataclasses.replace(state, teacher=None)),
     host_bytes=pipeline.host_bytes(parts.batch, num_hosts, run.input.prefetch),
     flops_formula=flops.train(
       parts.model_of(parts.variants.all[0]), parts.spec["image"].shape

@@ -44,6 +44,7 @@ def to_table(plan: Plan) -> str:
     ("parameters", size(plan.params_bytes)),
     ("optimizer", size(plan.optimizer_bytes)),
     ("averaged parameters", size(plan.ema_bytes)),
+    ("teacher", size(plan.teacher_bytes)),
     ("gradients", size(plan.gradient_bytes)),
     ("batch", size(plan.batch_bytes)),
     ("activations, by shapes", size(plan.activation_bytes)),

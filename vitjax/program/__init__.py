@@ -20,6 +20,8 @@ from vitjax.config.schema import RunConfig, split_name
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
+from vitjax.distill import teacher, teaching
+from vitjax.distill.teaching import Teaching
 from vitjax.optim import schedules
 from vitjax.parallel import sharding
 from vitjax.program import variants
@@ -48,10 +50,11 @@ class Program:
     model: obeys the contract of `vitjax.models`.
     variants: the variant of each step.
     objective: see `vitjax.objectives`; that of the largest variant.
+    teaching: how the model learns from a teacher, if it has one.
     scale: see `labels.target_scale`.
     tx: the optimizer.
     init_weights: key -> parameters and statistics, in one tree.
-    make_state: weights -> state before the first step.
+    make_state: weights -> state before the first step, without the teacher.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
     model_of: variant -> its model.
@@ -71,6 +74,7 @@ class Program:
   model: models.Model
   variants: variants.Variants
   objective: objectives.Objective
+  teaching: Teaching | None
   scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
   init_weights: Callable[[jax.Array], step_lib.Weights]
@@ -136,7 +140,9 @@ def assemble(
   check_labels(run, source)
   num_classes = number_of_classes(run, source)
   preprocess = builder.build(run.input.pp, class_names=source.class_names)
-  batch = pipeline.example_spec(source, preprocess, run.input.batch_size)
+  batch = pipeline.example_spec(
+    source, preprocess, run.input.batch_size, run.input.views
+  )
   check_features(run, source, batch)
   spec = jax.eval_shape(preprocess.on_device, device.on_arrival(batch))
 
@@ -162,9 +168,23 @@ def assemble(
   def model_of(variant):
     return variant.of(model, images)
 
+  taught = teaching.make(
+    run,
+    teacher.find(run),
+    num_classes=num_classes,
+    image_shape=spec["image"].shape,
+    statistics=preprocess.pixel_statistics.get("image"),
+  )
+  if taught is not None and taught.is_cached:
+    logits = (run.input.batch_size, num_classes)
+    del batch["view"], spec["view"]
+    batch["teacher"] = spec["teacher"] = jax.ShapeDtypeStruct(
+      logits, np.float32
+    )
+
   def objective_of(variant):
     return make_objective(
-      run, source, model_of(variant), num_classes, class_weights, scale
+      run, source, model_of(variant), num_classes, class_weights, scale, taught
     )
 
   objective = objective_of(choice.all[0])
@@ -177,6 +197,9 @@ def assemble(
   abstract = jax.eval_shape(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
+  if taught is not None and not taught.is_cached:
+    weights = taught.teacher.abstract
+    abstract = dataclasses.replace(abstract, teacher=weights)
   shardings = sharding.of_state(abstract, run.sharding, mesh)
   for variant in choice.all[1:]:
     variants.trace(variant, model_of(variant), abstract.weights, inputs)
@@ -225,6 +248,7 @@ def assemble(
     model=model,
     variants=choice,
     objective=objective,
+    teaching=taught,
     scale=scale,
     tx=tx,
     init_weights=init_weights,
@@ -257,6 +281,7 @@ def make_objective(
   num_classes: int | None,
   class_weights: Sequence[float] | None,
   scale: tuple[np.ndarray, np.ndarray] | None,
+  taught: objectives.Teaching | None,
 ):
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
@@ -274,6 +299,7 @@ def make_objective(
       augment_known=augment_known,
       scale=scale,
       class_weights=class_weights,
+      teaching=taught,
     )
   return objectives.classification(
     model,
@@ -282,6 +308,7 @@ def make_objective(
     augment=functools.partial(mixing.augment, **options),
     class_weights=class_weights,
     augment_known=augment_known if source.has_unknown else None,
+    teaching=taught,
   )
 
 

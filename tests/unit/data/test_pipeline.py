@@ -319,3 +319,25 @@ def test_photographs_are_upright_in_training_and_evaluation(tmp_path):
       want = np.pad(upright, [(rows, rows), (columns, columns), (0, 0)])
       atol = 8 if path.endswith("jpg") else 0
       np.testing.assert_allclose(image.astype(int), want, atol=atol)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_views_of_an_image_return(repeats):
+  source = sources.open_source("digits", "train[:48]")
+  options = {"source": source, "repeats": repeats, "total_steps": 8 * repeats}
+
+  def images(**more):
+    seen = {}
+    for batch in train(**options, **more):
+      for i, image in zip(batch["index"], batch["image"]):
+        seen.setdefault(int(i), []).append(image.tobytes())
+    return seen.values()
+
+  # Each image has 4 epochs, each with `repeats` visits.
+  for visits in images(views=2):
+    assert len(visits) == 4 * repeats
+    assert len({*visits[0::2]}) == len({*visits[1::2]}) == 1
+  assert max(len({*visits}) for visits in images(views=2)) == 2
+  assert max(len({*visits}) for visits in images()) > 2
+  batches = train(**options, views=2)
+  assert_equal(train(**options, views=2, start_step=5), batches[5:])

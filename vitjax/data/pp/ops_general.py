@@ -3,8 +3,9 @@
 from vitjax.data.pp.kinds import AnyOp, Features, is_chunk
 from vitjax.data.tf import tf
 
-# Owned by the pipeline: index of the example, whether it is real, its seed.
-RESERVED = ("index", "mask", "seed")
+# Owned by the pipeline: index of the example, whether it is real, its seed and
+# the number of its view, see `pipeline.train_batches`.
+RESERVED = ("index", "mask", "seed", "view")
 
 
 def onehot(

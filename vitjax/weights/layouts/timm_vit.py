@@ -67,7 +67,7 @@ def _rows(model) -> Iterator[Row]:
   layer, norm = torch_tensors.layer, torch_tensors.norm
   yield from layer("patch_embed.proj", "embedding", CONV)
   yield "cls_token", "cls", SAME
-  yield "reg_token", "registers", SAME
+  yield "dist_token" if model.distilled else "reg_token", "registers", SAME
   yield "pos_embed", "pos_embedding", SAME
   yield from norm("norm_pre", "pre_norm")
   for i in range(model.depth):
@@ -121,6 +121,7 @@ def _rows(model) -> Iterator[Row]:
     theirs, ours = f"attn_pool.mlp.fc{i + 1}", f"MAPHead_0/MlpBlock_0/Dense_{i}"
     yield from layer(theirs, ours, LINEAR)
   yield from layer("head", "head", LINEAR)
+  yield from layer("head_dist", "head_dist", LINEAR)
 
 
 def to_vitjax(flat: Flat, model) -> Flat:
@@ -165,6 +166,10 @@ def from_vitjax(flat: Flat, model) -> Flat:
       "head. Train with rep_size=False, or use layout='big_vision'."
     )
   flat = vit_names.stack_blocks(flat, stacked=False)
+  if model.distilled:  # whose table always has rows of both tokens
+    flat = vit_names.set_prefix_rows(
+      flat, vit_names.num_prefix(model), old=model.posemb_prefix, new=True
+    )
   if model.qkv_bias:
     flat = vit_names.add_biases(flat)
   if not model.head_bias and model.num_classes:
@@ -221,6 +226,9 @@ def timm_arguments(model, metadata: Mapping[str, Any]) -> dict:
     "patch_size": model.patch_size,
     "qkv_bias": model.qkv_bias,
   }
+  if model.distilled:  # its class has two tokens, by no argument
+    for name in ("class_token", "reg_tokens", "no_embed_class"):
+      del arguments[name]
   if model.pre_norm:
     arguments["pre_norm"] = True
   if model.layer_scale_init is not None:

@@ -69,6 +69,7 @@ _TABLES = (
   efficientnet.efficientnet,
   nfnet.nfnet,
   bit.bit,
+  bit.distilled,
   swin.swin,
   maxxvit.maxxvit,
   metaformer.metaformer,

@@ -1,4 +1,4 @@
-"""Big Transfer: S and M as pre-trained, M also fine-tuned."""
+"""Big Transfer: S and M as pre-trained, M also fine-tuned, and distilled."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,4 +60,41 @@ def bit() -> Iterator[Entry]:
       **shorter_side(pixels, 1.0),
       **pytorch,
       **common,
+    )
+
+
+_DISTILLATION = "https://arxiv.org/abs/2106.05237"
+_README = (
+  "https://github.com/google-research/big_vision/blob/main/big_vision/configs/"
+  "proj/distill/README.md"
+)
+# Data of fine-tuning -> classes.
+_SMALL = {"flowers": 102, "pet": 37, "food": 101, "sun": 397}
+
+
+def distilled() -> Iterator[Entry]:
+  """The teachers of the paper on distillation, and its student."""
+  facts: dict[str, Any] = {"family": "resnet", "paper": _DISTILLATION}
+  on_1k: dict[str, Any] = {
+    **facts,
+    **HEAD_1K,
+    **shorter_side(224, 0.875),
+    "source": _README,
+  }
+  for name, model, data, top1 in (
+    ("R152x2_T_224", "BiT-M-R152x2", (I21K, I1K), 83.0),
+    ("R50x1_224", "BiT-S-R50x1", (I1K,), 82.8),
+  ):
+    file = File(f"{_FOLDER}/distill/{name}.npz")
+    yield Entry(name, (file,), model, data=data, top1=top1, **on_1k)
+  for data, num_classes in _SMALL.items():
+    name = f"R152x2_T_{data}128"
+    yield Entry(
+      name,
+      (File(f"{_FOLDER}/distill/{name}.npz"),),
+      "BiT-M-R152x2",
+      options={"num_classes": num_classes},
+      data=(I21K, data),
+      **shorter_side(128, 0.8),
+      **facts,
     )

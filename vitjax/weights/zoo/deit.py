@@ -28,6 +28,10 @@ _DEIT_FILES = (
   ("deit_small_patch16_224", 224, "cd65a155", 79.9, 79.856),
   ("deit_base_patch16_224", 224, "b5f2ef4d", 81.8, 81.980),
   ("deit_base_patch16_384", 384, "8de9b5d1", 82.9, 83.108),
+  ("deit_tiny_distilled_patch16_224", 224, "b40b3cf7", 74.5, 74.538),
+  ("deit_small_distilled_patch16_224", 224, "649709d9", 81.2, 81.204),
+  ("deit_base_distilled_patch16_224", 224, "df68dfff", 83.4, 83.384),
+  ("deit_base_distilled_patch16_384", 384, "d0272ac0", 85.2, 85.438),
 )
 
 # Size and patch, pixels, top-1 of the authors and of timm: trained on

@@ -1,0 +1,387 @@
+"""Learning from a teacher against the same computed in another way."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vitjax import checks, models, program, train, weights
+from vitjax.config import resolving
+from vitjax.config.schema import ConfigError, Distill
+from vitjax.data import pipeline, sources
+from vitjax.distill import teacher as teacher_lib
+from vitjax.distill import teaching
+from vitjax.losses import sigmoid_xent, softmax_xent
+from vitjax.models import batch_norm
+from vitjax.parallel import sharding
+
+STEPS, SEED, ALPHA = 10, 3, 0.4
+BATCH_SIZE, RATE = 16, 0.1
+TEMPERATURE, LABEL_WEIGHT = 2.0, 0.3
+MEAN, DEVIATION, SIZE = 0.3, 0.25, 12  # of the teacher's images
+STUDENT = {
+  "name": "vit",
+  "width": 16,
+  "depth": 1,
+  "num_heads": 2,
+  "patch_size": 4,
+  "pool_type": "gap",
+  "head_zero_init": False,
+}
+TEACHER = {
+  "name": "regnet",
+  "depths": (1,),
+  "widths": (8,),
+  "group_width": 4,
+  "stem_width": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+  """The file of a teacher of another family, size and normalisation."""
+  return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
+
+
+def save_teacher(file, seed=0, num_classes=10, channels=1):
+  options = {**TEACHER, "num_classes": num_classes}
+  model = models.create(**options)
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), *model.example_inputs(SIZE, channels)
+  )
+  rng = np.random.default_rng(seed)
+
+  def draw(path, x):
+    scale = np.prod(x.shape[:-1], initial=1) ** -0.5
+    if path[-1].key in ("var", "scale"):
+      return rng.uniform(0.5, 2, x.shape).astype(x.dtype)
+    return (scale * rng.normal(size=x.shape)).astype(x.dtype)
+
+  params = batch_norm.join(jax.tree_util.tree_map_with_path(draw, shapes))
+  metadata = {
+    "model": options,
+    "image_size": [SIZE, SIZE],
+    "channels": channels,
+    "preprocess": f"normalize(({MEAN},), ({DEVIATION},))",
+    "class_names": None,
+    "loss": "softmax_xent",
+  }
+  weights.save(file, params, model, metadata=metadata)
+  return str(file)
+
+
+def make_config(teacher, **changes):
+  config = {
+    "seed": SEED,
+    "total_steps": STEPS,
+    "input": {
+      "data": "digits",
+      "batch_size": BATCH_SIZE,
+      "pp": "value_range(-1, 1)",
+    },
+    "model": STUDENT,
+    "optim": {"name": "sgd", "momentum": 0.0, "learning_rate": RATE},
+    "schedule": {"decay": "constant"},
+    "mixing": {"mixup_alpha": ALPHA},
+    "distill": {
+      "teacher": teacher,
+      "temperature": TEMPERATURE,
+      "label_weight": LABEL_WEIGHT,
+      "dtype": "float32",
+    },
+  }
+  for key, value in changes.items():
+    section, _, name = key.rpartition("__")
+    (config[section] if section else config)[name] = value
+  return resolving.resolve(config, checks.problems)
+
+
+def assemble(run, num_devices=1):
+  source = sources.open_source(run.input.data, run.input.split)
+  mesh = sharding.make_mesh(
+    **vars(run.mesh), devices=jax.devices()[:num_devices]
+  )
+  return program.assemble(run, source, mesh)
+
+
+def batches(parts):
+  return pipeline.train_batches(
+    parts.source,
+    parts.preprocess,
+    batch_size=BATCH_SIZE,
+    seed=SEED,
+    start_step=0,
+    total_steps=STEPS,
+  )
+
+
+def first_state(parts):
+  teacher = train.load_teacher(parts, None).weights
+  return dataclasses.replace(train.random_state(parts), teacher=teacher)
+
+
+def trained(run, num_devices=1):
+  """State before and after the steps, and the losses."""
+  parts = assemble(run, num_devices)
+  state = first_state(parts)
+  before = jax.tree.map(np.array, state)  # a step overwrites it in place
+  history = []
+  for batch in batches(parts):
+    batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
+    state, metrics = parts.train_step(state, batch)
+    history.append(float(metrics["train/loss"]))
+  return before, jax.device_get(state), np.array(history)
+
+
+def directly(run, before):
+  """Parameters and losses, from pixels that are mixed before all else."""
+  parts = assemble(run)
+  old = models.create(**{**TEACHER, "num_classes": 10})
+  before = jax.tree.map(jnp.asarray, before)
+  old_variables = batch_norm.split(before.teacher)
+
+  @jax.jit
+  def step(params, i, image, label):
+    key = jax.random.fold_in(jax.random.key(SEED), i)
+    share = jax.random.beta(jax.random.fold_in(key, 0), ALPHA, ALPHA, (1,))[0]
+    share = jnp.maximum(share, 1 - share)
+
+    def mixed(x):
+      return share * x + (1 - share) * jnp.roll(x, 1, axis=0)
+
+    pixels = mixed(image.astype(jnp.float32))
+    large = jax.image.resize(pixels, (BATCH_SIZE, SIZE, SIZE, 1), "bilinear")
+    seen = (large / 255 - MEAN) / DEVIATION
+    wanted = old.apply(old_variables, seen)[0] / TEMPERATURE
+    p = jnp.exp(wanted) / jnp.exp(wanted).sum(axis=1, keepdims=True)
+
+    def loss(params):
+      logits, _ = parts.model.apply({"params": params}, pixels / 127.5 - 1)
+      q = jax.nn.softmax(logits / TEMPERATURE)
+      kl = TEMPERATURE**2 * (p * jnp.log(p / q)).sum(axis=1).mean()
+      targets = mixed(jax.nn.one_hot(label, 10))
+      hard = -(targets * jnp.log(jax.nn.softmax(logits))).sum(axis=1).mean()
+      return LABEL_WEIGHT * hard + (1 - LABEL_WEIGHT) * kl
+
+    value, grads = jax.value_and_grad(loss)(params)
+    new = jax.tree.map(lambda x, g: x - RATE * g, params, grads)
+    return new, value
+
+  params, history = before.params, []
+  for i, batch in enumerate(batches(parts)):
+    params, value = step(params, i, batch["image"], batch["label"])
+    history.append(float(value))
+  return params, np.array(history)
+
+
+@pytest.mark.parametrize(
+  "num_devices, changes",
+  [
+    (1, {}),
+    (8, {"accumulation_steps": 2}),
+    pytest.param(
+      8,
+      {
+        "sharding": [("head/kernel", ("fsdp", None))],
+        "mesh": {"data": 1, "fsdp": 8},
+      },
+      marks=pytest.mark.slow,
+    ),
+  ],
+  ids=["1", "8 in parts", "8 split"],
+)
+def test_ten_steps_are_those_of_a_direct_computation(
+  teacher, num_devices, changes
+):
+  run = make_config(teacher, **changes)
+  before, after, got = trained(run, num_devices)
+  params, want = directly(run, before)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+  def distance(a, b):
+    apart = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
+    return max(jax.tree.leaves(apart))
+
+  assert distance(before.params, params) > 1e-2
+  assert distance(after.params, params) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_teacher_is_frozen_and_not_saved(teacher, dtype):
+  run = make_config(
+    teacher,
+    distill={"teacher": teacher, "dtype": dtype},
+    optim={"name": "adam", "learning_rate": 1e-2, "weight_decay": 0.1},
+    sam={"rho": 0.1},
+    ema={"decay": 0.9},
+  )
+  before, after, _ = trained(run)
+  assert jax.tree.all(
+    jax.tree.map(
+      lambda a, b: a.dtype == b.dtype and a.tobytes() == b.tobytes(),
+      before.teacher,
+      after.teacher,
+    )
+  )
+  leaves = jax.tree_util.tree_leaves_with_path(after.teacher)
+  for path, x in leaves:
+    is_statistic = path[-1].key in ("mean", "var")
+    assert x.dtype == ("float32" if is_statistic else dtype)
+  assert "teacher" not in train.items_of(after)
+  assert "stem" in after.teacher and "stem" not in after.params
+  names = jax.tree_util.tree_leaves_with_path(train.items_of(after))
+  assert "stem" not in str([path for path, _ in names])
+
+
+class TestDistance:
+  rng = np.random.default_rng(0)
+  student, teacher = rng.normal(size=(2, 6, 5)).astype(np.float32) * 3
+
+  def distance(self, loss_fn, **options):
+    is_sigmoid = loss_fn is sigmoid_xent
+    made = teaching.Teaching(
+      None, Distill(**options), loss_fn, is_sigmoid=is_sigmoid, statistics=None
+    )
+    logits = jnp.asarray(self.student), jnp.asarray(self.teacher)
+    return np.asarray(made.distance(*logits))
+
+  def test_kl_of_sigmoids(self):
+    t = 3.0
+    p, q = (1 / (1 + np.exp(-x / t)) for x in (self.teacher, self.student))
+    kl = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    got = self.distance(sigmoid_xent, temperature=t)
+    np.testing.assert_allclose(got, t**2 * kl.sum(axis=1), rtol=1e-4)
+
+  def test_hard(self):
+    p = np.exp(self.student)
+    p /= p.sum(axis=1, keepdims=True)
+    chosen = p[np.arange(6), self.teacher.argmax(axis=1)]
+    got = self.distance(softmax_xent, loss="hard")
+    np.testing.assert_allclose(got, -np.log(chosen), rtol=1e-4)
+
+  def test_hard_of_sigmoids(self):
+    p = 1 / (1 + np.exp(-self.student))
+    right = np.where(self.teacher > 0, p, 1 - p)
+    got = self.distance(sigmoid_xent, loss="hard")
+    np.testing.assert_allclose(got, -np.log(right).sum(axis=1), rtol=1e-4)
+
+
+def test_two_heads_learn_from_labels_and_from_the_teacher(teacher):
+  """Steps of plain SGD: each head moves by its own loss."""
+  model = {**STUDENT, "num_registers": 1, "distilled": True}
+
+  def moved(label_weight):
+    options = {"teacher": teacher, "label_weight": label_weight}
+    run = make_config(teacher, model=model, distill=options)
+    parts = assemble(run)
+    state = first_state(parts)
+    before = jax.tree.map(np.array, state.params)
+    state, _ = parts.train_step(state, next(batches(parts)))
+    return [
+      (before[name]["kernel"] != np.asarray(state.params[name]["kernel"])).any()
+      for name in ("head", "head_dist")
+    ]
+
+  assert moved(1.0) == [True, False]
+  assert moved(0.0) == [False, True]
+
+
+def test_two_heads_are_averaged():
+  options = {**STUDENT, "num_registers": 1, "distilled": True}
+  model = models.create(**options, num_classes=3)
+  image = jnp.ones((2, 8, 8, 1))
+  variables = model.init(jax.random.key(0), image)
+  logits, out = model.apply(variables, image)
+  heads = out["logits/head"], out["logits/head_dist"]
+  np.testing.assert_allclose(logits, (heads[0] + heads[1]) / 2)
+  for head, token in zip(heads, (out["head_input"], out["encoded"][:, 0])):
+    name = "head" if head is heads[0] else "head_dist"
+    params = variables["params"][name]
+    want = token @ params["kernel"] + params["bias"][None]
+    np.testing.assert_allclose(head, want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_images_are_not_touched(teacher):
+  found = teacher_lib.find(make_config(teacher))
+  own = dataclasses.replace(found, image_size=(8, 8))
+  image = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+  same = own.view(image, {"mean": [MEAN * 255], "std": [DEVIATION * 255]})
+  np.testing.assert_array_equal(same, image)
+
+
+@pytest.mark.parametrize(
+  "made, changes, message",
+  [
+    ({"num_classes": 7}, {}, "has 7 classes, and this run has 10"),
+    ({"channels": 3}, {}, "3 channels, and config.input.pp makes 1"),
+    ({}, {"loss": "mse", "input__data": "digits"}, "does not fit"),
+  ],
+)
+def test_a_teacher_that_does_not_fit(tmp_path, made, changes, message):
+  file = save_teacher(tmp_path / "teacher.npz", **made)
+  run = make_config(file, mixing={}, **changes)
+  with pytest.raises(ConfigError, match=message):
+    assemble(run)
+
+
+def test_no_teacher_of_that_name():
+  with pytest.raises(ConfigError, match=r"distill.teacher='runs/no'.*Name a"):
+    assemble(make_config("runs/no"))
+
+
+def test_a_run_resumes_with_its_own_teacher_alone(teacher, tmp_path):
+  parts = assemble(make_config(teacher))
+  saved = {"teacher": train.load_teacher(parts, None).checksum}
+  train.load_teacher(parts, saved)
+  parts = assemble(make_config(save_teacher(tmp_path / "other.npz", seed=1)))
+  with pytest.raises(ConfigError, match=r"other weights \(SHA-256"):
+    train.load_teacher(parts, saved)
+
+
+def test_a_cache_needs_views_that_return(teacher, tmp_path):
+  cache = {"teacher": teacher, "cache": str(tmp_path)}
+  with pytest.raises(ConfigError, match=r"effect without input\.views"):
+    make_config(teacher, mixing={}, distill=cache)
+  with pytest.raises(ConfigError, match=r"mixup_alpha=0\.4 the teacher sees"):
+    make_config(teacher, input__views=2, distill=cache)
+
+
+def test_the_cache_is_as_no_cache(teacher, tmp_path):
+  """Eight epochs of views 0, 1, 0, 1, ..., the first two of them computed."""
+  changes = {
+    "mixing": {},
+    "input__views": 2,
+    "input__data": "digits",
+    "input__split": "train[:64]",
+    "input__pp": "random_crop(8, padding=2)|value_range(-1, 1)",
+    "total_steps": 32,
+  }
+  options = {"teacher": teacher, "label_weight": 0.2}
+
+  def run(**more):
+    config = make_config(teacher, distill={**options, **more}, **changes)
+    parts = assemble(config, len(jax.devices()))
+    state, loaded = train.random_state(parts), train.load_teacher(parts, None)
+    if "cache" not in more:
+      state = dataclasses.replace(state, teacher=loaded.weights)
+    with train.make_feed(parts, 0, loaded) as feed:
+      for batch in feed:
+        state, _ = parts.train_step(state, batch)
+    return jax.device_get(state.params)
+
+  plain = run()
+  (first, again) = (run(cache=str(tmp_path)) for _ in range(2))
+  (file,) = tmp_path.iterdir()
+  known = np.load(file)
+  assert known.shape == (2, 64, 10) and not np.isnan(known).any()
+  assert (known[0] != known[1]).any()
+  for got in (first, again):
+    equal = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), got, plain)
+    assert jax.tree.all(equal)
+
+
+def test_options_without_a_teacher():
+  with pytest.raises(ConfigError, match=r"config.distill.loss='hard' has no"):
+    make_config(None, distill={"loss": "hard"})

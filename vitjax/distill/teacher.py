@@ -1,0 +1,170 @@
+"""The teacher of a run: its model, its weights, and its view of the images."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitjax import models, trained, trees
+from vitjax.config.schema import ConfigError, RunConfig, split_name
+from vitjax.data.pp import builder
+from vitjax.models import batch_norm
+from vitjax.weights import description
+
+_AS_THEY_ARE = {"mean": [0.0], "std": [1.0]}  # pixels that are not normalised
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """Weights of a teacher, and the checksum of the file's."""
+
+  weights: Any
+  checksum: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A trained classifier that does not change.
+
+  Attributes:
+    source: what the config calls it.
+    model: its model.
+    image_size: (height, width) in pixels that it was trained for.
+    channels: channels of its images.
+    statistics: mean and deviation with which its images are normalised.
+    abstract: shapes and types of its weights on the devices.
+  """
+
+  source: str
+  model: Any
+  image_size: tuple[int, int]
+  channels: int
+  statistics: Mapping[str, list[float]]
+  abstract: Any
+
+  def __str__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.abstract))
+    height, width = self.image_size
+    return (
+      f"{self.source}, {count:,} parameters in {self.model.dtype}, images of "
+      f"{height}x{width}, frozen"
+    )
+
+  def load(self, pretrained_dir: str | None) -> Loaded:
+    """Its weights.
+
+    Raises:
+      ConfigError: if they cannot be read.
+    """
+    try:
+      params = trained.load(self.source, pretrained_dir=pretrained_dir).params
+    except (OSError, ValueError, RuntimeError, ImportError) as e:
+      raise _error(self.source, e) from e
+    weights = jax.tree.map(
+      lambda spec, x: np.asarray(x).astype(spec.dtype), self.abstract, params
+    )
+    return Loaded(weights, checksum(params))
+
+  def check_same(self, saved: str, found: str) -> None:
+    """Raises ConfigError if a run would resume with another teacher.
+
+    Args:
+      saved: checksum in the checkpoint.
+      found: checksum of the weights that were read now.
+    """
+    if saved != found:
+      raise ConfigError(
+        f"config.distill.teacher={self.source!r} has other weights (SHA-256 "
+        f"{found[:12]}...) than when this run began ({saved[:12]}...). Restore "
+        "them to resume, or start a new run with another --workdir."
+      )
+
+  def outputs(self, weights: Any, image: jax.Array) -> jax.Array:
+    """Logits (b, n) float32 of images (b, h, w, c) as `view` returns them."""
+    logits, _ = self.model.apply(batch_norm.split(weights), image, train=False)
+    return logits.astype(jnp.float32)
+
+  def view(
+    self, image: jax.Array, statistics: Mapping[str, Any] | None
+  ) -> jax.Array:
+    """Images in the teacher's normalisation and size.
+
+    Mixing is linear, so a mixed image is normalised anew as if it had been
+    mixed in the teacher's normalisation.
+
+    Args:
+      image: (b, h, w, c) normalised for the student.
+      statistics: mean and deviation of that; None if it is not normalised.
+    """
+    student = statistics or _AS_THEY_ARE
+    image = image.astype(jnp.float32)
+    if student != self.statistics:
+      old_mean, old_std, mean, std = (
+        np.asarray(x[key], np.float32).reshape(1, 1, 1, -1)
+        for x in (student, self.statistics)
+        for key in ("mean", "std")
+      )
+      image = image * (old_std / std) + (old_mean - mean) / std
+    b, h, w, c = image.shape
+    if (h, w) != self.image_size:
+      shape = (b, *self.image_size, c)
+      image = jax.image.resize(image, shape, "bilinear", antialias=True)
+    return image
+
+
+def find(run: RunConfig) -> Teacher | None:
+  """The teacher that `config.distill` names; reads no weights.
+
+  Raises:
+    ConfigError: if there is none of that name, or it is no classifier.
+  """
+  source, dtype = run.distill.teacher, jnp.dtype(run.distill.dtype)
+  if source is None:
+    return None
+  try:
+    metadata = trained.describe(source, pretrained_dir=run.pretrained_dir)
+    description.check_listed(metadata, source)
+    name, options = split_name(metadata["model"])
+    model = models.create(name, **{**options, "dtype": run.distill.dtype})
+    preprocess = builder.build(builder.for_images(metadata["preprocess"]))
+  except (OSError, ValueError, RuntimeError, ImportError) as e:
+    raise _error(source, e) from e
+  if model.towers() or not getattr(model, "num_classes", None):
+    raise _error(source, "it has no classes, and so no logits to learn from.")
+  image_size, channels = tuple(metadata["image_size"]), metadata["channels"]
+  variables = jax.eval_shape(
+    model.init, jax.random.key(0), *model.example_inputs(image_size, channels)
+  )
+  # Running statistics stay float32, as in training.
+  params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, dtype), variables["params"]
+  )
+  return Teacher(
+    source=source,
+    model=model,
+    image_size=image_size,
+    channels=channels,
+    statistics=preprocess.pixel_statistics.get("image", _AS_THEY_ARE),
+    abstract=batch_norm.join({**variables, "params": params}),
+  )
+
+
+def _error(source: str, reason: object) -> ConfigError:
+  return ConfigError(
+    f"config.distill.teacher={source!r}: {reason} Name a run folder, an "
+    "exported file or a published name of a classifier."
+  )
+
+
+def checksum(weights: Any) -> str:
+  """SHA-256 of the names and float32 values of weights."""
+  content = hashlib.sha256()
+  for name, x in sorted(trees.flatten(weights).items()):
+    x = np.asarray(x, "<f4", order="C")
+    content.update(f"{name} {x.shape}\n".encode())
+    content.update(x.data)
+  return content.hexdigest()
