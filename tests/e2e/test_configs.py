@@ -222,7 +222,7 @@ OPTIONS = {
   ),
 }
 # These have another kind of model, and tests of their own.
-TWO_TOWERS = {"lit"}
+TWO_TOWERS = {"lit", "siglip"}
 ALL = [(name, arg) for name, args in OPTIONS.items() for arg in args]
 SMOKE = [(name, arg) for name, arg in ALL if arg.endswith("smoke")]
 FIRST = list({name: (name, arg) for name, arg in reversed(SMOKE)}.values())
