@@ -44,17 +44,6 @@ import ml_collections
 
 from vitjax.config import common
 
-TEMPLATES = (
-  "{}",
-  "a {}",
-  "a photo of a {}.",
-  "a picture of the {}.",
-  "a small black and white photo of a {}.",
-  "one {} on a plain background.",
-)
-# Of the words above and of Fashion-MNIST, with all letters for other words.
-VOCAB = "configs/lit_vocab.txt"  # the shipped file, wherever the run starts
-
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run."""
@@ -147,14 +136,15 @@ def set_fashion(config) -> None:
   """Captions from the class names of Fashion-MNIST, and small towers."""
   # What configs/fashion_mnist.py normalises with.
   image = "normalize((0.286,), (0.353,))"
-  tokenize = f"tokenize('bert', '{VOCAB}', max_len=16)"
+  texts = f"label_to_text({common.CAPTIONS})"
+  tokenize = f"tokenize('bert', '{common.CAPTIONS_VOCAB}', max_len=16)"
   config.total_steps = 100
   config.input = {
     "data": "fashion_mnist",
     "split": "train",
     "batch_size": 256,
     "cache": True,
-    "pp": f"decode(channels=1)|label_to_text({TEMPLATES})|{tokenize}|{image}",
+    "pp": f"decode(channels=1)|{texts}|{tokenize}|{image}",
   }
   config.model.image = {
     "patch_size": 7,
@@ -165,7 +155,7 @@ def set_fashion(config) -> None:
     "posemb": "learn",
     "num_classes": None,
   }
-  config.model.text = small_text(width=64)
+  config.model.text = common.small_text(width=64)
   config.init.weights.img = "runs/fashion_mnist"
   config.init.ignore = ("img/head",)
   config.evals = {
@@ -174,7 +164,7 @@ def set_fashion(config) -> None:
       "split": "test",
       "pp": f"decode(channels=1)|{image}",
       "batch_size": 500,
-      "templates": TEMPLATES,
+      "templates": common.CAPTIONS,
       "every_steps": 50,
     },
   }
@@ -185,8 +175,8 @@ def set_fashion(config) -> None:
 
 def set_smoke(config) -> None:
   """A few steps of tiny towers on noise, with every part that a run has."""
-  tokenize = f"tokenize('bert', '{VOCAB}', max_len=8)"
-  made = f"label_to_text({TEMPLATES[:3]})|{tokenize}|value_range(-1, 1)"
+  tokenize = f"tokenize('bert', '{common.CAPTIONS_VOCAB}', max_len=8)"
+  made = f"label_to_text({common.CAPTIONS[:3]})|{tokenize}|value_range(-1, 1)"
   config.total_steps = 4
   config.input = {
     "data": "fake:40,32x32x3,10",
@@ -195,7 +185,7 @@ def set_smoke(config) -> None:
     "pp": made,
   }
   config.model.image = {"variant": "mu/16", "num_classes": None}
-  config.model.text = small_text(width=32, max_len=8)
+  config.model.text = common.small_text(width=32, max_len=8)
   config.evals = {
     "zeroshot": {
       "type": "zeroshot",
@@ -212,15 +202,3 @@ def set_smoke(config) -> None:
   }
   config.checkpoint = {"every_steps": 2}
   config.report = {"every_steps": 1}
-
-
-def small_text(width: int, max_len: int = 16) -> dict:
-  """A text tower for the vocabulary of this folder."""
-  return {
-    "width": width,
-    "depth": 2,
-    "num_heads": 4,
-    "vocab_size": 256,
-    "max_len": max_len,
-    "num_classes": width,
-  }

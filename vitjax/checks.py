@@ -278,12 +278,6 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   """Problems of a run on images and texts; see `check` for Args."""
   errors = []
   where = f"with config.loss={run.loss!r}"
-  if run.accumulation_steps > 1:
-    errors.append(
-      f"config.accumulation_steps={run.accumulation_steps} {where}: all images "
-      "of a batch are compared with all its texts, so it cannot be split. Use "
-      "1 and a smaller config.input.batch_size."
-    )
   for name in ("num_classes", "target_threshold", "class_weights"):
     if getattr(run, name) is not None:
       errors.append(f"config.{name} {where}: there are no classes. Remove it.")

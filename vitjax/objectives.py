@@ -1,7 +1,9 @@
 """Training objectives: loss(variables, batch).
 
 The train step knows nothing else about the task. `prepare` runs once on the
-whole batch, before it is split for accumulation; `loss` may run on parts.
+whole batch, before it is split for accumulation; `loss` may run on parts. A
+loss that compares the examples of a batch does not split, but its first stage
+may: `embed`.
 """
 
 import dataclasses
@@ -30,12 +32,19 @@ class Objective:
     teach: (weights of the teacher, prepared batch or part of it) -> features
       that join the batch, for `loss`; None without a teacher. It runs once in a
       step, and no gradient passes through it.
+    embed: (variables, batch, key) -> (embeddings, statistics) of any part of a
+      batch; the embeddings are a tree of arrays with a row for each example.
+      None: the loss has no such stage.
+    compare: (parameters, embeddings of a whole batch) -> loss, which with
+      `embed` gives the same as `loss`.
   """
 
   inputs: tuple[str, ...]
   prepare: Callable[[Batch, jax.Array], Batch]
   loss: Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Variables]]
   splits: bool
+  embed: Callable[..., tuple[Any, Variables]] | None = None
+  compare: Callable[[Variables, Any], jax.Array] | None = None
   teach: Callable[[Variables, Batch], Batch] | None = None
 
 
@@ -256,14 +265,12 @@ def example_weights(
   return weights / weights.mean()
 
 
-def contrastive(
-  model, *, loss_fn: Callable[[jax.Array], jax.Array]
-) -> Objective:
+def contrastive(model, *, loss_fn: Callable[..., jax.Array]) -> Objective:
   """The mean loss of pairs: image i belongs to text i alone.
 
   The global batch is one array, however many devices hold it, so every image
   is compared with every text. Parts of a batch have fewer pairs, so this loss
-  does not split.
+  is one of embeddings.
 
   Args:
     model: a model with two towers, see `models.two_tower`.
@@ -274,21 +281,20 @@ def contrastive(
     del key
     return {"image": batch["image"], "text": batch["text"]}
 
-  def loss(variables, batch, key):
-    (image, text, out), statistics = _apply(
+  def embed(variables, batch, key):
+    (image, text, _), statistics = _apply(
       model, variables, key, batch["image"], batch["text"]
     )
-    return loss_fn(pair_logits(image, text, out)).mean(), statistics
+    return (image, text), statistics
 
-  return Objective(("image", "text"), prepare, loss, splits=False)
+  def compare(params, embeddings):
+    scale = model.apply({"params": params}, method="scale")
+    bias = scale.get("b", jnp.zeros(1))
+    return loss_fn(*embeddings, jnp.squeeze(scale["t"]), jnp.squeeze(bias))
 
+  def loss(variables, batch, key):
+    embeddings, statistics = embed(variables, batch, key)
+    return compare(variables["params"], embeddings), statistics
 
-def pair_logits(
-  image: jax.Array, text: jax.Array, out: Mapping[str, jax.Array]
-) -> jax.Array:
-  """Logits (b, n) of each image with each text, from the towers' outputs."""
-  # Float32 also where the hardware's default is less precise: the loss and the
-  # ranking depend on small differences of these.
-  similarity = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
-  bias = jnp.squeeze(out["b"]) if "b" in out else 0.0
-  return similarity * jnp.squeeze(out["t"]) + bias
+  inputs = ("image", "text")
+  return Objective(inputs, prepare, loss, False, embed, compare)

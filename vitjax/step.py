@@ -17,7 +17,7 @@ import optax
 from vitjax import trees
 from vitjax.models import batch_norm, flexible
 from vitjax.objectives import Objective
-from vitjax.optim import sam
+from vitjax.optim import accumulation, sam
 
 Weights = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -141,7 +141,8 @@ def make_train_step(
       computed one after the other, to save memory. Mixing happens before and
       the update after, so the result is that of the whole batch, except that
       dropout draws other masks and batch normalisation has the statistics of
-      each part, one part after the other.
+      each part, one part after the other. How this is done is in
+      `optim.accumulation`.
     frozen: regexes of parameters that `tx` does not change: their gradients
       are neither computed nor part of the gradient's norm.
     freeze_statistics: see `batch_norm.frozen`, for the norms in `frozen`.
@@ -150,55 +151,30 @@ def make_train_step(
     sam_rho, sam_rho_min, sam_alpha: see `optim.sam`; 0 for plain gradients.
   """
 
-  if accumulation_steps > 1 and not objective.splits:
-    raise ValueError(
-      f"accumulation_steps={accumulation_steps}, but the loss of a batch is "
-      "not the mean over its parts. Use 1."
-    )
+  frozen_norms = frozen if freeze_statistics else ()
 
   def loss(params, statistics, batch, key):
-    with batch_norm.frozen(frozen if freeze_statistics else ()):
+    with batch_norm.frozen(frozen_norms):
       return objective.loss({"params": params, **statistics}, batch, key)
 
-  grad = jax.value_and_grad(loss, has_aux=True)
+  def embed(variables, batch, key):
+    with batch_norm.frozen(frozen_norms):
+      return objective.embed(variables, batch, key)
 
-  # Row i goes to part i mod k, so each device's rows stay on that device.
-  def split(x):
-    parts = x.reshape(-1, accumulation_steps, *x.shape[1:])
-    return parts.swapaxes(0, 1)
-
-  def merge(parts):
-    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
-
-  def taught(teacher, batch):
-    """The batch with what the teacher says of it, part by part."""
-    assert objective.teach is not None
-    teach = functools.partial(objective.teach, teacher)
-    if accumulation_steps == 1:
-      return {**batch, **teach(batch)}
-    parts = jax.lax.map(teach, jax.tree.map(split, batch))
-    return {**batch, **jax.tree.map(merge, parts)}
-
-  def loss_and_grads(params, statistics, batch, key):
-    """((loss, statistics), gradients)"""
-    if accumulation_steps == 1:
-      return grad(params, statistics, batch, key)
-
-    def add(carry, part):
-      (total, statistics), (rows, i) = carry, part
-      (loss, statistics), grads = grad(
-        params, statistics, rows, jax.random.fold_in(key, i)
-      )
-      total = jax.tree.map(jnp.add, total, (loss, grads))
-      return (total, statistics), None
-
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, jnp.float32), (jnp.float32(0), params)
+  loss_and_grads = jax.value_and_grad(loss, has_aux=True)
+  if accumulation_steps > 1 and objective.splits:
+    loss_and_grads = accumulation.of_the_mean(
+      loss_and_grads, accumulation_steps
     )
-    parts = (jax.tree.map(split, batch), jnp.arange(accumulation_steps))
-    (total, statistics), _ = jax.lax.scan(add, (zeros, statistics), parts)
-    loss, grads = jax.tree.map(lambda x: x / accumulation_steps, total)
-    return (loss, statistics), grads
+  elif accumulation_steps > 1 and objective.embed is not None:
+    loss_and_grads = accumulation.of_embeddings(
+      embed, objective.compare, accumulation_steps, frozen
+    )
+  elif accumulation_steps > 1:
+    raise ValueError(
+      f"accumulation_steps={accumulation_steps}, but the loss of a batch is "
+      "not the mean over its parts, and the objective has no `embed`. Use 1."
+    )
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -206,7 +182,10 @@ def make_train_step(
       normalise(batch), jax.random.fold_in(key, _AUGMENT)
     )
     if objective.teach is not None:
-      batch = taught(state.teacher, batch)
+      teach = accumulation.in_parts(
+        functools.partial(objective.teach, state.teacher), accumulation_steps
+      )
+      batch = {**batch, **teach(batch)}
     dropout_key = jax.random.fold_in(key, _DROPOUT)
 
     def loss_and_trained_grads(params):

@@ -17,7 +17,7 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
-from vitjax import checks, losses, optim, pretrained, program, weights
+from vitjax import checks, optim, pretrained, program, weights
 from vitjax import (
   step as step_lib,
 )
@@ -339,7 +339,6 @@ def compile_step(
     batch_size=run.input.batch_size,
     batch_parts=sharding.batch_parts(parts.mesh),
     accumulation_steps=run.accumulation_steps,
-    can_accumulate=run.loss not in losses.CONTRASTIVE,
   )
   step.check()
   return compiled, step

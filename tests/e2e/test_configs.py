@@ -240,7 +240,7 @@ OPTIONS = {
   ),
 }
 # These have another kind of model, and tests of their own.
-TWO_TOWERS = {"lit"}
+TWO_TOWERS = {"lit", "siglip"}
 # The smoke variant of these needs a run, and has a test of its own.
 NEED_A_RUN = {"distill"}
 ALL = [(name, arg) for name, args in OPTIONS.items() for arg in args]

@@ -1,31 +1,64 @@
-"""Two towers in the train step: losses, devices, what is frozen."""
+"""Two towers in the train step: losses, devices, parts, what is frozen."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh
 
+from tests import pairs
 from vitjax import losses, models, objectives, optim, trees
 from vitjax import step as step_lib
-from vitjax.optim import schedules
+from vitjax.optim import accumulation, schedules
 from vitjax.parallel import sharding
 
 FROZEN = ("img/.*",)
 
 
-def test_losses_against_numpy():
-  logits = np.random.default_rng(0).normal(size=(5, 5)) * 4
-  e = np.exp(logits)
-  own = np.diagonal(logits)
-  want = (np.log(e.sum(1)) + np.log(e.sum(0))) / 2 - own
-  got = losses.contrastive(jnp.asarray(logits, jnp.float32))
-  np.testing.assert_allclose(got, want, rtol=1e-5)
+def mesh_of(num_devices, **axes):
+  return sharding.make_mesh(devices=jax.devices()[:num_devices], **axes)
 
-  p = 1 / (1 + np.exp(-logits))
-  pairs = np.where(np.eye(5, dtype=bool), np.log(p), np.log(1 - p))
-  got = losses.siglip(jnp.asarray(logits, jnp.float32))
-  np.testing.assert_allclose(got, -pairs.sum(axis=1), rtol=1e-5)
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("loss", losses.CONTRASTIVE)
+def test_losses_in_chunks_and_rings_are_the_plain_ones(
+  loss, num_devices, monkeypatch
+):
+  monkeypatch.setattr(losses.pairs, "_CHUNK", 4)  # 48 pairs: 12 chunks, or 3
+  mesh = mesh_of(num_devices, fsdp=min(2, num_devices))
+  assert max(pairs.errors(loss, mesh)) < 1e-6
+
+
+@pytest.mark.parametrize("loss", losses.CONTRASTIVE)
+def test_a_pair_that_is_learnt_is_exact(loss):
+  """Losses near 0, where a difference of large numbers would be noise."""
+  image = text = np.eye(4, dtype=np.float32)
+  inputs = image, text, np.float32(30), np.float32(-15)
+  fn = pairs.with_grads(losses.CONTRASTIVE[loss], mesh_of(1))
+  value, grads = fn(*inputs)
+  if loss == "siglip":
+    want = 4 * np.log1p(np.exp(-15.0))
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    want = (np.eye(4) * -1 + (1 - np.eye(4))) / (1 + np.exp(15.0))
+    np.testing.assert_allclose(grads[0], want * 30 / 4, rtol=1e-5)
+  else:
+    assert 0 <= value < 1e-6 and np.isfinite(grads[0]).all()
+
+
+@pytest.mark.parametrize("loss", losses.CONTRASTIVE)
+def test_memory_of_the_loss_grows_linearly(loss):
+  """Of what the compiler sets aside for the loss and its gradients."""
+
+  def temporaries(size, num_devices):
+    inputs = jax.eval_shape(lambda: pairs.embeddings(8))
+    image = jax.ShapeDtypeStruct((size, 16), np.float32)
+    fn = pairs.with_grads(losses.CONTRASTIVE[loss], mesh_of(num_devices))
+    compiled = fn.lower(image, image, *inputs[2:]).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  for num_devices in (1, 8):
+    small, large = (temporaries(n, num_devices) for n in (8192, 32_768))
+    assert 0 < small and large <= 4.1 * small, num_devices
+    assert large < 0.2 * (32_768**2 * 4) / num_devices
 
 
 def two_towers(**options):
@@ -50,11 +83,11 @@ def run(loss, num_devices=1, **options):
   """Parameters before and after three steps, and the losses."""
   model = two_towers(bias_init=-2.71 if loss == "siglip" else None)
   schedule = schedules.make_schedule("cosine", total_steps=3)
+  options = {"frozen": FROZEN, **options}
   tx = optim.make_optimizer(
-    "sgd", schedule=schedule, learning_rate=0.1, freeze=FROZEN
+    "sgd", schedule=schedule, learning_rate=0.1, freeze=options["frozen"]
   )
-  devices = np.array(jax.devices()[:num_devices]).reshape(-1, 1, 1)
-  mesh = Mesh(devices, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+  mesh = mesh_of(num_devices)
   objective = objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[loss])
   spec = jax.eval_shape(lambda: batch(0))
   init = step_lib.make_init_fn(model, *(spec[k] for k in objective.inputs))
@@ -63,16 +96,21 @@ def run(loss, num_devices=1, **options):
     sharding.replicated(mesh),
   )
   first = jax.device_get(state.params)
+  step = step_lib.make_train_step(
+    objective,
+    tx,
+    normalise=lambda batch: batch,
+    seed=0,
+    schedule=schedule,
+    **options,
+  )
+
+  def train_step(state, batch):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return step(state, batch)
+
   train_step = jax.jit(
-    step_lib.make_train_step(
-      objective,
-      tx,
-      normalise=lambda batch: batch,
-      seed=0,
-      schedule=schedule,
-      frozen=FROZEN,
-      **options,
-    ),
+    train_step,
     in_shardings=(sharding.replicated(mesh), sharding.over_batch(mesh)),
   )
   history = []
@@ -92,12 +130,16 @@ def one_device(request):
   return request.param, run(request.param)
 
 
+def assert_same_run(got, want):
+  (_, params, history), (_, of_params, of_history) = got, want
+  np.testing.assert_allclose(history, of_history, rtol=1e-5)
+  for name, x in params.items():
+    np.testing.assert_allclose(x, of_params[name], atol=1e-6, err_msg=name)
+
+
 def test_every_image_meets_every_text_on_any_number_of_devices(one_device):
-  loss, (_, want, history) = one_device
-  _, got, other = run(loss, num_devices=8)
-  np.testing.assert_allclose(other, history, rtol=1e-5)
-  for name, x in got.items():
-    np.testing.assert_allclose(x, want[name], atol=1e-6, err_msg=name)
+  loss, want = one_device
+  assert_same_run(run(loss, num_devices=8), want)
 
 
 def test_the_frozen_tower_keeps_every_bit_and_all_else_learns(one_device):
@@ -111,7 +153,9 @@ def test_the_frozen_tower_keeps_every_bit_and_all_else_learns(one_device):
 def test_the_loss_of_a_step_against_numpy():
   """The first loss, from the embeddings of the towers."""
   model = two_towers(bias_init=-2.71)
-  objective = objectives.contrastive(model, loss_fn=losses.siglip)
+  objective = objectives.contrastive(
+    model, loss_fn=losses.CONTRASTIVE["siglip"]
+  )
   rows = batch(0)
   spec = jax.eval_shape(lambda: rows)
   init = step_lib.make_init_fn(model, *(spec[k] for k in objective.inputs))
@@ -134,6 +178,119 @@ def test_the_loss_of_a_step_against_numpy():
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_parts_of_a_batch_are_refused():
+@pytest.mark.slow
+@pytest.mark.parametrize(("parts", "num_devices"), [(4, 1), (16, 1), (2, 8)])
+def test_parts_of_a_batch_give_the_step_of_the_batch(
+  one_device, parts, num_devices
+):
+  loss, want = one_device
+  got = run(loss, num_devices, accumulation_steps=parts)
+  assert_same_run(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", losses.CONTRASTIVE)
+def test_parts_of_a_batch_train_both_towers(loss):
+  want = run(loss, frozen=())
+  for parts in (4, 16):
+    got = run(loss, frozen=(), accumulation_steps=parts)
+    assert_same_run(got, want)
+
+
+def test_parts_have_their_own_dropout_and_batch_statistics():
+  """Gradients are those of the parts' embeddings, with each part's key."""
+
+  def embed(variables, rows, key):
+    x = rows["image"] @ variables["params"]["kernel"]
+    mean = x.mean(axis=0, keepdims=True)
+    x = jnp.tanh(x - mean) * jax.random.bernoulli(key, 0.5, x.shape)
+    return (x, x + rows["text"]), {"mean": variables["mean"] + mean}
+
+  def compare(params, embeddings):
+    return losses.CONTRASTIVE["siglip"](*embeddings, params["t"], params["b"])
+
+  rng = np.random.default_rng(0)
+  rows, params = (
+    jax.tree.map(lambda shape: rng.normal(size=shape), shapes, is_leaf=is_shape)
+    for shapes in (
+      {"image": (12, 5), "text": (12, 8)},
+      {"kernel": (5, 8), "t": (), "b": ()},
+    )
+  )
+  rows, params = jax.tree.map(jnp.float32, (rows, params))
+  statistics = {"mean": jnp.zeros((1, 8))}
+  key = jax.random.key(1)
+
+  def reference(params):
+    found, after = [], statistics
+    for i in range(3):
+      part = {name: x[i::3] for name, x in rows.items()}
+      variables = {"params": params, **after}
+      x, after = embed(variables, part, jax.random.fold_in(key, i))
+      found.append(x)
+    whole = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+    return compare(params, whole), after
+
+  want = jax.jit(jax.value_and_grad(reference, has_aux=True))(params)
+  fn = jax.jit(accumulation.of_embeddings(embed, compare, 3))
+  got = fn(params, statistics, rows, key)
+  for x, y in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def is_shape(x):
+  return isinstance(x, tuple)
+
+
+@pytest.mark.slow
+def test_a_frozen_tower_runs_once():
+  """The compiler's count of operations, where a loop counts once."""
+  model = two_towers()
+  objective = objectives.contrastive(
+    model, loss_fn=losses.CONTRASTIVE["siglip"]
+  )
+  rows = {name: x for name, x in batch(0).items() if name != "index"}
+
+  def flops(fn, *inputs):
+    return jax.jit(fn).lower(*inputs).compile().cost_analysis()["flops"]
+
+  params = jax.eval_shape(
+    model.init, jax.random.key(0), rows["image"], rows["text"]
+  )["params"]
+
+  def of_step(frozen):
+    fn = accumulation.of_embeddings(
+      objective.embed, objective.compare, 2, frozen
+    )
+    key = jax.eval_shape(jax.random.key, 0)
+
+    def trained(*inputs):
+      (loss, _), grads = fn(*inputs)
+      off = trees.mask(grads, frozen)
+      kept = zip(*map(jax.tree.leaves, (grads, off)))
+      return loss, [x for x, is_off in kept if not is_off]
+
+    return flops(trained, params, {}, rows, key)
+
+  forward = flops(
+    lambda params, image: model.apply({"params": params}, image)[0],
+    params,
+    rows["image"][::2],
+  )
+  saved = of_step(()) - of_step(FROZEN)
+  assert saved > 2.5 * forward  # the second forward pass, and the backward one
+
+
+def test_a_loss_without_embeddings_has_no_parts():
+  whole = objectives.Objective(
+    (), lambda x, _: x, lambda *_: (0.0, {}), splits=False
+  )
   with pytest.raises(ValueError, match="accumulation_steps=2, but the loss"):
-    run("siglip", accumulation_steps=2)
+    step_lib.make_train_step(
+      whole,
+      optim.make_optimizer("sgd", schedule=lambda _: 1.0, learning_rate=0.1),
+      normalise=lambda x: x,
+      seed=0,
+      schedule=lambda _: 1.0,
+      accumulation_steps=2,
+    )

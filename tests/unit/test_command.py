@@ -12,7 +12,7 @@ import pytest
 
 from configs import lit
 from vitjax import __main__ as command
-from vitjax.config import command_line, shipped
+from vitjax.config import command_line, common, shipped
 from vitjax.data import tokenizers
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -122,7 +122,9 @@ def test_a_shipped_config_in_python(tmp_path, monkeypatch):
 
 def test_the_vocabulary_of_a_shipped_config(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert tokenizers.bert(lit.VOCAB)("dress")[0, 1] == 147  # its line, from 0
+  assert (
+    tokenizers.bert(common.CAPTIONS_VOCAB)("dress")[0, 1] == 147
+  )  # its line, from 0
 
 
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):

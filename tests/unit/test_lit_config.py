@@ -4,7 +4,7 @@ import pytest
 
 from configs import lit
 from vitjax import checks
-from vitjax.config import resolving, schema
+from vitjax.config import common, resolving, schema
 from vitjax.data import tokenizers
 
 pytest.importorskip("tokenizers")
@@ -53,9 +53,9 @@ def test_published_settings(vocab):
 def test_the_vocabulary_has_every_word_of_the_captions():
   names = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag"
   names = [*names.split(), "Ankle boot"]
-  texts = [t.format(name) for t in lit.TEMPLATES for name in names]
-  tokenizer = tokenizers.bert(lit.VOCAB, max_len=16)
-  with open(lit.VOCAB, encoding="utf-8") as file:
+  texts = [t.format(name) for t in common.CAPTIONS for name in names]
+  tokenizer = tokenizers.bert(common.CAPTIONS_VOCAB, max_len=16)
+  with open(common.CAPTIONS_VOCAB, encoding="utf-8") as file:
     pieces = file.read().splitlines()
   assert pieces[0] == "[PAD]" and len({*pieces}) == len(pieces) <= 256
   ids = tokenizer(texts)
@@ -82,7 +82,6 @@ VIT = {"name": "vit", "variant": "mu/16"}
     ({"loss": "softmax_xent"}, "'softmax_xent' does not fit .*two_tower', whi"),
     ({"model": VIT}, r"loss='siglip' does not fit config.model.name='vit'"),
     ({"loss": "clip"}, "not one of softmax_xent, .*, contrastive, siglip"),
-    ({"accumulation_steps": 2}, "accumulation_steps=2 with config.loss='sig"),
     ({"num_classes": 10}, "config.num_classes with config.loss='siglip'"),
     ({"class_weights": "balanced"}, "config.class_weights with config.loss="),
     ({"mixing": {"mixup_alpha": 0.2}}, "config.mixing with config.loss"),

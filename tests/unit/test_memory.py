@@ -46,7 +46,6 @@ def test_a_step_that_cannot_fit_is_refused():
     # 1000 = 8 * 125: of 2, 4 and 5 the last two are divisors, per device.
     ({"batch_size": 1000, "batch_parts": 8}, "5", "416"),
     ({"accumulation_steps": 4}, "16", "432"),
-    ({"can_accumulate": False}, None, "432"),
     # The gradients' sum takes what is left.
     ({"grad_bytes": 15 * GIB}, "256", "432"),
     ({"batch_size": 2}, None, None),

@@ -16,6 +16,18 @@ from vitjax.config import messages
 # timm's RandAugment in the recipes of DeiT and ConvNeXt.
 TIMM_RANDAUG = 'timm_randaug("rand-m9-mstd0.5-inc1", method="bicubic")'
 
+# Captions that are made from the name of a class.
+CAPTIONS = (
+  "{}",
+  "a {}",
+  "a photo of a {}.",
+  "a picture of the {}.",
+  "a small black and white photo of a {}.",
+  "one {} on a plain background.",
+)
+# Of the words above and of Fashion-MNIST, with all letters for other words.
+CAPTIONS_VOCAB = "configs/lit_vocab.txt"  # shipped, wherever the run starts
+
 VARIANT = re.compile(r"([A-Za-z]+[\w-]*?)/?(\d+)")
 
 
@@ -401,3 +413,15 @@ def make_smoke(
     if name not in config:
       config[name] = ml_collections.ConfigDict()
     set_steps(config[name], "every", steps)
+
+
+def small_text(width: int, max_len: int = 16) -> dict[str, int]:
+  """A small text tower for `CAPTIONS_VOCAB`."""
+  return {
+    "width": width,
+    "depth": 2,
+    "num_heads": 4,
+    "vocab_size": 256,
+    "max_len": max_len,
+    "num_classes": width,
+  }

@@ -421,7 +421,9 @@ class RunConfig:
       Where images have several classes, the weight of its positive images;
       "balanced": negative / positive. None: all images weigh the same.
     accumulation_steps: parts into which a batch is split to save memory; must
-      divide `input.batch_size`. Changes no result but dropout.
+      divide `input.batch_size`. Changes no result but those of dropout and
+      batch normalisation. The losses of two towers then cost one more forward
+      pass.
     input: training data.
     flexible: patch and image sizes that change from step to step.
     pretrained_dir: folder, or gs:// or https:// address, from which published

@@ -16,7 +16,7 @@ see `trees.is_stacked`.
 
 The text towers "text" and "bert" take token ids (b, t) int32 instead of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
-out).
+out). Its method `scale` gives the temperature and the bias of the logits alone.
 """
 
 import builtins

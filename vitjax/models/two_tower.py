@@ -304,9 +304,7 @@ class Model(base.ImageModel):
   ]:
     if image is None and text is None:
       raise ValueError("image and text are both None. Give at least one.")
-    out = {"t": jnp.exp(self.t)}
-    if self.bias_init is not None:
-      out["b"] = self.b
+    out = self.scale()
     image_embedding = text_embedding = None
     if image is not None:
       z, more = self.img(image, train)
@@ -324,6 +322,13 @@ class Model(base.ImageModel):
           "`num_classes` of one tower or of both."
         )
     return image_embedding, text_embedding, out
+
+  def scale(self) -> dict[str, Array]:
+    """The temperature `t` and, if there is one, the bias `b` of the logits."""
+    out = {"t": jnp.exp(self.t)}
+    if self.bias_init is not None:
+      out["b"] = self.b
+    return out
 
   @nn.nowrap
   def example_inputs(

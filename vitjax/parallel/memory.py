@@ -30,7 +30,6 @@ class StepMemory:
     batch_size: global examples per step.
     batch_parts: devices that a batch is split over.
     accumulation_steps: parts that the batch of each device is split into.
-    can_accumulate: whether the batch can be split into more parts.
   """
 
   used_bytes: int | None
@@ -40,7 +39,6 @@ class StepMemory:
   batch_size: int
   batch_parts: int
   accumulation_steps: int = 1
-  can_accumulate: bool = True
 
   def check(self) -> None:
     """Raises OutOfMemoryError if the step cannot fit; warns if it may not."""
@@ -71,18 +69,17 @@ class StepMemory:
     limit = _NEAR * min(self.used_bytes, self.limit_bytes or self.used_bytes)
     variable = max(0, self.used_bytes - self.fixed_bytes)
     ways = []
-    if self.can_accumulate:
-      free = limit - self.fixed_bytes - self.grad_bytes  # their sum as well
-      rows = self.batch_size // self.batch_parts
-      for steps in range(self.accumulation_steps + 1, rows + 1):
-        if self.batch_size % (steps * self.batch_parts):
-          continue
-        if variable * self.accumulation_steps <= free * steps:
-          ways.append(
-            f"--config.accumulation_steps={steps} (the same batch in {steps} "
-            "parts)"
-          )
-          break
+    free = limit - self.fixed_bytes - self.grad_bytes  # their sum as well
+    rows = self.batch_size // self.batch_parts
+    for steps in range(self.accumulation_steps + 1, rows + 1):
+      if self.batch_size % (steps * self.batch_parts):
+        continue
+      if variable * self.accumulation_steps <= free * steps:
+        ways.append(
+          f"--config.accumulation_steps={steps} (the same batch in {steps} "
+          "parts)"
+        )
+        break
     multiple = self.batch_parts * self.accumulation_steps
     share = (limit - self.fixed_bytes) / max(variable, 1)
     size = int(self.batch_size * share) // multiple * multiple

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vitjax import losses, models
+from vitjax import models
 from vitjax.config import plain, resolving
 from vitjax.config.schema import RunConfig
 
@@ -39,11 +39,10 @@ def changes(run: RunConfig, num_devices: int) -> Iterator[Change]:
   All but a smaller batch compute the same, to rounding.
   """
   known = models.options(run.model["name"])
-  splits = run.loss not in losses.CONTRASTIVE  # see `objectives.Objective`
 
   def accumulate(times):
     steps = run.accumulation_steps * times
-    if splits and run.input.batch_size % (steps * num_devices) == 0:
+    if run.input.batch_size % (steps * num_devices) == 0:
       yield Change(f"accumulation x{times}", {"accumulation_steps": steps})
 
   def remat(policy):

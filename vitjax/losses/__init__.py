@@ -4,7 +4,7 @@ The caller reduces them and leaves out padded examples. The functions in
 `LOSSES` give one loss (b,) for each example, from logits and targets. Those in
 `OUTPUT_LOSSES` give one (b, n) for each output, so that unknown targets can be
 left out; the loss of an example is their sum. Those in `CONTRASTIVE` take the
-logits of every image with every text, with the matching pairs on the diagonal.
+embeddings of two towers and give the loss of the batch, see `pairs`.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from vitjax.losses import pairs
 
 
 def softmax_xent(
@@ -149,26 +151,5 @@ def is_sigmoid(loss: str) -> bool:
   return loss.startswith("sigmoid")
 
 
-def contrastive(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
-  """Mean of the cross-entropies of a softmax over texts and one over images.
-
-  LiT, https://arxiv.org/abs/2111.07991, sec. 3, with the global batch, as
-  CLIP, https://arxiv.org/abs/2103.00020, figure 3.
-  """
-  own = jnp.diagonal(logits)
-  of_image = jax.nn.logsumexp(logits, axis=1) - own
-  of_text = jax.nn.logsumexp(logits, axis=0) - own
-  return (of_image + of_text) / 2
-
-
-def siglip(logits: Float[Array, "b b"]) -> Float[Array, "b"]:
-  """Binary cross-entropy of each pair, summed over the texts.
-
-  SigLIP, https://arxiv.org/abs/2303.15343. The mean over the images is
-  equation 1.
-  """
-  signs = 2 * jnp.eye(len(logits)) - 1
-  return -jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=1)
-
-
-CONTRASTIVE = {"contrastive": contrastive, "siglip": siglip}
+# Losses of images and texts: (image, text, temperature, bias) -> the loss.
+CONTRASTIVE = {"contrastive": pairs.softmax, "siglip": pairs.sigmoid}
