@@ -203,6 +203,11 @@ def _report(workdir, axes, points, finished, metric, mode) -> str:
     f"Best: {winner.point.name}, {metric} {winner.value:.6g}. Run folder: "
     f"{workdir / winner.point.name}"
   )
+  equal = [x for x in outcomes if x.value == winner.value]
+  if len(equal) > 1:
+    lines.append(
+      f"{len(equal)} points have this value, and the first of them is taken."
+    )
   lines += results.edges(axes, winner)
   return "\n".join([*lines, "The same run:", f"  {_command(winner.point)}"])
 
