@@ -24,6 +24,7 @@ _MIXED = "mixing.mixup_alpha or mixing.cutmix_alpha"
 # contain 0.
 NEEDS = {
   "checkpoint.best_mode": ("checkpoint.best_metric",),
+  "checkpoint.patience": ("checkpoint.best_metric",),
   "distill.cache": ("distill.teacher", "input.views"),
   "distill.dtype": ("distill.teacher",),
   "distill.label_weight": ("distill.teacher",),
@@ -82,7 +83,7 @@ def problems(run: RunConfig) -> list[str]:
       "config.optim",
       lambda: optim.make_optimizer(**run.optim, schedule=lambda step: 1.0),
     )
-    errors += without_effect(run)
+    errors += without_effect(run) + average_problems(run)
   two_towers = run.loss in losses.CONTRASTIVE
   of_labels = list(losses.LOSSES | losses.OUTPUT_LOSSES)
   known = [*of_labels, *losses.CONTRASTIVE]
@@ -193,13 +194,39 @@ def without_effect(run: RunConfig) -> list[str]:
   return errors
 
 
+def average_problems(run: RunConfig) -> list[str]:
+  """Problems of averages of the weights, in `ema` and in the optimizer."""
+  errors = []
+  if run.ema.decay is not None and run.ema.uniform_from is not None:
+    errors.append(
+      f"config.ema.decay={run.ema.decay} and config.ema.uniform_from="
+      f"{run.ema.uniform_from}: a run keeps one average. Remove decay for the "
+      "uniform one, or uniform_from_* for the exponential one."
+    )
+  name, schedule = run.optim["name"], run.schedule
+  if optim.is_schedule_free(name):
+    why = f"does not fit config.optim.name={name!r}, which averages weights"
+    if schedule.decay != "constant":
+      errors.append(
+        f"config.schedule.decay={schedule.decay!r} {why} in place of a decay. "
+        "Use config.schedule.decay='constant'; a warm-up may stay."
+      )
+    elif schedule.cooldown is not None:
+      errors.append(
+        f"config.schedule.cooldown={schedule.cooldown} {why} in place of a "
+        "cool-down. Remove it."
+      )
+  return errors
+
+
 def name_problems(run: RunConfig) -> list[str]:
   """Problems of the names of evals and of `checkpoint.best_metric`."""
   averages = {}
-  if run.ema.decay is not None:
+  kind = "uniform_from" if run.ema.decay is None else "decay"
+  if run.ema.is_on:
     averages = {f"{name}{EMA_SUFFIX}": name for name in run.evals}
   errors = [
-    f"config.evals.{name}: with config.ema.decay, eval {averages[name]!r} "
+    f"config.evals.{name}: with config.ema.{kind}, eval {averages[name]!r} "
     f"reports the averaged parameters under this name. Use another one."
     for name in run.evals
     if name in averages
@@ -220,6 +247,13 @@ def name_problems(run: RunConfig) -> list[str]:
     errors.append(
       f"{where} is a metric of an optional eval, which is skipped if its data "
       "are absent. Set its optional=False."
+    )
+  elif run.checkpoint.patience and section.every is None:
+    errors.append(
+      f"config.checkpoint.patience={run.checkpoint.patience} counts evals, and "
+      f"eval {name!r} runs at the end only. Set "
+      f"config.evals.{averages.get(name, name)}.every_epochs=1, or remove "
+      "patience."
     )
   return errors
 

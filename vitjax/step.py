@@ -17,7 +17,7 @@ import optax
 from vitjax import trees
 from vitjax.models import batch_norm, flexible
 from vitjax.objectives import Objective
-from vitjax.optim import accumulation, sam
+from vitjax.optim import accumulation, sam, schedule_free
 
 Weights = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -34,7 +34,7 @@ class TrainState:
     step: number of updates so far, int32 ().
     params: the parameters.
     opt_state: the optimizer's state.
-    ema_params: moving average of `weights`; None without one.
+    ema_params: average of `weights`; None without one.
     statistics: the model's variables that are not parameters: the running
       statistics of batch normalisation. {} of a model without, and then no
       array.
@@ -110,6 +110,27 @@ def update_ema(
   return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, new)
 
 
+def update_uniform(
+  average: trees.PyTree, new: trees.PyTree, step: jax.Array, start: int
+) -> trees.PyTree:
+  """One step of the uniform average of all values after step `start`.
+
+  Averaging Weights Leads to Wider Optima, https://arxiv.org/abs/1803.05407.
+
+  Args:
+    average: the average so far; before any, the latest values.
+    new: the values after this update.
+    step: number of updates before this one.
+    start: number of updates whose values are not averaged.
+  """
+  count = jnp.maximum(step - start, 0)  # of values in the average
+  return jax.tree.map(
+    lambda a, x: jnp.where(count == 0, x, a + (x - a) / (count + 1)),
+    average,
+    new,
+  )
+
+
 def make_train_step(
   objective: Objective,
   tx: optax.GradientTransformation,
@@ -123,6 +144,7 @@ def make_train_step(
   freeze_statistics: bool = True,
   ema_decay: float | None = None,
   ema_warmup: bool = False,
+  ema_uniform_from: int | None = None,
   ema_statistics: bool = True,
   sam_rho: float = 0.0,
   sam_rho_min: float | None = None,
@@ -146,7 +168,8 @@ def make_train_step(
     frozen: regexes of parameters that `tx` does not change: their gradients
       are neither computed nor part of the gradient's norm.
     freeze_statistics: see `batch_norm.frozen`, for the norms in `frozen`.
-    ema_decay, ema_warmup: see `update_ema`; None for no average.
+    ema_decay, ema_warmup: see `update_ema`; None for no such average.
+    ema_uniform_from: `start` of `update_uniform`; None for no such average.
     ema_statistics: average the statistics too. False: take the latest ones.
     sam_rho, sam_rho_min, sam_alpha: see `optim.sam`; 0 for plain gradients.
   """
@@ -200,21 +223,27 @@ def make_train_step(
       return value, grads
 
     factor = schedule(state.step)
+    point = schedule_free.gradient_point(state.params, state.opt_state)
     if sam_rho:
       (loss, statistics), grads = sam.loss_and_grads(
         loss_and_trained_grads,
-        state.params,
+        point,
         rho=sam.rho_at(factor, sam_rho, sam_rho_min),
         alpha=sam_alpha,
       )
     else:
-      (loss, statistics), grads = loss_and_trained_grads(state.params)
+      (loss, statistics), grads = loss_and_trained_grads(point)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.ema_params
-    if ema_decay is not None:
+    if average is not None:
       weights = batch_norm.join({"params": params, **statistics})
-      average = update_ema(average, weights, state.step, ema_decay, ema_warmup)
+      if ema_decay is not None:
+        average = update_ema(
+          average, weights, state.step, ema_decay, ema_warmup
+        )
+      elif ema_uniform_from is not None:
+        average = update_uniform(average, weights, state.step, ema_uniform_from)
       if not ema_statistics:
         average = batch_norm.join(batch_norm.split(average) | statistics)
     metrics = {

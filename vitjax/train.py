@@ -22,6 +22,7 @@ from vitjax import (
   step as step_lib,
 )
 from vitjax.checkpoint.checkpointer import Checkpointer
+from vitjax.checkpoint.patience import Patience
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import device, pipeline, sources
 from vitjax.data.sources.source import DatasetNotPreparedError
@@ -49,6 +50,8 @@ def train_and_evaluate(
   run: RunConfig, workdir: pathlib.Path
 ) -> dict[str, float]:
   """Trains until `run.total`; resumes from the last checkpoint, if any.
+
+  Ends early if `checkpoint.patience` is over.
 
   Args:
     run: a resolved config.
@@ -101,6 +104,7 @@ def train_and_evaluate(
     first_step, state, saved = start_state(
       parts, checkpointer, workdir, origin.get("init", {})
     )
+    patience = Patience(run.checkpoint, saved)
     info = identity.describe(workdir, run, source.fingerprint, saved)
     teacher = load_teacher(parts, saved)
     if teacher is not None:
@@ -120,21 +124,26 @@ def train_and_evaluate(
       check_lock()
       with reporter.saving(step):
         checkpointer.save(
-          step, items_of(state), metrics=results, info=info, is_last=is_last
+          step,
+          items_of(state),
+          metrics=results,
+          info=info | patience.info,
+          is_last=is_last,
         )
 
     results = {}
     stop = stack.enter_context(preemption.StopRequest(first_step, total_steps))
     steps = variants.Steps(parts.variants, functools.partial(lower, parts))
-    if first_step == total_steps:
+    end = first_step if patience.is_over else total_steps
+    if first_step == end:
       logging.info("This run is finished already; evaluating it once more.")
-      results = evaluate(evals, evals, state, total_steps, reporter.progress)
+      results = evaluate(evals, evals, state, end, reporter.progress)
     else:
       compiled, step_memory = compile_step(parts)
       stack.enter_context(step_memory.explained())
       steps.keep(parts.variants.all[0], compiled)
     pending = None  # metrics of the step before, still on the device
-    for step in range(first_step + 1, total_steps + 1):
+    for step in range(first_step + 1, end + 1):
       reporter.begin_step(step, state.step)
       try:
         with reporter.progress.waiting():
@@ -164,6 +173,10 @@ def train_and_evaluate(
         pending = None
       if names:
         results = evaluate(evals, names, state, step, reporter.progress)
+        if patience.after(step, results) and not is_last:
+          rest = [n for n in evals if n not in names]
+          results |= evaluate(evals, rest, state, step, reporter.progress)
+          is_last, end = True, step
         reporter.evals(step, results)
       if is_save:
         last = is_last or bool(stopping)
@@ -173,8 +186,15 @@ def train_and_evaluate(
           f"Stopped by {stopping} after step {step} of {total_steps}; "
           "everything is saved. Run the same command again to resume."
         )
+      if is_last:
+        break
+    if end < total_steps:
+      why = patience.why(end, total_steps)
+      logging.info("%s", why)
+      if is_main:
+        files.write_early_end(workdir, end, total_steps, why)
     table = tables.summary(results, elsewhere="metrics.jsonl")
-    logging.info("Metrics after step %d:\n%s", total_steps, "\n".join(table))
+    logging.info("Metrics after step %d:\n%s", end, "\n".join(table))
     logging.info("Time: %s", reporter.progress.summary())
     end_folder(parts, state.weights, metadata, workdir)
   return results

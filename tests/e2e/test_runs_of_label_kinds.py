@@ -130,6 +130,29 @@ def test_each_kind_learns_and_resumes_to_the_bit(tmp_path, root, cache, kind):
   assert len(rows.read_text().splitlines()) == 360
 
 
+@pytest.mark.parametrize(
+  ("kind", "overrides"),
+  [
+    ("classes", ("optim.name=muon", "ema={'uniform_from_percent': 50}")),
+    ("class", ("optim.name=nadamw", "ema={'uniform_from_percent': 50}")),
+    ("values", ("optim.name=lion", "optim.learning_rate=0.003")),
+  ],
+)
+def test_other_optimizers_and_averages(tmp_path, root, cache, kind, overrides):
+  """With class weights where there are classes; the average learns as well."""
+  words = command(tmp_path, root, kind)
+  words += [f"--config.{x}" for x in overrides]
+  if kind != "values":
+    words.append("--config.class_weights=balanced")
+  launch.run(*words, cache=cache).assert_done()
+  last = {}
+  for row in read_metrics(tmp_path):
+    last |= row
+  metric, least = KINDS[kind][2]
+  assert last[metric] > least
+  assert last[metric.replace("test/", "test_ema/")] > least
+
+
 def test_a_regression_gives_its_own_units(tmp_path, root, cache):
   """Of all commands, also after an export; the demo refuses it."""
   workdir = tmp_path / "run"

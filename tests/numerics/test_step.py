@@ -1,11 +1,13 @@
 """Identities of the train step: devices, micro-batches, draws."""
 
+import dataclasses
 import functools
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -67,8 +69,8 @@ def run(
   )
 
   def init(key):
-    ema = options.get("ema_decay") is not None
-    return step_lib.make_state(init_params(key), tx, ema=ema)
+    ema = {"ema_decay", "ema_uniform_from"} & {*options}
+    return step_lib.make_state(init_params(key), tx, ema=bool(ema))
 
   augment = None
   if mixing_options:
@@ -226,6 +228,63 @@ def test_average_of_the_parameters(warmup, big_batch):
     jax.tree.leaves(want), jax.tree.leaves(last.ema_params), strict=True
   ):
     np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_uniform_average_of_the_parameters():
+  """Over all parameters after step 2; before, it is the latest ones."""
+  states = []
+  last, _ = run(num_steps=5, ema_uniform_from=2, states=states)
+  params = [state.params for state in (*states, last)]
+  average = [state.ema_params for state in (*states, last)]
+  for step, averaged in enumerate(average):
+    parts = params[3 : step + 1] or params[step : step + 1]
+    want = jax.tree.map(lambda *x: np.mean(x, axis=0), *parts)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), averaged, want
+    )
+    if step < 4:
+      jax.tree.map(np.testing.assert_array_equal, averaged, params[step])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["muon", "schedule_free_adamw"])
+def test_the_state_of_an_optimizer_is_split_like_its_parameters(name):
+  """The momentum, the second moment and z; one and eight devices agree."""
+  tx = optim.make_optimizer(name, schedule=lambda step: 1.0, learning_rate=1e-3)
+  rng = np.random.default_rng(0)
+  params, grads = (
+    {
+      "block": {"kernel": rng.normal(size=(128, 256)).astype(np.float32)},
+      "head": {"kernel": rng.normal(size=(256, 128)).astype(np.float32)},
+    }
+    for _ in range(2)
+  )
+  mesh = sharding.make_mesh(data=1, fsdp=8)
+
+  def update(state):
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return dataclasses.replace(state, params=params, opt_state=opt_state)
+
+  state = step_lib.make_state(params, tx)
+  shardings = sharding.of_state(jax.eval_shape(lambda: state), "fsdp", mesh)
+  large = [
+    s.spec
+    for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(shardings))
+    if x.size >= 2**14
+  ]
+  assert len(large) >= 5 and all("fsdp" in spec for spec in large)
+  placed = jax.device_put(state, shardings)
+  split = jax.jit(update, in_shardings=(shardings,), out_shardings=shardings)
+  one, eight = state, placed
+  for _ in range(3):
+    one, eight = jax.jit(update)(one), split(eight)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+    jax.device_get(one),
+    jax.device_get(eight),
+  )
 
 
 @pytest.mark.slow

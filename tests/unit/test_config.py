@@ -155,6 +155,7 @@ RANGES = {
   "mesh.model": ([-1, 8], [-2]),
   "evals.v.batch_size": ([1, None], [0, -5]),
   "checkpoint.max_failures": ([1], [0]),
+  "checkpoint.patience": ([1, 3, None], [0]),
   "report.profile_first_step": ([0, 10, None], [-1]),
   "report.profile_num_steps": ([1], [0]),
 }
@@ -251,6 +252,7 @@ def test_the_mode_of_no_metric_is_no_part_of_a_config():
 # What makes each key of the table given, and what it then needs.
 NEEDS = {
   "checkpoint.best_mode": ("max", {"checkpoint.best_metric": "v/loss"}),
+  "checkpoint.patience": (3, {"checkpoint.best_metric": "v/loss"}),
   "ema.warmup": (True, {"ema.decay": 0.9}),
   "init.channels": ("sum", {"init.weights": "x.npz"}),
   "init.ignore": (("a",), {"init.weights": "x.npz"}),
@@ -292,7 +294,7 @@ def test_a_key_without_effect_is_refused(path):
   key = "schedule.timescale_steps" if path == "schedule.timescale" else path
 
   def problems(without=None):
-    flat = {"evals.v": EVAL, **needed, key: value}
+    flat = {"evals.v": {**EVAL, "every_steps": 5}, **needed, key: value}
     if without in OFF:
       off = OFF[without]
       name = needed.get("optim.name")
@@ -312,6 +314,62 @@ def test_a_key_without_effect_is_refused(path):
 
 def test_every_rule_of_the_table_is_tested():
   assert NEEDS.keys() == checks.NEEDS.keys()
+
+
+@pytest.mark.parametrize(
+  ("changes", "part"),
+  [
+    (
+      {"ema__decay": 0.9, "ema__uniform_from_percent": 75},
+      "config.ema.decay=0.9 and config.ema.uniform_from=75 percent: a run "
+      "keeps one average. Remove",
+    ),
+    (
+      {"optim__name": "schedule_free_adamw"},
+      "config.schedule.decay='cosine' does not fit config.optim.name="
+      "'schedule_free_adamw', which averages weights in place of a decay. Use "
+      "config.schedule.decay='constant'; a warm-up may stay.",
+    ),
+    (
+      {
+        "optim__name": "schedule_free_sgd",
+        "schedule__decay": "constant",
+        "schedule__cooldown_steps": 3,
+      },
+      "config.schedule.cooldown=3 steps does not fit",
+    ),
+    (
+      {
+        "evals": {"v": EVAL},
+        "checkpoint__best_metric": "v/loss",
+        "checkpoint__patience": 2,
+      },
+      "config.checkpoint.patience=2 counts evals, and eval 'v' runs at the end "
+      "only. Set config.evals.v.every_epochs=1",
+    ),
+  ],
+)
+def test_averages_and_patience_that_do_not_fit(changes, part):
+  (text,) = checks.problems(resolving.resolve(minimal(**changes)))
+  assert part in text
+
+
+def test_averages_and_patience_that_fit():
+  for changes in (
+    {"ema__uniform_from_percent": 75},
+    {
+      "optim__name": "schedule_free_adamw",
+      "schedule__decay": "constant",
+      "schedule__warmup_steps": 3,
+    },
+    {
+      "evals": {"v": {**EVAL, "every_steps": 2}},
+      "checkpoint__best_metric": "v_ema/loss",
+      "checkpoint__patience": 2,
+      "ema__decay": 0.9,
+    },
+  ):
+    checks.check(resolving.resolve(minimal(**changes)))
 
 
 def test_the_average_has_a_name_of_its_own():

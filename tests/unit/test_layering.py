@@ -57,7 +57,9 @@ LAYERS = {
   "plan": "checks config data losses models parallel program",
   "report": """__version__ config data evaluate evaluators parallel plots
     run_folder step trained weights""",
+  "soup": "config evaluate models trained trees weights",
   "main": "checks config parallel run_folder train",
+  "sweep": "checks config main plots run_folder train",
   "finetune": """checks config data evaluate export main parallel program report
     run_folder train weights""",
   "__main__": "__version__ config",
@@ -187,7 +189,7 @@ def test_only_commands_that_train_import_the_training():
   # What others need belongs into a module below.
   def is_wrong(module, name):
     return is_below(name, "vitjax.main", "vitjax.train") and not is_below(
-      module, "vitjax.main", "vitjax.finetune"
+      module, "vitjax.main", "vitjax.finetune", "vitjax.sweep"
     )
 
   assert not violations(is_wrong)

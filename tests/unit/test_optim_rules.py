@@ -12,7 +12,22 @@ from vitjax import models, optim, trees
 from vitjax.config import resolving
 from vitjax.optim import agc
 
-OPTIMIZERS = ("adam", "adafactor", "lamb", "sgd")
+OPTIMIZERS = (
+  "adam",
+  "adafactor",
+  "lamb",
+  "sgd",
+  *(
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in (
+      "lion",
+      "muon",
+      "nadamw",
+      "schedule_free_adamw",
+      "schedule_free_sgd",
+    )
+  ),
+)
 
 
 def make(name="sgd", factor=1.0, **options):
@@ -185,6 +200,8 @@ class TestLayerDecay:
       ("sgd", {"agc_clip": 0.01, "agc_exclude": ()}),
       ("lamb", {}),
       pytest.param("adafactor", {"min_dim": 4}, marks=pytest.mark.slow),
+      pytest.param("muon", {}, marks=pytest.mark.slow),
+      pytest.param("schedule_free_adamw", {}, marks=pytest.mark.slow),
     ],
   )
   def test_stacked_blocks_are_the_same_blocks(self, name, options):
@@ -322,6 +339,27 @@ class TestConfig:
         "sgd",
         {"momentum": 0.9, "nesterov": True, "accumulator_dtype": "bfloat16"},
       ),
+      ("lion", {"b1": 0.9, "b2": 0.98, "mu_dtype": "bfloat16"}),
+      ("nadamw", {"b1": 0.9, "b2": 0.98, "eps": 1e-7, "mu_dtype": "bfloat16"}),
+      (
+        "muon",
+        {
+          "momentum": 0.9,
+          "nesterov": False,
+          "ns_steps": 3,
+          "consistent_rms": None,
+          "adam_params": ["head/.*"],
+          "b1": 0.8,
+          "b2": 0.9,
+          "eps": 1e-7,
+          "mu_dtype": "bfloat16",
+        },
+      ),
+      (
+        "schedule_free_adamw",
+        {"b1": 0.95, "b2": 0.9, "eps": 1e-7, "weight_lr_power": 0.0},
+      ),
+      ("schedule_free_sgd", {"b1": 0.5, "weight_lr_power": 1.0}),
       (
         "adafactor",
         {
@@ -440,6 +478,15 @@ class TestDescribe:
     ]
     got = self.lines("sgd", weight_decay=2e-5, decay_scale="gradient")
     assert got[0].endswith("; adds 2e-05 of them to the gradients.")
+
+  def test_muon_says_what_it_updates(self):
+    assert self.lines("muon") == [
+      "Muon: 1 arrays, 64 parameters. Adam: 4 arrays, 437 parameters."
+    ]
+    frozen = self.lines("muon", freeze=("embedding/.*",))
+    assert frozen[-1] == (
+      "Muon: 1 arrays, 64 parameters. Adam: 2 arrays, 45 parameters."
+    )
 
   def test_layer_decay_of_abstract_parameters(self):
     model = models.create("vit", variant="Ti/16", scan_layers=True)

@@ -142,6 +142,7 @@ def compare(
       f"The references end at step {end // size:,}, the run is at "
       f"{this.last_step:,}."
     )
+  notes += [f"{c.path}: {c.early_end}" for c in every if c.early_end]
   wrong, allowed = recipe.differences(others[0], this, allow)
   return Comparison(
     on_track=not wrong and all(metric.off_since is None for metric in metrics),

@@ -16,6 +16,7 @@ class Curves:
     num_seen: name of an eval -> number of its examples.
     config: the resolved config, or None.
     batch_size: batch size of training, or None.
+    early_end: why the run ended before its last step, or None.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -29,6 +30,7 @@ class Curves:
     self.num_seen = record.num_seen
     self.config = record.config
     self.batch_size = record.batch_size
+    self.early_end = record.early_end
 
   @property
   def last_step(self) -> int:

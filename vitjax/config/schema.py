@@ -195,17 +195,26 @@ class Mixing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ema:
-  """Exponential moving average of the parameters, updated at each step.
+  """Average of the parameters, updated at each step: exponential or uniform.
 
   Attributes:
-    decay: weight of the average so far at each step, such as 0.9999. None: no
-      average.
+    decay: weight of an exponential average so far at each step, such as 0.9999.
+      None: no exponential average.
     warmup: use min(decay, (1 + step) / (10 + step)) as the weight, which is
       smaller at the start.
+    uniform_from: stochastic weight averaging: the uniform average of the
+      parameters after each step that follows this point of the run; before,
+      the latest parameters. None: no uniform average.
   """
 
   decay: Rate | None = None
   warmup: bool = False
+  uniform_from: Duration | None = None
+
+  @property
+  def is_on(self) -> bool:
+    """Whether the run keeps an average."""
+    return self.decay is not None or self.uniform_from is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,9 +226,8 @@ class Statistics:
       statistics and do not update them, as PyTorch's do after `.eval()`. False:
       they train like the other norms, as PyTorch's do with
       `requires_grad=False` alone.
-    ema: the moving average of the parameters comes with the moving average of
-      the statistics ("average", as timm has it) or with the latest statistics
-      ("latest").
+    ema: the average of the parameters comes with the average of the statistics
+      ("average", as timm has it) or with the latest statistics ("latest").
   """
 
   freeze: bool = True
@@ -372,6 +380,8 @@ class Checkpoint:
     best_mode: whether the largest ("max") or the smallest ("min") value is the
       best. None: "min" for losses and errors, "max" for accuracies; required
       for metrics with other names.
+    patience: early stopping: end the run after this number of evals in a row
+      that have not improved `best_metric`. None: train to the end.
     max_failures: number of failed saves in a row after which the run stops.
   """
 
@@ -379,6 +389,7 @@ class Checkpoint:
   keep_every: Duration | None = None
   best_metric: str | None = None
   best_mode: Literal["max", "min"] | None = None
+  patience: Count | None = None
   max_failures: Count = 1
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from absl import logging
 from vitjax import checks, trained
 from vitjax import step as step_lib
 from vitjax.checkpoint import step_files
-from vitjax.config import places, resolving, schema
+from vitjax.config import messages, places, resolving, schema
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
 from vitjax.data.pp import builder
@@ -129,14 +129,8 @@ def evaluate(
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   subject = _subject(loaded, run, preprocess, batch_size, data_dir)
   sections = _sections(evals, run, preprocess.spec, allow_module)
-  if run and "tokenizer" in loaded.metadata:  # wherever the run was started
-    vocab = loaded.metadata["tokenizer"]["vocab"]
-    sections = {
-      name: dataclasses.replace(
-        section, pp=builder.with_vocab(section.pp, vocab)
-      )
-      for name, section in sections.items()
-    }
+  if run:
+    sections = _with_own_vocab(sections, loaded)
   if batch_size is not None:
     sections = {
       name: dataclasses.replace(section, batch_size=batch_size)
@@ -228,6 +222,61 @@ def evaluate(
       yield Result(name, section, error=f"{type(e).__name__}: {e}")
     else:
       yield Result(name, section, metrics=found, **more)
+
+
+def metric_of(
+  model: str | os.PathLike,
+  loaded: trained.Trained,
+  metric: str,
+  *,
+  allow_module: str | None = None,
+) -> Callable[[Any], float]:
+  """A function from weights to the value of a metric of a run's eval.
+
+  Args:
+    model: the run folder whose config has the eval.
+    loaded: a model of the architecture of the weights.
+    metric: EVAL/METRIC.
+    allow_module: see `vitjax.load`.
+
+  Raises:
+    ConfigError: if the run has no such eval, or the eval no such metric.
+  """
+  run, (name, _, wanted) = _run_of(model), metric.partition("/")
+  preprocess = builder.build(builder.for_images(loaded.preprocess))
+  sections = _sections([name], run, preprocess.spec, allow_module)
+  section = _with_own_vocab(sections, loaded)[name]
+  inputs = ("image", "text") if loaded.has_two_towers else ("image",)
+  predict = step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs)
+  mesh = sharding.make_mesh()
+  subject = _subject(loaded, run, preprocess, None, None)
+  evaluator = make_evaluator(name, section, subject, predict, mesh)
+
+  def value(params):
+    params = jax.device_put(params, sharding.replicated(mesh))
+    found = dict(evaluator.run(params))
+    if wanted not in found:
+      hint = messages.did_you_mean(wanted, found)
+      known = messages.shorten([f"{name}/{x}" for x in found])
+      raise ConfigError(
+        f"eval {name!r} does not give {wanted!r}.{hint} It gives {known}."
+      )
+    return float(found[wanted])
+
+  return value
+
+
+def _with_own_vocab(
+  sections: Mapping[str, schema.Eval], loaded: trained.Trained
+) -> dict[str, schema.Eval]:
+  """Evals that read the vocabulary of the model, wherever a run was started."""
+  if "tokenizer" not in loaded.metadata:
+    return dict(sections)
+  vocab = loaded.metadata["tokenizer"]["vocab"]
+  return {
+    name: dataclasses.replace(section, pp=builder.with_vocab(section.pp, vocab))
+    for name, section in sections.items()
+  }
 
 
 def _has_answers(section: schema.Eval) -> bool:

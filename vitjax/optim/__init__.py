@@ -20,13 +20,14 @@ PyTorch's AdamW and optax scale the decay by "learning_rate", big_vision and
 AugReg by "schedule": weight_decay=0.1 with learning_rate=1e-3 in the former
 equals weight_decay=1e-4 in the latter. "gradient" is L2 regularisation, as in
 NFNet's SGD. Frozen parameters are not updated, and their gradients do not count
-in the global norm.
+in the global norm. The schedule-free optimizers move z by all of this, and the
+parameters follow as their average, see `optim.schedule_free`.
 """
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,14 @@ import optax
 
 from vitjax import trees
 from vitjax.config import kinds, messages
-from vitjax.config.ranges import Count, NonNegative, Positive, Rate
-from vitjax.optim import agc
+from vitjax.config.ranges import Count, NonNegative, Positive, Range, Rate
+from vitjax.optim import agc, muon, schedule_free
 from vitjax.optim.rules import DecayScale, LayerDecay, Multipliers, Rules
 from vitjax.optim.schedules import Schedule
 
 Dtype = Literal["bfloat16", "float32"]
+# Share of the average in the weights at which gradients are computed.
+Interpolation = Annotated[float, Range(gt=0, lt=1)]
 
 
 def adam(
@@ -161,6 +164,125 @@ def rmsprop(
   )
 
 
+def nadamw(
+  b1: Rate = 0.9,
+  b2: Rate = 0.999,
+  eps: Positive = 1e-8,
+  mu_dtype: Dtype | None = None,
+) -> optax.GradientTransformation:
+  """NAdamW: Adam with Nesterov's momentum, with weight decay as AdamW has it.
+
+  Incorporating Nesterov Momentum into Adam,
+  https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ.
+
+  Args:
+    b1: decay rate of the first moment.
+    b2: decay rate of the second moment.
+    eps: term added to the denominator.
+    mu_dtype: type in which the first moment is stored. None: that of the
+      gradients.
+  """
+  return optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nesterov=True)
+
+
+def lion(
+  b1: Rate = 0.9, b2: Rate = 0.99, mu_dtype: Dtype | None = None
+) -> optax.GradientTransformation:
+  """Lion, https://arxiv.org/abs/2302.06675: the sign of a momentum.
+
+  Its learning rate is 3 to 10 times smaller than AdamW's, and its weight decay
+  larger by the same factor (sec. 5).
+
+  Args:
+    b1: weight of the momentum, beside the gradient, in the update.
+    b2: decay rate of the momentum.
+    mu_dtype: type in which the momentum is stored. None: that of the
+      gradients.
+  """
+  return optax.scale_by_lion(b1, b2, mu_dtype=mu_dtype)
+
+
+def muon_and_adam(
+  momentum: Rate = 0.95,
+  nesterov: bool = True,
+  ns_steps: Count = 5,
+  consistent_rms: Positive | None = 0.2,
+  adam_params: Sequence[str] = (),
+  b1: Rate = 0.9,
+  b2: Rate = 0.999,
+  eps: Positive = 1e-8,
+  mu_dtype: Dtype | None = None,
+) -> optax.GradientTransformation:
+  """Muon for the matrices inside a model, and Adam for all other parameters.
+
+  `optim.muon.matrix_axes` says which parameters are such matrices.
+
+  Args:
+    momentum: decay rate of Muon's momentum.
+    nesterov: use Nesterov's momentum in Muon.
+    ns_steps: Newton-Schulz iterations that orthogonalise the momentum.
+    consistent_rms: root mean square of Muon's updates of matrices of full
+      rank. 0.2 is that of Adam's updates, so that both share a learning rate
+      (https://arxiv.org/abs/2502.16982). None: as first published, an
+      orthogonal matrix times sqrt(max(1, outputs / inputs)), which needs
+      another learning rate than Adam: see `learning_rate_multipliers`.
+    adam_params: regexes of further parameters that Adam updates.
+    b1: decay rate of Adam's first moment.
+    b2: decay rate of Adam's second moment.
+    eps: term added to Adam's denominator.
+    mu_dtype: type in which the momentum and Adam's first moment are stored.
+      None: that of the gradients.
+  """
+  return muon.make(
+    optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
+    adam_params,
+    consistent_rms,
+    beta=momentum,
+    nesterov=nesterov,
+    ns_steps=ns_steps,
+    mu_dtype=mu_dtype,
+  )
+
+
+def schedule_free_adamw(
+  b1: Interpolation = 0.9,
+  b2: Rate = 0.999,
+  eps: Positive = 1e-8,
+  weight_lr_power: NonNegative = 2.0,
+) -> optax.GradientTransformation:
+  """Schedule-free AdamW, https://arxiv.org/abs/2405.15682.
+
+  Needs schedule.decay="constant"; a warm-up may stay.
+
+  Args:
+    b1: share of the average in the weights at which gradients are computed;
+      it replaces Adam's momentum.
+    b2: decay rate of the second moment.
+    eps: term added to the denominator.
+    weight_lr_power: a step counts in the average by the largest learning rate
+      so far to this power.
+  """
+  del b1, weight_lr_power  # of the average, see `make_optimizer`
+  return optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+
+
+def schedule_free_sgd(
+  b1: Interpolation = 0.9, weight_lr_power: NonNegative = 2.0
+) -> optax.GradientTransformation:
+  """Schedule-free SGD, https://arxiv.org/abs/2405.15682.
+
+  Needs schedule.decay="constant"; a warm-up may stay.
+
+  Args:
+    b1: share of the average in the weights at which gradients are computed;
+      it replaces the momentum.
+    weight_lr_power: a step counts in the average by the largest learning rate
+      so far to this power.
+  """
+  del b1, weight_lr_power  # of the average, see `make_optimizer`
+  return optax.identity()
+
+
 # With weight decay, adam is AdamW too; decay_scale="gradient" gives Adam's L2
 # regularisation.
 OPTIMIZERS = {
@@ -168,10 +290,20 @@ OPTIMIZERS = {
   "adamw": adam,
   "adafactor": adafactor,
   "lamb": lamb,
+  "lion": lion,
   "momentum": sgd,
+  "muon": muon_and_adam,
+  "nadamw": nadamw,
   "rmsprop": rmsprop,
+  "schedule_free_adamw": schedule_free_adamw,
+  "schedule_free_sgd": schedule_free_sgd,
   "sgd": sgd,
 }
+
+
+def is_schedule_free(name: str) -> bool:
+  """Whether an optimizer averages weights in place of a decay."""
+  return name.startswith("schedule_free_")
 
 
 def options(name: str) -> dict[str, Any]:
@@ -266,6 +398,11 @@ def make_optimizer(
     if error := kinds.problem(f"config.optim.{key}", value, known[key]):
       raise ValueError(error)
   is_lamb = name == "lamb"
+  averaging = {}
+  if is_schedule_free(name):
+    bound = inspect.signature(OPTIMIZERS[name]).bind(**own)
+    bound.apply_defaults()
+    averaging = {k: bound.arguments[k] for k in ("b1", "weight_lr_power")}
 
   def chain_of(params):
     roles = rules.roles(params)
@@ -290,6 +427,10 @@ def make_optimizer(
       optax.scale(-1.0),
     )
     chain = optax.chain(*(part for part in parts if part))
+    if averaging:
+      chain = schedule_free.wrap(
+        chain, lambda step: learning_rate * schedule(step), **averaging
+      )
     if not roles.frozen:
       return chain
     trained = frozenset(trees.names(params)) - roles.frozen
@@ -325,7 +466,13 @@ def describe(params: Any, **section) -> list[str]:
   call.apply_defaults()
   fields = [field.name for field in dataclasses.fields(Rules)]
   rules = Rules(**{name: call.arguments[name] for name in fields})
-  return rules.describe(params)
+  lines = rules.describe(params)
+  if rules.name == "muon":
+    frozen = rules.roles(params).frozen
+    flat = {k: x for k, x in trees.flatten(params).items() if k not in frozen}
+    adam_params = call.arguments.get("own", {}).get("adam_params", ())
+    lines.append(muon.describe(trees.unflatten(flat), adam_params))
+  return lines
 
 
 def _mask(names: Collection[str]) -> Callable[[Any], Any]:

@@ -68,6 +68,41 @@ def curves(
   return Figure(title, draw)
 
 
+def settings(
+  title: str,
+  series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  x_label: str,
+  *,
+  ticks: Sequence[str] | None = None,
+) -> Figure:
+  """A result over the values of a setting.
+
+  Args:
+    title: title of the figure.
+    series: name -> (x, y). Values that are not finite leave a gap.
+    x_label: label of the x axis; logarithmic for values of different size.
+    ticks: names of the places 0, 1, ...; None if the values are numbers.
+  """
+
+  def draw(axes):
+    for name, (x, y) in series.items():
+      axes.plot(x, np.where(np.isfinite(y), y, np.nan), "o-", label=short(name))
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(x_label)
+    axes.grid(True)
+    x = np.concatenate([x for x, _ in series.values()])
+    if ticks is not None:
+      axes.set_xticks(range(len(ticks)), ticks)
+    elif 0 < x.min() and x.max() >= 5 * x.min():
+      axes.set_xscale("log")
+      axes.set_xticks(np.unique(x))
+      plain_numbers(axes.xaxis)
+    if len(series) > 1:
+      axes.legend()
+
+  return Figure(title, draw)
+
+
 def trade_off(
   title: str,
   points: Mapping[str, Sequence[tuple[str, float, float, float, bool | None]]],

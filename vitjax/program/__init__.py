@@ -16,7 +16,7 @@ import optax
 from vitjax import evaluators, losses, mixing, models, objectives, optim
 from vitjax import step as step_lib
 from vitjax.config import schema
-from vitjax.config.schema import RunConfig, split_name
+from vitjax.config.schema import ConfigError, RunConfig, split_name
 from vitjax.data import device, pipeline
 from vitjax.data.pp import builder
 from vitjax.data.sources.source import Source
@@ -189,14 +189,13 @@ def assemble(
 
   objective = objective_of(choice.all[0])
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
-  make_state = functools.partial(
-    step_lib.make_state, tx=tx, ema=run.ema.decay is not None
-  )
+  make_state = functools.partial(step_lib.make_state, tx=tx, ema=run.ema.is_on)
   inputs = [spec[name] for name in objective.inputs]
   init_weights = step_lib.make_init_fn(model, *inputs)
   abstract = jax.eval_shape(
     lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
   )
+  check_averages(run, bool(abstract.statistics), total_steps, steps)
   if taught is not None and not taught.is_cached:
     weights = taught.teacher.abstract
     abstract = dataclasses.replace(abstract, teacher=weights)
@@ -217,6 +216,7 @@ def assemble(
       freeze_statistics=run.statistics.freeze,
       ema_decay=run.ema.decay,
       ema_warmup=run.ema.warmup,
+      ema_uniform_from=steps(run.ema.uniform_from),
       ema_statistics=run.statistics.ema == "average",
       sam_rho=run.sam.rho,
       sam_rho_min=run.sam.rho_min,
@@ -259,6 +259,31 @@ def assemble(
     step_of=step_of,
     train_step=step_of(choice.all[0]),
   )
+
+
+def check_averages(
+  run: RunConfig,
+  has_statistics: bool,
+  total_steps: int,
+  steps: Callable[[schema.Duration | None], int | None],
+) -> None:
+  """Raises ConfigError if an average of the weights does not fit the run."""
+  name, start = run.optim["name"], steps(run.ema.uniform_from)
+  if has_statistics and optim.is_schedule_free(name):
+    raise ConfigError(
+      f"config.optim.name={name!r} does not fit config.model.name="
+      f"{run.model['name']!r}: the running statistics of its batch "
+      "normalisation are those of the weights that gradients are computed at, "
+      "not of the average that is evaluated. Use another optimizer, such as "
+      f"{'sgd' if name.endswith('sgd') else 'adamw'}, or a model without batch "
+      "normalisation."
+    )
+  if start is not None and start >= total_steps:
+    raise ConfigError(
+      f"config.ema.uniform_from={run.ema.uniform_from} is step {start:,}, and "
+      f"the run ends at step {total_steps:,}, so nothing would be averaged. "
+      "Start earlier, such as --config.ema.uniform_from_percent=75."
+    )
 
 
 def create_model(section: Any, num_classes: int | None, platform: str):

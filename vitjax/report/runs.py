@@ -73,6 +73,11 @@ def _metric_names(records: Sequence[Record]) -> list[str]:
 def values_section(records: Sequence[Record]) -> Section:
   """The last value of each metric; of single classes a table for each eval."""
   section = Section("Last values")
+  section.notes += [
+    f"{record.name}: {record.early_end}"
+    for record in records
+    if record.early_end
+  ]
   rows = [["step", *(f"{record.last_step:,}" for record in records)]]
   for name in _metric_names(records):
     if "[" in name:

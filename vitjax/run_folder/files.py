@@ -7,6 +7,7 @@ model.json        what it takes to use the parameters: the model's options,
                   the shape of its input, preprocessing and class names
 vocab.*           the vocabulary of a model that reads texts
 divergence.json   if the loss was not finite: the step and its examples
+ended.json        if the run ended early: the step and why
 """
 
 import hashlib
@@ -25,6 +26,7 @@ import jax
 from vitjax.config import places, plain, schema
 from vitjax.data import tokenizers
 from vitjax.run_folder.identity import CONFIG, RUN
+from vitjax.run_folder.reader import EARLY_END
 
 ENVIRONMENT, MODEL = "environment.json", "model.json"
 DIVERGENCE = "divergence.json"
@@ -62,6 +64,8 @@ def write(
   write_json(workdir / MODEL, model)
   write_text(workdir / "parameters.txt", parameters)
   write_text(workdir / CONFIG, plain.to_json(run))
+  if (workdir / EARLY_END).exists():
+    (workdir / EARLY_END).unlink()
 
 
 def environment() -> dict[str, Any]:
@@ -142,6 +146,21 @@ def write_divergence(
     "examples": {str(i): describe(i) for i in dict.fromkeys(examples)},
   }
   write_text(workdir / DIVERGENCE, json.dumps(content, indent=2))
+
+
+def write_early_end(
+  workdir: pathlib.Path, step: int, total_steps: int, why: str
+) -> None:
+  """Writes that a run ended before its last step.
+
+  Args:
+    workdir: the run folder.
+    step: the last step that was taken.
+    total_steps: length of the run in its config.
+    why: the reason, in a sentence.
+  """
+  content = {"step": step, "total_steps": total_steps, "why": why}
+  write_json(workdir / EARLY_END, content)
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:

@@ -12,7 +12,12 @@ import numpy as np
 
 from vitjax.config import places, plain
 from vitjax.run_folder import reader
-from vitjax.run_folder.reader import METRICS_FILE, TIMING_FILE, read_metrics
+from vitjax.run_folder.reader import (
+  EARLY_END,
+  METRICS_FILE,
+  TIMING_FILE,
+  read_metrics,
+)
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps and values
 
@@ -31,6 +36,7 @@ class Record:
     timing: name -> curve, of `timing.jsonl`.
     config: content of config.json, or None.
     environment: content of environment.json, or None.
+    early_end: why the run ended before its last step, in a sentence, or None.
   """
 
   name: str
@@ -40,6 +46,7 @@ class Record:
   timing: Mapping[str, Curve]
   config: Mapping[str, Any] | None
   environment: Mapping[str, Any] | None
+  early_end: str | None = None
 
   @property
   def last_step(self) -> int:
@@ -111,6 +118,7 @@ def _read(name: str, path: pathlib.Path) -> Record:
     timing={key: _curve(points) for key, points in timing.items()},
     config=_if_there(reader.read_config, path / "config.json"),
     environment=_if_there(reader.read_json, path / "environment.json"),
+    early_end=(_if_there(reader.read_json, path / EARLY_END) or {}).get("why"),
   )
 
 

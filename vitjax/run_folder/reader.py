@@ -12,6 +12,7 @@ from vitjax.config import places
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
+EARLY_END = "ended.json"
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Averages the weights of trained models; `python -m vitjax.soup`."""

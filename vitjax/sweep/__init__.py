@@ -1,0 +1,1 @@
+"""Trains a small grid of settings; `python -m vitjax.sweep`."""
