@@ -405,7 +405,7 @@ def log_overview(parts: program.Program) -> None:
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    describe_labels(source, parts.num_classes),
+    describe_labels(run, source, parts.num_classes),
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,
