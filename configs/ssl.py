@@ -48,6 +48,25 @@ FASHION_MODEL = {
 }
 
 
+def make_smoke(config: ml_collections.ConfigDict) -> None:
+  """Shrinks the recipe to a few steps of a tiny model on digits of 8x8."""
+  common.make_smoke(config, "vit")
+  del config.num_classes
+  config.input.data = "digits"
+  config.input.pp = "random_crop(8, padding=1)|value_range(-1, 1)"
+  config.model.update(
+    {
+      "patch_size": 2,
+      "decoder_width": 16,
+      "decoder_depth": 1,
+      "decoder_num_heads": 2,
+    }
+  )
+  for section in config.evals.values():
+    section.update({"split": "test[:40]", "train_split": "train[:200]"})
+    section.pp = "value_range(-1, 1)"
+
+
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """The config of the run."""
   arg = common.parse_arg(
@@ -133,6 +152,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.checkpoint = {"every_percent": 5}
   config.report = {"every_steps": 50}
   if arg.smoke:
-    common.make_smoke(config, "vit")
-    config.input.data = "digits"
+    make_smoke(config)
   return config

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import launch
-from vitjax import checks, models, optim, trees
+from vitjax import checks, losses, models, optim, trees
 from vitjax.config import common, plain, resolving, schema, shipped
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
@@ -137,6 +137,18 @@ OPTIONS = {
     "smoke",
     "B,1k_224,smoke",
     "S,21k,smoke",
+  ),
+  "ssl": (
+    "",
+    "images:/a/b,variant=L/16,epochs=800,batch=512,res=192,accumulate=4",
+    "data=images:/a/b,labelled=folder:/c",
+    "fashion",
+    "fashion,seed=1",
+    "smoke",
+  ),
+  "ssl_labels": (
+    *("", "weights=runs/mine,percent=10,seed=1", "percent=100,epochs=2"),
+    "smoke",
   ),
   "deit": ("", "Ti", "variant=B,epochs=3,data=folder:/a", "smoke"),
   "sbb": (
@@ -302,7 +314,8 @@ def check_rules(name: str, args: Sequence[str]) -> None:
   for arg in args:
     run = resolve(name, arg)
     model_name, section = schema.split_name(run.model)
-    fields = {"num_classes": 10, **section}
+    classes = 10 if losses.needs_labels(run.loss) else None
+    fields = {"num_classes": classes, **section}
     model = models.create(model_name, **fields)
     params = parameters(model, image_shape(run.input.pp))
     # The optimizer's own check, and one of ours.

@@ -353,7 +353,8 @@ class RunConfig:
       data. None: that number.
     loss: training loss: "softmax_xent", "focal", "sigmoid_xent",
       "sigmoid_xent_mean" or "sigmoid_focal"; for numbers "mse" or "huber"; for
-      a model with two towers "contrastive" or "siglip".
+      a model with two towers "contrastive" or "siglip"; for a masked
+      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,

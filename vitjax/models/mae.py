@@ -7,10 +7,10 @@ of the others.
 
 The encoder is a `vit.Model` with its parameter names. The decoder's are below
 "decoder". So a trained model fits the family `vit` without its decoder, and
-published encoders fit this one. The decoder's blocks are those of the ViT
-paper, its positions are fixed, and it also reads the class token and the
-registers. The published positions have other frequencies than
-`common.posemb_sincos_2d`.
+weights of a `vit` fit this one with a new decoder. The decoder's blocks are
+those of the ViT paper, and it also reads the class token and the registers. Its
+positions are `common.posemb_sincos_2d`, whose frequencies differ from the
+published ones.
 """
 
 from collections.abc import Sequence
@@ -112,13 +112,14 @@ class Decoder(nn.Module):
 class Model(vit.Model):
   """A Vision Transformer with a decoder that predicts masked patches.
 
+  It has the options of `vit`, too, for its encoder.
+
   Attributes:
     mask_ratio: share of the patches that are masked.
     decoder_width: channels of the decoder; a multiple of 4 and of
       `decoder_num_heads`.
     decoder_depth: number of the decoder's blocks.
     decoder_num_heads: attention heads of each block of the decoder.
-    others: options of the encoder, which are those of `vit`.
   """
 
   mask_ratio: Annotated[float, Range(gt=0, lt=1)] = 0.75

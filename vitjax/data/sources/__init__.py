@@ -13,12 +13,12 @@ from vitjax.data.sources import (
   captions,
   folder,
   held_out,
-  images,
   labels,
   mixture,
   shards,
   tables,
   targets,
+  unlabelled,
   wds,
 )
 from vitjax.data.sources.source import Source, warn_once
@@ -116,7 +116,7 @@ def open_source(
 
     source = shards.ShardSource(data, split, parquet.read(data), class_names)
   elif data.startswith("images:"):
-    source = images.ImagesSource(data, split)
+    source = unlabelled.UnlabelledSource(data, split)
   elif data.startswith("captions:"):
     source = captions.CaptionsSource(data, split)
   elif data.startswith("fake:"):

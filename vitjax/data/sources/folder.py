@@ -226,9 +226,7 @@ def check_missing(data: str, missing: Sequence[str]) -> None:
     )
 
 
-def check_plug_in(
-  data: str, root: pathlib.Path, files: Sequence[File]
-) -> None:
+def check_plug_in(data: str, root: pathlib.Path, files: Sequence[File]) -> None:
   """Raises ValueError for HEIC without its plug-in, before a run begins."""
   if image_files.can_read_heif():
     return

@@ -19,7 +19,7 @@ from vitjax.data.sources.source import (
 from vitjax.data.tf import tf
 
 
-class ImagesSource(Source):
+class UnlabelledSource(Source):
   """See the module. Images are read when their example is used."""
 
   def __init__(self, data: str, split: str):
