@@ -76,6 +76,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       "every_percent": 100,
     }
   }
+  if arg.percent == 100:  # what features learned with all labels are worth
+    config.evals.knn = {
+      "type": "knn",
+      "train_split": "train",
+      "split": "test",
+      "pp": pp_eval,
+      "batch_size": 500,
+      "every_percent": 100,
+    }
   config.checkpoint = {"every_percent": 25}
   config.report = {"every_steps": 20}
   if arg.smoke:

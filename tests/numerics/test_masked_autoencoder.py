@@ -73,9 +73,11 @@ def test_loss_and_predictions_are_those_of_the_published_code(loss, tmp_path):
   image = jnp.asarray(reference.functions["images"](case))
   batch = {"image": image, "order": jnp.asarray(case["order"])}
   objective = objectives.masked(model, loss_fn=losses.MASKED[loss])
-  value, _ = objective.loss({"params": params}, batch, jax.random.key(0))
+  loss_fn = jax.jit(objective.loss)
+  value, _ = loss_fn({"params": params}, batch, jax.random.key(0))
   np.testing.assert_allclose(value, case["outputs"][loss], rtol=1e-5)
-  found, out = model.apply({"params": params}, image, order=batch["order"])
+  apply = jax.jit(model.apply)
+  found, out = apply({"params": params}, image, order=batch["order"])
   np.testing.assert_array_equal(out["is_masked"], case["outputs"]["is_masked"])
   want = np.array(case["outputs"]["predictions"])
   np.testing.assert_allclose(
@@ -115,17 +117,18 @@ def test_no_prediction_depends_on_a_masked_pixel(options):
   model = tiny(**options)
   image = images(2)
   order = model.draw_order(jax.random.key(3), image.shape)
-  predictions, out = model.apply(variables(model), image, order=order)
+  apply = jax.jit(model.apply)
+  predictions, out = apply(variables(model), image, order=order)
   hidden = jnp.repeat(
     jnp.repeat(out["is_masked"].reshape(2, 4, 4), 4, 1), 4, 2
   )[..., None]
   assert hidden.mean() == 0.75
   noise = jnp.where(hidden, 7.0, image)
-  again, _ = model.apply(variables(model), noise, order=order)
+  again, _ = apply(variables(model), noise, order=order)
   np.testing.assert_array_equal(predictions, again)
   # And it depends on each that is seen.
   seen = jnp.where(hidden, image, image + 1)
-  other, _ = model.apply(variables(model), seen, order=order)
+  other, _ = apply(variables(model), seen, order=order)
   assert (np.abs(other - predictions).max(axis=(1, 2)) > 1e-3).all()
 
 
@@ -192,8 +195,8 @@ def test_the_encoder_of_a_run_fits_a_vit():
   )
   assert "decoder" not in fitted
   assert not fitted["head"]["kernel"].any()
-  features, _ = model.apply({"params": params}, images())
-  _, out = vit.apply({"params": fitted}, images())
+  features, _ = jax.jit(model.apply)({"params": params}, images())
+  _, out = jax.jit(vit.apply)({"params": fitted}, images())
   np.testing.assert_array_equal(out["pre_logits"], features)
   # Other weights with a decoder are refused as before.
   with pytest.raises(ValueError, match="decoder"):

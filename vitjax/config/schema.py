@@ -83,8 +83,8 @@ class Input:
   Attributes:
     data: data set: a TFDS name, "folder:/path", "labels:/path/file.csv",
       "wds:/path/{000..099}.tar", "parquet:/path", "captions:/path/file.jsonl",
-      "images:/path", "digits", or several as in "mixture:0.7*folder:/path+0.3*wds:/path"; see
-      docs/data.md.
+      "images:/path" (without labels), "digits", or several as in
+      "mixture:0.7*folder:/path+0.3*wds:/path"; see docs/data.md.
     split: part of the data set to train on, in TFDS notation, such as "train",
       "train[:90%]" or "train+val".
     data_dir: folder in which TFDS looks for prepared data sets. None: TFDS's
