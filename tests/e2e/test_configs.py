@@ -147,7 +147,11 @@ OPTIONS = {
     "smoke",
   ),
   "ssl_labels": (
-    *("", "weights=runs/mine,percent=10,seed=1", "percent=100,epochs=2"),
+    *(
+      "",
+      "weights=runs/mine,percent=10,seed=1,lr=1e-3",
+      "percent=100,epochs=2",
+    ),
     "smoke",
   ),
   "deit": ("", "Ti", "variant=B,epochs=3,data=folder:/a", "smoke"),
