@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from vitjax.config.ranges import Count, Range
 from vitjax.models import attention, common, vit
+from vitjax.models.attention import Implementation
 
 decode_variant = vit.decode_variant
 
@@ -54,7 +55,7 @@ class Decoder(nn.Module):
   patch_values: int
   gelu: common.Gelu
   layer_norm_eps: float
-  attention: attention.Implementation
+  attention: Implementation
   scan_layers: bool
   remat: vit.Remat
   dtype: common.Dtype
