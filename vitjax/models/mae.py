@@ -147,7 +147,7 @@ class Model(vit.Model):
     super().__post_init__()
 
   @nn.nowrap
-  def layers(self) -> Sequence[str]:
+  def layers(self) -> list[str]:
     """See `contract.Model`; the decoder belongs to the last layer."""
     *blocks, last = super().layers()
     return [*blocks, f"{last}|decoder/.*"]
