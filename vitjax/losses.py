@@ -180,7 +180,7 @@ def pixel_mse(
   predictions: Float[Array, "b l n"], pixels: Float[Array, "b l n"]
 ) -> Float[Array, "b l"]:
   """Squared error of each patch, averaged over its pixels and channels."""
-  return jnp.mean(squared(predictions, pixels), axis=-1)
+  return jnp.mean((predictions - pixels) ** 2, axis=-1)
 
 
 def normalised_pixel_mse(
