@@ -226,6 +226,11 @@ def _facts(file: str, about: Any, module: str | None) -> dict[str, Any]:
       "channels": int(about["channels"]),
       "normalise": about["preprocess"].rpartition("|")[2],
     }
+    if model["name"] == "mae":  # its encoder
+      own = ("decoder_", "mask_")
+      model = {k: x for k, x in model.items() if not k.startswith(own)}
+      model["name"] = "vit"
+      found["model"] = model
     modules = [model["name"], model.get("image_model", "")]
     modules = [name for name in modules if "." in name and name != module]
   except (ValueError, TypeError, KeyError, IndexError, AttributeError) as e:

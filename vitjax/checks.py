@@ -85,17 +85,8 @@ def problems(run: RunConfig) -> list[str]:
     )
     errors += without_effect(run) + average_problems(run)
   two_towers = run.loss in losses.CONTRASTIVE
-  of_labels = list(losses.LOSSES | losses.OUTPUT_LOSSES)
-  known = [*of_labels, *losses.CONTRASTIVE]
-  if run.loss not in known:
-    errors.append(f"config.loss={run.loss!r} is not one of {', '.join(known)}.")
-  elif model is not None and has_two_towers(model) != two_towers:
-    kind = "is not two_tower" if two_towers else "has two towers"
-    other = of_labels if two_towers else losses.CONTRASTIVE
-    errors.append(
-      f"config.loss={run.loss!r} does not fit config.model.name="
-      f"{run.model['name']!r}, which {kind}: use one of {', '.join(other)}."
-    )
+  if error := loss_problem(run, model):
+    errors.append(error)
   sizes, shares = run.flexible.image_sizes, run.flexible.image_shares
   if shares and len(shares) != len(sizes):
     errors.append(
@@ -105,6 +96,8 @@ def problems(run: RunConfig) -> list[str]:
   preprocess = attempt("config.input.pp", builder.build, run.input.pp)
   if two_towers:
     errors += check_contrastive(run, model, preprocess)
+  elif run.loss in losses.MASKED:
+    errors += label_settings(run)
   for name, section in run.evals.items():
     errors += eval_problems(
       f"evals.{name}",
@@ -133,6 +126,33 @@ def cache_problems(run: RunConfig) -> list[str]:
       f"config.distill.cache={cache!r} must be a local or mounted folder."
     )
   return errors
+
+
+def loss_problem(run: RunConfig, model) -> str | None:
+  """What is wrong with `config.loss`; `model` is None if it is unknown."""
+  # What a model is for -> the losses that train it.
+  fitting = {
+    "has two towers": list(losses.CONTRASTIVE),
+    "predicts masked patches": list(losses.MASKED),
+    "predicts labels": list(losses.LOSSES | losses.OUTPUT_LOSSES),
+  }
+  known = [loss for group in fitting.values() for loss in group]
+  if run.loss not in known:
+    return f"config.loss={run.loss!r} is not one of {', '.join(known)}."
+  if model is None:
+    return None
+  kind = "predicts labels"
+  if has_two_towers(model):
+    kind = "has two towers"
+  elif is_masked_autoencoder(model):
+    kind = "predicts masked patches"
+  if run.loss in fitting[kind]:
+    return None
+  return (
+    f"config.loss={run.loss!r} does not fit config.model.name="
+    f"{run.model['name']!r}, which {kind}: use one of "
+    f"{', '.join(fitting[kind])}."
+  )
 
 
 def tracker_problems(run: RunConfig) -> list[str]:
@@ -308,15 +328,18 @@ def has_two_towers(model) -> bool:
   return bool(model.towers())
 
 
+def is_masked_autoencoder(model) -> bool:
+  """Whether the model predicts masked patches and has no classes."""
+  from vitjax.models import mae  # imports Flax
+
+  return isinstance(model, mae.Model)
+
+
 def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
   """Problems of a run on images and texts; see `check` for Args."""
   errors = []
   where = f"with config.loss={run.loss!r}"
-  for name in ("num_classes", "target_threshold", "class_weights"):
-    if getattr(run, name) is not None:
-      errors.append(f"config.{name} {where}: there are no classes. Remove it.")
-  if run.mixing != schema.Mixing():
-    errors.append(f"config.mixing {where}: there are no labels. Remove it.")
+  errors += label_settings(run)
   if preprocess is None:
     return errors
   if preprocess.tokenize is None:
@@ -332,6 +355,19 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
         f"config.model.text.vocab_size={have}, but the tokenizer of "
         f"config.input.pp has {need} ids. Use {need}."
       )
+  return errors
+
+
+def label_settings(run: RunConfig) -> list[str]:
+  """Settings about labels, which the loss of the run does not read."""
+  where = f"with config.loss={run.loss!r}"
+  errors = [
+    f"config.{name} {where}: there are no classes. Remove it."
+    for name in ("num_classes", "target_threshold", "class_weights")
+    if getattr(run, name) is not None
+  ]
+  if run.mixing != schema.Mixing():
+    errors.append(f"config.mixing {where}: there are no labels. Remove it.")
   return errors
 
 

@@ -164,11 +164,18 @@ def _of_images(
   return Objective(("image",), prepare, loss, splits=True, teach=teaching.teach)
 
 
-def _apply(model, variables: Variables, key: jax.Array, *inputs: jax.Array):
+def _apply(
+  model,
+  variables: Variables,
+  key: jax.Array,
+  *inputs: jax.Array,
+  **options: jax.Array,
+):
   """(what the model returns in training, its statistics after it)."""
   return model.apply(
     variables,
     *inputs,
+    **options,
     train=True,
     rngs={"dropout": key},
     mutable=[name for name in variables if name != "params"],
@@ -298,3 +305,31 @@ def contrastive(model, *, loss_fn: Callable[..., jax.Array]) -> Objective:
 
   inputs = ("image", "text")
   return Objective(inputs, prepare, loss, False, embed, compare)
+
+
+def masked(
+  model, *, loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Objective:
+  """The mean loss of masked patches, which the model predicts from the others.
+
+  Each image has as many masked patches as any other, so the loss splits. The
+  masks of a step depend on its key alone.
+
+  Args:
+    model: see `models.mae`.
+    loss_fn: one of `losses.MASKED`.
+  """
+
+  def prepare(batch, key):
+    image = batch["image"]
+    return {"image": image, "order": model.draw_order(key, image.shape)}
+
+  def loss(variables, batch, key):
+    (predictions, out), statistics = _apply(
+      model, variables, key, batch["image"], order=batch["order"]
+    )
+    losses = loss_fn(predictions, model.patches(batch["image"]))
+    is_masked = out["is_masked"].astype(jnp.float32)
+    return (losses * is_masked).sum() / is_masked.sum(), statistics
+
+  return Objective(("image",), prepare, loss, splits=True)

@@ -313,6 +313,8 @@ def lower(
   return parts.step_of(variant).lower(
     parts.abstract, device.on_arrival(parts.batch)
   )
+
+
 def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
   """The state, or its shardings, without the teacher."""
   return dataclasses.replace(state, teacher=None)
@@ -496,7 +498,7 @@ def log_overview(parts: program.Program) -> None:
     source.data,
     source.split,
     f"{source.num_examples:,}",
-    describe_labels(source, parts.num_classes),
+    describe_labels(run, source, parts.num_classes),
     f"{total_steps:,}",
     run.input.batch_size,
     total_steps * run.input.batch_size / source.num_examples,

@@ -81,6 +81,11 @@ class Trained:
     return bool(self.model.towers())
 
   @property
+  def has_head(self) -> bool:
+    """Whether it has classes, or predicts numbers."""
+    return not self.has_two_towers and bool(self.model.num_classes)
+
+  @property
   def variables(self) -> dict[str, Any]:
     """`params` as `model.apply` takes them: split into its collections."""
     return batch_norm.split(self.params)
@@ -148,7 +153,7 @@ class Trained:
     """
     if not isinstance(image, list | tuple):
       return self.classify([image], top=top, resize=resize)[0]
-    if self.has_two_towers or not self.model.num_classes:
+    if not self.has_head:
       raise ValueError(
         "this model has no classes: use features(batch), or with texts "
         "similarity(batch, texts)."
@@ -253,7 +258,8 @@ class Trained:
   ) -> tuple[Float[np.ndarray, "b n"] | None, Float[np.ndarray, "b d"]]:
     """(outputs, features) of prepared images, see `predict` and `features`.
 
-    Compiled once for each size of a batch. Two towers have no logits.
+    Compiled once for each size of a batch. Two towers and models without a
+    head have no logits.
 
     Raises:
       ValueError: if these are not prepared images.
@@ -280,11 +286,13 @@ class Trained:
     Raises:
       ValueError: if the model has no classes.
     """
-    logits = None if self.has_two_towers else self.forward(batch)[0]
+    logits = self.forward(batch)[0] if self.has_head else None
     if logits is None:
       raise ValueError(
         "this model has no classes but compares images with texts: use "
         "similarity(batch, texts)."
+        if self.has_two_towers
+        else "this model has no classes: use features(batch), or fine-tune it."
       )
     return logits
 
@@ -344,6 +352,8 @@ class Trained:
         embedding, _, _ = self.model.apply(variables, image, None)
         return None, embedding.astype(jnp.float32)
       logits, out = self.model.apply(variables, image)
+      if not self.has_head:
+        return None, out["pre_logits"].astype(jnp.float32)
       return jax.tree.map(
         lambda x: x.astype(jnp.float32), (logits, out["pre_logits"])
       )

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import typing
+from dataclasses import fields
 
 from scripts.update_docs import docstrings, options
 from vitjax import models, optim
@@ -26,7 +27,7 @@ def parts() -> dict[str, str]:
 def _sections() -> list[str]:
   """The top level, then each section in its order."""
   text = [_section("The run", schema.RunConfig, "config.KEY")]
-  for field in dataclasses.fields(schema.RunConfig):
+  for field in fields(schema.RunConfig):
     if _is_section(field.type):
       where = f"config.{field.name}.KEY"
       text.append(_section(f"`{field.name}`", field.type, where))
@@ -40,7 +41,7 @@ def _section(title: str, cls: type, where: str) -> str:
   meanings = docstrings.described(docs)
   rows = [
     _row(field, meanings.get(field.name, ""))
-    for field in dataclasses.fields(cls)
+    for field in fields(cls)
     if field.name != "options"  # of an eval: docs/reference/evaluators.md
   ]
   summary = docstrings.summary(docs)
@@ -90,7 +91,9 @@ def _models() -> list[str]:
   for name, path in models.FAMILIES.items():
     model = importlib.import_module(path).Model
     docs = inspect.getdoc(model)
-    hidden = ("parent", "name")
+    # A model that is another one and more has a table of what is more.
+    same = [x for x in model.__mro__[1:] if x.__name__ == "Model"]
+    hidden = {"parent", "name", *(f.name for x in same for f in fields(x))}
     table = options.table(options.rows(model, docs=docs, hidden=hidden))
     text.append(f"### `{name}`\n\n{docstrings.summary(docs)}\n\n{table}")
   return text

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import launch
-from vitjax import checks, models, optim, trees
+from vitjax import checks, losses, models, optim, trees
 from vitjax.config import common, plain, resolving, schema, shipped
 from vitjax.data import pipeline, sources
 from vitjax.data.pp import builder
@@ -156,6 +156,22 @@ OPTIONS = {
     *("", "flowers,fast", "pet,long", "sun", "epochs=9600"),
     "on=food,length=medium,teacher=runs/a",
     "smoke,teacher=runs/a",  # see test_distillation_runs.py
+  ),
+  "ssl": (
+    "",
+    "images:/a/b,variant=L/16,epochs=800,batch=512,res=192,accumulate=4",
+    "data=images:/a/b,labelled=folder:/c",
+    "fashion",
+    "fashion,seed=1",
+    "smoke",
+  ),
+  "ssl_labels": (
+    *(
+      "",
+      "weights=runs/mine,percent=10,seed=1,lr=1e-3",
+      "percent=100,epochs=2",
+    ),
+    "smoke",
   ),
   "sbb": (
     "",
@@ -322,7 +338,8 @@ def check_rules(name: str, args: Sequence[str]) -> None:
   for arg in args:
     run = resolve(name, arg)
     model_name, section = schema.split_name(run.model)
-    fields = {"num_classes": 10, **section}
+    classes = 10 if losses.needs_labels(run.loss) else None
+    fields = {"num_classes": classes, **section}
     model = models.create(model_name, **fields)
     params = parameters(model, image_shape(run.input.pp))
     # The optimizer's own check, and one of ours.

@@ -135,7 +135,8 @@ def splits(data: str) -> tuple[str, str]:
     "oxford_flowers102": ("train+validation", "test"),
     "food101": ("train", "validation"),
     **dict.fromkeys(
-      ("folder", "labels", "wds", "parquet", "mixture"), ("train", "val")
+      ("folder", "labels", "wds", "parquet", "mixture"),
+      ("train", "val"),
     ),
     # A path alone, which is that of a folder or of a file of labels.
     **dict.fromkeys(("", ".", "..", "~"), ("train", "val")),

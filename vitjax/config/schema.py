@@ -83,8 +83,8 @@ class Input:
   Attributes:
     data: data set: a TFDS name, "folder:/path", "labels:/path/file.csv",
       "wds:/path/{000..099}.tar", "parquet:/path", "captions:/path/file.jsonl",
-      "digits", or several as in "mixture:0.7*folder:/path+0.3*wds:/path"; see
-      docs/data.md.
+      "images:/path" (without labels), "digits", or several as in
+      "mixture:0.7*folder:/path+0.3*wds:/path"; see docs/data.md.
     split: part of the data set to train on, in TFDS notation, such as "train",
       "train[:90%]" or "train+val".
     data_dir: folder in which TFDS looks for prepared data sets. None: TFDS's
@@ -424,7 +424,8 @@ class RunConfig:
       data. None: that number.
     loss: training loss: "softmax_xent", "focal", "sigmoid_xent",
       "sigmoid_xent_mean" or "sigmoid_focal"; for numbers "mse" or "huber"; for
-      a model with two towers "contrastive" or "siglip".
+      a model with two towers "contrastive" or "siglip"; for a masked
+      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,

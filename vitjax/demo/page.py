@@ -61,13 +61,19 @@ class Model:
 
     Raises:
       ValueError: if the model compares images with texts and its vocabulary
-        is not known, if it takes images that a browser cannot show, or if it
-        predicts numbers.
+        is not known, if it takes images that a browser cannot show, if it
+        predicts numbers, or if it has no classes.
     """
     if trained.is_regression:
       raise ValueError(
         "the demo shows probabilities, and this model predicts numbers: use "
         "python -m vitjax.predict."
+      )
+    if not (trained.has_head or trained.has_two_towers):
+      raise ValueError(
+        "the demo shows probabilities, and this model has no classes: "
+        "fine-tune it first, or save features by python -m vitjax.predict "
+        "--features=out.npz."
       )
     self.trained = trained
     self.limits = limits

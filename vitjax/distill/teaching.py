@@ -100,7 +100,7 @@ def make(
   if teacher is None:
     return None
   where = f"config.distill.teacher={teacher.source!r}"
-  if run.loss in losses.CONTRASTIVE or losses.is_regression(run.loss):
+  if not losses.needs_labels(run.loss) or losses.is_regression(run.loss):
     raise ConfigError(
       f"{where} does not fit config.loss={run.loss!r}: a teacher has logits of "
       "classes. Remove config.distill."

@@ -5,6 +5,8 @@ The caller reduces them and leaves out padded examples. The functions in
 `OUTPUT_LOSSES` give one (b, n) for each output, so that unknown targets can be
 left out; the loss of an example is their sum. Those in `CONTRASTIVE` take the
 embeddings of two towers and give the loss of the batch, see `pairs`.
+Those in `MASKED` compare patches of images with predictions of their pixels,
+and give one loss (b, l) for each patch.
 """
 
 from collections.abc import Callable
@@ -153,3 +155,31 @@ def is_sigmoid(loss: str) -> bool:
 
 # Losses of images and texts: (image, text, temperature, bias) -> the loss.
 CONTRASTIVE = {"contrastive": pairs.softmax, "siglip": pairs.sigmoid}
+
+
+def pixel_mse(
+  predictions: Float[Array, "b l n"], pixels: Float[Array, "b l n"]
+) -> Float[Array, "b l"]:
+  """Squared error of each patch, averaged over its pixels and channels."""
+  return jnp.mean((predictions - pixels) ** 2, axis=-1)
+
+
+def normalised_pixel_mse(
+  predictions: Float[Array, "b l n"], pixels: Float[Array, "b l n"]
+) -> Float[Array, "b l"]:
+  """`pixel_mse` of patches of which each has mean 0 and variance 1.
+
+  Masked Autoencoders, https://arxiv.org/abs/2111.06377, sec. 3. As in the
+  published code, the variance is that of n - 1 degrees of freedom.
+  """
+  mean = pixels.mean(axis=-1, keepdims=True)
+  variance = pixels.var(axis=-1, keepdims=True, ddof=1)
+  return pixel_mse(predictions, (pixels - mean) / jnp.sqrt(variance + 1e-6))
+
+
+MASKED = {"pixel_mse": pixel_mse, "normalised_pixel_mse": normalised_pixel_mse}
+
+
+def needs_labels(loss: str) -> bool:
+  """Whether the images need labels: classes, or numbers."""
+  return loss not in CONTRASTIVE and loss not in MASKED

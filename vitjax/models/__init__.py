@@ -36,6 +36,7 @@ FAMILIES = {
   "coatnet": "vitjax.models.coatnet",
   "convnext": "vitjax.models.convnext",
   "maxxvit": "vitjax.models.maxxvit",
+  "mae": "vitjax.models.mae",
   "metaformer": "vitjax.models.metaformer",
   "efficientnet": "vitjax.models.efficientnet",
   "mixer": "vitjax.models.mixer",

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vitjax.config.ranges import (
   Count,
@@ -440,8 +440,12 @@ class Model(base.ImageModel):
 
   @nn.compact
   def __call__(
-    self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
+    self,
+    image: Float[common.ArrayLike, "b h w c"],
+    train: bool = False,
+    kept: Int[Array, "b k"] | None = None,
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
+    """See `vitjax.models`; `kept`: the patches to read, None for all."""
     out = {}
     if self.stem is not None:
       image, stages = resnet.backbone(
@@ -466,6 +470,9 @@ class Model(base.ImageModel):
       x = x + self._posemb(h, w, num_prefix).astype(x.dtype)
     else:
       x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
+    if kept is not None:
+      patches = jnp.take_along_axis(x[:, num_prefix:], kept[..., None], axis=1)
+      x = jnp.concatenate([x[:, :num_prefix], patches], axis=1)
     angles = None
     if "rope" in self.posemb:
       angles = jnp.pad(self._angles(h, w, train), ((num_prefix, 0), (0, 0)))

@@ -62,8 +62,8 @@ def find_source(
     return source, source.num_examples
   except (DatasetNotPreparedError, OSError, ValueError) as e:
     kind, columns = _columns(data)
-    known_width = run.num_classes or columns or run.loss in losses.CONTRASTIVE
-    if not known_width:
+    known_width = run.num_classes or columns
+    if losses.needs_labels(run.loss) and not known_width:
       raise ConfigError(
         "The data is not here, so its classes cannot be counted: set "
         f"config.num_classes. ({e})"

@@ -87,6 +87,12 @@ def run(paths: Sequence[str]) -> int:
       "this model has no classes: give captions to choose from, "
       '--texts="a cat,a dog", or --features=out.npz.'
     )
+  if not (trained.has_head or trained.has_two_towers or FLAGS.features):
+    raise ValueError(
+      "this model has no classes: save the features of the images with "
+      "--features=out.npz, or fine-tune it on labelled images, see "
+      "configs/transfer.py."
+    )
   failures, kept, num_read = [], [], 0
 
   def on_failure(line: str) -> None:

@@ -161,7 +161,7 @@ def assemble(
   platform = mesh.devices.flat[0].platform
   model = create_model(run.model, num_classes, platform)
   class_weights = weights_of_classes(run, source, num_classes)
-  scale = target_scale(source)
+  scale = target_scale(source) if losses.needs_labels(run.loss) else None
   images = spec["image"].shape[1:3]
   choice = variants.of_run(run, total_steps, images)
 
@@ -311,6 +311,8 @@ def make_objective(
   """The training objective, see `vitjax.objectives`."""
   if run.loss in losses.CONTRASTIVE:
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
+  if run.loss in losses.MASKED:
+    return objectives.masked(model, loss_fn=losses.MASKED[run.loss])
   assert num_classes is not None  # see `number_of_classes`
   options = {**vars(run.mixing), "target_threshold": run.target_threshold}
   is_binary = source.kind == "multi_label"
@@ -358,7 +360,7 @@ def describe_model(parts: Program) -> dict[str, Any]:
     "data": source.data,
     "loss": run.loss,
   }
-  if source.kind != "single_label":
+  if source.kind != "single_label" and losses.needs_labels(run.loss):
     metadata["labels"] = source.kind
   if parts.scale is not None:
     mean, deviation = (x.tolist() for x in parts.scale)

@@ -20,13 +20,13 @@ _MOST_NAMED = 10
 def number_of_classes(run: RunConfig, source: Source) -> int | None:
   """Width of the head: the config's, or the number of classes of the data.
 
-  None for a run on images and texts, which has no classes.
+  None for a run without labels: on images and texts, or on images alone.
 
   Raises:
     ConfigError: if neither says, the data has more classes than that, or
       `config.model` has another number.
   """
-  if run.loss in losses.CONTRASTIVE:
+  if not losses.needs_labels(run.loss):
     return None
   num_classes = run.num_classes or source.num_classes
   if source.kind != "single_label" and num_classes != source.num_classes:
@@ -62,7 +62,7 @@ _UNFIT = {
 
 def check_labels(run: RunConfig, source: Source) -> None:
   """Raises ConfigError if the config does not fit the labels of the data."""
-  if run.loss in losses.CONTRASTIVE:
+  if not losses.needs_labels(run.loss):
     return
   kind, what = source.kind, KINDS[source.kind]
   if run.loss not in losses.OF_KIND[kind]:
@@ -100,7 +100,9 @@ def check_labels(run: RunConfig, source: Source) -> None:
         raise ConfigError(f"config.{key}={settings[key]!r}: {e}") from e
 
 
-def check_features(run: RunConfig, source: Source, found: Collection[str]):
+def check_features(
+  run: RunConfig, source: Source, found: Collection[str]
+) -> None:
   """Raises ConfigError if the ops have removed the labels of the images.
 
   Args:
@@ -108,6 +110,8 @@ def check_features(run: RunConfig, source: Source, found: Collection[str]):
     source: the training data.
     found: names of the features after the ops.
   """
+  if not losses.needs_labels(run.loss):
+    return
   needed = [] if source.kind == "single_label" else ["labels"]
   if source.has_unknown and source.labels is not None:
     needed.append("label")
@@ -182,8 +186,12 @@ def weights_of_classes(
   return given
 
 
-def describe_labels(source: Source, num_classes: int | None) -> str:
+def describe_labels(
+  run: RunConfig, source: Source, num_classes: int | None
+) -> str:
   """What the images of the training data have, for the log."""
+  if run.loss in losses.MASKED:
+    return "whose labels are not used"
   if num_classes is None:
     return "with texts"
   what = {

@@ -99,7 +99,7 @@ def fit(
     ValueError: if the layout is not known, the arrays do not fit the model,
       or hold NaN or infinity.
   """
-  options = Options(**options)
+  options = _for_encoder(Options(**options), model, metadata)
   layout = layouts.recognise(flat)
   inputs = options.inputs
   if inputs is None:
@@ -293,6 +293,24 @@ def shapes(model, inputs: Sequence[jax.ShapeDtypeStruct]) -> Flat:
       f"model {family(model)} cannot take inputs of {sizes}: {first}"
     ) from e
   return trees.flatten(batch_norm.join(tree))
+
+
+def _for_encoder(
+  options: Options, model, metadata: Mapping[str, Any]
+) -> Options:
+  """The options for an encoder that is trained on: without its decoder.
+
+  A masked autoencoder has no head, so that of `model` is re-initialised.
+  """
+  was = metadata.get("model", {}).get("name")
+  if was != "mae" or family(model) == "mae":
+    return options
+  has_head = getattr(model, "num_classes", None) is not None
+  return dataclasses.replace(
+    options,
+    ignore=(*options.ignore, "decoder"),
+    reinit=(*options.reinit, *(["head"] if has_head else [])),
+  )
 
 
 def grid_of(

@@ -21,7 +21,14 @@ from vitjax.data.checking.copies import File
 from vitjax.data.checking.images import Found
 from vitjax.data.checking.report import Report, Split
 from vitjax.data.pp import builder
-from vitjax.data.sources import captions, folder, labels, mixture, wds
+from vitjax.data.sources import (
+  captions,
+  folder,
+  labels,
+  mixture,
+  unlabelled,
+  wds,
+)
 
 TINY_PIXELS = 32
 WIDE_RATIO = 5.0
@@ -161,6 +168,7 @@ def _listing(data: str) -> folder.Listing:
     "labels": labels.read,
     "wds": wds.read,
     "parquet": _read_parquet,
+    "images": unlabelled.read,
     "captions": lambda data: captions.read(data)[0],
   }
   read = kinds.get(kind)
@@ -172,7 +180,8 @@ def _listing(data: str) -> folder.Listing:
     raise ValueError(
       f"{data!r} cannot be checked: write folder:/path, "
       "labels:/path/labels.csv, wds:/path/{000..099}.tar, "
-      f"parquet:/path/*.parquet or captions:/path/captions.csv.{hint}"
+      "parquet:/path/*.parquet, captions:/path/captions.csv or "
+      f"images:/path.{hint}"
     )
   return read(data)
 

@@ -18,6 +18,7 @@ from vitjax.data.sources import (
   shards,
   tables,
   targets,
+  unlabelled,
   wds,
 )
 from vitjax.data.sources.source import Source, warn_once
@@ -31,7 +32,7 @@ _KINDS = {
   ".parquet": "parquet",
 }
 # Kinds of data whose files must be local or mounted.
-_LOCAL = ("folder", "labels", "captions")
+_LOCAL = ("folder", "labels", "captions", "images")
 
 
 def open_source(
@@ -46,7 +47,8 @@ def open_source(
 
   Args:
     data: a TFDS name ("imagenet2012", "name/config:version"), a folder of
-      class folders ("folder:/path"), a file of labels
+      class folders ("folder:/path"), a folder of images without labels
+      ("images:/path"), a file of labels
       ("labels:/path/labels.csv"), a folder of label files ("labels:/path"), a
       file of captions ("captions:/path/captions.jsonl"), tar files of
       WebDataset ("wds:/path/{000..099}.tar") or Parquet files
@@ -113,6 +115,8 @@ def open_source(
     from vitjax.data.sources import parquet  # PyArrow takes half a second
 
     source = shards.ShardSource(data, split, parquet.read(data), class_names)
+  elif data.startswith("images:"):
+    source = unlabelled.UnlabelledSource(data, split)
   elif data.startswith("captions:"):
     source = captions.CaptionsSource(data, split)
   elif data.startswith("fake:"):

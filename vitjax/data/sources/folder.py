@@ -106,7 +106,7 @@ class LabelledFiles(Source):
           f"training images: add some of these, or remove them from {name!r}."
         )
     files = [splits[name][i] for name, indices in parts for i in indices]
-    _check_plug_in(data, root, files)
+    check_plug_in(data, root, files)
     label_of = {name: i for i, name in enumerate(self.class_names)} | {"": -1}
     self.data, self.split = data, split
     self.num_examples = len(files)
@@ -226,9 +226,7 @@ def check_missing(data: str, missing: Sequence[str]) -> None:
     )
 
 
-def _check_plug_in(
-  data: str, root: pathlib.Path, files: Sequence[File]
-) -> None:
+def check_plug_in(data: str, root: pathlib.Path, files: Sequence[File]) -> None:
   """Raises ValueError for HEIC without its plug-in, before a run begins."""
   if image_files.can_read_heif():
     return

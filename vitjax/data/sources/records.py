@@ -292,8 +292,9 @@ def _prepared_builder(
     raise ValueError(
       f"{data!r}: {name!r} is not a kind of data. Write folder:/path, "
       "labels:/path/labels.csv, wds:/path/{000..099}.tar, parquet:/path, "
-      "mixture:WEIGHT*DATA+WEIGHT*DATA, captions:/path/captions.csv, digits, "
-      "fake:NUM,HxWxC,CLASSES, or a TFDS name such as imagenet2012."
+      "mixture:WEIGHT*DATA+WEIGHT*DATA, captions:/path/captions.csv, "
+      "images:/path, digits, fake:NUM,HxWxC,CLASSES, or a TFDS name such as "
+      "imagenet2012."
     )
   try:
     builder = tfds.builder(data, data_dir=data_dir)

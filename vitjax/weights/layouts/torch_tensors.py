@@ -121,7 +121,8 @@ def require(model, family: str, layout: str) -> None:
     ValueError: if `model` is not one.
   """
   module = type(model).__module__
-  if module != f"vitjax.models.{family}":
+  known = [kind.__module__ for kind in type(model).__mro__]
+  if f"vitjax.models.{family}" not in known:
     raise ValueError(
       f"layout {layout!r} holds models of 'vitjax.models.{family}', and this "
       f"one is of {module!r}. Create it with models.create({family!r}, ...)."
