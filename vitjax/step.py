@@ -181,6 +181,7 @@ def make_train_step(
       return objective.loss({"params": params, **statistics}, batch, key)
 
   def embed(variables, batch, key):
+    assert objective.embed is not None
     with batch_norm.frozen(frozen_norms):
       return objective.embed(variables, batch, key)
 
@@ -189,14 +190,14 @@ def make_train_step(
     loss_and_grads = accumulation.of_the_mean(
       loss_and_grads, accumulation_steps
     )
-  elif accumulation_steps > 1 and objective.embed is not None:
+  elif accumulation_steps > 1 and objective.compare is not None:
     loss_and_grads = accumulation.of_embeddings(
       embed, objective.compare, accumulation_steps, frozen
     )
   elif accumulation_steps > 1:
     raise ValueError(
       f"accumulation_steps={accumulation_steps}, but the loss of a batch is "
-      "not the mean over its parts, and the objective has no `embed`. Use 1."
+      "not the mean over its parts, and the objective has no `compare`. Use 1."
     )
 
   def train_step(state, batch):
@@ -245,7 +246,7 @@ def make_train_step(
       elif ema_uniform_from is not None:
         average = update_uniform(average, weights, state.step, ema_uniform_from)
       if not ema_statistics:
-        average = batch_norm.join(batch_norm.split(average) | statistics)
+        average = batch_norm.join({**batch_norm.split(average), **statistics})
     metrics = {
       "train/loss": loss,
       "train/learning_rate": factor * learning_rate,
@@ -290,8 +291,8 @@ def make_predict_fn(
     if "image" in batch:
       batch = normalise(batch)
       if patch_size is not None:
-        size = batch["image"].shape[1:3]
-        called = flexible.at_size(model, size, patch_size=patch_size)
+        _, h, w, _ = batch["image"].shape
+        called = flexible.at_size(model, (h, w), patch_size=patch_size)
     *results, out = called.apply(
       batch_norm.split(weights), *map(batch.get, inputs), train=False
     )

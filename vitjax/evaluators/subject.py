@@ -98,7 +98,7 @@ def make_evaluator(
   model: Subject,
   predict_fn,
   mesh: jax.sharding.Mesh,
-):
+) -> Any:
   """The evaluator of one section of `config.evals`.
 
   Args:

@@ -182,7 +182,8 @@ def _meet(
 
   def on_device(images, texts):
     def step(carry, is_own):
-      images, texts = visit(*carry, is_own)
+      images, texts = carry
+      images, texts = visit(images, texts, is_own)
       to_next = [(i, (i + 1) % devices) for i in range(devices)]
       return (
         images,

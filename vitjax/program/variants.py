@@ -7,7 +7,7 @@ compiled program of its own, on the same state.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,16 +53,20 @@ class Variant:
 
   def after(self, normalise: Callable) -> Callable:
     """`normalise` of a batch, with its images resized."""
-    if self.image_size is None:
+    shorter = self.image_size
+    if shorter is None:
       return normalise
-    return lambda batch: self._resize(normalise(batch))
 
-  def _resize(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    image = batch["image"]
-    b, h, w, c = image.shape
-    sides = (round(n * self.image_size / min(h, w)) for n in (h, w))
-    image = jax.image.resize(image, (b, *sides, c), "linear", antialias=True)
-    return {**batch, "image": image}
+    def resized(batch):
+      batch = normalise(batch)
+      b, h, w, c = batch["image"].shape
+      sides = (round(n * shorter / min(h, w)) for n in (h, w))
+      image = jax.image.resize(
+        batch["image"], (b, *sides, c), "linear", antialias=True
+      )
+      return {**batch, "image": image}
+
+    return resized
 
 
 @dataclasses.dataclass(frozen=True)

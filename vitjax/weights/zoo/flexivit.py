@@ -73,11 +73,15 @@ def _entries(
 ) -> Iterator[Entry]:
   """big_vision's file, and timm's copy if `tag` names one."""
   variant = {"variant": f"{letter.upper()}/{patch}"}
+  stored: dict[str, Any] = {
+    **head,
+    "options": {**head["options"], **variant, **_STORED},
+  }
   yield Entry(
     name,
     (File(f"gs://big_vision/flexivit/{name}.npz"),),
     "vit",
-    **{**head, "options": {**head["options"], **variant, **_STORED}},
+    **stored,
     image_size=240,
     resize=272,
     **facts,
