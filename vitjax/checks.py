@@ -88,7 +88,7 @@ def problems(run: RunConfig) -> list[str]:
   if error := loss_problem(run, model):
     errors.append(error)
   sizes, shares = run.flexible.image_sizes, run.flexible.image_shares
-  if shares and len(shares) != len(sizes):
+  if shares and sizes and len(shares) != len(sizes):
     errors.append(
       f"config.flexible.image_shares={shares!r} must have a number for each of "
       f"the {len(sizes)} config.flexible.image_sizes."
@@ -132,9 +132,9 @@ def loss_problem(run: RunConfig, model) -> str | None:
   """What is wrong with `config.loss`; `model` is None if it is unknown."""
   # What a model is for -> the losses that train it.
   fitting = {
+    "predicts labels": list(losses.LOSSES | losses.OUTPUT_LOSSES),
     "has two towers": list(losses.CONTRASTIVE),
     "predicts masked patches": list(losses.MASKED),
-    "predicts labels": list(losses.LOSSES | losses.OUTPUT_LOSSES),
   }
   known = [loss for group in fitting.values() for loss in group]
   if run.loss not in known:

@@ -340,7 +340,9 @@ def decide(implementation, shape=(8, 196, 384), dtype="bfloat16", heads=6):
 @pytest.fixture
 def device(monkeypatch):
   def pretend(*platform_and_kind):
-    monkeypatch.setattr(fused_attention, "_device", lambda x: platform_and_kind)
+    monkeypatch.setattr(
+      fused_attention.placement, "device_of", lambda x: platform_and_kind
+    )
 
   return pretend
 

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pathlib
 import re
+import typing
+from collections.abc import Sequence
 
 import ml_collections
 import pytest
@@ -101,6 +103,8 @@ def test_open_sections_are_checked_in_the_same_round():
     ({"class_weights": "sqrt"}, "must be 'balanced' or a list of float or No"),
     ({"class_weights": ("1",)}, "must be 'balanced' or a list of float or No"),
     ({"class_weights": (1, 0)}, "=(1, 0): each number must be above 0."),
+    ({"flexible__patch_sizes": (8, 0)}, "each number must be at least 1."),
+    ({"flexible__image_shares": (1, 0)}, "each number must be above 0."),
     ({"evals": 3}, "config.evals=3 must be sections by name: {NAME: {'split'"),
     ({"evals": {"v": 3}}, "config.evals.v=3 must be a section, or None to"),
     ({"evals": {"a/b": EVAL}}, "config.evals.a/b: the name 'a/b' must be text"),
@@ -139,12 +143,15 @@ RANGES = {
   "input.batch_size": ([1], [0, -8]),
   "input.repeats": ([1, 3], [0]),
   "input.prefetch": ([1], [0, -1]),
+  "input.views": ([1, 3, None], [0]),
   "mixing.mixup_alpha": ([0, 0.2], [-1, nan, inf]),
   "mixing.cutmix_alpha": ([0, 1], [-1, nan, inf]),
   "mixing.prob": ([0, 1], [-0.1, 1.5, nan]),
   "mixing.switch_prob": ([0, 1], [-0.1, 1.5, nan]),
   "mixing.erase_prob": ([0, 1], [-0.1, 2, nan]),
   "mixing.label_smoothing": ([0, 0.9], [-0.1, 1, nan]),
+  "distill.label_weight": ([0, 1], [-0.1, 1.5, nan]),
+  "distill.temperature": ([0.5, 10], [0, nan, inf]),
   "ema.decay": ([0, 0.9999, None], [-0.1, 1, nan]),
   "sam.rho": ([0, 0.05], [-1, nan, inf]),
   "sam.rho_min": ([0, 0.05, None], [-1, nan, inf]),
@@ -162,7 +169,7 @@ RANGES = {
 
 
 def numbers_of(cls, path="") -> list[str]:
-  """The keys of a section that are numbers."""
+  """The keys of a section that are one number."""
   found = []
   for field in dataclasses.fields(cls):
     kinds = {field.type, *getattr(field.type, "__args__", ())}
@@ -171,6 +178,8 @@ def numbers_of(cls, path="") -> list[str]:
         found += numbers_of(field.type, f"{path}{field.name}.")
     elif field.name == "evals":
       found += numbers_of(schema.Eval, "evals.v.")
+    elif typing.get_origin(field.type) is Sequence:
+      continue
     elif {getattr(k, "__origin__", k) for k in kinds} & {int, float}:
       found.append(f"{path}{field.name}")
   return found
@@ -200,7 +209,7 @@ def test_ranges(path):
         x for x in text.splitlines() if x.startswith("config." + path)
       )
       assert line.startswith(f"config.{path}={value!r} must be ")
-      assert "at least" in line or "at most" in line
+      assert any(x in line for x in ("at least", "at most", "above"))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,13 @@ def test_the_mode_of_no_metric_is_no_part_of_a_config():
 NEEDS = {
   "checkpoint.best_mode": ("max", {"checkpoint.best_metric": "v/loss"}),
   "checkpoint.patience": (3, {"checkpoint.best_metric": "v/loss"}),
+  "distill.cache": ("a", {"distill.teacher": "x", "input.views": 2}),
+  "distill.dtype": ("float32", {"distill.teacher": "x"}),
+  "distill.label_weight": (0.5, {"distill.teacher": "x"}),
+  "distill.loss": ("hard", {"distill.teacher": "x"}),
+  "distill.temperature": (2.0, {"distill.teacher": "x", "distill.loss": "kl"}),
   "ema.warmup": (True, {"ema.decay": 0.9}),
+  "flexible.image_shares": ((1, 2), {"flexible.image_sizes": (8, 16)}),
   "init.channels": ("sum", {"init.weights": "x.npz"}),
   "init.ignore": (("a",), {"init.weights": "x.npz"}),
   "init.reinit": (("a",), {"init.weights": "x.npz"}),
@@ -283,6 +298,7 @@ NEEDS = {
   "target_threshold": (0.0, {"mixing.mixup_alpha": 1.0}),
 }
 OFF = {
+  "distill.loss": "hard",
   "optim.momentum": {"sgd": 0.0, "adafactor": None},
   "schedule.decay": "constant",
 }

@@ -81,7 +81,7 @@ VIT = {"name": "vit", "variant": "mu/16"}
   [
     ({"loss": "softmax_xent"}, "'softmax_xent' does not fit .*two_tower', whi"),
     ({"model": VIT}, r"loss='siglip' does not fit config.model.name='vit'"),
-    ({"loss": "clip"}, "not one of softmax_xent, .*, contrastive, siglip"),
+    ({"loss": "clip"}, "not one of softmax_xent, .*, contrastive, siglip, "),
     ({"num_classes": 10}, "config.num_classes with config.loss='siglip'"),
     ({"class_weights": "balanced"}, "config.class_weights with config.loss="),
     ({"mixing": {"mixup_alpha": 0.2}}, "config.mixing with config.loss"),

@@ -132,7 +132,9 @@ def test_the_wall_clock_does_not_matter(monkeypatch):
 
 
 def test_an_unknown_kind_is_refused():
-  with pytest.raises(ValueError, match="kind='evals'; use one of input, eval"):
+  with pytest.raises(
+    ValueError, match="kind='evals'; use one of compile, input, eval"
+  ):
     with Progress(1, 1, num_devices=1).paused("evals"):
       pass
 

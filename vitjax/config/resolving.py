@@ -198,7 +198,7 @@ def _section(cls, given: Mapping, path: str, errors: list[str]):
     elif problem := kinds.problem(where, value, kind):
       wrong[name] = problem
     else:
-      values[name] = value
+      values[name] = tuple(value) if isinstance(value, list) else value
   for name, field in fields.items():
     optional = (
       field.default is not dataclasses.MISSING

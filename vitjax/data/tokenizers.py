@@ -102,6 +102,7 @@ def clip(vocab: Path, *, max_len: int = 77) -> Tokenizer:
   """
   with extras.needed("text", "models that read texts"):
     import tokenizers
+  _repaired("")  # a missing package is named here, not at the first text
   ids, merges = _clip_vocab(vocab)
   bpe = tokenizers.Tokenizer(
     tokenizers.models.BPE(ids, merges, end_of_word_suffix="</w>")
@@ -230,6 +231,7 @@ def open_clip_siglip(vocab: Path, *, max_len: int = 64) -> Tokenizer:
     vocab: `tokenizer.json` beside the weights, or SentencePiece's `.model`.
     max_len: number of ids, `</s>` included.
   """
+  _repaired("")  # a missing package is named here, not at the first text
   return _padded(_read(vocab), _canonical, pad=1, max_len=max_len)
 
 

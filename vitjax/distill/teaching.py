@@ -20,14 +20,14 @@ class Teaching:
 
   Attributes:
     teacher: the teacher.
-    options: section of the config.
+    distill: section of the config.
     loss_fn: cross-entropy of each example, a sigmoid's or a softmax's.
     is_sigmoid: which of the two.
     statistics: mean and deviation that normalise the student's images.
   """
 
   teacher: Teacher
-  options: Distill
+  distill: Distill
   loss_fn: _Loss
   is_sigmoid: bool
   statistics: Mapping[str, Any] | None
@@ -35,7 +35,7 @@ class Teaching:
   @property
   def is_cached(self) -> bool:
     """See `objectives.Teaching`."""
-    return self.options.cache is not None
+    return self.distill.cache is not None
 
   def teach(self, weights, batch):
     """The teacher's logits, as the feature "teacher"."""
@@ -50,7 +50,7 @@ class Teaching:
     """
     learning = out.get("logits/head_dist", outputs)
     value = self.distance(learning, batch["teacher"]).mean()
-    share = self.options.label_weight
+    share = self.distill.label_weight
     if share:
       labels = label_loss(out.get("logits/head", outputs), batch)
       value = share * labels + (1 - share) * value
@@ -58,9 +58,9 @@ class Teaching:
 
   def distance(self, outputs: jax.Array, teacher: jax.Array) -> jax.Array:
     """Distance (b,) of logits (b, n) from those of the teacher."""
-    if self.options.loss == "hard":
+    if self.distill.loss == "hard":
       return self.loss_fn(outputs, self._decisions(teacher))
-    t = self.options.temperature
+    t = self.distill.temperature
     outputs, teacher = outputs / t, teacher / t
     probabilities = (
       jax.nn.sigmoid(teacher) if self.is_sigmoid else jax.nn.softmax(teacher)

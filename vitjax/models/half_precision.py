@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vitjax.models import placement
@@ -33,7 +34,10 @@ def in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def dense(
-  x: Float[Array, "*b k"], kernel: Float[Array, "k n"], *unused, **options
+  x: Float[Array, "*b k"],
+  kernel: Float[Array | np.ndarray, "k n"],
+  *unused,
+  **options,
 ) -> Float[Array, "*b n"]:
   """The `dot_general` of a dense layer: sums over the last axis of `x`."""
   if not on_cpu(x):

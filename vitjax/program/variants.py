@@ -13,7 +13,6 @@ from typing import Any
 import jax
 from absl import logging
 
-from vitjax.config import schema
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import seeds
 from vitjax.models import batch_norm, flexible
@@ -119,7 +118,7 @@ def of_run(
   Raises:
     ConfigError: if the largest image size is not that of the images.
   """
-  section: schema.Flexible = run.flexible
+  section = run.flexible
   sizes = section.image_sizes
   if sizes and max(sizes) != min(images):
     raise ConfigError(
