@@ -1,7 +1,7 @@
-"""Train step and forward pass of networks with batch normalisation.
+"""Train step and forward pass of convolutional networks.
 
-ResNet-50, RegNetY-032 and EfficientNet-B0, 224 px, float32, SGD with momentum;
-against timm's models with torch's SGD, where both are installed.
+At 224 px, in float32, with SGD and momentum; against timm's models with torch's
+SGD, where both are installed.
 """
 
 import importlib.util
@@ -14,7 +14,13 @@ import numpy as np
 from scripts.bench import network, recipe, turns
 
 BATCH = 16
-MODELS = ("resnet50", "regnety_032", "efficientnet_b0")
+MODELS = (
+  "resnet50",
+  "regnety_032",
+  "efficientnet_b0",
+  "convnext_tiny",
+  "dm_nfnet_f0",
+)
 
 
 def makers() -> dict[str, Callable]:
