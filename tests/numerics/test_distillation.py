@@ -136,9 +136,9 @@ def trained(run, num_devices=1):
   return before, jax.device_get(state), np.array(history)
 
 
-def directly(run, before):
+def directly(run, before, num_devices):
   """Parameters and losses, from pixels that are mixed before all else."""
-  parts = assemble(run)
+  parts = assemble(run, num_devices)
   old = models.create(**{**TEACHER, "num_classes": 10})
   before = jax.tree.map(jnp.asarray, before)
   old_variables = batch_norm.split(before.teacher)
@@ -198,7 +198,7 @@ def test_ten_steps_are_those_of_a_direct_computation(
 ):
   run = make_config(teacher, **changes)
   before, after, got = trained(run, num_devices)
-  params, want = directly(run, before)
+  params, want = directly(run, before, num_devices)
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
   def distance(a, b):
@@ -217,7 +217,7 @@ def test_batch_norm_and_several_classes_are_taught_as_by_definition(
   run = make_config(
     teacher,
     input__data=write_labels(tmp_path),
-    input__pp="decode(channels=1)|value_range(-1, 1)",
+    input__pp="decode(channels=1)|central_crop(8)|value_range(-1, 1)",
     model=TEACHER,
     loss="sigmoid_xent_mean",
     mixing={},
