@@ -223,6 +223,7 @@ def test_batch_norm_and_several_classes_are_taught_as_by_definition(
     mixing={},
   )
   before, after, got = trained(run, len(jax.devices()))
+  before = jax.tree.map(jnp.asarray, before)
   parts = assemble(run)
   old, student = models.create(**TEACHER, num_classes=10), parts.model
   old_variables = batch_norm.split(before.teacher)
