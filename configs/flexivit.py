@@ -9,16 +9,19 @@ here. docs/flexible.md says how to use the result.
   python -m vitjax.main --config=configs/flexivit.py:S
   python -m vitjax.main --config=configs/flexivit.py:on=fashion_mnist
 
-i21k is the supervised run. i1k starts from DeiT III at 384 pixels. Published,
-it is also distilled from that model; here it learns from the labels alone, so
-expect less than the published top-1. fashion_mnist is a small ViT that learns
+i21k is the supervised run. i1k starts from DeiT III at 384 pixels and learns
+from that model alone, without labels. fashion_mnist is a small ViT that learns
 on a laptop at patches of 4, 7 and 14 pixels.
 
-Different here: the draws of the patch sizes, and the resizing of DeiT III's
-position table to 7x7, which is antialiased.
+Different here: the draws of the patch sizes; the resizing of DeiT III's
+position table to 7x7, which is antialiased; and the teacher's images, which are
+enlarged from the 240 pixels of the student, and published are resized from the
+crop of the photograph.
 
 Options: variant=B (S, B, L), on=i1k (i21k, fashion_mnist), epochs=90 (25 for
-fashion_mnist), batch, data, smoke.
+fashion_mnist), batch, data, teacher (default: DeiT III for i1k, and none for
+the others), smoke. The smoke variant has no default: docs/distillation.md and
+distill.py show how to make a teacher.
 """
 
 import ml_collections
@@ -43,6 +46,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     epochs=int,
     batch=int,
     data=str,
+    teacher=str,
     smoke=False,
   )
   fill = common.pick(
@@ -62,11 +66,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.input.data = arg.data
   if arg.smoke:
     common.make_smoke(config)
+    config.distill = {}
     config.flexible.patch_sizes = (8, 16)
     for section in config.evals.values():
       section.patch_sizes = (8, 16, 32)
     if "best_metric" in config.checkpoint:
       config.checkpoint.best_metric = "val/patch16/acc@1"
+  if arg.teacher:
+    config.distill = {"teacher": arg.teacher}
   return config
 
 
@@ -111,7 +118,7 @@ def _i21k(config: ml_collections.ConfigDict, variant: str) -> None:
 
 
 def _i1k(config: ml_collections.ConfigDict, variant: str) -> None:
-  """From DeiT III, on ImageNet-1k. The published loss is a distillation."""
+  """From DeiT III, which also is the teacher, on ImageNet-1k."""
   config.num_classes = 1000
   config.loss = "softmax_xent"
   config.input = {
@@ -122,6 +129,7 @@ def _i1k(config: ml_collections.ConfigDict, variant: str) -> None:
   }
   config.flexible = {"patch_sizes": PATCH_SIZES}
   config.init = {"weights": f"deit3_{variant}_384_1k"}
+  config.distill = {"teacher": f"deit3_{variant}_384_1k"}
   config.model = _flexivit(variant, 16)
   config.optim = common.big_vision_adam(1e-4, 1e-5)
   config.schedule = {"decay": "cosine", "warmup_steps": 5000}

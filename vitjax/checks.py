@@ -114,12 +114,17 @@ def cache_problems(run: RunConfig) -> list[str]:
   cache = run.distill.cache
   if cache is None:
     return []
-  errors = [
-    f"config.distill.cache={cache!r}: with config.mixing.{key}="
-    f"{getattr(run.mixing, key)} the teacher sees other images in each step, "
-    "so none of its outputs can be used again. Remove one of the two."
+  changes = {
+    f"mixing.{key}": getattr(run.mixing, key)
     for key in ("mixup_alpha", "cutmix_alpha", "erase_prob")
-    if getattr(run.mixing, key)
+  }
+  changes["flexible.image_sizes"] = tuple(run.flexible.image_sizes)
+  errors = [
+    f"config.distill.cache={cache!r}: with config.{key}={value} the teacher "
+    "sees other images in later steps, so its outputs cannot be used again. "
+    "Remove one of the two."
+    for key, value in changes.items()
+    if value
   ]
   if places.is_remote(cache):
     errors.append(

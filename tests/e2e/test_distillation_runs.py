@@ -51,7 +51,8 @@ def test_a_run_is_killed_and_resumes_with_its_teacher(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_the_smoke_variant_is_stopped_and_resumes(tmp_path, cache):
+@pytest.mark.parametrize("recipe", ["distill.py:smoke", "flexivit.py:S,smoke"])
+def test_the_smoke_variant_is_stopped_and_resumes(tmp_path, cache, recipe):
   teacher = tmp_path / "teacher"
   launch.run(
     "vitjax.main",
@@ -64,7 +65,7 @@ def test_the_smoke_variant_is_stopped_and_resumes(tmp_path, cache):
   def command(workdir):
     return [
       "vitjax.main",
-      f"--config=configs/distill.py:smoke,teacher={teacher}",
+      f"--config=configs/{recipe},teacher={teacher}",
       f"--workdir={workdir}",
       "--config.export_npz=True",
     ]

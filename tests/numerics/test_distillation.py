@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,9 +136,9 @@ def trained(run, num_devices=1):
   return before, jax.device_get(state), np.array(history)
 
 
-def directly(run, before):
+def directly(run, before, num_devices):
   """Parameters and losses, from pixels that are mixed before all else."""
-  parts = assemble(run)
+  parts = assemble(run, num_devices)
   old = models.create(**{**TEACHER, "num_classes": 10})
   before = jax.tree.map(jnp.asarray, before)
   old_variables = batch_norm.split(before.teacher)
@@ -197,7 +198,7 @@ def test_ten_steps_are_those_of_a_direct_computation(
 ):
   run = make_config(teacher, **changes)
   before, after, got = trained(run, num_devices)
-  params, want = directly(run, before)
+  params, want = directly(run, before, num_devices)
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
   def distance(a, b):
@@ -206,6 +207,77 @@ def test_ten_steps_are_those_of_a_direct_computation(
 
   assert distance(before.params, params) > 1e-2
   assert distance(after.params, params) < 1e-5
+
+
+@pytest.mark.slow
+def test_batch_norm_and_several_classes_are_taught_as_by_definition(
+  teacher, tmp_path
+):
+  """Both are regnets with running statistics; half of the labels are known."""
+  run = make_config(
+    teacher,
+    input__data=write_labels(tmp_path),
+    input__pp="decode(channels=1)|central_crop(8)|value_range(-1, 1)",
+    model=TEACHER,
+    loss="sigmoid_xent_mean",
+    mixing={},
+  )
+  before, after, got = trained(run, len(jax.devices()))
+  before = jax.tree.map(jnp.asarray, before)
+  parts = assemble(run)
+  old, student = models.create(**TEACHER, num_classes=10), parts.model
+  old_variables = batch_norm.split(before.teacher)
+  norms = batch_norm.STATISTICS
+
+  def loss(params, statistics, pixels, labels):
+    large = jax.image.resize(pixels, (BATCH_SIZE, SIZE, SIZE, 1), "bilinear")
+    logits = old.apply(old_variables, (large / 255 - MEAN) / DEVIATION)[0]
+    p = jax.nn.sigmoid(logits / TEMPERATURE)
+    (logits, _), new = student.apply(
+      {"params": params, norms: statistics},
+      pixels / 127.5 - 1,
+      train=True,
+      mutable=[norms],
+    )
+    q = jax.nn.sigmoid(logits / TEMPERATURE)
+    kl = p * jnp.log(p / q) + (1 - p) * jnp.log((1 - p) / (1 - q))
+    kl = TEMPERATURE**2 * kl.mean()
+    q, known = jax.nn.sigmoid(logits), ~jnp.isnan(labels)
+    hard = -jnp.log(jnp.where(labels == 1, q, 1 - q))
+    hard = jnp.where(known, hard, 0).sum() / known.sum()
+    return LABEL_WEIGHT * hard + (1 - LABEL_WEIGHT) * kl, new[norms]
+
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  params, statistics, want = before.params, before.statistics[norms], []
+  for batch in batches(parts):
+    assert 0.2 < np.isnan(batch["labels"]).mean() < 0.8
+    (value, statistics), grads = step(
+      params, statistics, batch["image"].astype(np.float32), batch["labels"]
+    )
+    params = jax.tree.map(lambda x, g: x - RATE * g, params, grads)
+    want.append(float(value))
+  np.testing.assert_allclose(got, want, rtol=1e-4)
+  found = after.statistics[norms]
+  assert jax.tree.leaves(found)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    (after.params, found),
+    (params, statistics),
+  )
+  jax.tree.map(np.testing.assert_array_equal, after.teacher, before.teacher)
+
+
+def write_labels(folder, count=32):
+  """Small images with a column of 0, 1 or nothing for each of ten classes."""
+  rng = np.random.default_rng(0)
+  lines = ["file," + ",".join(f"c{i}" for i in range(10))]
+  for i in range(count):
+    file = folder / f"{i}.png"
+    cv2.imwrite(str(file), rng.integers(256, size=(8, 8), dtype=np.uint8))
+    lines.append(f"{file.name}," + ",".join(rng.choice(["0", "1", "", ""], 10)))
+  table = folder / "table.csv"
+  table.write_text("\n".join(lines) + "\n")
+  return f"labels:{table}:multi_label=*:ignore=empty"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -346,13 +418,28 @@ def test_a_cache_needs_views_that_return(teacher, tmp_path):
     make_config(teacher, mixing={}, distill=cache)
   with pytest.raises(ConfigError, match=r"mixup_alpha=0\.4 the teacher sees"):
     make_config(teacher, input__views=2, distill=cache)
+  with pytest.raises(ConfigError, match=r"image_sizes=\(4, 8\) the teacher"):
+    make_config(
+      teacher,
+      mixing={},
+      input__views=2,
+      flexible={"image_sizes": (4, 8)},
+      distill=cache,
+    )
 
 
-def test_the_cache_is_as_no_cache(teacher, tmp_path):
-  """Eight epochs of views 0, 1, 0, 1, ..., the first two of them computed."""
+@pytest.mark.parametrize(
+  "sampling", [None, pytest.param("balanced", marks=pytest.mark.slow)]
+)
+def test_the_cache_is_as_no_cache(teacher, tmp_path, sampling):
+  """Eight epochs of views 0, 1, 0, 1, ..., the first two of them computed.
+
+  With balanced classes, a batch may have an image twice, and not all are shown.
+  """
   changes = {
     "mixing": {},
     "input__views": 2,
+    "input__sampling": sampling,
     "input__data": "digits",
     "input__split": "train[:64]",
     "input__pp": "random_crop(8, padding=2)|value_range(-1, 1)",
@@ -375,8 +462,9 @@ def test_the_cache_is_as_no_cache(teacher, tmp_path):
   (first, again) = (run(cache=str(tmp_path)) for _ in range(2))
   (file,) = tmp_path.iterdir()
   known = np.load(file)
-  assert known.shape == (2, 64, 10) and not np.isnan(known).any()
-  assert (known[0] != known[1]).any()
+  assert known.shape == (2, 64, 10)
+  assert np.isnan(known).any() == (sampling == "balanced")
+  assert (known[0] != known[1])[~np.isnan(known).any(axis=0)].any()
   for got in (first, again):
     equal = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), got, plain)
     assert jax.tree.all(equal)

@@ -294,7 +294,8 @@ class Distill:
     dtype: type of the teacher's parameters and activations.
     cache: folder in which the teacher's outputs for each view of each image are
       kept, to be read instead of computed when the view returns. Needs
-      `input.views` and images that are not mixed or erased. Changes no result.
+      `input.views` and images that are not mixed, erased or resized by
+      `flexible.image_sizes`. Changes no result.
       None: the teacher runs in each step.
   """
 
