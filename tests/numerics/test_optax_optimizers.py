@@ -229,12 +229,17 @@ class TestRolesOfMuon:
     for name, shape in shapes.items():
       reads_image = len(shape) == 4 and shape[-2] == 3
       is_vector = sum(size > 1 for size in shape) < 2
-      if reads_image or is_vector or name.endswith("head/kernel"):
+      is_head = re.search(r"(^|/)head(_dist)?/kernel$", name)
+      if reads_image or is_vector or is_head:
         assert name not in by_muon, name
       elif name.endswith("kernel") and name not in by_muon:
         ends = r"(.*/)?(embedding|stem\w*|conv_root)/(.*/)?kernel"
         is_depthwise = len(shape) == 4 and shape[2] == 1
         assert is_depthwise or re.fullmatch(ends, name), name
+
+  def test_the_pixels_of_a_masked_autoencoder_are_a_last_layer(self):
+    assert muon.matrix_axes("decoder/pixels/kernel", (16, 192)) is None
+    assert muon.matrix_axes("decoder/embedding/kernel", (64, 16)) is None
 
   def test_more_of_them(self):
     got = trees.flatten(muon.labels(PARAMS, ["conv/.*"]))
