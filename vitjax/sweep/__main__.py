@@ -124,7 +124,7 @@ def _resolve(base: Mapping, point: grid.Point) -> schema.RunConfig:
 
 
 def _metric_and_mode(run: schema.RunConfig) -> tuple[str, str]:
-  """What is compared, and whether its largest value is the best."""
+  """The metric that chooses the best point, and its mode: "max" or "min"."""
   from vitjax.evaluators.subject import EMA_SUFFIX
 
   metric = FLAGS.metric or run.checkpoint.best_metric or ""
