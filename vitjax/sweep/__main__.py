@@ -125,12 +125,10 @@ def _resolve(base: Mapping, point: grid.Point) -> schema.RunConfig:
 
 def _metric_and_mode(run: schema.RunConfig) -> tuple[str, str]:
   """The metric that chooses the best point, and its mode: "max" or "min"."""
-  from vitjax.evaluators.subject import EMA_SUFFIX
+  from vitjax import checks
 
   metric = FLAGS.metric or run.checkpoint.best_metric or ""
-  known = [*run.evals]
-  if run.ema.is_on:
-    known += [f"{name}{EMA_SUFFIX}" for name in run.evals]
+  known = checks.eval_names(run)
   name, slash, _ = metric.partition("/")
   if not slash or name not in known:
     raise ValueError(
