@@ -244,6 +244,14 @@ def average_problems(run: RunConfig) -> list[str]:
   return errors
 
 
+def eval_names(run: RunConfig) -> list[str]:
+  """Names that evals report under; those of averaged weights come last."""
+  names = [*run.evals]
+  if run.ema.is_on:
+    names += [f"{name}{EMA_SUFFIX}" for name in run.evals]
+  return names
+
+
 def name_problems(run: RunConfig) -> list[str]:
   """Problems of the names of evals and of `checkpoint.best_metric`."""
   averages = {}
@@ -261,7 +269,7 @@ def name_problems(run: RunConfig) -> list[str]:
     return errors
   where = f"config.checkpoint.best_metric={metric!r}"
   name = metric.partition("/")[0]
-  known = [*run.evals, *averages]
+  known = eval_names(run)
   section = run.evals.get(averages.get(name, name))
   if section is None or "/" not in metric:
     errors.append(

@@ -204,6 +204,28 @@ def test_told_to_stop_both_stop_and_one_goes_on_elsewhere(
 
 
 @pytest.mark.slow
+def test_both_end_early_when_nothing_improves(tmp_path, cache):
+  command = processes.command(
+    tmp_path,
+    "optim.learning_rate=1e-12",
+    "evals.test.every_steps=5",
+    "checkpoint.patience=2",
+  )
+  first, second = processes.run(command, 2, cache=cache)
+  first.assert_done()
+  second.assert_done()
+  # The first eval is the best one, and two more are no better.
+  assert "Ended early after step 15 of 40" in first.text
+  assert json.loads((tmp_path / "ended.json").read_text())["step"] == 15
+  assert launch.last_step(tmp_path) == launch.saved_steps(tmp_path)[-1] == 15
+  # Started again, each of them knows that the run is over.
+  again, other = processes.run(command, 2, cache=cache)
+  other.assert_done()
+  assert "This run is finished already" in again.assert_done().text
+  assert launch.saved_steps(tmp_path)[-1] == 15
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_one_is_killed_the_other_ends(tmp_path, cache, rank):
   command = processes.command(tmp_path, "total_steps=2000")

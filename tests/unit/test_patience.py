@@ -30,7 +30,7 @@ def make(mode="max", patience=2, info=None):
 def test_when_it_ends(mode, values, ends):
   patience = make(mode)
   for step, value in enumerate(values, 1):
-    # A process that starts again after each eval counts on.
+    # A process that starts again after each eval continues to count.
     saved = json.loads(json.dumps(patience.info, allow_nan=False))
     patience = make(mode, info=saved)
     is_over = patience.after(step, {"val/acc@1": value, "val/loss": 0.0})

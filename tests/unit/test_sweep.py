@@ -2,11 +2,14 @@
 
 import math
 import pathlib
+import types
 
 import numpy as np
 import pytest
 
+from vitjax.config import resolving
 from vitjax.run_folder.history import Record
+from vitjax.sweep import __main__ as command
 from vitjax.sweep import grid, results
 
 BASE = {"total_epochs": 3, "optim": {"name": "adam", "learning_rate": 1.0}}
@@ -66,6 +69,39 @@ class TestGrid:
       "cosine",
       (1, 2),
     ]
+
+
+@pytest.mark.parametrize(
+  ("metric", "ema", "want"),
+  [
+    ("val/acc@1", {}, "max"),
+    ("val_ema/loss", {"decay": 0.9}, "min"),
+    (None, {}, "--metric= must be EVAL/METRIC with EVAL one of val, such as"),
+    ("acc@1", {}, "--metric=acc@1 must be"),
+    ("test/acc@1", {}, "--metric=test/acc@1 must be"),
+    ("val_ema/loss", {}, "--metric=val_ema/loss must be"),
+    ("val/x", {}, "whether the largest or the smallest value is the best"),
+  ],
+)
+def test_the_metric_is_of_an_eval(monkeypatch, metric, ema, want):
+  """Said before the first point is trained."""
+  run = resolving.resolve(
+    {
+      "total_steps": 20,
+      "input": {"data": "digits", "batch_size": 8, "pp": ""},
+      "model": {"name": "vit"},
+      "optim": {"name": "sgd", "learning_rate": 0.1},
+      "ema": ema,
+      "evals": {"val": {"split": "test", "pp": ""}},
+    }
+  )
+  flags = types.SimpleNamespace(metric=metric, mode=None)
+  monkeypatch.setattr(command, "FLAGS", flags)
+  if want in ("max", "min"):
+    assert command._metric_and_mode(run) == (metric, want)
+  else:
+    with pytest.raises(ValueError, match=want):
+      command._metric_and_mode(run)
 
 
 class TestResults:

@@ -10,11 +10,11 @@ from vitjax.config.schema import Checkpoint
 class Patience:
   """Counts the evals since `checkpoint.best_metric` was best.
 
-  Its state travels with the checkpoints, so a resumed run counts on.
+  Its state is saved with the checkpoints, so a resumed run continues to count.
   """
 
   def __init__(self, config: Checkpoint, info: Mapping[str, Any] | None):
-    """Starts to count, or counts on.
+    """Starts to count, or continues from a checkpoint.
 
     Args:
       config: the section of the config.

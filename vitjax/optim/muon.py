@@ -16,8 +16,11 @@ from vitjax import trees
 from vitjax.optim import agc
 
 # The first and the last layers of a model, as published: embeddings of patches
-# and of texts, the convolutions of a stem, and the classifier.
-_ENDS = re.compile(r"(.*/)?(embedding|conv_root|stem\w*|head)/(.*/)?kernel")
+# and of texts, the convolutions of a stem, the classifiers (DeiT's distilled
+# models have two), and the pixels of a masked autoencoder.
+_ENDS = re.compile(
+  r"(.*/)?(embedding|conv_root|stem\w*|head(_dist)?|pixels)/(.*/)?kernel"
+)
 
 
 def matrix_axes(

@@ -124,13 +124,17 @@ def _resolve(base: Mapping, point: grid.Point) -> schema.RunConfig:
 
 
 def _metric_and_mode(run: schema.RunConfig) -> tuple[str, str]:
-  """What is compared, and whether its largest value is the best."""
-  metric = FLAGS.metric or run.checkpoint.best_metric
-  if not metric or "/" not in metric:
+  """The metric that chooses the best point, and its mode: "max" or "min"."""
+  from vitjax import checks
+
+  metric = FLAGS.metric or run.checkpoint.best_metric or ""
+  known = checks.eval_names(run)
+  name, slash, _ = metric.partition("/")
+  if not slash or name not in known:
     raise ValueError(
-      f"--metric={metric or ''} must be EVAL/METRIC with EVAL one of "
-      f"{', '.join(run.evals) or '(there are none)'}, such as "
-      f"--metric={next(iter(run.evals), 'val')}/acc@1."
+      f"--metric={metric} must be EVAL/METRIC with EVAL one of "
+      f"{', '.join(known) or '(there are none)'}, such as "
+      f"--metric={next(iter(known), 'val')}/acc@1."
     )
   mode = FLAGS.mode or resolving.best_mode(metric)
   if metric == run.checkpoint.best_metric:

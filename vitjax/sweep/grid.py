@@ -27,7 +27,7 @@ class Axis:
 
   @property
   def numbers(self) -> tuple[float, ...] | None:
-    """The values as numbers; None if one is none."""
+    """The values as numbers; None if any is not a number."""
     values = [value_of(text) for text in self.texts]
     if all(type(x) in (int, float) for x in values):
       return tuple(map(float, values))

@@ -1,4 +1,4 @@
-"""What a sweep has found: its table, its plot, and the best point."""
+"""Results of a sweep: its table, its plot, and the best point."""
 
 import csv
 import dataclasses
@@ -14,14 +14,14 @@ from vitjax.sweep.grid import Axis, Point, value_of
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of a point.
+  """The result of a point.
 
   Attributes:
     point: the point.
     value: its metric at the end; None if it has none.
     num_seen: number of examples that the metric is of, if known.
     step: the last step.
-    note: what is special about the run, or "".
+    note: "ended early", or why the run diverged; else "".
   """
 
   point: Point
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def outcome(point: Point, record: Record, metric: str, note: str) -> Outcome:
-  """What became of a finished point.
+  """The result of a finished point.
 
   Args:
     point: the point.
@@ -130,7 +130,7 @@ def edges(axes: Sequence[Axis], winner: Outcome) -> list[str]:
 
 
 def _beyond(end: float, beside: float) -> list[str]:
-  """Two more values in the rhythm of the last two."""
+  """Two values further out, spaced as the last two are."""
   if end > 0 and beside > 0:
     ratio = end / beside
     more = [end * ratio, end * ratio**2]
