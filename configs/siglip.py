@@ -1,22 +1,30 @@
 r"""SigLIP: an image and a text tower from scratch, with a sigmoid loss.
 
-SigLIP, https://arxiv.org/abs/2303.15343, and SigLIP 2,
-https://arxiv.org/abs/2502.14786, for what the first paper leaves open: batch
-32,768, Adam with learning rate 1e-3 and weight decay 1e-4 that follows the
-schedule, gradients clipped to norm 1, a cosine after a warm-up of 20,000 steps,
-40 billion examples (all from SigLIP 2); beta2 0.95, temperature 10, bias -10,
-images of 256 pixels without augmentation, 64 tokens in lower case from the
-SentencePiece model of English C4 with 32,000 pieces (SigLIP and its published
-files). Unknown, and chosen here: which parameters decay (kernels), and the
-interpolation of the images. The data (WebLI) are not public.
+The longest run of SigLIP, whose data (WebLI) are not public. Settings, by
+source:
+
+- SigLIP, https://arxiv.org/abs/2303.15343, sec. 4.6: batch 32k, 40 billion
+  examples, 256 patches, 64 tokens. Sec. 4.2: images are resized, and no other
+  augmentation is named; SentencePiece model of English C4 with 32,000 pieces.
+  Sec. 3.2: temperature 10, bias -10. Sec. 4.7: beta2 0.95. App. C: learning
+  rate 1e-3, weight decay 1e-4, cosine; AdamW, which is as good as the Adafactor
+  of the other runs.
+- SigLIP 2, https://arxiv.org/abs/2502.14786, sec. 2.1, for what SigLIP leaves
+  open: warm-up of 20,000 steps, gradients clipped to norm 1, texts in lower
+  case. Batch, length, learning rate and decay are the same.
+- The defaults of https://github.com/google-research/big_vision, the code of
+  both: kernels decay, decay follows the schedule, images are resized
+  bilinearly without antialiasing.
+- Unknown: SigLIP's own warm-up, and whether 32k is 32,768 or 32,000.
 
   python -m vitjax.main \
     --config=configs/siglip.py:data=captions:/my/captions.csv,vocab=c4_en.model
 
 Not trained here. `vocab` is gs://t5-data/vocabs/cc_en.32000/sentencepiece.model
 or the file of another `tokenizer` with at most as many pieces. The data file is
-as for configs/lit.py. `accumulate=32` computes a batch of 32,768 in parts that
-fit 16 chips, without a change of the result: see docs/scale.md.
+as for configs/lit.py. `accumulate=32` computes the batch in 32 parts for less
+memory, with the same result to rounding, see docs/scale.md. Whether a step fits
+16 chips of v5e was not measured; ask python -m vitjax.plan --topology=v5e:4x4.
 
 And on Fashion-MNIST, with small towers and captions that are made from its ten
 class names, in four parts of a batch of 256:

@@ -1,5 +1,7 @@
 """Two towers in the train step: losses, devices, parts, what is frozen."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +25,18 @@ def mesh_of(num_devices, **axes):
 def test_losses_in_chunks_and_rings_are_the_plain_ones(
   loss, num_devices, monkeypatch
 ):
-  monkeypatch.setattr(losses.pairs, "_CHUNK", 4)  # 48 pairs: 12 chunks, or 3
+  # 48 pairs: chunks of 4; on 8 devices 6 pairs each, and a chunk of 2.
+  monkeypatch.setattr(losses.pairs, "_CHUNK", 4)
   mesh = mesh_of(num_devices, fsdp=min(2, num_devices))
   assert max(pairs.errors(loss, mesh)) < 1e-6
+
+
+@pytest.mark.parametrize("loss", losses.CONTRASTIVE)
+def test_a_prime_number_of_pairs_is_in_few_chunks(loss, monkeypatch):
+  monkeypatch.setattr(losses.pairs, "_CHUNK", 8)
+  assert max(pairs.errors(loss, mesh_of(1), size=23)) < 1e-6
+  graph = jax.make_jaxpr(losses.CONTRASTIVE[loss])(*pairs.embeddings(23))
+  assert re.findall(r"\blength=(\d+)", str(graph)) == ["2"]
 
 
 @pytest.mark.parametrize("loss", losses.CONTRASTIVE)

@@ -206,15 +206,21 @@ def _visit(compare, images, texts, is_own):
   """All images of a device meet the texts of one device, chunk by chunk."""
   rows = jnp.arange(len(images[0]))
   size = len(texts[0])
-  chunk = next(c for c in range(min(size, _CHUNK), 0, -1) if size % c == 0)
+  chunk = min(size, _CHUNK)
 
   def step(images, part):
     texts, columns = part
     own = (rows[:, None] == columns[None]) & is_own
     return compare(images, texts, own)
 
+  whole = size - size % chunk
   parts = jax.tree.map(
-    lambda x: x.reshape(-1, chunk, *x.shape[1:]), (texts, rows)
+    lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), (texts, rows)
   )
-  images, texts = jax.lax.scan(step, images, parts)
-  return images, jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), texts)
+  images, visited = jax.lax.scan(step, images, parts)
+  visited = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), visited)
+  if whole == size:
+    return images, visited
+  rest = jax.tree.map(lambda x: x[whole:], (texts, rows))
+  images, last = step(images, rest)
+  return images, jax.tree.map(lambda *x: jnp.concatenate(x), visited, last)
