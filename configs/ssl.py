@@ -22,7 +22,7 @@ Then fine-tune the encoder on labelled images:
     --config=configs/transfer.py:runs/ssl,folder:/my/labelled,optim=adamw
 
 Options: data (images: or any other source), variant=B/16 (or L/16, H/14),
-epochs (1600; 6 with fashion), batch (4096; 128 with fashion), res=224,
+epochs (1600; 6 with fashion), batch (4096; 126 with fashion), res=224,
 accumulate=1 (parts of a batch, to save memory), labelled (a data set with
 classes for the evals; by default `data` if it has classes), seed=0, fashion,
 smoke.
@@ -134,12 +134,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     own = {} if labelled == arg.data else {"data": labelled}
     common_options = {**own, "split": val, "pp": pp_eval, "batch_size": 500}
     # A part of the neighbours: features of all images would fill the memory.
-    few = "train[:65000]" if labelled == "imagenet2012" else train
+    few = {"imagenet2012": "train[:65000]", "fashion_mnist": "train[:20000]"}
+    few = few.get(labelled, train)
     config.evals = {
       "knn": {
         "type": "knn",
         "train_split": few,
-        "every_percent": 50,
+        "every_percent": 100 if arg.fashion else 50,
         **common_options,
       },
       "probe": {

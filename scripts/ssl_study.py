@@ -134,16 +134,19 @@ def percent(values) -> str:
 
 
 def label_table(rows: fashion_study.Rows) -> str:
-  """Markdown: accuracy for each share of labels; seeds are paired."""
+  """Markdown: accuracy for each share of labels; seeds are paired.
+
+  Shares of which there are no pairs of runs yet are left out.
+  """
   lines = [
     "| labels | n | from scratch, % | pre-trained, % | difference |",
     "|--:|--:|--:|--:|--:|",
   ]
   for share in ssl_labels.EPOCHS:
-    scratch, mae = (
-      fashion_study.last(rows[f"{row}-{share}"], "test/acc@1")
-      for row in ("scratch", "mae")
-    )
+    pair = [f"{name}-{share}" for name in ("scratch", "mae")]
+    if not rows.keys() >= set(pair):
+      continue
+    scratch, mae = (fashion_study.last(rows[x], "test/acc@1") for x in pair)
     lines.append(
       f"| {share} % | {len(mae)} | {percent(scratch)} | {percent(mae)} | "
       f"{percent(mae - scratch)} |"

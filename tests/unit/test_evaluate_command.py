@@ -407,6 +407,13 @@ def test_the_preprocessing_of_a_model_is_that_of_its_own_data():
   parts = program.assemble(run, source, sharding.make_mesh())
   described = program.describe_model(parts)
   assert described["preprocess"] == given["val"]["pp"]
+  # Without evals it is that of training, which varies images at random.
+  varied = "flip_lr|value_range(-1, 1)"
+  run = dataclasses.replace(
+    run, evals={}, input=dataclasses.replace(run.input, pp=varied)
+  )
+  described = program.describe_model(dataclasses.replace(parts, run=run))
+  assert described["preprocess"] == "value_range(-1, 1)"
 
 
 def test_optional_evals(caplog):

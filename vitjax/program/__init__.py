@@ -342,20 +342,19 @@ def make_objective(
 def describe_model(parts: Program) -> dict[str, Any]:
   """All that is needed to use the parameters, as plain data for `model.json`.
 
-  The preprocessing is that of the first eval on the training data set, the
-  tokenizer that of training.
+  The preprocessing is that of the first eval on the training data set; without
+  evals that of training, but for its random ops. The tokenizer is that of
+  training.
   """
   run, source = parts.run, parts.source
-  first = next(
-    filter(functools.partial(_is_own, run), run.evals.values()), None
-  )
-  first = first or next(iter(run.evals.values()), run.input)
+  own = filter(functools.partial(_is_own, run), run.evals.values())
+  first = next(own, None) or next(iter(run.evals.values()), None)
   _, height, width, channels = parts.spec["image"].shape
   metadata = {
     "model": {**_head(parts.num_classes), **run.model},
     "image_size": [height, width],
     "channels": channels,
-    "preprocess": first.pp,
+    "preprocess": (first.pp if first else builder.without_chance(run.input.pp)),
     "class_names": source.class_names and list(source.class_names),
     "data": source.data,
     "loss": run.loss,

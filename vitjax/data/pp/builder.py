@@ -49,6 +49,20 @@ OPS = _merge(
   timm_randaug.OPS,
 )
 
+# Random op on images -> the ops that prepare an image in its place.
+_WITHOUT_CHANCE = {
+  "decode_jpeg_and_inception_crop": (
+    "decode(orient={orient}, max_pixels={max_pixels}, key={key!r})"
+    "|resize({size}, antialias=True, key={key!r})"
+  ),
+  "inception_crop": "resize({size}, antialias=True, key={key!r})",
+  "simple_random_crop": "resize({size}, antialias=True, key={key!r})",
+  "random_crop": "central_crop({size}, key={key!r})",
+  "random_shift": "",
+  "flip_lr": "",
+  **dict.fromkeys([*ops_color.OPS, *randaug.OPS, *timm_randaug.OPS], ""),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
@@ -225,6 +239,28 @@ def for_images(pp: str) -> str:
     for node, name in zip(nodes, names)
     if name not in ops_text.OPS
   )
+
+
+def without_chance(pp: str) -> str:
+  """A preprocessing string of training, for images that are not to be varied.
+
+  Random crops become a resize of the whole image, or the crop of its centre;
+  other random changes are left out.
+
+  Raises:
+    ValueError: as `build` does.
+  """
+  text = pp.replace("\n", " ").strip()
+  if not text:
+    return ""
+  found = []
+  for node in _split(_parse(text)):
+    name, bound = _bind(text, node, None)
+    given = _WITHOUT_CHANCE.get(name)
+    found.append(
+      ast.unparse(node) if given is None else given.format(**bound.arguments)
+    )
+  return "|".join(filter(None, found))
 
 
 def with_vocab(pp: str, vocab: str) -> str:

@@ -107,6 +107,46 @@ def test_normalising_on_the_device(pp, expected):
   np.testing.assert_allclose(out, again, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  "pp",
+  [
+    "decode(channels=1)|random_crop(8, padding=2)|flip_lr",
+    "decode|random_shift(2)|color_jitter(0.5, 0.5, 0.5)|three_augment()",
+    "decode|grayscale(0.5)|gaussian_blur(0.5)|randaug(2, 10)",
+    "decode_jpeg_and_inception_crop(6, max_pixels=99)|value_range(-1, 1)",
+    "decode|inception_crop((6, 4))|timm_randaug('rand-m9-n2')|normalize",
+    "decode|simple_random_crop(6)|value_range(-1, 1)",
+  ],
+)
+def test_without_chance_seeds_change_nothing(pp):
+  image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+  def results(pp):
+    preprocess = builder.build(pp)
+    seeds = (tf.constant([i, i], tf.int32) for i in range(8))
+    outs = [preprocess({"image": tf.constant(image), "seed": x}) for x in seeds]
+    shape = outs[0]["image"].shape
+    return shape, {out["image"].numpy().tobytes() for out in outs}
+
+  shape, varied = results(pp)
+  same_shape, same = results(builder.without_chance(pp))
+  assert len(varied) > 1
+  assert len(same) == 1
+  assert same_shape == shape
+
+
+def test_without_chance_no_other_op_changes():
+  assert builder.without_chance("") == ""
+  pp = "decode|flip_lr|resize(8, antialias=True)|keep('image')"
+  want = "decode|resize(8, antialias=True)|keep('image')"
+  assert builder.without_chance(pp) == want
+  jpeg = "decode_jpeg_and_inception_crop(8, orient=False, max_pixels=99)"
+  assert builder.without_chance(jpeg) == (
+    "decode(orient=False, max_pixels=99, key='image')"
+    "|resize(8, antialias=True, key='image')"
+  )
+
+
 def test_op_tables_must_not_overlap():
   with pytest.raises(ValueError, match=r"twice.*flip_lr"):
     builder._merge({"flip_lr": None}, {"flip_lr": None})
