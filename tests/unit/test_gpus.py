@@ -19,8 +19,8 @@ KIB = 2**10
 X = jax.ShapeDtypeStruct((16, 16), jnp.float32)  # 1 KiB
 
 
-def temporary(fn, *args):
-  return liveness.largest_sum(jax.jit(fn).trace(*args).jaxpr)
+def temporary(fn, *args, platform="gpu"):
+  return liveness.largest_sum(jax.jit(fn).trace(*args).jaxpr, platform)
 
 
 def test_operations_on_elements_are_part_of_what_reads_them():
