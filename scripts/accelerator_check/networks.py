@@ -125,7 +125,9 @@ def run(case: str, tiny: bool) -> dict:
   start = time.perf_counter()
   traced = made.train.trace(state, batch)
   step = traced.lower().compile()
-  temporaries = liveness.temporary_bytes(traced.jaxpr, _bytes(state.params))
+  temporaries = liveness.temporary_bytes(
+    traced.jaxpr, _bytes(state.params), device.platform
+  )
   facts = {
     "batch": images,
     "dtype": options["dtype"],

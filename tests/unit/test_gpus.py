@@ -6,11 +6,14 @@ import pytest
 
 from tests.unit.test_planning import make_run
 from vitjax.config import schema
+from vitjax.models import half_precision
 from vitjax.plan import (
+  changes,
   estimating,
   gpus,
   liveness,
   planning,
+  stand_in,
   table,
   topology,
 )
@@ -19,8 +22,8 @@ KIB = 2**10
 X = jax.ShapeDtypeStruct((16, 16), jnp.float32)  # 1 KiB
 
 
-def temporary(fn, *args):
-  return liveness.largest_sum(jax.jit(fn).trace(*args).jaxpr)
+def temporary(fn, *args, platform="gpu"):
+  return liveness.largest_sum(jax.jit(fn).trace(*args).jaxpr, platform)
 
 
 def test_operations_on_elements_are_part_of_what_reads_them():
@@ -53,6 +56,30 @@ def test_calls_and_loops():
 
   # Five results are stacked, and then summed.
   assert temporary(lambda x: loop(x).sum(), X) >= 5 * KIB
+
+
+def test_a_program_for_each_platform_counts_as_that_of_its_own():
+  def of_platforms(x):
+    return jax.lax.platform_dependent(
+      x, cpu=lambda x: x @ x @ x @ x, default=lambda x: x @ x
+    )
+
+  def loss(x):
+    return of_platforms(x) @ x
+
+  assert temporary(loss, X, platform="gpu") == KIB
+  assert temporary(loss, X, platform="cpu") == 2 * KIB
+
+
+def test_the_larger_branch_counts():
+  def large(x):
+    return jnp.tanh(x @ x) @ x @ x
+
+  def loss(x):
+    return jax.lax.cond(x[0, 0] > 0, large, lambda x: x, x)
+
+  # The output is no temporary; the number of the branch is one.
+  assert temporary(loss, X) // KIB == 2
 
 
 @pytest.mark.parametrize("name", ["h100", "h100:0", "h100:x", "gtx:1"])
@@ -88,6 +115,19 @@ def test_a_plan_without_a_compiler_is_an_estimate(no_compiler):
   assert "XLA_PYTHON_CLIENT_MEM_FRACTION changes it" in text
 
 
+def test_a_cpu_stands_in_for_a_gpu_with_the_operations_of_a_gpu(no_compiler):
+  run = make_run(**{"input.batch_size": 64, "mesh.data": 1})
+  plan = planning.make_plan(run, topology="h100:1")
+  # On CPUs the products of bfloat16 are float32 in memory, and that is more.
+  as_on_cpu = changes.with_overrides(run, {"model.dtype": "bfloat16"})
+  source, _ = stand_in.find_source(run, None)
+  parts = planning.make_program(as_on_cpu, source, jax.devices()[:1])
+  on_cpu = planning._estimate(parts, None).used_bytes
+  assert plan.compiled.used_bytes < on_cpu
+  assert not half_precision._stands_in.get()
+
+
+@pytest.mark.slow
 def test_what_does_not_fit_an_estimate_gets_a_change(no_compiler, monkeypatch):
   monkeypatch.setattr(estimating, "_WORKSPACE", 0)
   run = make_run(**{"input.batch_size": 256, "mesh.data": 1})

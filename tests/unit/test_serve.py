@@ -175,7 +175,7 @@ def assert_same(got, want):
 @pytest.fixture(scope="module")
 def service(trained):
   model = answers.Model(trained, limits=LIMITS)
-  with served(model, max_batch=2, top=2, receive_seconds=1) as found:
+  with served(model, max_batch=1, top=2, receive_seconds=1) as found:
     yield found
 
 
@@ -373,6 +373,7 @@ def test_those_in_the_queue_are_answered_at_the_end():
     pytest.param({"loss": "sigmoid_xent"}, id="multi-label"),
     pytest.param(
       {"loss": "mse", "target_mean": [1, 2, 3], "target_deviation": [1, 5, 9]},
+      marks=pytest.mark.slow,  # compiles a model once more
       id="regression",
     ),
   ],

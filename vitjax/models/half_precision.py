@@ -6,7 +6,9 @@ a chain of functions rounds each result. Accelerators compute what they are
 told.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +20,25 @@ from vitjax.models import placement
 _MORE = 16  # rows of zeros, a vector of float32
 
 
+# Whether a CPU stands in for an accelerator in a program that is never run.
+_stands_in = contextvars.ContextVar("_stands_in", default=False)
+
+
+@contextlib.contextmanager
+def as_on_accelerators() -> Iterator[None]:
+  """In the context, a CPU traces what an accelerator would compute."""
+  token = _stands_in.set(True)
+  try:
+    yield
+  finally:
+    _stands_in.reset(token)
+
+
 def on_cpu(x: Array) -> bool:
   """Whether a CPU computes `x`, in bfloat16."""
-  return x.dtype == jnp.bfloat16 and placement.device_of(x)[0] == "cpu"
+  if x.dtype != jnp.bfloat16 or _stands_in.get():
+    return False
+  return placement.device_of(x)[0] == "cpu"
 
 
 def in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:

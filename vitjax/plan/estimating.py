@@ -1,4 +1,4 @@
-"""The memory of a train step by `liveness`, where no compiler is at hand."""
+"""Memory of a train step on a GPU, where no compiler for it is at hand."""
 
 from vitjax.data import device
 from vitjax.parallel import sharding
@@ -12,7 +12,7 @@ _WORKSPACE = 32 * 2**20  # of NVIDIA's library for products
 def estimate_step(
   parts: Program, alone: Program, limit_bytes: int | None
 ) -> Compiled:
-  """An estimate in place of what a compiler reports.
+  """An estimate by `liveness` in place of what a compiler reports.
 
   Args:
     parts: the program of a run.
@@ -26,7 +26,7 @@ def estimate_step(
     sharding.bytes_per_device(x.abstract.params, x.shardings.params)
     for x in (alone, parts)
   )
-  temp = liveness.temporary_bytes(traced.jaxpr, whole)
+  temp = liveness.temporary_bytes(traced.jaxpr, whole, "gpu")
   # Gradients and copies are split as the parameters are.
   temp = max(0, temp - 2 * (whole - part)) // parts.mesh.shape["model"]
   temp += _WORKSPACE

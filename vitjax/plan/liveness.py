@@ -17,6 +17,7 @@ from jax.extend import core
 # merged into those that read their results; sums over axes take their operands
 # from the operation before, too.
 _LARGE = {
+  "cond",
   "conv_general_dilated",
   "cumsum",
   "dot_general",
@@ -54,25 +55,29 @@ _MORE = 1.1
 _COPIES = 1.0
 
 
-def temporary_bytes(jaxpr: core.ClosedJaxpr, params_bytes: int) -> int:
+def temporary_bytes(
+  jaxpr: core.ClosedJaxpr, params_bytes: int, platform: str
+) -> int:
   """Memory of the temporaries of a train step.
 
   Args:
     jaxpr: the step. Its inputs and outputs do not count, as outputs are taken
       to replace inputs that are donated.
     params_bytes: size of the parameters.
+    platform: "cpu", "gpu" or "tpu", as devices call it.
   """
-  return int(_MORE * largest_sum(jaxpr) + _COPIES * params_bytes)
+  return int(_MORE * largest_sum(jaxpr, platform) + _COPIES * params_bytes)
 
 
-def largest_sum(jaxpr: core.ClosedJaxpr) -> int:
+def largest_sum(jaxpr: core.ClosedJaxpr, platform: str) -> int:
   """The largest sum of arrays that are needed at a time."""
-  return _peak(jaxpr.jaxpr)
+  # Programs that differ between platforms name the kind of GPU.
+  return _peak(jaxpr.jaxpr, "cuda" if platform == "gpu" else platform)
 
 
-def _peak(jaxpr: core.Jaxpr) -> int:
+def _peak(jaxpr: core.Jaxpr, platform: str) -> int:
   names: dict = {}
-  operations = list(_flat(jaxpr, names))
+  operations = list(_flat(jaxpr, names, platform))
   # Variable -> variables in memory that it is computed from.
   sources: dict = {}
   stored = set()
@@ -107,7 +112,7 @@ def _peak(jaxpr: core.Jaxpr) -> int:
       for x in reads:
         for root in roots(x):
           last[root] = i
-    inner[i] = _inside(operation)
+    inner[i] = _inside(operation, platform)
   ends: dict[int, list] = {}
   for x, i in last.items():
     ends.setdefault(i, []).append(x)
@@ -127,7 +132,7 @@ def _peak(jaxpr: core.Jaxpr) -> int:
   return largest
 
 
-def _flat(jaxpr: core.Jaxpr, names: dict) -> Iterator[tuple]:
+def _flat(jaxpr: core.Jaxpr, names: dict, platform: str) -> Iterator[tuple]:
   """(operation, variables read, variables written), with calls inlined."""
 
   def outer(x):
@@ -140,10 +145,8 @@ def _flat(jaxpr: core.Jaxpr, names: dict) -> Iterator[tuple]:
     ):
       names.update(zip(operation.outvars, reads))
       continue
-    called = next(
-      (operation.params[k] for k in _CALLS if k in operation.params), None
-    )
-    if called is None or operation.primitive.name in _LARGE:
+    called = _called(operation, platform)
+    if called is None:
       yield operation, reads, list(operation.outvars)
       continue
     inside = getattr(called, "jaxpr", called)
@@ -154,10 +157,24 @@ def _flat(jaxpr: core.Jaxpr, names: dict) -> Iterator[tuple]:
       own[x] = None if _is_literal(value) else outer(value)
     for x in (*inside.constvars, *(y for e in inside.eqns for y in e.outvars)):
       own[x] = _Copy(x.aval)
-    yield from _renamed(inside, own)
+    yield from _renamed(inside, own, platform)
     for x, result in zip(operation.outvars, inside.outvars):
       if not _is_literal(result):
         names[x] = own[result]
+
+
+def _called(operation, platform: str) -> core.Jaxpr | None:
+  """The program that an operation stands for, on this platform."""
+  params = operation.params
+  if platforms := params.get("branches_platforms"):
+    return next(
+      branch
+      for names, branch in zip(platforms, params["branches"])
+      if names is None or platform in names
+    )
+  if operation.primitive.name in _LARGE:
+    return None
+  return next((params[k] for k in _CALLS if k in params), None)
 
 
 class _Copy:
@@ -167,8 +184,8 @@ class _Copy:
     self.aval = aval
 
 
-def _renamed(jaxpr: core.Jaxpr, own: dict) -> Iterator[tuple]:
-  for operation, reads, writes in _flat(jaxpr, own):
+def _renamed(jaxpr: core.Jaxpr, own: dict, platform: str) -> Iterator[tuple]:
+  for operation, reads, writes in _flat(jaxpr, own, platform):
     yield (
       operation,
       [y for x in reads if (y := own.get(x, x)) is not None],
@@ -176,14 +193,17 @@ def _renamed(jaxpr: core.Jaxpr, own: dict) -> Iterator[tuple]:
     )
 
 
-def _inside(operation) -> int:
-  """Temporaries of one turn of a loop."""
-  name = operation.primitive.name
-  if name == "scan":
-    return _peak(operation.params["jaxpr"].jaxpr)
-  if name == "while":
-    return _peak(operation.params["body_jaxpr"].jaxpr)
-  return 0
+def _inside(operation, platform: str) -> int:
+  """Temporaries of one turn of a loop, or of the largest branch."""
+  name, params = operation.primitive.name, operation.params
+  inside = ()
+  if name == "cond":
+    inside = params["branches"]
+  elif name == "scan":
+    inside = (params["jaxpr"],)
+  elif name == "while":
+    inside = (params["body_jaxpr"],)
+  return max((_peak(x.jaxpr, platform) for x in inside), default=0)
 
 
 def _is_literal(x) -> bool:

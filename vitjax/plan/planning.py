@@ -5,6 +5,7 @@ compilation tells whether the step fits the memory of its devices.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from vitjax import checks, models, program
 from vitjax.config.schema import RunConfig
 from vitjax.data import device, pipeline
 from vitjax.data.sources.source import Source
-from vitjax.models import flops
+from vitjax.models import flops, half_precision
 from vitjax.parallel import devices as devices_lib
 from vitjax.parallel import sharding
 from vitjax.plan import gpus, memory
@@ -194,11 +195,25 @@ def make_plan(
     ConfigError: if the config cannot run on these devices.
     RuntimeError: if there are no devices.
   """
-  source, known_examples = find_source(run, num_examples)
   devices = topology_devices(topology) if topology else devices_lib.find()
-  gpu, measure = gpu_of(topology), compile_step
-  if gpu and devices[0].platform == "cpu":
-    run, measure = _on_gpu(run), _estimate
+  plan = functools.partial(
+    _plan,
+    devices=devices,
+    topology=topology,
+    num_examples=num_examples,
+    try_all=try_all,
+    log=log,
+  )
+  if gpu_of(topology) and devices[0].platform == "cpu":
+    with half_precision.as_on_accelerators():
+      return plan(_on_gpu(run), measure=_estimate)
+  return plan(run, measure=compile_step)
+
+
+def _plan(run, devices, topology, num_examples, try_all, log, measure) -> Plan:
+  """See `make_plan`; `measure` finds the memory of a program."""
+  source, known_examples = find_source(run, num_examples)
+  gpu = gpu_of(topology)
   parts = make_program(run, source, devices)
   state, mesh = parts.abstract, parts.mesh
   on_device = sharding.bytes_per_device
