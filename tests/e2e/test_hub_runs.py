@@ -90,7 +90,8 @@ def test_fine_tuning(hub, images, tmp_path, cache):
   data = f"folder:{images}"
   options = {"weights": NAME, "dataset": data, "res": 32, "batch": 8}
   options |= {"steps": 300, "train": "train", "val": "val"}
-  recipe = Recipe("transfer.py", options, {"export_npz": True})
+  overrides = {"export_npz": True, "checkpoint.best_metric": "val/acc@1"}
+  recipe = Recipe("transfer.py", options, overrides)
 
   def start(workdir):
     request = choosing.Request(data, model=NAME)

@@ -210,7 +210,7 @@ def test_onnx_of_all_odd_pixels(tmp_path):
     forward.of_images(model, "pixels"),
     forward.preparation(model),
   ):
-    file = tmp_path / f"{function.output}.onnx"
+    file = tmp_path / f"{function.outputs[0]}.onnx"
     onnx_file.write(onnx_file.convert(function), file)
     graphs.append(onnx_file.Session(file))
   found = proof.of_pixels(model, *graphs, odd_images(every=1))
@@ -364,7 +364,7 @@ def test_an_unknown_operation_is_named(tmp_path):
     lambda _, x: jax.numpy.sort(x),
     {},
     {"x": jax.ShapeDtypeStruct((3,), np.float32)},
-    "y",
+    ("y",),
   )
   with pytest.raises(NotImplementedError, match="the operation sort"):
     onnx_file.convert(function)
