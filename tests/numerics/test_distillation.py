@@ -280,7 +280,9 @@ def write_labels(folder, count=32):
   return f"labels:{table}:multi_label=*:ignore=empty"
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+  "dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)]
+)
 def test_the_teacher_is_frozen_and_not_saved(teacher, dtype):
   run = make_config(
     teacher,
@@ -340,6 +342,7 @@ class TestDistance:
     np.testing.assert_allclose(got, -np.log(right).sum(axis=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_heads_learn_from_labels_and_from_the_teacher(teacher):
   """Steps of plain SGD: each head moves by its own loss."""
   model = {**STUDENT, "num_registers": 1, "distilled": True}
@@ -428,9 +431,8 @@ def test_a_cache_needs_views_that_return(teacher, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-  "sampling", [None, pytest.param("balanced", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", [None, "balanced"])
 def test_the_cache_is_as_no_cache(teacher, tmp_path, sampling):
   """Eight epochs of views 0, 1, 0, 1, ..., the first two of them computed.
 

@@ -101,6 +101,7 @@ def no_compiler(monkeypatch):
   monkeypatch.setattr(gpus, "is_installed", lambda: False)
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_compiler_is_an_estimate(no_compiler):
   plan = planning.make_plan(make_run(), topology="a100:8")
   assert plan.fits and plan.compiled.is_estimate
@@ -115,6 +116,7 @@ def test_a_plan_without_a_compiler_is_an_estimate(no_compiler):
   assert "XLA_PYTHON_CLIENT_MEM_FRACTION changes it" in text
 
 
+@pytest.mark.slow
 def test_a_cpu_stands_in_for_a_gpu_with_the_operations_of_a_gpu(no_compiler):
   run = make_run(**{"input.batch_size": 64, "mesh.data": 1})
   plan = planning.make_plan(run, topology="h100:1")

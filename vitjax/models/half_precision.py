@@ -8,7 +8,7 @@ told.
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ _stands_in = contextvars.ContextVar("_stands_in", default=False)
 
 
 @contextlib.contextmanager
-def as_on_accelerators() -> Iterator[None]:
+def as_on_accelerators() -> Generator[None]:
   """In the context, a CPU traces what an accelerator would compute."""
   token = _stands_in.set(True)
   try:
