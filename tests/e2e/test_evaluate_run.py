@@ -6,6 +6,7 @@ from vitjax.evaluate import evaluation
 from vitjax.run_folder.reader import read_metrics
 
 
+@pytest.mark.slow  # CI runs it
 def test_a_run_and_its_export_give_what_training_said(straight):
   """The run had one device and batches of 104; here are eight."""
   last = read_metrics(straight)[-1]

@@ -180,7 +180,7 @@ def directly(run, before, num_devices):
 @pytest.mark.parametrize(
   "num_devices, changes",
   [
-    (1, {}),
+    pytest.param(1, {}, marks=pytest.mark.slow),
     (8, {"accumulation_steps": 2}),
     pytest.param(
       8,
@@ -363,6 +363,7 @@ def test_two_heads_learn_from_labels_and_from_the_teacher(teacher):
   assert moved(0.0) == [False, True]
 
 
+@pytest.mark.slow
 def test_two_heads_are_averaged():
   options = {**STUDENT, "num_registers": 1, "distilled": True}
   model = models.create(**options, num_classes=3)
