@@ -1,5 +1,6 @@
 """Exporting a file again: formats, layouts and what is written beside."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import vitjax
+from tests import hub_models
 from vitjax import export, models, trees, weights
 from vitjax.weights import files, layouts
 
@@ -91,6 +93,21 @@ def test_default_layout_of_two_towers():
   assert layouts.default(model, ".safetensors") == "open_clip"
   with pytest.raises(ValueError, match="timm has no model of family 'bert'"):
     layouts.default(models.create("bert", variant="base"), ".safetensors")
+
+
+def test_the_file_of_a_clip_says_its_configuration(tmp_path):
+  model = hub_models.clip()
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), *model.example_inputs(16)
+  )
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["params"])
+  file = tmp_path / "clip.safetensors"
+  metadata = {"model": {"name": "two_tower"}, "image_size": 16, "channels": 3}
+  weights.save(file, params, model, metadata=metadata)
+  found = json.loads(file.with_suffix(".json").read_text())["open_clip"]
+  text, image = (found["model_cfg"][f"{x}_cfg"] for x in ("text", "vision"))
+  assert (text["width"], text["layers"], text["mlp_ratio"]) == (24, 1, 4)
+  assert int(image["width"] * image["mlp_ratio"]) == 86
 
 
 def test_files_that_do_not_say_what_they_are(source, tmp_path):

@@ -137,7 +137,7 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
     common: dict[str, Any] = {
       "width": tower.width,
       "layers": tower.depth,
-      "mlp_ratio": timm_vit.mlp_ratio(tower),
+      "mlp_ratio": timm_vit.mlp_ratio(tower.width, timm_vit.mlp_dim(tower)),
       "norm_kwargs": {"eps": tower.layer_norm_eps},
     }
     if tower.gelu == "tanh":

@@ -200,11 +200,10 @@ def facts(model, metadata: Mapping[str, Any]) -> dict:
   return {"timm": timm_arguments(model, metadata)}
 
 
-def mlp_ratio(model) -> float:
+def mlp_ratio(width: int, mlp_width: int) -> float:
   """Such that timm's int(width * ratio) is the width of the MLP."""
-  width = mlp_dim(model) * (2 if model.swiglu else 1)
-  ratio = width / model.width
-  short = int(model.width * ratio) < width
+  ratio = mlp_width / width
+  short = int(width * ratio) < mlp_width
   return math.nextafter(ratio, math.inf) if short else ratio
 
 
@@ -222,7 +221,9 @@ def timm_arguments(model, metadata: Mapping[str, Any]) -> dict:
     "embed_dim": model.width,
     "depth": model.depth,
     "num_heads": model.num_heads,
-    "mlp_ratio": mlp_ratio(model),
+    "mlp_ratio": mlp_ratio(
+      model.width, mlp_dim(model) * (2 if model.swiglu else 1)
+    ),
     "patch_size": model.patch_size,
     "qkv_bias": model.qkv_bias,
   }
