@@ -30,10 +30,10 @@ RUNS = {
   ),
   "patience": (
     None,
-    "optim.learning_rate=1e-12",  # nothing improves
-    "evals.test.every_steps=20",
-    "evals.train_end.split=train",
-    "evals.train_end.pp=value_range(-1,1)",
+    "optim.freeze=('.*',)",  # nothing improves
+    "evals={'test': {'split': 'test', 'pp': 'value_range(-1, 1)', "
+    "'batch_size': 104, 'every_steps': 20}, "
+    "'train_end': {'split': 'train', 'pp': 'value_range(-1, 1)'}}",
     "checkpoint.patience=4",
   ),
 }
