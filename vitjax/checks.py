@@ -193,10 +193,7 @@ def without_effect(run: RunConfig) -> list[str]:
       default = optimizer.get(key)
       return run.optim.get(key, default), default
     owner = getattr(run, section) if section else run
-    value = getattr(owner, key)
-    if isinstance(value, list):  # as JSON has tuples
-      value = tuple(value)
-    return value, getattr(type(owner), key)
+    return getattr(owner, key), getattr(type(owner), key)
 
   def is_there(alternatives):
     for path in alternatives.split(" or "):
