@@ -118,7 +118,15 @@ def define_allow_module() -> None:
 
 
 def define_answers() -> None:
-  """Defines the flags of commands that answer about images."""
+  """Defines the flags of commands in which a model answers about images."""
+  flags.DEFINE_string(
+    "model",
+    None,
+    "Run folder, exported file, hf:OWNER/REPO or name of published weights.",
+    required=True,
+  )
+  define_checkpoint()
+  define_allow_module()
   flags.DEFINE_string(
     "pretrained_dir", None, "Folder or URL with the files of published names."
   )

@@ -34,14 +34,6 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  flags.DEFINE_string(
-    "model",
-    None,
-    "Run folder, exported file, hf:OWNER/REPO or name of published weights.",
-    required=True,
-  )
-  command_line.define_checkpoint()
-  command_line.define_allow_module()
   command_line.define_answers()
   flags.DEFINE_bool("json", False, "Print one JSON object per image.")
   flags.DEFINE_string(

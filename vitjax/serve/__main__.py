@@ -28,14 +28,6 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Defines the flags of the command."""
-  flags.DEFINE_string(
-    "model",
-    None,
-    "Run folder, exported file, hf:OWNER/REPO or name of published weights.",
-    required=True,
-  )
-  command_line.define_checkpoint()
-  command_line.define_allow_module()
   command_line.define_answers()
   command_line.define_server(8000, "Port to listen on; 0: any free one.")
   flags.DEFINE_integer(
