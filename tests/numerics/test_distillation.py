@@ -46,7 +46,7 @@ def teacher(tmp_path_factory):
   return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
 
 
-def save_teacher(file, seed=0, num_classes=10, channels=1):
+def save_teacher(file, seed=0, num_classes=10, channels=1, deviation=DEVIATION):
   options = {**TEACHER, "num_classes": num_classes}
   model = models.create(**options)
   shapes = jax.eval_shape(
@@ -65,7 +65,7 @@ def save_teacher(file, seed=0, num_classes=10, channels=1):
     "model": options,
     "image_size": [SIZE, SIZE],
     "channels": channels,
-    "preprocess": f"normalize(({MEAN},), ({DEVIATION},))",
+    "preprocess": f"normalize(({MEAN},), ({deviation},))",
     "class_names": None,
     "loss": "softmax_xent",
   }
@@ -411,9 +411,10 @@ def test_a_run_resumes_with_its_own_teacher_alone(teacher, tmp_path):
   parts = assemble(make_config(teacher))
   saved = {"teacher": train.load_teacher(parts, None).checksum}
   train.load_teacher(parts, saved)
-  parts = assemble(make_config(save_teacher(tmp_path / "other.npz", seed=1)))
-  with pytest.raises(ConfigError, match=r"other weights \(SHA-256"):
-    train.load_teacher(parts, saved)
+  for change in ({"seed": 1}, {"deviation": 2 * DEVIATION}):
+    parts = assemble(make_config(save_teacher(tmp_path / "x.npz", **change)))
+    with pytest.raises(ConfigError, match=r"other weights \(SHA-256"):
+      train.load_teacher(parts, saved)
 
 
 def test_a_cache_needs_views_that_return(teacher, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ _AS_THEY_ARE = {"mean": [0.0], "std": [1.0]}  # pixels that are not normalised
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Weights of a teacher, and the checksum of the file's."""
+  """Weights of a teacher, and a checksum of all that its outputs depend on."""
 
   weights: Any
   checksum: str
@@ -32,6 +33,7 @@ class Teacher:
 
   Attributes:
     source: what the config calls it.
+    options: name and options of its model.
     model: its model.
     image_size: (height, width) in pixels that it was trained for.
     channels: channels of its images.
@@ -40,6 +42,7 @@ class Teacher:
   """
 
   source: str
+  options: Mapping[str, Any]
   model: Any
   image_size: tuple[int, int]
   channels: int
@@ -67,7 +70,8 @@ class Teacher:
     weights = jax.tree.map(
       lambda spec, x: np.asarray(x).astype(spec.dtype), self.abstract, params
     )
-    return Loaded(weights, checksum(params))
+    facts = [self.options, self.image_size, self.statistics]
+    return Loaded(weights, checksum(params, facts))
 
   def check_same(self, saved: str, found: str) -> None:
     """Raises ConfigError if a run would resume with another teacher.
@@ -79,8 +83,9 @@ class Teacher:
     if saved != found:
       raise ConfigError(
         f"config.distill.teacher={self.source!r} has other weights (SHA-256 "
-        f"{found[:12]}...) than when this run began ({saved[:12]}...). Restore "
-        "them to resume, or start a new run with another --workdir."
+        f"{found[:12]}...), or another model or normalisation, than when this "
+        f"run began ({saved[:12]}...). Restore it to resume, or start a new run "
+        "with another --workdir."
       )
 
   def outputs(self, weights: Any, image: jax.Array) -> jax.Array:
@@ -145,6 +150,7 @@ def find(run: RunConfig) -> Teacher | None:
   )
   return Teacher(
     source=source,
+    options=metadata["model"],
     model=model,
     image_size=image_size,
     channels=channels,
@@ -160,9 +166,9 @@ def _error(source: str, reason: object) -> ConfigError:
   )
 
 
-def checksum(weights: Any) -> str:
-  """SHA-256 of the names and float32 values of weights."""
-  content = hashlib.sha256()
+def checksum(weights: Any, facts: Any) -> str:
+  """SHA-256 of facts, and of the names and float32 values of weights."""
+  content = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   for name, x in sorted(trees.flatten(weights).items()):
     x = np.asarray(x, "<f4", order="C")
     content.update(f"{name} {x.shape}\n".encode())

@@ -40,7 +40,7 @@ class Model:
         "this model has no classes: give captions to choose from, "
         '--texts="a cat,a dog".'
       )
-    if not (trained.has_two_towers or trained.model.num_classes):
+    if not (trained.has_two_towers or trained.has_head):
       raise ValueError(
         "this model has no classes. Save its features with vitjax predict "
         "--features=out.npz."
