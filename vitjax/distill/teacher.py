@@ -84,8 +84,8 @@ class Teacher:
       raise ConfigError(
         f"config.distill.teacher={self.source!r} has other weights (SHA-256 "
         f"{found[:12]}...), or another model or normalisation, than when this "
-        f"run began ({saved[:12]}...). Restore it to resume, or start a new run "
-        "with another --workdir."
+        f"run began ({saved[:12]}...). Restore it to resume, or start a new "
+        "run with another --workdir."
       )
 
   def outputs(self, weights: Any, image: jax.Array) -> jax.Array:
