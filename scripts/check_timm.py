@@ -1,7 +1,7 @@
 """Checks exports: timm must give the logits that vitjax gives.
 
-  python -m scripts.check_timm export FOLDER     # where vitjax is installed
-  python -m scripts.check_timm compare FOLDER    # where timm is installed
+  python -m scripts.check_timm export FOLDER [NAME...]  # with vitjax
+  python -m scripts.check_timm compare FOLDER           # with timm
 
 The first writes models with random weights, in the layouts that timm reads,
 and their logits for random images. The second loads each file into timm,
@@ -12,7 +12,8 @@ packages; for the second:
 
   pip install torch==2.14.1 torchvision==0.29.1 timm
 
-Names after `compare FOLDER` or `export FOLDER` choose some of the cases.
+Names are those of the cases below (default: all), published models that timm
+has under the same name, and @timm-12k for those of docs/pareto.
 """
 
 import argparse
@@ -152,9 +153,12 @@ CASES = {
 }
 
 
-def _file(folder: pathlib.Path, case: str) -> pathlib.Path:
-  suffix = ".npz" if CASES[case][2] == "timm_npz" else ".safetensors"
-  return folder / f"{case.replace(',', '').replace(' ', '-')}{suffix}"
+def pareto_names() -> list[str]:
+  """Architectures of the table whose models `vitjax pareto` measures."""
+  from vitjax.pareto import benchmark
+
+  names, _ = benchmark.expand(["@timm-12k"], {})
+  return list(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def export(folder: pathlib.Path, names: list[str]) -> None:
@@ -164,12 +168,16 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
 
   from vitjax import models, trees, weights
   from vitjax.models import batch_norm
+  from vitjax.weights import layouts
 
   logging.set_verbosity(logging.WARNING)
   jax.config.update("jax_default_matmul_precision", "highest")
   for name in names:
-    published, options, layout, timm_model = CASES[name]
+    published, options, layout, timm_model = CASES.get(
+      name, (name, {}, None, name)
+    )
     model = models.create(published, num_classes=1000, **options)
+    layout = layout or layouts.default(model, ".safetensors")
     facts = models.list().get(published, {})
     size, channels = facts.get("image_size", 224), 3
     if name.startswith("grey 144 px"):
@@ -186,6 +194,7 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
       batch_norm.split(params), image
     )
     metadata = {
+      "case": name,
       "model": {"name": published, "num_classes": 1000, **options},
       "image_size": size,
       "channels": channels,
@@ -196,7 +205,8 @@ def export(folder: pathlib.Path, names: list[str]) -> None:
         else TOLERANCE
       ),
     }
-    file = _file(folder, name)
+    suffix = ".npz" if layout == "timm_npz" else ".safetensors"
+    file = folder / f"{name.replace(',', '').replace(' ', '-')}{suffix}"
     weights.save(file, params, model, layout=layout, metadata=metadata)
     np.savez(file.with_suffix(".logits.npz"), image=image, logits=logits)
     print(f"wrote {file}", flush=True)
@@ -217,15 +227,16 @@ def random_weights(path: str, shape: tuple[int, ...], rng) -> np.ndarray:
   return x / np.float32(np.sqrt(fan_in))
 
 
-def compare(folder: pathlib.Path, names: list[str]) -> None:
+def compare(folder: pathlib.Path) -> None:
   """Loads what `export` wrote into timm and prints a table."""
   import timm
   import torch
 
   print(f"timm {timm.__version__}, torch {torch.__version__}")
   failed = []
-  for name in names:
-    file = _file(folder, name)
+  files = sorted([*folder.glob("*.npz"), *folder.glob("*.safetensors")])
+  files = [x for x in files if not x.name.endswith(".logits.npz")]
+  for file in files:
     facts = json.loads(file.with_suffix(".json").read_text())
     with np.load(file.with_suffix(".logits.npz")) as arrays:
       image, want = arrays["image"], arrays["logits"]
@@ -245,10 +256,11 @@ def compare(folder: pathlib.Path, names: list[str]) -> None:
       got = model.eval()(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
     gap = float(np.abs(got.numpy() - want).max() / np.abs(want).max())
     bad = not gap <= facts["tolerance"]
+    name = facts["case"]
     failed += [name] if bad else []
     print(f"{name:40} {gap:.1e}{'  FAILED' if bad else ''}", flush=True)
   if failed:
-    sys.exit(f"{len(failed)} of {len(names)} differ: {', '.join(failed)}")
+    sys.exit(f"{len(failed)} of {len(files)} differ: {', '.join(failed)}")
 
 
 def main() -> None:
@@ -259,10 +271,18 @@ def main() -> None:
   parser.add_argument("folder", type=pathlib.Path)
   parser.add_argument("names", nargs="*", metavar="NAME")
   args = parser.parse_args()
-  if unknown := sorted(set(args.names) - CASES.keys()):
+  if args.command == "compare":
+    if args.names:
+      parser.error("compare takes no names: it compares all of FOLDER")
+    return compare(args.folder)
+  from vitjax import models
+
+  names = args.names or list(CASES)
+  if "@timm-12k" in names:
+    names = [x for x in names if x != "@timm-12k"] + pareto_names()
+  if unknown := sorted({*names} - {*CASES} - {*models.list()}):
     parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
-  command = {"export": export, "compare": compare}[args.command]
-  command(args.folder, args.names or list(CASES))
+  export(args.folder, names)
 
 
 if __name__ == "__main__":
