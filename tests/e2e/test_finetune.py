@@ -12,7 +12,6 @@ from tests.numerics import backbones, reference
 from vitjax import trees
 from vitjax.run_folder.reader import read_metrics
 
-
 SATURATED = ("logit_scale", "position_bias/Dense_0/kernel")
 SATURATED += ("position_bias/Dense_0/bias", "position_bias/Dense_1/kernel")
 
