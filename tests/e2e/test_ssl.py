@@ -63,7 +63,8 @@ def test_predict_and_export_say_what_they_can(
   assert "--features=out.npz" in refused.text
   out = tmp_path / "out.npz"
   launch.run(
-    *("vitjax.predict", model, str(pictures / "val"), f"--features={out}"),
+    "vitjax.predict",
+    *(model, str(pictures / "val"), f"--features={out}", "--resize"),
     cache=cache,
   ).assert_done()
   with np.load(out) as found:
