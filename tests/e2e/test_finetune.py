@@ -15,11 +15,9 @@ from vitjax.run_folder.reader import read_metrics
 
 def saturates(path: str) -> bool:
   """Of the small SwinV2: clipped, or before a sigmoid, without a gradient."""
-  return (
-    path.endswith("/logit_scale")
-    or "stage0" in path
-    and ("/position_bias/" in path)
-  )
+  if path.endswith("/logit_scale"):
+    return True
+  return "stage0" in path and "/position_bias/" in path
 
 
 def probe(workdir, pictures, weights, *overrides):
