@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ def train_and_evaluate(
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     is_new = checkpointer.latest_step is None
     origin = origin_of(run, workdir, is_new=is_new)
-    first_step, state, saved = start_state(
+    first_step, start, saved = start_state(
       parts, checkpointer, workdir, origin.get("init", {})
     )
     patience = Patience(run.checkpoint, saved)
@@ -109,8 +110,6 @@ def train_and_evaluate(
     teacher = load_teacher(parts, saved)
     if teacher is not None:
       info["teacher"] = teacher.checksum
-      if parts.abstract.teacher is not None:  # else its outputs are cached
-        state = dataclasses.replace(state, teacher=teacher.weights)
     if is_main:
       write_folder(parts, {**metadata, **origin}, info["run"], workdir)
     feed = stack.enter_context(make_feed(parts, first_step, teacher))
@@ -135,11 +134,14 @@ def train_and_evaluate(
     stop = stack.enter_context(preemption.StopRequest(first_step, total_steps))
     steps = variants.Steps(parts.variants, functools.partial(lower, parts))
     end = first_step if patience.is_over else total_steps
-    if first_step == end:
+    if start is not None and first_step == end:
+      state = start
       logging.info("This run is finished already; evaluating it once more.")
       results = evaluate(evals, evals, state, end, reporter.progress)
     else:
-      compiled, step_memory = compile_step(parts)
+      compiled, step_memory, state = compile_with_state(parts, start)
+      if teacher is not None and parts.abstract.teacher is not None:
+        state = dataclasses.replace(state, teacher=teacher.weights)
       stack.enter_context(step_memory.explained())
       steps.keep(parts.variants.all[0], compiled)
     pending = None  # metrics of the step before, still on the device
@@ -265,15 +267,15 @@ def start_state(
   checkpointer: Checkpointer,
   workdir: pathlib.Path,
   commits: Mapping[str, str],
-) -> tuple[int, step_lib.TrainState, dict | None]:
+) -> tuple[int, step_lib.TrainState | None, dict | None]:
   """The state before the first step of this process.
 
   The newest checkpoint of the run; without one `config.init.weights`, else
-  random parameters.
+  random parameters, which `compile_with_state` makes.
 
   Returns:
-    The number of the last step taken, the state, and what its checkpoint
-    says about the run; None without one.
+    The number of the last step taken; the state, None if it is random; and
+    what its checkpoint says about the run, None without one.
 
   Raises:
     ConfigError: if config or training data have changed since the run began.
@@ -294,15 +296,12 @@ def start_state(
     loaded = jax.device_put(loaded, shardings.weights)
     make_state = jax.jit(parts.make_state, out_shardings=shardings)
     return 0, make_state(loaded), None
-  return 0, random_state(parts), None
+  return 0, None, None
 
 
 def random_state(parts: program.Program) -> step_lib.TrainState:
   """The state before the first step, with random weights."""
-  init = jax.jit(
-    lambda key: parts.make_state(parts.init_weights(key)),
-    out_shardings=without_teacher(parts.shardings),
-  )
+  init = jax.jit(parts.init, out_shardings=without_teacher(parts.shardings))
   return init(jax.random.key(parts.run.seed))
 
 
@@ -338,6 +337,22 @@ def load_teacher(
   where = parts.shardings.teacher or sharding.replicated(parts.mesh)
   placed = jax.device_put(loaded.weights, where)
   return dataclasses.replace(loaded, weights=placed)
+
+
+def compile_with_state(
+  parts: program.Program, state: step_lib.TrainState | None
+) -> tuple[Callable, memory.StepMemory, step_lib.TrainState]:
+  """What `compile_step` returns, and the state before the first step.
+
+  Makes a random state if `state` is None: both programs are compiled at the
+  same time.
+  """
+  if state is not None:
+    return *compile_step(parts), state
+  with futures.ThreadPoolExecutor(1) as pool:
+    made = pool.submit(random_state, parts)
+    compiled, step = compile_step(parts)
+  return compiled, step, made.result()
 
 
 def compile_step(

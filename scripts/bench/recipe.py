@@ -26,7 +26,7 @@ def make(
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
   state = jax.jit(
-    lambda key: parts.make_state(parts.init_weights(key)),
+    parts.init,
     out_shardings=parts.shardings,
   )(jax.random.key(0))
   return parts, state

@@ -11,6 +11,12 @@ _DTYPES = ["float32", "bfloat16", "float16", "float8_e4m3fn", "int32"]
 _DTYPES += ["uint32", "int16", "uint8", "int8", "bool"]
 
 
+@pytest.fixture(autouse=True)
+def on_devices(monkeypatch):
+  """Small arrays take the way of large ones."""
+  monkeypatch.setattr(checksums, "_SMALL", -1)
+
+
 def _random(shape, dtype, seed=0):
   rng = np.random.default_rng(seed)
   if dtype == "bool":
@@ -99,6 +105,27 @@ def test_a_sharded_array_stays_where_it_is():
     x = jax.device_put(np.zeros((64, 32)), NamedSharding(mesh, spec))
     program = checksums._shard_sums(mesh, spec).lower(x).compile().as_text()
     assert "all-" not in program and "collective" not in program
+
+
+def test_small_arrays_need_no_program(monkeypatch):
+  x = _random((8, 6), "bfloat16")
+  mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
+  tree = {"large": jnp.zeros(x.size + 1)}
+  for name, spec in {"whole": P(), "parts": P("a")}.items():
+    tree[name] = jax.device_put(x, NamedSharding(mesh, spec))
+  expected = checksums.of_tree(tree)
+  monkeypatch.setattr(checksums, "_SMALL", x.size)
+  compiled = []
+  for name in ("_whole_sums", "_shard_sums"):
+    function = getattr(checksums, name)
+
+    def watched(*args, name=name, function=function):
+      compiled.append(name)
+      return function(*args)
+
+    monkeypatch.setattr(checksums, name, watched)
+  assert checksums.of_tree(tree) == expected
+  assert compiled == ["_whole_sums", "_shard_sums"]  # "large" and "parts"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])

@@ -102,9 +102,7 @@ def test_bytes_are_those_of_arrays(plan):
   run = make_run()
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
-  state = jax.jit(lambda key: parts.make_state(parts.init_weights(key)))(
-    jax.random.key(0)
-  )
+  state = jax.jit(parts.init)(jax.random.key(0))
 
   def total(tree):
     return sum(x.nbytes for x in jax.tree.leaves(tree))

@@ -39,6 +39,9 @@ _INDEX_A, _INDEX_B, _OFFSET_B = 0x9E3779B1, 0x27D4EB2F, 0x165667B1
 _MIX_A = ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, None))
 _MIX_B = ((16, 0x7FEB352D), (15, 0x846CA68B), (16, None))
 _CHUNK = 1 << 20  # words that the NumPy twin holds at once
+# Arrays of up to this number of elements, of which each host has all, are left
+# to the NumPy twin: that is faster than to compile a program for their shape.
+_SMALL = 1 << 15
 
 
 def _mix(word: Any, rounds: Any, uint32: Any) -> Any:
@@ -158,7 +161,12 @@ def of_tree(tree: trees.PyTree) -> dict[str, int]:
   results: dict[str, int] = {}
   parts: dict[Any, dict[str, jax.Array]] = {}
   with jax.transfer_guard("allow"):
+    small = {name: x for name, x in flat.items() if _is_small(x)}
+    for name, leaf in jax.device_get(small).items():
+      results[name] = of_array(leaf)
     for name, leaf in flat.items():
+      if name in small:
+        continue
       sharding = getattr(leaf, "sharding", None)
       if isinstance(sharding, NamedSharding):
         part = _shard_sums(sharding.mesh, sharding.spec)(leaf)
@@ -176,6 +184,11 @@ def of_tree(tree: trees.PyTree) -> dict[str, int]:
       sums = jax.device_get(_total(mesh)(list(named.values())))
       results |= {n: _join(*pair.tolist()) for n, pair in zip(named, sums)}
   return {name: results[name] for name in flat}
+
+
+def _is_small(leaf: Any) -> bool:
+  whole = getattr(leaf, "is_fully_replicated", False)
+  return whole and leaf.size <= _SMALL
 
 
 def of_array(array: np.ndarray) -> int:

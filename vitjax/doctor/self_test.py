@@ -74,7 +74,7 @@ def run() -> Result:
   mesh = sharding.make_mesh()
   parts = program.assemble(parsed, source, mesh)
   state = jax.jit(
-    lambda key: parts.make_state(parts.init_weights(key)),
+    parts.init,
     out_shardings=parts.shardings,
   )(jax.random.key(0))
 

@@ -53,8 +53,7 @@ def measure(run: RunConfig) -> Measured:
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
   parts = program.assemble(run, source, mesh)
-  step, step_memory = train.compile_step(parts)
-  state = train.random_state(parts)
+  step, step_memory, state = train.compile_with_state(parts, None)
   compile_seconds = time.monotonic() - start
   with step_memory.explained(), train.make_feed(parts, 0) as feed:
     for _ in range(_WARM_STEPS):

@@ -53,8 +53,9 @@ class Program:
     teaching: how the model learns from a teacher, if it has one.
     scale: see `labels.target_scale`.
     tx: the optimizer.
-    init_weights: key -> parameters and statistics, in one tree.
-    make_state: weights -> state before the first step, without the teacher.
+    init: key -> state before the first step with random weights, without the
+      teacher.
+    make_state: the same of weights, parameters and statistics in one tree.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
     model_of: variant -> its model.
@@ -77,7 +78,7 @@ class Program:
   teaching: Teaching | None
   scale: tuple[np.ndarray, np.ndarray] | None
   tx: optax.GradientTransformation
-  init_weights: Callable[[jax.Array], step_lib.Weights]
+  init: Callable[[jax.Array], step_lib.TrainState]
   make_state: Callable[[step_lib.Weights], step_lib.TrainState]
   abstract: step_lib.TrainState
   shardings: step_lib.TrainState
@@ -192,9 +193,11 @@ def assemble(
   make_state = functools.partial(step_lib.make_state, tx=tx, ema=run.ema.is_on)
   inputs = [spec[name] for name in objective.inputs]
   init_weights = step_lib.make_init_fn(model, *inputs)
-  abstract = jax.eval_shape(
-    lambda key: make_state(init_weights(key)), jax.random.key(run.seed)
-  )
+
+  def init(key):
+    return make_state(init_weights(key))
+
+  abstract = jax.eval_shape(init, jax.random.key(run.seed))
   check_averages(run, bool(abstract.statistics), total_steps, steps)
   if taught is not None and not taught.is_cached:
     weights = taught.teacher.abstract
@@ -251,7 +254,7 @@ def assemble(
     teaching=taught,
     scale=scale,
     tx=tx,
-    init_weights=init_weights,
+    init=init,
     make_state=make_state,
     abstract=abstract,
     shardings=shardings,
