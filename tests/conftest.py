@@ -1,5 +1,6 @@
 """Settings of every test: eight virtual CPU devices and strict arithmetic."""
 
+import gc
 import logging
 import os
 
@@ -28,6 +29,15 @@ os.environ.setdefault("XLA_FLAGS", flags)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+# What is imported and collected stays to the end: no need to look through it.
+gc.disable()
+
+
+def pytest_collection_finish():
+  gc.freeze()
+  gc.enable()
 
 
 def pytest_collection_modifyitems(items):
