@@ -1,12 +1,11 @@
 """Settings of every test: eight virtual CPU devices and strict arithmetic."""
 
+import gc
 import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time goes into compiling programs that run for milliseconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jaxtyping
@@ -21,9 +20,24 @@ jaxtyping.install_import_hook(
   "tests.annotations.check",
 )
 
+# Most of the time goes into compiling programs that run for milliseconds.
+flags = "--xla_backend_optimization_level=0"
+if jax.__version_info__ < (0, 11):  # newer versions stop at an unknown flag
+  flags += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", flags)
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+# What is imported and collected stays to the end: no need to look through it.
+gc.disable()
+
+
+def pytest_collection_finish():
+  gc.freeze()
+  gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -59,7 +59,10 @@ def serve(
   base = kind or Handler
   handler = type("Own", (base,), {"bucket": bucket, "uploads": {}})
   server = _Server(("127.0.0.1", 0), handler)
-  thread = threading.Thread(target=server.serve_forever, daemon=True)
+  # The end of the server is seen after at most that many seconds.
+  thread = threading.Thread(
+    target=server.serve_forever, args=(0.01,), daemon=True
+  )
   thread.start()
   try:
     yield f"http://127.0.0.1:{server.server_port}", bucket

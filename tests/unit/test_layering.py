@@ -1,11 +1,11 @@
 """Who imports whom: what keeps the parts of the program apart."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = ("vitjax", "configs", "scripts", "tests")
@@ -76,16 +76,19 @@ def modules() -> list[str]:
   return [module_of(p) for p in SOURCES if ROOT / "vitjax" in p.parents]
 
 
-def imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports(path: pathlib.Path) -> list[tuple[int, str]]:
   """(line, dotted name) of all that a file imports, also inside functions."""
+  found = []
   for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
     if isinstance(node, ast.Import):
-      yield from ((node.lineno, alias.name) for alias in node.names)
+      found += ((node.lineno, alias.name) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       assert not node.level, f"{path}:{node.lineno}: a relative import"
-      yield from (
+      found += (
         (node.lineno, f"{node.module}.{alias.name}") for alias in node.names
       )
+  return found
 
 
 def violations(is_wrong) -> list[str]:

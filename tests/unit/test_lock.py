@@ -163,7 +163,8 @@ def test_a_holder_renews_its_lock(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"host": "a"'])
-def test_a_damaged_lock(tmp_path, said, content):
+def test_a_damaged_lock(tmp_path, said, monkeypatch, content):
+  monkeypatch.setattr(lock, "_SILENT_SECONDS", 0.2)
   (tmp_path / "lock.json").write_text(content)
   with lock.held(tmp_path):
     pass
