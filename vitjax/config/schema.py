@@ -282,12 +282,16 @@ class Distill:
   at another size.
 
   Attributes:
-    teacher: trained classifier of the same classes: a run folder, an exported
-      file, a published name or a repository "hf:OWNER/REPO". None: no teacher.
+    teacher: trained model: a run folder, an exported file, a published name or
+      a repository "hf:OWNER/REPO". It must be a classifier of the same classes,
+      or with loss="features" any model of images; of two towers, the image
+      tower teaches. None: no teacher.
     loss: distance from the teacher's outputs: "kl" (Kullback-Leibler divergence
       from its probabilities, times the square of the temperature; one for each
-      class, added up, if `config.loss` is a sigmoid's) or "hard" (cross-entropy
-      with the class that it predicts).
+      class, added up, if `config.loss` is a sigmoid's), "hard" (cross-entropy
+      with the class that it predicts) or "features" (1 - cosine of the
+      features before both heads, or of the image embedding; a learned linear
+      projection maps the model's features if their number differs).
     temperature: number by which "kl" divides the logits of both.
     label_weight: share of `config.loss`, the loss on the labels; the distance
       from the teacher has the rest.
@@ -300,7 +304,7 @@ class Distill:
   """
 
   teacher: str | None = None
-  loss: Literal["kl", "hard"] = "kl"
+  loss: Literal["kl", "hard", "features"] = "kl"
   temperature: Positive = 1.0
   label_weight: Probability = 0.0
   dtype: Literal["bfloat16", "float32"] = "bfloat16"

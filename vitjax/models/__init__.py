@@ -194,7 +194,8 @@ def layers(
 
   Args:
     model: model from `create`; its method `layers` defines the layers.
-    shapes: shapes of its parameters, by name.
+    shapes: shapes of its parameters, by name. A projection to the features of
+      a teacher, see `vitjax.distill`, is in the last layer.
 
   Returns:
     Name -> layer, or one layer for each row of a stacked parameter; and the
@@ -203,7 +204,10 @@ def layers(
   Raises:
     ValueError: if the model does not say, or a parameter is in no layer.
   """
-  patterns = [re.compile(regex) for regex in model.layers()]
+  *first, last = model.layers()
+  patterns = [
+    re.compile(regex) for regex in (*first, f"{last}|teacher_projection/.*")
+  ]
   found = {}
   for name, shape in shapes.items():
     rows = tuple(i for i, p in enumerate(patterns) if p.fullmatch(name))
