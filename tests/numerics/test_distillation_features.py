@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -228,6 +229,8 @@ def test_features_that_do_not_fit(tmp_path, options, changes, message):
 
 
 def test_numbers_are_learned_by_features_alone(teacher, tmp_path):
+  for i in range(16):
+    cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8), np.uint8))
   table = tmp_path / "table.csv"
   table.write_text("file,size\n" + "".join(f"{i}.png,{i}\n" for i in range(16)))
   changes = {
