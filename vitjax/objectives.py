@@ -338,3 +338,41 @@ def masked(
     return (losses * is_masked).sum() / is_masked.sum(), statistics
 
   return Objective(("image",), prepare, loss, splits=True)
+
+
+def captions(
+  model, *, loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Objective:
+  """The mean loss over all tokens of the captions of a batch, but padding.
+
+  Which captions are predicted in parallel depends on the key of the step alone.
+
+  Args:
+    model: see `models.captioner`.
+    loss_fn: one of `losses.CAPTIONS`.
+  """
+
+  def prepare(batch, key):
+    text = batch["text"]
+    is_token = (text != 0).astype(jnp.float32)
+    share = model.parallel_share
+    return {
+      "image": batch["image"],
+      "text": text,
+      "weight": _to_mean_one(is_token, is_token.mean()),
+      "parallel": jax.random.uniform(key, (len(text),)) < share,
+    }
+
+  def loss(variables, batch, key):
+    (logits, _), statistics = _apply(
+      model,
+      variables,
+      key,
+      batch["image"],
+      batch["text"],
+      parallel=batch["parallel"],
+    )
+    losses = loss_fn(logits, batch["text"])
+    return (losses * batch["weight"]).mean(), statistics
+
+  return Objective(("image", "text"), prepare, loss, splits=True)

@@ -341,8 +341,8 @@ class Eval:
 
   Attributes:
     type: evaluator: "classification", "multi_label", "regression", "fewshot",
-      "knn", "linear_probe", "retrieval", "zeroshot", or the dotted path of a
-      module with a class `Evaluator`.
+      "knn", "linear_probe", "perplexity", "retrieval", "zeroshot", or the
+      dotted path of a module with a class `Evaluator`.
     data: data set, as in `input`. None: the training data.
     split: part of the data set to evaluate, in which each image occurs once.
     data_dir: folder in which TFDS looks for prepared data sets. None: as in
@@ -430,7 +430,8 @@ class RunConfig:
     loss: training loss: "softmax_xent", "focal", "sigmoid_xent",
       "sigmoid_xent_mean" or "sigmoid_focal"; for numbers "mse" or "huber"; for
       a model with two towers "contrastive" or "siglip"; for a masked
-      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse".
+      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse"; for a
+      "captioner" "caption_xent".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,

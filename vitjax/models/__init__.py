@@ -17,6 +17,8 @@ see `trees.is_stacked`.
 The text towers "text" and "bert" take token ids (b, t) int32 instead of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
 out). Its method `scale` gives the temperature and the bias of the logits alone.
+"captioner" also takes both, and returns (logits of the tokens (b, t, n), out),
+or without a text the pooled features.
 """
 
 import builtins
@@ -33,6 +35,7 @@ from vitjax.models.contract import Model
 # Family -> the module of its model.
 FAMILIES = {
   "bert": "vitjax.models.bert",
+  "captioner": "vitjax.models.captioner",
   "coatnet": "vitjax.models.coatnet",
   "convnext": "vitjax.models.convnext",
   "maxxvit": "vitjax.models.maxxvit",

@@ -321,6 +321,8 @@ def make_objective(
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   if run.loss in losses.MASKED:
     return objectives.masked(model, loss_fn=losses.MASKED[run.loss])
+  if run.loss in losses.CAPTIONS:
+    return objectives.captions(model, loss_fn=losses.CAPTIONS[run.loss])
   assert num_classes is not None  # see `number_of_classes`
   options = {**vars(run.mixing), "target_threshold": run.target_threshold}
   is_binary = source.kind == "multi_label"
