@@ -248,7 +248,7 @@ def make_train_step(
     else:
       (loss, statistics), grads = loss_and_trained_grads(point)
     updates, opt_state = tx.update(grads, state.opt_state, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
+    trained: Any = optax.apply_updates(state.trained, updates)
     params, loss_params = (
       {name: trained[name] for name in part}
       for part in (state.params, state.loss_params)

@@ -76,7 +76,7 @@ class Teacher:
     weights = jax.tree.map(
       lambda spec, x: np.asarray(x).astype(spec.dtype), self.abstract, params
     )
-    facts = [self.options, self.image_size, self.statistics]
+    facts: list[Any] = [self.options, self.image_size, self.statistics]
     if self.has_features:
       facts.append("features")
     return Loaded(weights, checksum(params, facts))
