@@ -19,6 +19,7 @@ from tests.distillation import (
   TEACHER,
   TEMPERATURE,
   assemble,
+  assert_same,
   batches,
   first_state,
   make_config,
@@ -179,7 +180,12 @@ class TestDistance:
   def distance(self, loss_fn, **options):
     is_sigmoid = loss_fn is sigmoid_xent
     made = teaching.Teaching(
-      None, Distill(**options), loss_fn, is_sigmoid=is_sigmoid, statistics=None
+      None,
+      Distill(**options),
+      loss_fn,
+      is_sigmoid=is_sigmoid,
+      statistics=None,
+      width=0,
     )
     logits = jnp.asarray(self.student), jnp.asarray(self.teacher)
     return np.asarray(made.distance(*logits))
