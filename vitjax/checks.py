@@ -94,8 +94,8 @@ def problems(run: RunConfig) -> list[str]:
       f"the {len(sizes)} config.flexible.image_sizes."
     )
   preprocess = attempt("config.input.pp", builder.build, run.input.pp)
-  if two_towers:
-    errors += check_contrastive(run, model, preprocess)
+  if losses.reads_texts(run.loss):
+    errors += text_problems(run, model, preprocess)
   elif run.loss in losses.MASKED:
     errors += label_settings(run)
   for name, section in run.evals.items():
@@ -140,6 +140,7 @@ def loss_problem(run: RunConfig, model) -> str | None:
     "predicts labels": list(losses.LOSSES | losses.OUTPUT_LOSSES),
     "has two towers": list(losses.CONTRASTIVE),
     "predicts masked patches": list(losses.MASKED),
+    "writes captions": list(losses.CAPTIONS),
   }
   known = [loss for group in fitting.values() for loss in group]
   if run.loss not in known:
@@ -151,6 +152,8 @@ def loss_problem(run: RunConfig, model) -> str | None:
     kind = "has two towers"
   elif is_masked_autoencoder(model):
     kind = "predicts masked patches"
+  elif is_captioner(model):
+    kind = "writes captions"
   if run.loss in fitting[kind]:
     return None
   return (
@@ -345,7 +348,14 @@ def is_masked_autoencoder(model) -> bool:
   return isinstance(model, mae.Model)
 
 
-def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
+def is_captioner(model) -> bool:
+  """Whether the model writes captions of images and has no classes."""
+  from vitjax.models import captioner  # imports Flax
+
+  return isinstance(model, captioner.Model)
+
+
+def text_problems(run: RunConfig, model, preprocess) -> list[str]:
   """Problems of a run on images and texts; see `check` for Args."""
   errors = []
   where = f"with config.loss={run.loss!r}"
@@ -357,12 +367,13 @@ def check_contrastive(run: RunConfig, model, preprocess) -> list[str]:
       f"config.input.pp={run.input.pp!r} {where} must produce texts: add an op "
       "such as tokenize('bert', 'vocab.txt', max_len=16)."
     )
-  elif model is not None and has_two_towers(model):
-    have = model.towers()["txt"].vocab_size
+  elif model is not None and (has_two_towers(model) or is_captioner(model)):
+    reader = model.towers().get("txt", model)
+    where = "model" if reader is model else "model.text"
     need = preprocess.tokenize.tokenizer.vocab_size
-    if have < need:
+    if reader.vocab_size < need:
       errors.append(
-        f"config.model.text.vocab_size={have}, but the tokenizer of "
+        f"config.{where}.vocab_size={reader.vocab_size}, but the tokenizer of "
         f"config.input.pp has {need} ids. Use {need}."
       )
   return errors

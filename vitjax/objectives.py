@@ -26,8 +26,9 @@ class Objective:
     inputs: names of the features that the model is called with, in order.
     prepare: (batch, key) -> batch with only the features that `loss` reads.
     loss: (variables, batch, key) -> (float32 (), statistics); the variables
-      are those of the model, the statistics all of them but the parameters,
-      after this batch, and the key is for dropout.
+      are those of the model, with the parameters of the loss beside its own;
+      the statistics are all but the parameters, after this batch; and the key
+      is for dropout.
     splits: whether the loss of a batch is the mean of the losses of its parts.
     teach: (weights of the teacher, prepared batch or part of it) -> features
       that join the batch, for `loss`; None without a teacher. It runs once in a
@@ -65,6 +66,7 @@ class Teaching(Protocol):
 
   def loss(
     self,
+    params: Variables,
     label_loss: Callable[[jax.Array, Batch], jax.Array],
     outputs: jax.Array,
     out: Mapping[str, jax.Array],
@@ -73,6 +75,7 @@ class Teaching(Protocol):
     """The loss to train with.
 
     Args:
+      params: parameters of the model and of the loss.
       label_loss: (outputs, batch) -> the loss on the labels.
       outputs: what the model returns for `batch`, (b, n) float32.
       out: its named arrays.
@@ -151,7 +154,9 @@ def _of_images(
     (outputs, out), statistics = _apply(model, variables, key, batch["image"])
     outputs = outputs.astype(jnp.float32)
     if teaching is not None:
-      return teaching.loss(label_loss, outputs, out, batch), statistics
+      params = variables["params"]
+      value = teaching.loss(params, label_loss, outputs, out, batch)
+      return value, statistics
     return label_loss(outputs, batch), statistics
 
   def prepare_cached(batch, key):
@@ -333,3 +338,41 @@ def masked(
     return (losses * is_masked).sum() / is_masked.sum(), statistics
 
   return Objective(("image",), prepare, loss, splits=True)
+
+
+def captions(
+  model, *, loss_fn: Callable[[jax.Array, jax.Array], jax.Array]
+) -> Objective:
+  """The mean loss over all tokens of the captions of a batch, but padding.
+
+  Which captions are predicted in parallel depends on the key of the step alone.
+
+  Args:
+    model: see `models.captioner`.
+    loss_fn: one of `losses.CAPTIONS`.
+  """
+
+  def prepare(batch, key):
+    text = batch["text"]
+    is_token = (text != 0).astype(jnp.float32)
+    share = model.parallel_share
+    return {
+      "image": batch["image"],
+      "text": text,
+      "weight": _to_mean_one(is_token, is_token.mean()),
+      "parallel": jax.random.uniform(key, (len(text),)) < share,
+    }
+
+  def loss(variables, batch, key):
+    (logits, _), statistics = _apply(
+      model,
+      variables,
+      key,
+      batch["image"],
+      batch["text"],
+      parallel=batch["parallel"],
+    )
+    losses = loss_fn(logits, batch["text"])
+    return (losses * batch["weight"]).mean(), statistics
+
+  return Objective(("image", "text"), prepare, loss, splits=True)

@@ -40,6 +40,8 @@ class TrainState:
       array.
     teacher: weights of the teacher, which no step changes and no checkpoint
       holds, see `vitjax.distill`; None without one.
+    loss_params: parameters of the loss, which train with `params` and are no
+      part of the model. {} if it has none.
   """
 
   step: trees.PyTree
@@ -48,6 +50,12 @@ class TrainState:
   ema_params: trees.PyTree = None
   statistics: trees.PyTree = dataclasses.field(default_factory=dict)
   teacher: trees.PyTree = None
+  loss_params: trees.PyTree = dataclasses.field(default_factory=dict)
+
+  @property
+  def trained(self) -> Weights:
+    """All that the optimizer changes, as one tree of names."""
+    return {**self.params, **self.loss_params}
 
   @property
   def weights(self) -> Weights:
@@ -73,7 +81,11 @@ def make_init_fn(
 
 
 def make_state(
-  weights: Weights, tx: optax.GradientTransformation, *, ema: bool = False
+  weights: Weights,
+  tx: optax.GradientTransformation,
+  *,
+  ema: bool = False,
+  loss_params: Mapping[str, Any] = {},
 ) -> TrainState:
   """The state before the first step; the average starts at `weights`."""
   statistics = batch_norm.split(weights)
@@ -81,10 +93,11 @@ def make_state(
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=tx.init(params),
+    opt_state=tx.init({**params, **loss_params}),
     # A copy: the step may overwrite either of the two in place.
     ema_params=jax.tree.map(jnp.copy, weights) if ema else None,
     statistics=statistics,
+    loss_params=loss_params,
   )
 
 
@@ -224,7 +237,7 @@ def make_train_step(
       return value, grads
 
     factor = schedule(state.step)
-    point = schedule_free.gradient_point(state.params, state.opt_state)
+    point = schedule_free.gradient_point(state.trained, state.opt_state)
     if sam_rho:
       (loss, statistics), grads = sam.loss_and_grads(
         loss_and_trained_grads,
@@ -234,8 +247,12 @@ def make_train_step(
       )
     else:
       (loss, statistics), grads = loss_and_trained_grads(point)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trained)
+    trained: Any = optax.apply_updates(state.trained, updates)
+    params, loss_params = (
+      {name: trained[name] for name in part}
+      for part in (state.params, state.loss_params)
+    )
     average = state.ema_params
     if average is not None:
       weights = batch_norm.join({"params": params, **statistics})
@@ -251,7 +268,7 @@ def make_train_step(
       "train/loss": loss,
       "train/learning_rate": factor * learning_rate,
       "train/grad_norm": optax.tree.norm(grads),
-      "train/param_norm": optax.tree.norm(params),
+      "train/param_norm": optax.tree.norm(trained),
       "train/update_norm": optax.tree.norm(updates),
     }
     new = dataclasses.replace(
@@ -261,6 +278,7 @@ def make_train_step(
       opt_state=opt_state,
       ema_params=average,
       statistics=statistics,
+      loss_params=loss_params,
     )
     return new, metrics
 

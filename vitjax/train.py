@@ -367,7 +367,7 @@ def compile_step(
   compiled = memory.compile_step(
     parts.train_step.lower(state, device.on_arrival(parts.batch))
   )
-  grad_bytes = sharding.bytes_per_device(state.params, shardings.params)
+  grad_bytes = sharding.bytes_per_device(state.trained, shardings.trained)
   step = memory.StepMemory(
     used_bytes=memory.used_bytes(compiled),
     limit_bytes=devices.memory_of(jax.local_devices()[0]),
@@ -530,7 +530,14 @@ def log_overview(parts: program.Program) -> None:
       run.accumulation_steps,
     )
   if parts.teaching is not None:
-    logging.info("Teacher: %s.", parts.teaching.teacher)
+    teacher = parts.teaching.teacher
+    logging.info("Teacher: %s.", teacher)
+    if teacher.has_features and not run.distill.label_weight:
+      logging.warning(
+        "The head stays random: features alone are learned "
+        "(config.distill.label_weight=0). Fine-tune the model afterwards, or "
+        "use its features."
+      )
   if parts.scale is not None:
     scaled = zip(source.class_names or (), *parts.scale, strict=True)
     for name, mean, deviation in scaled:
@@ -541,8 +548,8 @@ def log_overview(parts: program.Program) -> None:
         mean,
         deviation,
       )
-  params = parts.abstract.params
-  for line in optim.describe(params, **run.optim, model=parts.model):
+  trained = parts.abstract.trained
+  for line in optim.describe(trained, **run.optim, model=parts.model):
     logging.info("%s", line)
 
 

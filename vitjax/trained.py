@@ -76,6 +76,12 @@ class Trained:
     return f"Trained({', '.join(facts)}, from {self.source!r}{at})"
 
   @property
+  def inputs(self) -> tuple[str, ...]:
+    """Features of a batch that its model is called with, in order."""
+    given = self.model.example_inputs(self.image_size, self.channels)
+    return ("image", "text")[: len(given)]
+
+  @property
   def has_two_towers(self) -> bool:
     """Whether it compares images with texts and has no classes."""
     return bool(self.model.towers())

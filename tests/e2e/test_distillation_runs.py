@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from tests.e2e import launch
@@ -11,7 +12,6 @@ def distilled(workdir, teacher, *overrides: str) -> list[str]:
   return launch.tiny(
     workdir,
     f"distill.teacher={teacher}",
-    "distill.temperature=2",
     "distill.label_weight=0.25",
     "input.batch_size=16",
     "total_steps=60",
@@ -22,13 +22,21 @@ def distilled(workdir, teacher, *overrides: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_is_killed_and_resumes_with_its_teacher(tmp_path, cache):
+@pytest.mark.parametrize(
+  "changes",
+  [
+    ["distill.temperature=2"],
+    ["distill.loss=features", "model.width=16", "model.num_heads=2"],
+  ],
+  ids=["logits", "features"],
+)
+def test_a_run_is_killed_and_resumes_with_its_teacher(tmp_path, cache, changes):
   teacher, other = tmp_path / "teacher", tmp_path / "other"
   for folder, seed in ((teacher, 3), (other, 4)):
     command = launch.tiny(folder, "total_steps=20", f"seed={seed}")
     launch.run(*command, cache=cache).assert_done()
   stopped, straight = tmp_path / "stopped", tmp_path / "straight"
-  command = distilled(stopped, teacher)
+  command = distilled(stopped, teacher, *changes)
   with launch.Process(*command, cache=cache) as process:
     process.wait_for_checkpoint(stopped)
     process.send(signal.SIGKILL)
@@ -46,8 +54,11 @@ def test_a_run_is_killed_and_resumes_with_its_teacher(tmp_path, cache):
   end = launch.run(*command, cache=cache).assert_done()
   assert "Resuming after step" in end.text
   assert f"Teacher: {teacher}, " in end.text
-  launch.run(*distilled(straight, teacher), cache=cache).assert_done()
+  command = distilled(straight, teacher, *changes)
+  launch.run(*command, cache=cache).assert_done()
   launch.assert_same_run(stopped, straight)
+  with np.load(stopped / "params.npz") as exported:
+    assert not [name for name in exported if "projection" in name]
 
 
 @pytest.mark.slow

@@ -8,36 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vitjax import checks, models, program, train, weights
-from vitjax.config import resolving
+from tests.distillation import (
+  BATCH_SIZE,
+  DEVIATION,
+  LABEL_WEIGHT,
+  MEAN,
+  RATE,
+  SIZE,
+  STUDENT,
+  TEACHER,
+  TEMPERATURE,
+  assemble,
+  assert_same,
+  batches,
+  first_state,
+  make_config,
+  save_teacher,
+  trained,
+)
+from vitjax import models, train
 from vitjax.config.schema import ConfigError, Distill
-from vitjax.data import pipeline, sources
 from vitjax.distill import teacher as teacher_lib
 from vitjax.distill import teaching
 from vitjax.losses import sigmoid_xent, softmax_xent
 from vitjax.models import batch_norm
-from vitjax.parallel import sharding
-
-STEPS, SEED, ALPHA = 10, 3, 0.4
-BATCH_SIZE, RATE = 16, 0.1
-TEMPERATURE, LABEL_WEIGHT = 2.0, 0.3
-MEAN, DEVIATION, SIZE = 0.3, 0.25, 12  # of the teacher's images
-STUDENT = {
-  "name": "vit",
-  "width": 16,
-  "depth": 1,
-  "num_heads": 2,
-  "patch_size": 4,
-  "pool_type": "gap",
-  "head_zero_init": False,
-}
-TEACHER = {
-  "name": "regnet",
-  "depths": (1,),
-  "widths": (8,),
-  "group_width": 4,
-  "stem_width": 8,
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,135 +40,13 @@ def teacher(tmp_path_factory):
   return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.npz")
 
 
-def save_teacher(file, seed=0, num_classes=10, channels=1, deviation=DEVIATION):
-  options = {**TEACHER, "num_classes": num_classes}
-  model = models.create(**options)
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), *model.example_inputs(SIZE, channels)
-  )
-  rng = np.random.default_rng(seed)
-
-  def draw(path, x):
-    scale = np.prod(x.shape[:-1], initial=1) ** -0.5
-    if path[-1].key in ("var", "scale"):
-      return rng.uniform(0.5, 2, x.shape).astype(x.dtype)
-    return (scale * rng.normal(size=x.shape)).astype(x.dtype)
-
-  params = batch_norm.join(jax.tree_util.tree_map_with_path(draw, shapes))
-  metadata = {
-    "model": options,
-    "image_size": [SIZE, SIZE],
-    "channels": channels,
-    "preprocess": f"normalize(({MEAN},), ({deviation},))",
-    "class_names": None,
-    "loss": "softmax_xent",
-  }
-  weights.save(file, params, model, metadata=metadata)
-  return str(file)
-
-
-def make_config(teacher, **changes):
-  config = {
-    "seed": SEED,
-    "total_steps": STEPS,
-    "input": {
-      "data": "digits",
-      "batch_size": BATCH_SIZE,
-      "pp": "value_range(-1, 1)",
-    },
-    "model": STUDENT,
-    "optim": {"name": "sgd", "momentum": 0.0, "learning_rate": RATE},
-    "schedule": {"decay": "constant"},
-    "mixing": {"mixup_alpha": ALPHA},
-    "distill": {
-      "teacher": teacher,
-      "temperature": TEMPERATURE,
-      "label_weight": LABEL_WEIGHT,
-      "dtype": "float32",
-    },
-  }
-  for key, value in changes.items():
-    section, _, name = key.rpartition("__")
-    (config[section] if section else config)[name] = value
-  return resolving.resolve(config, checks.problems)
-
-
-def assemble(run, num_devices=1):
-  source = sources.open_source(run.input.data, run.input.split)
-  mesh = sharding.make_mesh(
-    **vars(run.mesh), devices=jax.devices()[:num_devices]
-  )
-  return program.assemble(run, source, mesh)
-
-
-def batches(parts):
-  return pipeline.train_batches(
-    parts.source,
-    parts.preprocess,
-    batch_size=BATCH_SIZE,
-    seed=SEED,
-    start_step=0,
-    total_steps=STEPS,
-  )
-
-
-def first_state(parts):
-  teacher = train.load_teacher(parts, None).weights
-  return dataclasses.replace(train.random_state(parts), teacher=teacher)
-
-
-def trained(run, num_devices=1):
-  """State before and after the steps, and the losses."""
-  parts = assemble(run, num_devices)
-  state = first_state(parts)
-  before = jax.tree.map(np.array, state)  # a step overwrites it in place
-  history = []
-  for batch in batches(parts):
-    batch = jax.device_put(batch, sharding.over_batch(parts.mesh))
-    state, metrics = parts.train_step(state, batch)
-    history.append(float(metrics["train/loss"]))
-  return before, jax.device_get(state), np.array(history)
-
-
-def directly(run, before, num_devices):
-  """Parameters and losses, from pixels that are mixed before all else."""
-  parts = assemble(run, num_devices)
-  old = models.create(**{**TEACHER, "num_classes": 10})
-  before = jax.tree.map(jnp.asarray, before)
-  old_variables = batch_norm.split(before.teacher)
-
-  @jax.jit
-  def step(params, i, image, label):
-    key = jax.random.fold_in(jax.random.key(SEED), i)
-    share = jax.random.beta(jax.random.fold_in(key, 0), ALPHA, ALPHA, (1,))[0]
-    share = jnp.maximum(share, 1 - share)
-
-    def mixed(x):
-      return share * x + (1 - share) * jnp.roll(x, 1, axis=0)
-
-    pixels = mixed(image.astype(jnp.float32))
-    large = jax.image.resize(pixels, (BATCH_SIZE, SIZE, SIZE, 1), "bilinear")
-    seen = (large / 255 - MEAN) / DEVIATION
-    wanted = old.apply(old_variables, seen)[0] / TEMPERATURE
-    p = jnp.exp(wanted) / jnp.exp(wanted).sum(axis=1, keepdims=True)
-
-    def loss(params):
-      logits, _ = parts.model.apply({"params": params}, pixels / 127.5 - 1)
-      q = jax.nn.softmax(logits / TEMPERATURE)
-      kl = TEMPERATURE**2 * (p * jnp.log(p / q)).sum(axis=1).mean()
-      targets = mixed(jax.nn.one_hot(label, 10))
-      hard = -(targets * jnp.log(jax.nn.softmax(logits))).sum(axis=1).mean()
-      return LABEL_WEIGHT * hard + (1 - LABEL_WEIGHT) * kl
-
-    value, grads = jax.value_and_grad(loss)(params)
-    new = jax.tree.map(lambda x, g: x - RATE * g, params, grads)
-    return new, value
-
-  params, history = before.params, []
-  for i, batch in enumerate(batches(parts)):
-    params, value = step(params, i, batch["image"], batch["label"])
-    history.append(float(value))
-  return params, np.array(history)
+def taught_by_logits(old, student, params, seen, image):
+  """(logits of the student, its distance from the teacher) by definition."""
+  wanted = old.apply(params["teacher"], seen)[0] / TEMPERATURE
+  p = jnp.exp(wanted) / jnp.exp(wanted).sum(axis=1, keepdims=True)
+  logits, _ = student.apply({"params": params["student"]}, image)
+  q = jax.nn.softmax(logits / TEMPERATURE)
+  return logits, TEMPERATURE**2 * (p * jnp.log(p / q)).sum(axis=1).mean()
 
 
 @pytest.mark.parametrize(
@@ -197,16 +69,8 @@ def test_ten_steps_are_those_of_a_direct_computation(
   teacher, num_devices, changes
 ):
   run = make_config(teacher, **changes)
-  before, after, got = trained(run, num_devices)
-  params, want = directly(run, before, num_devices)
-  np.testing.assert_allclose(got, want, rtol=1e-5)
-
-  def distance(a, b):
-    apart = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
-    return max(jax.tree.leaves(apart))
-
-  assert distance(before.params, params) > 1e-2
-  assert distance(after.params, params) < 1e-5
+  options = {**TEACHER, "num_classes": 10}
+  assert_same(run, num_devices, options, taught_by_logits)
 
 
 @pytest.mark.slow
@@ -316,7 +180,12 @@ class TestDistance:
   def distance(self, loss_fn, **options):
     is_sigmoid = loss_fn is sigmoid_xent
     made = teaching.Teaching(
-      None, Distill(**options), loss_fn, is_sigmoid=is_sigmoid, statistics=None
+      None,
+      Distill(**options),
+      loss_fn,
+      is_sigmoid=is_sigmoid,
+      statistics=None,
+      width=0,
     )
     logits = jnp.asarray(self.student), jnp.asarray(self.teacher)
     return np.asarray(made.distance(*logits))

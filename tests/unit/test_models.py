@@ -147,7 +147,7 @@ def test_every_family_obeys_the_contract(family):
   assert isinstance(model, contract.Model)
   assert sorted(model.towers()) == ["img", "txt"] * (family == "two_tower")
   inputs = model.example_inputs((256, 256))
-  texts = {"bert", "text", "two_tower"}
+  texts = {"bert", "captioner", "text", "two_tower"}
   assert [x.ndim for x in inputs] == [
     *[4] * (family not in ("bert", "text")),
     *[2] * (family in texts),

@@ -282,12 +282,16 @@ class Distill:
   at another size.
 
   Attributes:
-    teacher: trained classifier of the same classes: a run folder, an exported
-      file, a published name or a repository "hf:OWNER/REPO". None: no teacher.
+    teacher: trained model: a run folder, an exported file, a published name or
+      a repository "hf:OWNER/REPO". It must be a classifier of the same classes,
+      or with loss="features" any model of images; of two towers, the image
+      tower teaches. None: no teacher.
     loss: distance from the teacher's outputs: "kl" (Kullback-Leibler divergence
       from its probabilities, times the square of the temperature; one for each
-      class, added up, if `config.loss` is a sigmoid's) or "hard" (cross-entropy
-      with the class that it predicts).
+      class, added up, if `config.loss` is a sigmoid's), "hard" (cross-entropy
+      with the class that it predicts) or "features" (1 - cosine of the
+      features before both heads, or of the image embedding; a learned linear
+      projection maps the model's features if their number differs).
     temperature: number by which "kl" divides the logits of both.
     label_weight: share of `config.loss`, the loss on the labels; the distance
       from the teacher has the rest.
@@ -300,7 +304,7 @@ class Distill:
   """
 
   teacher: str | None = None
-  loss: Literal["kl", "hard"] = "kl"
+  loss: Literal["kl", "hard", "features"] = "kl"
   temperature: Positive = 1.0
   label_weight: Probability = 0.0
   dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -337,8 +341,8 @@ class Eval:
 
   Attributes:
     type: evaluator: "classification", "multi_label", "regression", "fewshot",
-      "knn", "linear_probe", "retrieval", "zeroshot", or the dotted path of a
-      module with a class `Evaluator`.
+      "knn", "linear_probe", "perplexity", "retrieval", "zeroshot", or the
+      dotted path of a module with a class `Evaluator`.
     data: data set, as in `input`. None: the training data.
     split: part of the data set to evaluate, in which each image occurs once.
     data_dir: folder in which TFDS looks for prepared data sets. None: as in
@@ -426,7 +430,8 @@ class RunConfig:
     loss: training loss: "softmax_xent", "focal", "sigmoid_xent",
       "sigmoid_xent_mean" or "sigmoid_focal"; for numbers "mse" or "huber"; for
       a model with two towers "contrastive" or "siglip"; for a masked
-      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse".
+      autoencoder, "mae", "normalised_pixel_mse" or "pixel_mse"; for a
+      "captioner" "caption_xent".
     target_threshold: mixed targets above this value become 1, all others 0;
       DeiT III uses 0. None: mixed targets are not changed.
     class_weights: weight of each class in the loss, in order of class ids,

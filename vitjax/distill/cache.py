@@ -42,8 +42,7 @@ def with_outputs(
     normalise: turns the uint8 images of a batch into the model's input.
     mesh: the devices.
   """
-  classes = teaching.teacher.model.num_classes
-  outputs = Cache(run, source, classes, teacher.checksum)
+  outputs = Cache(run, source, teaching.teacher.width, teacher.checksum)
 
   @jax.jit
   def apply(weights, images):
@@ -59,18 +58,16 @@ def with_outputs(
 
 
 class Cache:
-  """Logits (views, images, classes) in a file.
+  """Outputs (views, images, width) in a file.
 
   Args:
     run: a config with `distill.cache` and `input.views`.
     source: the training data.
-    num_classes: outputs of the teacher.
+    width: logits or features of an image.
     checksum: that of the teacher's weights.
   """
 
-  def __init__(
-    self, run: RunConfig, source: Source, num_classes: int, checksum: str
-  ):
+  def __init__(self, run: RunConfig, source: Source, width: int, checksum: str):
     facts = [
       checksum,
       run.distill.dtype,
@@ -84,10 +81,10 @@ class Cache:
     folder.mkdir(parents=True, exist_ok=True)
     self.file = folder / f"teacher-{key}.npy"
     assert run.input.views is not None  # see `checks`
-    shape = (run.input.views, source.num_examples, num_classes)
+    shape = (run.input.views, source.num_examples, width)
     if not self.file.exists():
       _make(self.file, shape)
-    self._logits = np.load(self.file, mmap_mode="r+")
+    self._outputs = np.load(self.file, mmap_mode="r+")
 
   def add_to(
     self, batches: Iterable[Batch], teach: Callable[[Batch], np.ndarray]
@@ -96,15 +93,16 @@ class Cache:
 
     Args:
       batches: of `pipeline.train_batches`.
-      teach: computes the teacher's logits of a batch that has an unknown row.
+      teach: computes the teacher's outputs for a batch that has an unknown
+        row.
     """
     for batch in batches:
       features = dict(batch)
       rows = features.pop("view"), features["index"]
-      logits = self._logits[rows]
-      if np.isnan(logits).any():
-        logits = self._logits[rows] = teach(features)
-      yield {**features, "teacher": np.asarray(logits)}
+      outputs = self._outputs[rows]
+      if np.isnan(outputs).any():
+        outputs = self._outputs[rows] = teach(features)
+      yield {**features, "teacher": np.asarray(outputs)}
 
 
 def _make(file: pathlib.Path, shape: tuple[int, ...]) -> None:

@@ -29,12 +29,14 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-  """A trained classifier that does not change.
+  """A trained model that does not change.
 
   Attributes:
     source: what the config calls it.
     options: name and options of its model.
-    model: its model.
+    model: its model; of two towers, the image tower teaches.
+    has_features: whether the features of images are learned, and not logits.
+    width: number of them.
     image_size: (height, width) in pixels that it was trained for.
     channels: channels of its images.
     statistics: mean and deviation with which its images are normalised.
@@ -44,6 +46,8 @@ class Teacher:
   source: str
   options: Mapping[str, Any]
   model: Any
+  has_features: bool
+  width: int
   image_size: tuple[int, int]
   channels: int
   statistics: Mapping[str, list[float]]
@@ -52,9 +56,10 @@ class Teacher:
   def __str__(self) -> str:
     count = sum(x.size for x in jax.tree.leaves(self.abstract))
     height, width = self.image_size
+    outputs = "features" if self.has_features else "logits"
     return (
       f"{self.source}, {count:,} parameters in {self.model.dtype}, images of "
-      f"{height}x{width}, frozen"
+      f"{height}x{width}, {self.width:,} {outputs}, frozen"
     )
 
   def load(self, pretrained_dir: str | None) -> Loaded:
@@ -64,13 +69,16 @@ class Teacher:
       ConfigError: if they cannot be read.
     """
     try:
-      params = trained.load(self.source, pretrained_dir=pretrained_dir).params
+      found = trained.load(self.source, pretrained_dir=pretrained_dir).params
     except (OSError, ValueError, RuntimeError, ImportError) as e:
       raise _error(self.source, e) from e
+    params = {name: found[name] for name in self.abstract}  # no text tower
     weights = jax.tree.map(
       lambda spec, x: np.asarray(x).astype(spec.dtype), self.abstract, params
     )
-    facts = [self.options, self.image_size, self.statistics]
+    facts: list[Any] = [self.options, self.image_size, self.statistics]
+    if self.has_features:
+      facts.append("features")
     return Loaded(weights, checksum(params, facts))
 
   def check_same(self, saved: str, found: str) -> None:
@@ -89,9 +97,9 @@ class Teacher:
       )
 
   def outputs(self, weights: Any, image: jax.Array) -> jax.Array:
-    """Logits (b, n) float32 of images (b, h, w, c) as `view` returns them."""
-    logits, _ = self.model.apply(batch_norm.split(weights), image, train=False)
-    return logits.astype(jnp.float32)
+    """Outputs (b, n) float32 of images (b, h, w, c) as `view` returns them."""
+    variables = batch_norm.split(weights)
+    return _outputs(self.model, variables, image, self.has_features)
 
   def view(
     self, image: jax.Array, statistics: Mapping[str, Any] | None
@@ -125,7 +133,7 @@ def find(run: RunConfig) -> Teacher | None:
   """The teacher that `config.distill` names; reads no weights.
 
   Raises:
-    ConfigError: if there is none of that name, or it is no classifier.
+    ConfigError: if there is none of that name, or it has no such outputs.
   """
   source, dtype = run.distill.teacher, jnp.dtype(run.distill.dtype)
   if source is None:
@@ -138,20 +146,42 @@ def find(run: RunConfig) -> Teacher | None:
     preprocess = builder.build(builder.for_images(metadata["preprocess"]))
   except (OSError, ValueError, RuntimeError, ImportError) as e:
     raise _error(source, e) from e
-  if model.towers() or not getattr(model, "num_classes", None):
-    raise _error(source, "it has no classes, and so no logits to learn from.")
+  has_features = run.distill.loss == "features"
+  has_logits = not model.towers() and getattr(model, "num_classes", None)
+  if not has_features and not has_logits:
+    raise ConfigError(
+      f"config.distill.teacher={source!r} has no classes, and so no logits for "
+      f"config.distill.loss={run.distill.loss!r}. Use "
+      "--config.distill.loss=features, or name a classifier."
+    )
   image_size, channels = tuple(metadata["image_size"]), metadata["channels"]
-  variables = jax.eval_shape(
-    model.init, jax.random.key(0), *model.example_inputs(image_size, channels)
-  )
+  inputs = model.example_inputs(image_size, channels)
+  variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  if model.towers():
+    del variables["params"]["txt"]
   # Running statistics stay float32, as in training.
   params = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, dtype), variables["params"]
   )
+  try:
+    outputs = jax.eval_shape(
+      lambda variables, image: _outputs(model, variables, image, has_features),
+      variables,
+      inputs[0],
+    )
+  except KeyError as e:
+    raise _error(source, f"its model has no output {e}.") from e
+  if outputs.ndim != 2:
+    shape = outputs.shape[1:]
+    raise _error(
+      source, f"its features {shape} are not a vector for each image."
+    )
   return Teacher(
     source=source,
     options=metadata["model"],
     model=model,
+    has_features=has_features,
+    width=outputs.shape[-1],
     image_size=image_size,
     channels=channels,
     statistics=preprocess.pixel_statistics.get("image", _AS_THEY_ARE),
@@ -159,10 +189,20 @@ def find(run: RunConfig) -> Teacher | None:
   )
 
 
+def _outputs(
+  model, variables: Mapping[str, Any], image: jax.Array, has_features: bool
+) -> jax.Array:
+  """Logits of images, or their features as `Trained.features` has them."""
+  first, *_, out = model.apply(variables, image, train=False)
+  if has_features and not model.towers():
+    first = out["pre_logits"]
+  return first.astype(jnp.float32)
+
+
 def _error(source: str, reason: object) -> ConfigError:
   return ConfigError(
     f"config.distill.teacher={source!r}: {reason} Name a run folder, an "
-    "exported file or a published name of a classifier."
+    "exported file or a published name."
   )
 
 

@@ -170,8 +170,9 @@ def evaluate(
     )
 
   mesh = sharding.make_mesh()
-  inputs = ("image", "text") if loaded.has_two_towers else ("image",)
-  predict = step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs)
+  predict = step_lib.make_predict_fn(
+    loaded.model, preprocess.on_device, loaded.inputs
+  )
   absent, evaluators = {}, {}
   for name, section in sections.items():
     try:
@@ -246,8 +247,9 @@ def metric_of(
   preprocess = builder.build(builder.for_images(loaded.preprocess))
   sections = _sections([name], run, preprocess.spec, allow_module)
   section = _with_own_vocab(sections, loaded)[name]
-  inputs = ("image", "text") if loaded.has_two_towers else ("image",)
-  predict = step_lib.make_predict_fn(loaded.model, preprocess.on_device, inputs)
+  predict = step_lib.make_predict_fn(
+    loaded.model, preprocess.on_device, loaded.inputs
+  )
   mesh = sharding.make_mesh()
   subject = _subject(loaded, run, preprocess, None, None)
   evaluator = make_evaluator(name, section, subject, predict, mesh)

@@ -32,6 +32,7 @@ _EVALUATORS = {
   "knn": "vitjax.evaluators.knn",
   "linear_probe": "vitjax.evaluators.linear_probe",
   "multi_label": "vitjax.evaluators.multi_label",
+  "perplexity": "vitjax.evaluators.perplexity",
   "regression": "vitjax.evaluators.regression",
   "retrieval": "vitjax.evaluators.retrieval",
   "zeroshot": "vitjax.evaluators.zeroshot",

@@ -6,7 +6,8 @@ The caller reduces them and leaves out padded examples. The functions in
 left out; the loss of an example is their sum. Those in `CONTRASTIVE` take the
 embeddings of two towers and give the loss of the batch, see `pairs`.
 Those in `MASKED` compare patches of images with predictions of their pixels,
-and give one loss (b, l) for each patch.
+and give one loss (b, l) for each patch. Those in `CAPTIONS` give one loss
+(b, t) for each token of a text.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vitjax.losses import pairs
 
@@ -180,6 +181,28 @@ def normalised_pixel_mse(
 MASKED = {"pixel_mse": pixel_mse, "normalised_pixel_mse": normalised_pixel_mse}
 
 
+def token_xent(
+  logits: Float[Array, "b t n"], tokens: Int[Array, "b t"]
+) -> Float[Array, "b t"]:
+  """Cross-entropy of each token; 0 for token 0, which is padding.
+
+  Image Captioners Are Scalable Vision Learners Too,
+  https://arxiv.org/abs/2306.07915. A tokenizer that pads with its end of
+  sentence, as SigLIP's does, teaches its padding.
+  """
+  log_p = jax.nn.log_softmax(logits)
+  xent = -jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
+  return jnp.where(tokens != 0, xent, 0.0)
+
+
+CAPTIONS = {"caption_xent": token_xent}
+
+
 def needs_labels(loss: str) -> bool:
   """Whether the images need labels: classes, or numbers."""
-  return loss not in CONTRASTIVE and loss not in MASKED
+  return not any(loss in group for group in (CONTRASTIVE, MASKED, CAPTIONS))
+
+
+def reads_texts(loss: str) -> bool:
+  """Whether the images need texts."""
+  return loss in CONTRASTIVE or loss in CAPTIONS

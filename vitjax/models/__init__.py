@@ -17,6 +17,8 @@ see `trees.is_stacked`.
 The text towers "text" and "bert" take token ids (b, t) int32 instead of the
 image; "two_tower" takes both and returns (image_embedding, text_embedding,
 out). Its method `scale` gives the temperature and the bias of the logits alone.
+"captioner" also takes both, and returns (logits of the tokens (b, t, n), out),
+or without a text the pooled features.
 """
 
 import builtins
@@ -33,6 +35,7 @@ from vitjax.models.contract import Model
 # Family -> the module of its model.
 FAMILIES = {
   "bert": "vitjax.models.bert",
+  "captioner": "vitjax.models.captioner",
   "coatnet": "vitjax.models.coatnet",
   "convnext": "vitjax.models.convnext",
   "maxxvit": "vitjax.models.maxxvit",
@@ -194,7 +197,8 @@ def layers(
 
   Args:
     model: model from `create`; its method `layers` defines the layers.
-    shapes: shapes of its parameters, by name.
+    shapes: shapes of its parameters, by name. A projection to the features of
+      a teacher, see `vitjax.distill`, is in the last layer.
 
   Returns:
     Name -> layer, or one layer for each row of a stacked parameter; and the
@@ -203,7 +207,10 @@ def layers(
   Raises:
     ValueError: if the model does not say, or a parameter is in no layer.
   """
-  patterns = [re.compile(regex) for regex in model.layers()]
+  *first, last = model.layers()
+  patterns = [
+    re.compile(regex) for regex in (*first, f"{last}|teacher_projection/.*")
+  ]
   found = {}
   for name, shape in shapes.items():
     rows = tuple(i for i, p in enumerate(patterns) if p.fullmatch(name))

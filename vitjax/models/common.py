@@ -188,6 +188,7 @@ class MlpBlock(nn.Module):
   gelu: Gelu = "tanh"
   swiglu: bool = False
   norm_eps: float | None = None
+  use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
   bias_init: nn.initializers.Initializer = nn.initializers.normal(1e-6)
   dtype: Dtype = jnp.float32
@@ -198,6 +199,7 @@ class MlpBlock(nn.Module):
   ) -> Float[Array, "b l d"]:
     shape = x.shape
     init = {
+      "use_bias": self.use_bias,
       "kernel_init": self.kernel_init,
       "bias_init": self.bias_init,
       "dtype": self.dtype,

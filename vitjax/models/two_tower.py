@@ -238,8 +238,8 @@ class Model(base.ImageModel):
     image: options of the image tower, as for `vitjax.models.create`. Its output
       is the embedding: set `num_classes` for a projection to that width.
     text: options of the text tower, likewise.
-    image_model: family of the image tower; any but "bert", "text" and
-      "two_tower".
+    image_model: family of the image tower; any but "bert", "captioner", "text"
+      and "two_tower".
     text_model: family of the text tower.
     temperature_init: initial temperature, which multiplies the logits; the
       parameter `t` starts at its logarithm.

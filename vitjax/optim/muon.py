@@ -17,9 +17,11 @@ from vitjax.optim import agc
 
 # The first and the last layers of a model, as published: embeddings of patches
 # and of texts, the convolutions of a stem, the classifiers (DeiT's distilled
-# models have two), and the pixels of a masked autoencoder.
+# models have two), the pixels of a masked autoencoder, and a projection to the
+# features of a teacher.
 _ENDS = re.compile(
-  r"(.*/)?(embedding|conv_root|stem\w*|head(_dist)?|pixels)/(.*/)?kernel"
+  r"(.*/)?(embedding|conv_root|stem\w*|head(_dist)?|pixels|teacher_projection)"
+  r"/(.*/)?kernel"
 )
 
 

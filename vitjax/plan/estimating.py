@@ -23,7 +23,7 @@ def estimate_step(
     alone.abstract, device.on_arrival(alone.batch)
   )
   whole, part = (
-    sharding.bytes_per_device(x.abstract.params, x.shardings.params)
+    sharding.bytes_per_device(x.abstract.trained, x.shardings.trained)
     for x in (alone, parts)
   )
   temp = liveness.temporary_bytes(traced.jaxpr, whole, "gpu")

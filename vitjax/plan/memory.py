@@ -44,14 +44,14 @@ def activation_bytes(parts: program.Program) -> int:
   with jax.sharding.use_abstract_mesh(one):
     kept = jax.eval_shape(
       residuals,
-      parts.abstract.params,
+      parts.abstract.trained,
       parts.abstract.statistics,
       prepared,
       key,
     )
   # Parameters are in memory anyway, also as the matrices of a product.
   free = collections.Counter()
-  for x in jax.tree.leaves(parts.abstract.params):
+  for x in jax.tree.leaves(parts.abstract.trained):
     matrices = (
       (*x.shape[:i], x.shape[i] * x.shape[i + 1], *x.shape[i + 2 :])
       for i in range(x.ndim - 1)

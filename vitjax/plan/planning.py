@@ -217,7 +217,13 @@ def _plan(run, devices, topology, num_examples, try_all, log, measure) -> Plan:
   parts = make_program(run, source, devices)
   state, mesh = parts.abstract, parts.mesh
   on_device = sharding.bytes_per_device
-  weights_bytes = on_device(state.weights, parts.shardings.weights)
+  weights_bytes = sum(
+    on_device(x, where)
+    for x, where in (
+      (state.weights, parts.shardings.weights),
+      (state.loss_params, parts.shardings.loss_params),
+    )
+  )
   total_steps = parts.total_steps
   if known_examples is None and run.total.unit == "epochs":
     total_steps = None
@@ -261,7 +267,7 @@ def _plan(run, devices, topology, num_examples, try_all, log, measure) -> Plan:
       if state.teacher is not None
       else 0
     ),
-    gradient_bytes=on_device(state.params, parts.shardings.params),
+    gradient_bytes=on_device(state.trained, parts.shardings.trained),
     batch_bytes=memory.num_bytes(parts.batch) // sharding.batch_parts(mesh),
     activation_bytes=activations,
     checkpoint_bytes=memory.num_bytes(dataclasses.replace(state, teacher=None)),

@@ -55,7 +55,8 @@ class Program:
     tx: the optimizer.
     init: key -> state before the first step with random weights, without the
       teacher.
-    make_state: the same of weights, parameters and statistics in one tree.
+    make_state: the same of weights, parameters and statistics in one tree;
+      parameters of the loss are random.
     abstract: shapes and types of the state.
     shardings: where each array of the state lives.
     model_of: variant -> its model.
@@ -172,15 +173,16 @@ def assemble(
   taught = teaching.make(
     run,
     teacher.find(run),
+    model=model,
     num_classes=num_classes,
     image_shape=spec["image"].shape,
     statistics=preprocess.pixel_statistics.get("image"),
   )
   if taught is not None and taught.is_cached:
-    logits = (run.input.batch_size, num_classes)
+    outputs = (run.input.batch_size, taught.teacher.width)
     del batch["view"], spec["view"]
     batch["teacher"] = spec["teacher"] = jax.ShapeDtypeStruct(
-      logits, np.float32
+      outputs, np.float32
     )
 
   def objective_of(variant):
@@ -190,7 +192,13 @@ def assemble(
 
   objective = objective_of(choice.all[0])
   tx = optim.make_optimizer(**run.optim, schedule=schedule, model=model)
-  make_state = functools.partial(step_lib.make_state, tx=tx, ema=run.ema.is_on)
+
+  def make_state(weights):
+    loss_params = taught.init(jax.random.key(run.seed)) if taught else {}
+    return step_lib.make_state(
+      weights, tx, ema=run.ema.is_on, loss_params=loss_params
+    )
+
   inputs = [spec[name] for name in objective.inputs]
   init_weights = step_lib.make_init_fn(model, *inputs)
 
@@ -316,6 +324,8 @@ def make_objective(
     return objectives.contrastive(model, loss_fn=losses.CONTRASTIVE[run.loss])
   if run.loss in losses.MASKED:
     return objectives.masked(model, loss_fn=losses.MASKED[run.loss])
+  if run.loss in losses.CAPTIONS:
+    return objectives.captions(model, loss_fn=losses.CAPTIONS[run.loss])
   assert num_classes is not None  # see `number_of_classes`
   options = {**vars(run.mixing), "target_threshold": run.target_threshold}
   is_binary = source.kind == "multi_label"

@@ -300,10 +300,10 @@ def _for_encoder(
 ) -> Options:
   """The options for an encoder that is trained on: without its decoder.
 
-  A masked autoencoder has no head, so that of `model` is re-initialised.
+  It has no head, so that of `model` is re-initialised.
   """
   was = metadata.get("model", {}).get("name")
-  if was != "mae" or family(model) == "mae":
+  if was not in ("mae", "captioner") or family(model) == was:
     return options
   has_head = getattr(model, "num_classes", None) is not None
   return dataclasses.replace(

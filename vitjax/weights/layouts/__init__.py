@@ -110,10 +110,11 @@ def default(model, suffix: str) -> str:
   family = type(model).__module__.rpartition(".")[2]
   if suffix != ".safetensors":
     return "siglip" if family == "two_tower" else "big_vision"
-  if family == "mae":
+  if family in ("mae", "captioner"):
     raise ValueError(
-      "timm has no masked autoencoder. Fine-tune its encoder first, which is a "
-      "vit, or name another layout, such as layout='big_vision'."
+      f"timm has no model with the decoder of a {family}. Fine-tune its "
+      "encoder first, which is a vit, or name another layout, such as "
+      "layout='big_vision'."
     )
   if family not in _PYTORCH:
     raise ValueError(
