@@ -108,7 +108,7 @@ def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
   It is half of the squared distance of the rows that are scaled to length 1:
   the loss of FitNets, https://arxiv.org/abs/1412.6550, eq. 3, on normalised
   features, as AM-RADIO has it for the feature of an image,
-  https://arxiv.org/abs/2312.06709, sec. 3.4.
+  https://arxiv.org/abs/2312.06709.
   """
 
   def normalised(x):
