@@ -37,6 +37,15 @@ def test_products_read_and_write_memory():
   assert temporary(lambda x: (y := x @ x) + jnp.tanh(y) @ x, X) == 3 * KIB
 
 
+def test_sums_on_a_cpu_read_memory():
+  def loss(x):
+    y = x @ x
+    return jnp.sum((y + 1) * jnp.exp(y))
+
+  assert temporary(loss, X, platform="gpu") == KIB  # y
+  assert temporary(loss, X, platform="cpu") == 2 * KIB  # the two factors
+
+
 def test_what_the_backward_pass_needs_is_kept():
   def loss(x, w):
     for _ in range(4):
