@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from scripts import check_estimate
 from tests.unit.test_planning import make_run
 from vitjax.config import schema
 from vitjax.models import half_precision
@@ -89,6 +90,14 @@ def test_the_larger_branch_counts():
 
   # The output is no temporary; the number of the branch is one.
   assert temporary(loss, X) // KIB == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-S/16", "Mixer-S/16", "ResNet-50"])
+def test_the_estimate_is_near_the_compilers_figure(name):
+  guess, traced = check_estimate.estimate(name)
+  used = check_estimate.compiled(traced)
+  assert guess == pytest.approx(used, rel=check_estimate.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["h100", "h100:0", "h100:x", "gtx:1"])
