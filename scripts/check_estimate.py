@@ -3,7 +3,7 @@
 python -m scripts.check_estimate
 python -m scripts.check_estimate ConvNeXt-T
 
-Of four models, or of those that are named, on the CPU: the state, batch and
+Of five models, or of those that are named, on the CPU: the state, batch and
 temporaries of a train step as `vitjax.plan.liveness` estimates them, as the
 compiler reports them, and the largest memory of a process that runs steps, less
 what it had before. Exit code 1 if an estimate is more than 15 % off the
@@ -24,6 +24,7 @@ MODELS = {
   "Mixer-S/16": ("mixer", {"variant": "S/16"}, 224, 8),
   "ResNet-50": ("resnet", {"variant": "R50x1"}, 224, 8),
   "ConvNeXt-T": ("convnext", {"variant": "T"}, 224, 8),
+  "EfficientNet-B0": ("efficientnet", {"variant": "b0"}, 224, 8),
 }
 TOLERANCE = 0.15
 

@@ -93,7 +93,7 @@ def test_the_larger_branch_counts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViT-S/16", "Mixer-S/16", "ResNet-50"])
+@pytest.mark.parametrize("name", check_estimate.MODELS)
 def test_the_estimate_is_near_the_compilers_figure(name):
   guess, traced = check_estimate.estimate(name)
   used = check_estimate.compiled(traced)
