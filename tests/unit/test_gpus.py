@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from scripts import check_estimate
 from tests.unit.test_planning import make_run
 from vitjax.config import schema
 from vitjax.models import half_precision
@@ -35,6 +36,15 @@ def test_products_read_and_write_memory():
   assert temporary(lambda x: jnp.tanh(x @ x) @ x, X) == KIB
   # Here the first is needed again, beside tanh and the second.
   assert temporary(lambda x: (y := x @ x) + jnp.tanh(y) @ x, X) == 3 * KIB
+
+
+def test_sums_on_a_cpu_read_memory():
+  def loss(x):
+    y = x @ x
+    return jnp.sum((y + 1) * jnp.exp(y))
+
+  assert temporary(loss, X, platform="gpu") == KIB  # y
+  assert temporary(loss, X, platform="cpu") == 2 * KIB  # the two factors
 
 
 def test_what_the_backward_pass_needs_is_kept():
@@ -80,6 +90,14 @@ def test_the_larger_branch_counts():
 
   # The output is no temporary; the number of the branch is one.
   assert temporary(loss, X) // KIB == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", check_estimate.MODELS)
+def test_the_estimate_is_near_the_compilers_figure(name):
+  guess, traced = check_estimate.estimate(name)
+  used = check_estimate.compiled(traced)
+  assert guess == pytest.approx(used, rel=check_estimate.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["h100", "h100:0", "h100:x", "gtx:1"])

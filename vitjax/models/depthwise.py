@@ -58,7 +58,14 @@ def _backward(strides, saved, gradient):
   size = kernel.shape[0]
   b, h, w, c = x.shape
   shape = (b, h - size + 1, w - size + 1, c)
-  _, of_image = jax.vjp(lambda x: _conv.fun(x, kernel, strides), x)
+  # The gradient of the image is a convolution as well, of a flipped kernel. As
+  # a sum of padded products, the compiler would keep each of them in memory.
+  around = (
+    (size - 1, n - strides * (m - 1) - 1, strides - 1)
+    for n, m in zip((h, w), gradient.shape[1:3])
+  )
+  spread = jax.lax.pad(gradient, 0.0, ((0, 0, 0), *around, (0, 0, 0)))
+  of_image = _conv.fun(spread, kernel[::-1, ::-1], 1)
 
   def of_position(position):
     i, j = position // size, position % size
@@ -66,7 +73,7 @@ def _backward(strides, saved, gradient):
     return (part[:, ::strides, ::strides] * gradient).sum(axis=(0, 1, 2))
 
   of_kernel = jax.lax.map(of_position, jnp.arange(size * size))
-  return *of_image(gradient), of_kernel.reshape(kernel.shape)
+  return of_image, of_kernel.reshape(kernel.shape)
 
 
 _conv.defvjp(_forward, _backward)

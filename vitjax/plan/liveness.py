@@ -14,8 +14,8 @@ import numpy as np
 from jax.extend import core
 
 # Operations whose operands and results are arrays in memory. All others are
-# merged into those that read their results; sums over axes take their operands
-# from the operation before, too.
+# merged into those that read their results. So are the operands of sums over
+# axes, except on CPUs.
 _LARGE = {
   "cond",
   "conv_general_dilated",
@@ -80,13 +80,23 @@ def _peak(jaxpr: core.Jaxpr, platform: str) -> int:
   operations = list(_flat(jaxpr, names, platform))
   # Variable -> variables in memory that it is computed from.
   sources: dict = {}
+  makers: dict = {}  # variable -> name of the operation that computes it
   stored = set()
   for operation, reads, writes in operations:
-    if operation.primitive.name in _LARGE:
+    name = operation.primitive.name
+    if name in _LARGE:
       stored.update(x for x in reads if x in sources)
+    elif name in _SUMS and platform == "cpu":
+      # A call of a library, which reads arrays in memory, and multiplies the
+      # factors of a product itself.
+      for x in reads:
+        factors = sources[x] if makers.get(x) == "mul" else [x]
+        stored.update(
+          y for y in factors if makers.get(y) not in (None, "broadcast_in_dim")
+        )
     for x in writes:
-      sources[x] = reads
-    if operation.primitive.name in _LARGE | _SUMS:
+      sources[x], makers[x] = reads, name
+    if name in _LARGE | _SUMS:
       stored.update(writes)
   outputs = {names.get(x, x) for x in jaxpr.outvars if not _is_literal(x)}
 
