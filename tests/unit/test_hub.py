@@ -15,10 +15,11 @@ import pytest
 import vitjax
 from configs import transfer
 from tests import fake_hub, hub_models
-from vitjax import models, pretrained, train, trees
+from vitjax import models, pretrained, train, trees, weights
 from vitjax.config import resolving
 from vitjax.config.schema import ConfigError
 from vitjax.finetune import choosing
+from vitjax.graphs import forward
 from vitjax.pareto import benchmark
 from vitjax.weights import fitting, layouts, published
 from vitjax.weights.download import DownloadError
@@ -657,6 +658,21 @@ def test_siglip_2_naflex_of_transformers(hub, tmp_path):
   for row, alone in zip(both, batch):
     found = run.similarity(alone[None], ["An ant", "tea"])
     np.testing.assert_allclose(row, found[0], rtol=1e-5)
+  with pytest.raises(
+    ValueError, match="a graph cannot prepare images for a mo"
+  ):
+    forward.of_images(run, "tensor")
+  file = tmp_path / "out.npz"
+  weights.save(file, run.params, run.model, metadata=run.metadata)
+  check_params(vitjax.load(file), run.params)
+  with pytest.raises(ValueError, match="shape, which this layout does not"):
+    weights.save(
+      tmp_path / "out.safetensors",
+      run.params,
+      run.model,
+      layout="hf_towers",
+      metadata=run.metadata,
+    )
   config["vision_config"]["num_patches"] = 12
   hub.add("owner/model", {**files, "config.json": hub_models.encode(config)})
   with pytest.raises(ValueError, match="num_patches=12 is not implemented"):

@@ -374,8 +374,8 @@ def at_own_size(
     if getattr(tower, "naflex", False):
       raise ValueError(
         "a model with naflex=True has a position table for images of any "
-        "shape, which other layouts do not have: write a .npz file, in the "
-        "layout big_vision."
+        "shape, which this layout does not have: write a .npz file without "
+        "naming a layout."
       )
     fixed = tower.clone(patch_kernel=None, posemb_grid=None)
     kernel, table = (
