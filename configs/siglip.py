@@ -31,8 +31,13 @@ class names, in four parts of a batch of 256:
 
   python -m vitjax.main --config=configs/siglip.py:fashion
 
+With `naflex`, images keep their aspect ratio and are padded to the number of
+patches of a square image of `res` pixels, see docs/flexible.md: the model of
+SigLIP 2 NaFlex, which was trained with several such numbers and this is with
+one.
+
 Options: data=coco_captions (or captions:FILE, or fashion), vocab=,
-tokenizer=siglip, variant=B/16, res=256, batch=, accumulate=,
+tokenizer=siglip, variant=B/16, res=256, naflex, batch=, accumulate=,
 loss=siglip (or contrastive), smoke (a few steps on made-up data).
 """
 
@@ -50,6 +55,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     tokenizer="siglip",
     variant="B/16",
     res=256,
+    naflex=False,
     batch=0,
     accumulate=0,
     loss="siglip",
@@ -85,7 +91,16 @@ def set_captions(config, arg) -> None:
   """The published sizes, on images with captions by people."""
   coco = arg.data.startswith("coco_captions")
   variant = common.variant(arg.variant)
+  patch_size = int(variant.partition("/")[2])
+  side = arg.res // patch_size
   resize = f"decode|resize({arg.res})"
+  if arg.naflex:
+    resize = f"decode|naflex({side**2}, {patch_size})"
+    config.model.image = {
+      "variant": variant,
+      "pool_type": "map",
+      **naflex_options(side),
+    }
   tokenize = f"tokenize('{arg.tokenizer}', '{arg.vocab}', max_len=64"
   config.total_examples = 40_000_000_000
   config.schedule.warmup_steps = 20_000
@@ -110,11 +125,19 @@ def set_captions(config, arg) -> None:
   config.report = {"every_steps": 50}
 
 
+def naflex_options(side: int) -> dict:
+  """Options of the image tower for a position table of `side` rows."""
+  return {"naflex": True, "posemb_grid": side, "posemb_resize": "linear"}
+
+
 def set_small(config, arg) -> None:
   """Small towers and captions from class names, on Fashion-MNIST or noise."""
   size = (8, 32) if arg.smoke else (16, 64)
   max_len, width = size
+  patch_size, side = (16, 2) if arg.smoke else (7, 4)
   image = "value_range(-1, 1)"
+  if arg.naflex:
+    image = f"naflex({side**2}, {patch_size})|{image}"
   decode = "" if arg.smoke else "decode(channels=1)|"
   tokenize = f"tokenize('bert', '{common.CAPTIONS_VOCAB}', max_len={max_len})"
   captions = common.CAPTIONS[:3] if arg.smoke else common.CAPTIONS
@@ -130,13 +153,14 @@ def set_small(config, arg) -> None:
   }
   config.accumulation_steps = 2 if arg.smoke else 4
   config.model.image = {
-    "patch_size": 16 if arg.smoke else 7,
+    "patch_size": patch_size,
     "width": width,
     "depth": 2 if arg.smoke else 4,
     "num_heads": 4,
     "pool_type": "map",
     "posemb": "learn",
     "num_classes": None,
+    **(naflex_options(side) if arg.naflex else {}),
   }
   config.model.text = common.small_text(width, max_len)
   every = 2 if arg.smoke else 100

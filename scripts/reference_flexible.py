@@ -5,7 +5,8 @@ r"""FlexiViT and SigLIP 2 NaFlex by their published code, as reference cases.
   python -m scripts.reference_flexible naflex tests/golden/reference
 
 Writes the shapes of the parameters and the outputs for random images: of
-FlexiViT at several patch sizes, of NaFlex for images that are not square.
+FlexiViT at several patch sizes, of NaFlex for images that are not square, and
+for a batch of images of several shapes.
 Weights and images are made from names and a seed, see `refweights.py` in the
 same folder. The first needs a checkout of google-research/big_vision (made at
 0127fb6), the second what `reference_backbones` needs.
@@ -43,6 +44,9 @@ NAFLEX = {
   "patch_size": 8,
   "num_patches": 16,
 }
+# Rows and columns of the images of one batch, padded to 20 patches.
+GRIDS = ((3, 6), (5, 2), (4, 4), (1, 20))
+LENGTH = 20
 
 
 def flexivit(refweights) -> Case:
@@ -90,6 +94,8 @@ def naflex(refweights) -> Case:
     "model": {**NAFLEX, "num_classes": None},
     "seed": 432,
     "image_shape": [2, 24, 48, 3],
+    "grids": GRIDS,
+    "length": LENGTH,
     "shapes": shapes,
   }
   model = reference_backbones.load(code, model, refweights.weights(case))
@@ -101,7 +107,19 @@ def naflex(refweights) -> Case:
       pixel_attention_mask=torch.ones(2, 18, dtype=torch.long),
       spatial_shapes=torch.tensor([[3, 6]] * 2),
     )
-  case["outputs"] = {"logits": out.pooler_output.tolist()}
+    mixed = np.zeros((len(GRIDS), LENGTH, 8 * 8 * 3), np.float32)
+    for row, patches in zip(mixed, refweights.grids(case)):
+      row[: len(patches)] = patches.reshape(len(patches), -1)
+    counts = torch.tensor(GRIDS).prod(dim=1)
+    more = model(
+      pixel_values=torch.from_numpy(mixed),
+      pixel_attention_mask=torch.arange(LENGTH)[None] < counts[:, None],
+      spatial_shapes=torch.tensor(GRIDS),
+    )
+  case["outputs"] = {
+    "logits": out.pooler_output.tolist(),
+    "mixed": more.pooler_output.tolist(),
+  }
   return case
 
 

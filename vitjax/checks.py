@@ -105,8 +105,53 @@ def problems(run: RunConfig) -> list[str]:
       two_towers=two_towers,
       pixel_statistics=preprocess and preprocess.pixel_statistics,
     )
+  if model is not None and preprocess is not None:
+    errors += naflex_problems(run, model)
   errors += cache_problems(run) + name_problems(run)
   return errors + tracker_problems(run)
+
+
+def naflex_problems(run: RunConfig, model) -> list[str]:
+  """Problems of strips of patches: who makes them, reads them, changes them."""
+  tower = model.towers().get("img", model)
+  reads = getattr(tower, "naflex", False)
+  where = "config.model.image" if model.towers() else "config.model"
+  sections = {"input": run.input.pp}
+  sections |= {f"evals.{name}": x.pp for name, x in run.evals.items()}
+  errors = []
+  for name, pp in sections.items():
+    try:
+      calls = builder.calls(pp)
+    except ValueError:  # reported elsewhere
+      continue
+    makes = any(op == "naflex" for op, _ in calls)
+    if makes and not reads:
+      errors.append(
+        f"config.{name}.pp={pp!r} makes strips of patches with naflex, which "
+        f"the model does not read. Use resize, or set {where}.naflex=True, "
+        "posemb_grid=16 and posemb_resize='linear'."
+      )
+    elif reads and not makes:
+      errors.append(
+        f"{where}.naflex=True reads strips of patches, which config.{name}.pp="
+        f"{pp!r} does not make. Put naflex(256, {tower.patch_size}) in the "
+        "place of its resize or crop."
+      )
+  changes = {
+    f"mixing.{key}": getattr(run.mixing, key)
+    for key in ("mixup_alpha", "cutmix_alpha", "erase_prob")
+  }
+  changes["distill.teacher"] = run.distill.teacher
+  changes |= {
+    f"flexible.{key}": getattr(run.flexible, key)
+    for key in ("patch_sizes", "image_sizes")
+  }
+  return errors + [
+    f"config.{key}={value!r} takes whole images, and {where}.naflex=True reads "
+    "strips of patches. Remove one of the two."
+    for key, value in changes.items()
+    if reads and value
+  ]
 
 
 def cache_problems(run: RunConfig) -> list[str]:

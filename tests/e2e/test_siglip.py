@@ -10,7 +10,7 @@ from tests.e2e import launch
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("loss", ["siglip", "contrastive"])
+@pytest.mark.parametrize("loss", ["siglip", "contrastive", "siglip,naflex"])
 def test_a_run_that_is_resumed_is_the_run(tmp_path, cache, loss):
   """Its last checkpoint is gone, as if it had been killed before."""
 

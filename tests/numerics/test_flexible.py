@@ -14,7 +14,7 @@ import pytest
 
 from tests.numerics import reference
 from vitjax import models, weights
-from vitjax.models import batch_norm, flexible, resizing
+from vitjax.models import batch_norm, flexible, naflex, resizing
 
 NAME = "mini_flexivit"
 FLEXIVIT = {
@@ -110,6 +110,147 @@ def test_another_resizing_of_the_table_is_seen(published):
     assert distance(12, logits) > 2 * reference.TOLERANCE
 
 
+SHAPE = {n: FLEXIVIT[n] for n in ("width", "depth", "mlp_dim", "num_heads")}
+NAFLEX = {
+  **SHAPE,
+  "patch_size": 8,
+  "posemb_grid": 4,
+  "posemb_resize": "linear",
+}
+
+
+def published_naflex(folder, **changes):
+  """The model and the parameters of the case."""
+  fields = {**NAFLEX, "pool_type": "map", **changes}
+  model = reference.create("mini_naflex", "vit", **fields)
+  flat = reference.arrays("mini_naflex")
+  flat = {f"vision_model.{n}": x for n, x in flat.items()}  # as in Siglip2Model
+  return model, reference.load("mini_naflex", model, folder, flat)
+
+
+def strip_of(patches, grid, length):
+  """Normalised patches (n, p, p, 3) of a grid as a padded strip."""
+  p = patches.shape[1]
+  strip = np.zeros(((1 + length) * p, p, 3), np.float32)
+  digits = [0, 255, *divmod(grid[0], 256), *divmod(grid[1], 256)]
+  strip[:p].reshape(-1, 3)[:6] = np.array(digits)[:, None]
+  strip[:p] = strip[:p] / 127.5 - 1
+  strip[p:] = -1  # black
+  strip[p : p + patches.size // (3 * p)] = patches.reshape(-1, p, 3)
+  return strip
+
+
+def without_mask(grid, length):
+  return jnp.ones((len(grid), length), bool)
+
+
+def without_antialiasing(old, new, rows):
+  at = (jnp.minimum(rows, new - 1) + 0.5) * old / new - 0.5
+  at = jnp.clip(at, 0, old - 1)[..., None]
+  return jnp.maximum(1 - jnp.abs(jnp.arange(old)[None, None] - at), 0)
+
+
+@pytest.mark.parametrize(
+  ("mutant", "is_swapped"),
+  [
+    ({}, False),
+    pytest.param({}, True, marks=SLOW),
+    pytest.param({"is_patch": without_mask}, False, marks=SLOW),
+    pytest.param({"_linear": without_antialiasing}, False, marks=SLOW),
+  ],
+)
+def test_a_batch_of_mixed_shapes_is_the_published_one(
+  tmp_path, monkeypatch, mutant, is_swapped
+):
+  """Grids of 3x6, 5x2, 4x4 and 1x20 in sequences of 20 patches."""
+  case = reference.case("mini_naflex")
+  grids = [g[::-1] if is_swapped else g for g in case["grids"]]
+  strips = np.stack(
+    [
+      strip_of(patches, grid, case["length"])
+      for patches, grid in zip(reference.functions["grids"](case), grids)
+    ]
+  )
+  plain, params = published_naflex(tmp_path)
+  model = plain.clone(naflex=True)
+  for name, function in mutant.items():
+    monkeypatch.setattr(naflex, name, function)
+  got = jax.jit(lambda v, x: model.apply(v, x)[0])({"params": params}, strips)
+  want = np.asarray(case["outputs"]["mixed"], np.float32)
+  wrong = np.abs(np.asarray(got) - want).max(axis=1) / np.abs(want).max()
+  if not mutant and not is_swapped:
+    assert wrong.max() < reference.TOLERANCE
+  else:
+    assert wrong.max() > 10 * reference.TOLERANCE
+
+
+@SLOW
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"pool_type": "gap", "scan_layers": True, "remat": "full"},
+    {"pool_type": "tok+gap", "num_registers": 2, "patch_kernel": 4},
+  ],
+)
+def test_strips_have_the_features_and_gradients_of_whole_images(options):
+  rng = np.random.default_rng(5)
+  grids = ((2, 3), (5, 1), (3, 3))
+  whole = [
+    rng.uniform(-1, 1, (1, 8 * h, 8 * w, 3)).astype(np.float32)
+    for h, w in grids
+  ]
+  strips = np.stack(
+    [
+      strip_of(
+        x.reshape(h, 8, w, 8, 3).swapaxes(1, 2).reshape(-1, 8, 8, 3), (h, w), 9
+      )
+      for x, (h, w) in zip(whole, grids)
+    ]
+  )
+  plain = models.create("vit", **{**NAFLEX, **options})
+  params = jax.jit(plain.init)(jax.random.key(0), whole[0])["params"]
+
+  def loss(model):
+    def sum_of_squares(params, x):
+      return jnp.square(model.apply({"params": params}, x)[0]).sum()
+
+    return jax.jit(jax.value_and_grad(sum_of_squares))
+
+  got, got_grads = loss(plain.clone(naflex=True))(params, strips)
+  found = [loss(plain)(params, x) for x in whole]
+  want, want_grads = jax.tree.map(lambda *x: sum(x), *found)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+    got_grads,
+    want_grads,
+  )
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"posemb_grid": None}, "give the table's own rows and columns"),
+    ({"posemb_resize": "corners"}, "implemented for posemb_resize='linear'"),
+    ({"differential": True}, "implemented for differential=False"),
+  ],
+)
+def test_options_that_strips_do_not_have_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    models.create("vit", naflex=True, **{**NAFLEX, **changes})
+
+
+def test_what_is_no_strip_is_refused():
+  model = models.create("vit", naflex=True, **NAFLEX)
+  image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  with pytest.raises(
+    ValueError, match=r"of 32x32. Put naflex\(256, patch_size"
+  ):
+    jax.eval_shape(model.init, jax.random.key(0), image)
+  with pytest.raises(ValueError, match="another number of patches instead"):
+    flexible.at_size(model, (80, 8), patch_size=4)
+
+
 @pytest.mark.parametrize(
   ("changes", "is_equal"),
   [
@@ -120,17 +261,7 @@ def test_another_resizing_of_the_table_is_seen(published):
 )
 def test_naflex_is_the_published_one(tmp_path, changes, is_equal):
   """Images of 3x6 patches by weights of 4x4 patches."""
-  fields = {
-    **{n: FLEXIVIT[n] for n in ("width", "depth", "mlp_dim", "num_heads")},
-    "patch_size": 8,
-    "pool_type": "map",
-    "posemb_grid": 4,
-    "posemb_resize": "linear",
-  }
-  model = reference.create("mini_naflex", "vit", **{**fields, **changes})
-  flat = reference.arrays("mini_naflex")
-  flat = {f"vision_model.{n}": x for n, x in flat.items()}  # as in Siglip2Model
-  params = reference.load("mini_naflex", model, tmp_path, flat)
+  model, params = published_naflex(tmp_path, **changes)
   found = reference.distance("mini_naflex", model, params)
   assert (found < reference.TOLERANCE) == is_equal
 

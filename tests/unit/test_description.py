@@ -142,7 +142,7 @@ def test_options_of_any_types_are_refused_in_one_line(save, key):
     ({"model": {**MODEL, "widht": 8}}, "Did you mean 'width'"),
     ({"model": {**MODEL, "name": "vitt"}}, "Did you mean 'vit'"),
     ({"image_size": [16, "16"]}, r"x\.json': image_size=\[16, .16.\] must be"),
-    ({"image_size": [10**5] * 2}, r"image_size=.* up to 16384"),
+    ({"image_size": [10**5] * 2}, r"image_size=.* up to 65536"),
     ({"image_size": [64, 64]}, r"Shape: pos_embedding \(1, 4, 8\) vs"),
     ({"class_names": ["a"]}, "1 class_names for 3 classes"),
     (

@@ -15,12 +15,13 @@ import pytest
 import vitjax
 from configs import transfer
 from tests import fake_hub, hub_models
-from vitjax import models, pretrained, train, trees
+from vitjax import models, pretrained, train, trees, weights
 from vitjax.config import resolving
 from vitjax.config.schema import ConfigError
 from vitjax.finetune import choosing
+from vitjax.graphs import forward
 from vitjax.pareto import benchmark
-from vitjax.weights import published
+from vitjax.weights import fitting, layouts, published
 from vitjax.weights.download import DownloadError
 from vitjax.weights.hub import repository, transformers
 from vitjax.weights.hub.fields import Fields
@@ -591,6 +592,91 @@ def test_siglip_2_of_transformers(hub, tmp_path):
     rtol=1e-4,
     atol=1e-4,
   )
+
+
+def test_siglip_2_naflex_of_transformers(hub, tmp_path):
+  """Images of any shape are classified by captions, by name alone."""
+  sizes = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+  }
+  tower = {"width": 16, "mlp_dim": 24, "num_heads": 2, "depth": 1}
+  image = {**tower, "patch_size": 8, "pool_type": "map", "posemb_grid": 3}
+  image |= {"posemb_resize": "linear", "naflex": True}
+  text = {**tower, "vocab_size": 10, "max_len": 6, "num_classes": 16}
+  model = models.create("two_tower", image=image, text=text, bias_init=-10.0)
+  config = {
+    "model_type": "siglip2",
+    "architectures": ["Siglip2Model"],
+    "text_config": {
+      "model_type": "siglip2_text_model",
+      "vocab_size": 10,
+      "max_position_embeddings": 6,
+      **sizes,
+    },
+    "vision_config": {
+      "model_type": "siglip2_vision_model",
+      "num_patches": 9,
+      "patch_size": 8,
+      **sizes,
+    },
+  }
+  processor = {
+    "image_processor_type": "Siglip2ImageProcessor",
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "max_num_patches": 12,
+    "patch_size": 8,
+    "resample": 2,
+  }
+  shapes = fitting.shapes(model, fitting.example_inputs(model, (104, 8)))
+  rng = np.random.default_rng(0)
+  flat = {n: rng.normal(size=x.shape) * 0.5 for n, x in shapes.items()}
+  flat = {n: x.astype(np.float32) for n, x in flat.items()}
+  theirs = layouts.get("hf_towers").from_vitjax(flat, model)
+  name = "vision_model.embeddings.patch_embedding.weight"
+  kernel = theirs[name].transpose(0, 2, 3, 1)  # as `Siglip2Model` has it
+  files = {
+    "config.json": hub_models.encode(config),
+    "preprocessor_config.json": hub_models.encode(processor),
+    "tokenizer_config.json": b'{"tokenizer_class": "GemmaTokenizer"}',
+    "tokenizer.json": gemma(),
+    "model.safetensors": hub_models.safetensors(
+      {**theirs, name: kernel.reshape(len(kernel), -1)}, tmp_path
+    ),
+  }
+  hub.add("owner/model", files)
+  run = vitjax.load(NAME)
+  check_params(run, trees.unflatten(flat))
+  assert run.preprocess == "decode|naflex(12, 8)|value_range(-1, 1)"
+  assert run.image_size == (13 * 8, 8)
+  images = rng.integers(0, 255, (2, 60, 60, 3), np.uint8)
+  batch = np.stack([run.prepare(images[0, :20]), run.prepare(images[1])])
+  both = run.similarity(batch, ["An ant", "tea"])
+  for row, alone in zip(both, batch):
+    found = run.similarity(alone[None], ["An ant", "tea"])
+    np.testing.assert_allclose(row, found[0], rtol=1e-5)
+  with pytest.raises(
+    ValueError, match="a graph cannot prepare images for a mo"
+  ):
+    forward.of_images(run, "tensor")
+  file = tmp_path / "out.npz"
+  weights.save(file, run.params, run.model, metadata=run.metadata)
+  check_params(vitjax.load(file), run.params)
+  with pytest.raises(ValueError, match="shape, which this layout does not"):
+    weights.save(
+      tmp_path / "out.safetensors",
+      run.params,
+      run.model,
+      layout="hf_towers",
+      metadata=run.metadata,
+    )
+  config["vision_config"]["num_patches"] = 12
+  hub.add("owner/model", {**files, "config.json": hub_models.encode(config)})
+  with pytest.raises(ValueError, match="num_patches=12 is not implemented"):
+    vitjax.load(NAME)
 
 
 def test_the_options_of_dino():

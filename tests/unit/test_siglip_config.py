@@ -19,6 +19,9 @@ WORDS = f"tokenizer=bert,vocab={common.CAPTIONS_VOCAB}"
     f"{WORDS},batch=4096,accumulate=8",
     "fashion",
     "fashion,loss=contrastive,smoke",
+    f"naflex,{WORDS}",
+    "naflex,fashion",
+    "naflex,smoke",
     "smoke",
   ],
 )
@@ -28,6 +31,8 @@ def test_options(arg):
   assert ("bias_init" in run.model) == (run.loss == "siglip")
   if "accumulate=8" in arg:
     assert (run.input.batch_size, run.accumulation_steps) == (4096, 8)
+  if "naflex" in arg:
+    assert run.model["image"]["naflex"] and "naflex(" in run.input.pp
   if "res=384" in arg:
     assert "resize(384)" in run.input.pp and run.model["variant"] == "L/16"
 

@@ -52,7 +52,14 @@ def of_images(
 
   Raises:
     NotImplementedError: if the preprocessing has no counterpart.
+    ValueError: if the model reads strips of patches.
   """
+  tower = trained.model.towers().get("img", trained.model)
+  if getattr(tower, "naflex", False):
+    raise ValueError(
+      "a graph cannot prepare images for a model with naflex=True, which reads "
+      "strips of patches. Export the parameters, with --format=npz."
+    )
   model = _with_dtype(trained.model, dtype)
   scale = trained.target_scale if trained.is_regression else None
 

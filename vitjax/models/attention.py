@@ -526,7 +526,8 @@ class DifferentialAttention(nn.Module):
 class MAPHead(nn.Module):
   """Multi-head attention pooling with one learned query, (b, l, d) to (b, d).
 
-  Returns the weights of the attention, (b, k, 1, l), as well.
+  Returns the weights of the attention, (b, k, 1, l), as well. With a mask, only
+  tokens where it is True are pooled.
 
   Scaling Vision Transformers, https://arxiv.org/abs/2106.04560, sec. 3.2.
   The attention has no residual and no norm before it. Computed in float32.
@@ -539,7 +540,7 @@ class MAPHead(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b l d"]
+    self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"] | None = None
   ) -> tuple[Float[Array, "b d"], Float[Array, "b k 1 l"]]:
     b, _, d = x.shape
     probe = self.param(
@@ -547,7 +548,11 @@ class MAPHead(nn.Module):
     )
     x, weights = MultiHeadDotProductAttention(
       self.num_heads, name="MultiHeadDotProductAttention_0"
-    )(jnp.broadcast_to(probe, (b, 1, d)), x)
+    )(
+      jnp.broadcast_to(probe, (b, 1, d)),
+      x,
+      mask=None if mask is None else mask[:, None, None],
+    )
     y = nn.LayerNorm(self.layer_norm_eps, name="LayerNorm_0")(x)
     x = x + common.MlpBlock(self.mlp_dim, gelu=self.gelu, name="MlpBlock_0")(y)
     return x[:, 0], weights

@@ -104,14 +104,20 @@ def at_size(
     patch_size: the patch size to use. None: the model's own.
 
   Raises:
-    ValueError: if the model has no patches whose size can change, or its
-      position table has no square grid.
+    ValueError: if the model has no patches whose size can change, its
+      position table has no square grid, or it reads strips of patches.
   """
   if towers := model.towers():
     image = at_size(towers["img"], trained, patch_size=patch_size)
     fields = ("patch_size", "patch_kernel", "posemb_grid")
     changed = {name: getattr(image, name) for name in fields}
     return model.clone(image={**model.image, **changed})
+  if getattr(model, "naflex", False):
+    raise ValueError(
+      "naflex=True reads patches that the preprocessing has cut, so the model "
+      "has no other patch or image sizes. Give naflex(...) in the "
+      "preprocessing another number of patches instead."
+    )
   if not hasattr(model, "patch_kernel"):
     if patch_size is None:
       return model

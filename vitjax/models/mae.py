@@ -34,6 +34,7 @@ _FIXED = {
   "rep_size": False,
   "fc_norm": False,
   "stem": None,
+  "naflex": False,
 }
 
 

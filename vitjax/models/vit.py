@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from vitjax.config.ranges import (
   Count,
@@ -30,7 +30,15 @@ from vitjax.config.ranges import (
   Range,
   Rate,
 )
-from vitjax.models import attention, base, common, flexible, resizing, resnet
+from vitjax.models import (
+  attention,
+  base,
+  common,
+  flexible,
+  naflex,
+  resizing,
+  resnet,
+)
 from vitjax.models.attention import Implementation
 from vitjax.models.published_vit import PUBLISHED  # noqa: F401, of this family
 from vitjax.parallel import sharding
@@ -127,6 +135,7 @@ class EncoderBlock(nn.Module):
     index: float | Float[Array, ""],
     drop_path_rate: float | Float[Array, ""],
     angles: Float[Array, "l e"] | None,
+    mask: Bool[Array, "b 1 1 l"] | None,
     train: bool = False,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     def branch(y, suffix):
@@ -160,7 +169,7 @@ class EncoderBlock(nn.Module):
         attention=self.attention,
         dtype=self.dtype,
         name="MultiHeadDotProductAttention_0",
-      )(y, angles=angles)
+      )(y, angles=angles, mask=mask)
 
     def mlp(y):
       return common.MlpBlock(
@@ -204,6 +213,7 @@ class Encoder(nn.Module):
     x: Float[Array, "b l d"],
     train: bool = False,
     angles: Float[Array, "l e"] | None = None,
+    mask: Bool[Array, "b 1 1 l"] | None = None,
   ) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
     block = EncoderBlock
     if self.remat != "none":
@@ -211,7 +221,7 @@ class Encoder(nn.Module):
         block,
         policy=_POLICIES[self.remat],
         prevent_cse=not self.scan_layers,
-        static_argnums=(5,),  # train, counted with self
+        static_argnums=(6,),  # train, counted with self
       )
     kwargs: dict[str, Any] = {
       **self.block,
@@ -229,12 +239,12 @@ class Encoder(nn.Module):
         block,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(0, 0, nn.broadcast, nn.broadcast),
+        in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
         length=self.depth,
       )(**kwargs, name="encoderblock")
       indices = jnp.arange(self.depth, dtype=jnp.float32)
       x, stacked = blocks(
-        x, indices, jnp.asarray(rates, jnp.float32), angles, train
+        x, indices, jnp.asarray(rates, jnp.float32), angles, mask, train
       )
       for i in range(self.depth):
         for key, value in stacked.items():
@@ -242,7 +252,7 @@ class Encoder(nn.Module):
     else:
       for i, rate in enumerate(rates):
         x, more = block(**kwargs, name=f"encoderblock_{i}")(
-          x, float(i), rate, angles, train
+          x, float(i), rate, angles, mask, train
         )
         for key, value in more.items():
           out[f"encoder/block{i:02d}/{key}"] = value
@@ -285,6 +295,8 @@ class Model(base.ImageModel):
       as timm's and DINOv2 with registers), "bicubic" (without antialiasing, as
       DINOv2 without registers), or "linear" (bilinear with antialiasing, as
       FlexiViT).
+    naflex: read images of any shape as strips of padded patches, see
+      `vitjax.models.naflex`; the position table is resized for each image.
     rope_grid: what rotary embeddings count: "index" (patches, relative to a
       grid of 16x16, as EVA-02) or "centered" (the image from -1 to 1, as
       DINOv3).
@@ -350,6 +362,7 @@ class Model(base.ImageModel):
   posemb: Literal["learn", "sincos2d", "rope", "learn+rope"] = "learn"
   posemb_grid: Count | None = None
   posemb_resize: resizing.Method = "corners"
+  naflex: bool = False
   rope_grid: attention.RopeGrid = "index"
   rope_base: Positive = 10_000.0
   rope_shift: NonNegative = 0.0
@@ -406,6 +419,8 @@ class Model(base.ImageModel):
         f"posemb={self.posemb!r} has none: use posemb='learn', or remove "
         "posemb_grid."
       )
+    if self.naflex:
+      self._check_naflex()
     if self.distilled and not self.num_registers:
       raise ValueError(
         "distilled=True puts a second head on the first register: use "
@@ -417,6 +432,31 @@ class Model(base.ImageModel):
         "fc_norm=False and rep_size=False."
       )
     super().__post_init__()
+
+  @nn.nowrap
+  def _check_naflex(self) -> None:
+    """Raises ValueError for options that strips of patches do not have."""
+    if self.posemb_grid is None:
+      raise ValueError(
+        "naflex=True resizes the position table for each image: give the "
+        "table's own rows and columns, such as posemb_grid=16."
+      )
+    for name, value in (
+      ("posemb", "learn"),
+      ("posemb_resize", "linear"),
+      ("posemb_prefix", False),
+      ("stem", None),
+      ("differential", False),
+    ):
+      if (given := getattr(self, name)) != value:
+        raise ValueError(
+          f"naflex=True is implemented for {name}={value!r}, not {given!r}."
+        )
+    if self.patch_size < 3:
+      raise ValueError(
+        f"naflex=True needs patches of at least 3 pixels, not patch_size="
+        f"{self.patch_size}."
+      )
 
   @nn.nowrap
   def layers(self) -> list[str]:
@@ -456,6 +496,9 @@ class Model(base.ImageModel):
     p = self.patch_size
     if h < p or w < p:
       raise ValueError(f"image of {h}x{w} is smaller than patch_size={p}.")
+    grid = None
+    if self.naflex:
+      image, grid = naflex.read(image, p)
     if self.stem is None:  # a ResNet pads
       common.warn_of_border(h, w, p)
     x = self._embedding()(image)
@@ -469,10 +512,15 @@ class Model(base.ImageModel):
       x = self._with_prefix(x)
       x = x + self._posemb(h, w, num_prefix).astype(x.dtype)
     else:
-      x = self._with_prefix(x + self._posemb(h, w, 0).astype(x.dtype))
+      x = self._with_prefix(x + self._posemb(h, w, 0, grid).astype(x.dtype))
     if kept is not None:
       patches = jnp.take_along_axis(x[:, num_prefix:], kept[..., None], axis=1)
       x = jnp.concatenate([x[:, :num_prefix], patches], axis=1)
+    mask = is_patch = None
+    if grid is not None:
+      is_patch = naflex.is_patch(grid, h)
+      prefix = ((0, 0), (num_prefix, 0))
+      mask = jnp.pad(is_patch, prefix, constant_values=True)[:, None, None]
     angles = None
     if "rope" in self.posemb:
       angles = jnp.pad(self._angles(h, w, train), ((num_prefix, 0), (0, 0)))
@@ -507,16 +555,16 @@ class Model(base.ImageModel):
       layer_norm_eps=self.layer_norm_eps,
       dtype=self.dtype,
       name="Transformer",
-    )(x, train, angles)
+    )(x, train, angles, mask)
     out.update(blocks)
     x = out["encoded"] = x.astype(jnp.float32)
 
     if self.pool_type == "gap":
-      x = x[:, num_prefix:].mean(axis=1)
+      x = _mean(x[:, num_prefix:], is_patch)
     elif self.pool_type == "tok":
       x = x[:, 0]
     elif self.pool_type == "tok+gap":
-      mean = x[:, num_prefix:].mean(axis=1)
+      mean = _mean(x[:, num_prefix:], is_patch)
       x = jnp.concatenate([x[:, 0], mean], axis=1)
     elif self.pool_type == "map":
       x, out["map_head/attention"] = attention.MAPHead(
@@ -525,7 +573,7 @@ class Model(base.ImageModel):
         gelu=self.gelu,
         layer_norm_eps=self.layer_norm_eps,
         name="MAPHead_0",
-      )(x[:, num_prefix:])
+      )(x[:, num_prefix:], is_patch)
     if self.fc_norm:
       x = nn.LayerNorm(self.layer_norm_eps, name="fc_norm")(x)
     out["head_input"] = x
@@ -575,8 +623,12 @@ class Model(base.ImageModel):
     return flexible.PatchEmbedding(self.width, self.patch_kernel, p, **options)
 
   def _posemb(
-    self, h: int, w: int, num_prefix: int
-  ) -> Float[common.ArrayLike, "1 l d"]:
+    self,
+    h: int,
+    w: int,
+    num_prefix: int,
+    grid: Int[Array, "b 2"] | None = None,
+  ) -> Float[common.ArrayLike, "#b l d"]:
     if self.posemb == "sincos2d":
       table = common.posemb_sincos_2d(h, w, self.width)
       return jnp.pad(table, ((0, 0), (num_prefix, 0), (0, 0)))
@@ -590,6 +642,8 @@ class Model(base.ImageModel):
     )
     if side is None:
       return table
+    if grid is not None:
+      return naflex.positions(table, side, grid, h)
     return flexible.resize_table(table, side, (h, w), self.posemb_resize)
 
   def _angles(self, h: int, w: int, train: bool) -> Float[Array, "l e"]:
@@ -616,3 +670,12 @@ class Model(base.ImageModel):
       prefix += [self.param("registers", init, shape, jnp.float32)]
     prefix = [jnp.broadcast_to(t, (x.shape[0], *t.shape[1:])) for t in prefix]
     return jnp.concatenate([t.astype(x.dtype) for t in prefix] + [x], axis=1)
+
+
+def _mean(
+  x: Float[Array, "b l d"], is_patch: Bool[Array, "b l"] | None
+) -> Float[Array, "b d"]:
+  """The mean of all tokens, or of those that are patches."""
+  if is_patch is None:
+    return x.mean(axis=1)
+  return x.mean(axis=1, where=is_patch[..., None])

@@ -186,6 +186,11 @@ def _grid(tower, out, image_shape) -> tuple[int, int]:
   if not _weights(out):
     raise ValueError(f"{_family(tower)} has no attention to show.")
   _, h, w, _ = image_shape
+  if getattr(tower, "naflex", False):
+    raise ValueError(
+      "maps of a model with naflex=True are not implemented: each of its "
+      "images has a grid of its own."
+    )
   if tower.stem is not None:  # patches of the last features
     features = [x for name, x in out.items() if name.startswith("resnet/")]
     _, h, w, _ = features[-1].shape

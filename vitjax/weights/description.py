@@ -30,8 +30,12 @@ def _is_size(x: Any) -> bool:
   return type(x) is int and 0 < x <= 1 << 14
 
 
+def _is_side(x: Any) -> bool:  # strips of patches are long
+  return type(x) is int and 0 < x <= 1 << 16
+
+
 def _is_pair(x: Any) -> bool:
-  return isinstance(x, list) and len(x) == 2 and all(map(_is_size, x))
+  return isinstance(x, list) and len(x) == 2 and all(map(_is_side, x))
 
 
 def _is_text(x: Any) -> bool:
@@ -72,8 +76,8 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
   "gelu": (_is_text, "a text"),
   "grid": (_is_pair, "[rows, columns]"),
   "image_size": (
-    lambda x: _is_size(x) or _is_pair(x),
-    "[height, width] in pixels, up to 16384",
+    lambda x: _is_side(x) or _is_pair(x),
+    "[height, width] in pixels, up to 65536",
   ),
   "labels": (_is_text, "a text"),
   "layer_norm_eps": (lambda x: type(x) in (int, float), "a number"),

@@ -319,8 +319,13 @@ def grid_of(
   """(rows, columns) of a position table, without rows of other tokens.
 
   Each side of the grid depends only on the same side of the image. Square
-  images therefore give both sides, whatever stands before the patches.
+  images therefore give both sides, whatever stands before the patches. A
+  flexible ViT says it itself.
   """
+  if (
+    side := getattr(_image_model(model, name), "posemb_grid", None)
+  ) is not None:
+    return side, side
   image, *rest = inputs
   _, h, w, c = image.shape
   if h == w:
@@ -358,13 +363,20 @@ def at_own_size(
     size: pixels, or (height, width), of the images.
 
   Raises:
-    ValueError: if a position table must be resized and `size` is None.
+    ValueError: if a position table must be resized and `size` is None, or the
+      images have no one size.
   """
   changed = {}
   for prefix, tower in {"": model, **model.towers()}.items():
     names = ("patch_kernel", "posemb_grid")
     if all(getattr(tower, name, None) is None for name in names):
       continue
+    if getattr(tower, "naflex", False):
+      raise ValueError(
+        "a model with naflex=True has a position table for images of any "
+        "shape, which this layout does not have: write a .npz file without "
+        "naming a layout."
+      )
     fixed = tower.clone(patch_kernel=None, posemb_grid=None)
     kernel, table = (
       f"{prefix}/{name}".lstrip("/")

@@ -96,7 +96,7 @@ def save(
     metadata["image_size"] = [size, size] if isinstance(size, int) else size
     if getattr(converter, "NEEDS_TABLE", False):
       flat |= fitting.fixed_table(model, size, metadata.get("channels", 3))
-  if layout != "big_vision":
+  if layout not in layouts.OWN:
     flat, model = fitting.at_own_size(flat, model, size)
   out = converter.from_vitjax(flat, model)
   facts: dict[str, Any] = {

@@ -66,6 +66,7 @@ _WITHOUT_CHANCE = {
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
+  name: str
   position: int
   op: Callable
   keys: frozenset[str]  # Values of the arguments that name features.
@@ -210,9 +211,19 @@ def build(pp: str, *, class_names: Sequence[str] | None = None) -> Preprocess:
   steps = []
   for position, node in enumerate(_split(_parse(text))):
     steps.append(_step(text, position, node, class_names))
-    done = [s.op for s in steps[:-1] if isinstance(s.op, kinds.DeviceOp)]
+    *before, step = steps
+    if not isinstance(step.op, kinds.DeviceOp) and any(
+      s.name == "naflex" and s.keys & step.keys for s in before
+    ):
+      raise _error(
+        text,
+        node.col_offset,
+        "this op changes an image that naflex has cut into patches. Put it "
+        "before naflex",
+      )
+    done = [s.op for s in before if isinstance(s.op, kinds.DeviceOp)]
     for device in done:
-      if device.key in steps[-1].keys:
+      if device.key in step.keys:
         raise _error(
           text,
           node.col_offset,
@@ -357,7 +368,7 @@ def _step(
     for key, value in bound.arguments.items()
     if key in ("key", "key_result", "inkey", "outkey") and value
   ]
-  return _Step(position, op, frozenset(keys))
+  return _Step(name, position, op, frozenset(keys))
 
 
 def _wrong_arguments(

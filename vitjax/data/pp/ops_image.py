@@ -250,6 +250,67 @@ def resize_small(
   return run
 
 
+def naflex(max_patches: int, patch_size: int = 16, *, key: str = "image") -> Op:
+  """Resizes to whole patches, keeping the aspect ratio, and makes a strip.
+
+  SigLIP 2, https://arxiv.org/abs/2502.14786, sec. 2.4: the largest scale at
+  which the image has at most `max_patches` patches; both sides are then rounded
+  up to whole patches, so the aspect ratio changes by less than one. Bilinear
+  with antialiasing. The strip has a header and the patches one below another,
+  filled up with zeros to `max_patches`: `vitjax.models.naflex` has the format,
+  and the model's option `naflex` reads it. No other op on the image may follow,
+  except those that normalise.
+
+  Args:
+    max_patches: length of the sequence, up to 65,535.
+    patch_size: side of the patches in pixels, at least 3; that of the model.
+    key: feature with the image.
+  """
+  if not 0 < max_patches < 1 << 16:
+    raise ValueError(f"max_patches is a number up to 65535, not {max_patches}")
+  if patch_size < 3:
+    raise ValueError(f"patch_size is 3 pixels or more, not {patch_size}")
+  p = patch_size
+
+  def run(features: Features) -> Features:
+    image = features[key]
+    channels = image.shape[-1]
+    grid = _naflex_grid(tf.shape(image)[:2], max_patches, p)
+    rows, columns = grid[0], grid[1]
+    image = _resize(image, rows * p, columns * p, "bilinear", antialias=True)
+    patches = tf.reshape(image, (rows, p, columns, p, channels))
+    patches = tf.transpose(patches, (0, 2, 1, 3, 4))
+    patches = tf.reshape(patches, (-1, p, channels))
+    digits = tf.stack([grid // 256, grid % 256], axis=1)
+    header = tf.concat([[0, 255], tf.reshape(digits, [-1])], axis=0)
+    header = tf.pad(tf.cast(header, image.dtype), [[0, p * p - 6]])
+    header = tf.repeat(tf.reshape(header, (p, p, 1)), channels, axis=-1)
+    absent = (max_patches - rows * columns) * p
+    strip = tf.concat([header, patches], axis=0)
+    strip = tf.pad(strip, [[0, absent], [0, 0], [0, 0]])
+    strip = tf.ensure_shape(strip, ((1 + max_patches) * p, p, channels))
+    return {**features, key: strip}
+
+  return run
+
+
+def _naflex_grid(
+  shape: tf.Tensor, max_patches: int, patch_size: int
+) -> tf.Tensor:
+  """int32 [rows, columns]: bisects the scale of the image, as published."""
+  sides = tf.cast(shape, tf.float64)
+
+  def grid_at(scale):
+    return tf.maximum(tf.math.ceil(sides * scale / patch_size), 1)
+
+  low, high = (tf.constant(x, tf.float64) for x in (1e-6, 100))
+  for _ in range(24):  # until the interval is shorter than 1e-5
+    scale = (low + high) / 2
+    fits = tf.reduce_prod(grid_at(scale)) <= max_patches
+    low, high = tf.where(fits, scale, low), tf.where(fits, high, scale)
+  return tf.cast(grid_at(low), tf.int32)
+
+
 def _resize(image, height, width, method, antialias):
   dtype = image.dtype
   image = tf.image.resize(image, (height, width), method, antialias=antialias)
@@ -298,6 +359,7 @@ OPS = {
   "decode": decode,
   "decode_jpeg_and_inception_crop": decode_jpeg_and_inception_crop,
   "inception_crop": inception_crop,
+  "naflex": naflex,
   "resize": resize,
   "resize_small": resize_small,
 }

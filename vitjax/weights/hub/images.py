@@ -66,6 +66,7 @@ PROCESSORS = {
   "DINOv3ViT": _Processor(224, 2, _IMAGENET),
   "DeiT": _Processor(256, 3, _HALF, crop=224),
   "Siglip": _Processor(224, 3, _HALF),
+  "Siglip2": _Processor(16, 2, _HALF),  # patches
   "ViT": _Processor(224, 2, _HALF),
 }
 # Models that are cropped from a larger image unless they are this large.
@@ -133,6 +134,14 @@ def from_processor(fields: Fields, default: str) -> Images:
     fields.get(name, default)
     for name, default in zip(("image_mean", "image_std"), known.statistics)
   )
+  if kind == "Siglip2":
+    fields.require("resample", known.resample)
+    side = fields.get("patch_size", known.size)
+    patches = fields.get("max_num_patches", 256)
+    op = f"naflex({patches}, {side})"
+    return Images(
+      ((1 + patches) * side, side), f"decode|{op}|{_normalise(mean, std)}"
+    )
   size, is_shortest = _size(fields, known)
   crop = None
   if kind == "ConvNext":

@@ -1,8 +1,9 @@
-"""transformers' CLIPModel and SiglipModel: two towers and a tokenizer.
+"""transformers' CLIPModel, SiglipModel and Siglip2Model: two towers.
 
 The defaults of fields are those of the library's configs.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -109,6 +110,21 @@ def _siglip(fields: Fields) -> Options:
   }
 
 
+def _siglip2(fields: Fields) -> Options:
+  """NaFlex: images of any shape, with a position table of `num_patches`."""
+  options = _siglip(fields)
+  image = _part(fields, "vision")
+  patches = image.get("num_patches", 256)
+  side = math.isqrt(patches)
+  image.require("num_patches", side * side)
+  naflex = {
+    "posemb_grid": side,
+    "posemb_resize": "linear",
+    "naflex": True,
+  }
+  return {**options, "image": {**options["image"], **naflex}}
+
+
 def _clip_tokenizer(repo: Repository) -> tuple[str, tuple[str, ...]]:
   return "clip", ("tokenizer.json", "merges.txt")
 
@@ -124,6 +140,9 @@ FAMILIES: Mapping[str, Family] = {
   "clip": Family("CLIPModel", "CLIP", "contrastive", _clip, _clip_tokenizer),
   "siglip": Family(
     "SiglipModel", "Siglip", "siglip", _siglip, _siglip_tokenizer
+  ),
+  "siglip2": Family(
+    "Siglip2Model", "Siglip2", "siglip", _siglip2, _siglip_tokenizer
   ),
 }
 

@@ -98,6 +98,10 @@ def get(name: str) -> ModuleType:
   return importlib.import_module(f"{__name__}.{name}")
 
 
+# Layouts with our arrays, which are stored as they are.
+OWN = ("big_vision", "siglip")
+
+
 def default(model, suffix: str) -> str:
   """The layout in which `model` is written unless one is named.
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import datasets
 
 from vitjax.data import seeds
-from vitjax.data.pp import kinds, ops_crop, ops_values
+from vitjax.data.pp import builder, kinds, ops_crop, ops_values
 from vitjax.data.pp import ops_image as ops
 
 PHOTO = datasets.load_sample_images().images[0][:300, :400]
@@ -365,3 +365,47 @@ def test_jpeg_decoding_is_close_to_pillow():
   difference = np.abs(apply(ops.decode(), data) - pillow)
   # TensorFlow's default is libjpeg's fast integer transform.
   assert difference.mean() < 1.5 and difference.max() < 40
+
+
+@pytest.mark.parametrize(
+  ("shape", "max_patches", "patch_size", "grid"),
+  [
+    ((480, 640), 256, 16, (14, 18)),
+    ((32, 32), 256, 16, (16, 16)),
+    ((1000, 100), 256, 16, (50, 5)),
+    ((1, 5000), 1024, 16, (1, 1024)),
+    ((1, 1), 256, 16, (7, 7)),  # enlarged 100 times at most
+    ((1056, 1980), 257, 14, (12, 21)),
+    ((4000, 3000), 12, 8, (4, 3)),
+  ],
+)
+def test_the_grids_of_naflex(shape, max_patches, patch_size, grid):
+  """`get_image_size_for_max_num_patches` of transformers 5.24.0."""
+  op = ops.naflex(max_patches, patch_size)
+  strip = op({"image": tf.zeros((*shape, 1), tf.uint8)})["image"].numpy()
+  assert strip.shape == ((1 + max_patches) * patch_size, patch_size, 1)
+  header = strip[:patch_size].reshape(-1)
+  assert header[:6].tolist() == [0, 255, *divmod(grid[0], 256)] + list(
+    divmod(grid[1], 256)
+  )
+  assert not header[6:].any()
+
+
+def test_naflex_cuts_the_resized_image_into_patches():
+  strip = apply(ops.naflex(60, 16), PHOTO)
+  patches = strip[16:].reshape(60, 16, 16, 3)
+  want = Image.fromarray(PHOTO).resize((8 * 16, 6 * 16), Image.BILINEAR)
+  want = np.asarray(want).astype(int)
+  assert np.abs(patches[0] - want[:16, :16]).max() <= 1
+  assert np.abs(patches[11] - want[16:32, 48:64]).max() <= 1
+  assert np.abs(patches[47] - want[80:, 112:]).max() <= 1
+  assert not patches[48:].any()
+
+
+def test_naflex_is_the_last_op_on_pixels():
+  with pytest.raises(ValueError, match="column 23: this op changes an image"):
+    builder.build("decode|naflex(9, 8)|  flip_lr")
+  spec = "decode|flip_lr|naflex(9, 8)|value_range(-1, 1)|keep('image')"
+  assert builder.build(spec).pixel_statistics
+  with pytest.raises(ValueError, match="patch_size is 3 pixels or more, not 2"):
+    ops.naflex(9, 2)
