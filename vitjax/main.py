@@ -103,7 +103,9 @@ def main(argv: list[str]) -> None:
       logging.info("Run folder: %s", workdir)
     use_compilation_cache(workdir)
     from vitjax import train
+    from vitjax.parallel import allocator
 
+    allocator.keep_freed_memory()
     train.train_and_evaluate(run, workdir)
 
 

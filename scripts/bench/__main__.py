@@ -28,6 +28,7 @@ from absl import app, flags
 
 from scripts.bench import environment, turns
 from vitjax.config import command_line
+from vitjax.parallel import allocator
 
 BENCHMARKS = (
   "step",
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> None:
     before = [json.loads(line) for line in text.splitlines()]
   if importlib.util.find_spec("timm"):
     import timm  # noqa: F401  # torch crashes when it comes after TensorFlow
+  allocator.keep_freed_memory()  # timm's models gain from it too
   rows = []
   for name in names:
     module = importlib.import_module(f"scripts.bench.{name}")

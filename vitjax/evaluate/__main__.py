@@ -107,8 +107,10 @@ def main(argv: list[str]) -> None:
   results = []
   try:
     from vitjax.evaluate import answers, evaluation, thresholds
+    from vitjax.parallel import allocator
     from vitjax.run_folder import files
 
+    allocator.keep_freed_memory()
     examples = pathlib.Path(FLAGS.examples) if FLAGS.examples else None
     if examples is not None:
       answers.check_file(examples)

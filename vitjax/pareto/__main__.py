@@ -96,9 +96,11 @@ def main(argv: list[str]) -> None:
     import jax
 
     from vitjax import models
+    from vitjax.parallel import allocator
     from vitjax.pareto import benchmark
     from vitjax.run_folder import files
 
+    allocator.keep_freed_memory()
     if any(file.suffix in _PLOTS for file in out):
       # So that a missing package is reported before minutes of measuring.
       from vitjax.plots import charts  # noqa: F401
