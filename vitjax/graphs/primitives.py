@@ -163,6 +163,13 @@ def _reduce(name: str) -> Callable:
   return rule
 
 
+def _argmax(graph: Graph, equation, x: Value) -> Value:
+  (axis,) = equation.params["axes"]
+  return graph.cast(
+    graph.node("ArgMax", x, axis=axis, keepdims=0), _dtype(equation)
+  )
+
+
 def _pool(name: str, **attributes) -> Callable:
   """A window that moves over the rows and columns of (b, h, w, c)."""
 
@@ -248,7 +255,10 @@ def _dynamic_slice(graph: Graph, equation, x: Value, *starts: Value) -> Value:
 
 
 def _gather(graph: Graph, equation, x: Value, indices: Value) -> Value:
-  """One slice, or rows along one axis: the forms that models have."""
+  """One slice, or rows along one axis: the forms that models have.
+
+  Of a batch, each example may have rows of its own, along the second axis.
+  """
   numbers = equation.params["dimension_numbers"]
   sizes, shape = equation.params["slice_sizes"], equation.invars[0].aval.shape
   axes = numbers.start_index_map
@@ -258,22 +268,29 @@ def _gather(graph: Graph, equation, x: Value, indices: Value) -> Value:
     ends = [i + sizes[axis] for i, axis in zip(starts, axes)]
     bounds = [np.array(i, np.int64) for i in (starts, ends, axes)]
     return graph.reshape(graph.node("Slice", x, *bounds), _shape(equation))
-  whole = (i for i in range(len(shape)) if i not in axes)
+  batch = numbers.operand_batching_dims
+  whole = (i for i in range(len(shape)) if i not in (*axes, *batch))
   if (
     len(axes) != 1
     or numbers.collapsed_slice_dims != axes
-    or numbers.operand_batching_dims
     or any(sizes[i] != shape[i] for i in whole)
   ):
     raise NotImplementedError("a gather along more than one axis")
   (axis,) = axes
   last = np.array(shape[axis] - 1, equation.invars[1].aval.dtype)
+  offset = list(numbers.offset_dims)
+  new = [i for i in range(len(_shape(equation))) if i not in offset]
+  if batch:
+    if (batch, numbers.start_indices_batching_dims, axis) != ((0,), (0,), 1):
+      raise NotImplementedError("a gather of a batch along another axis")
+    indices = graph.node("Clip", indices, np.zeros_like(last), last)
+    indices = graph.cast(indices, np.int64)
+    out = graph.node("GatherND", x, indices, batch_dims=1)
+    return graph.transpose(out, _inverse([*new, *offset]))
   indices = graph.reshape(indices, places)
   indices = graph.node("Clip", indices, np.zeros_like(last), last)
   out = graph.node("Gather", x, indices, axis=axis)
   # ONNX puts the axes of the indices where the axis was.
-  offset = list(numbers.offset_dims)
-  new = [i for i in range(len(_shape(equation))) if i not in offset]
   return graph.transpose(out, _inverse([*offset[:axis], *new, *offset[axis:]]))
 
 
@@ -329,6 +346,7 @@ RULES: dict[str, Callable] = {
       "tanh": "Tanh",
     }.items()
   },
+  "argmax": _argmax,
   "broadcast_in_dim": _broadcast,
   "clamp": _clamp,
   "concatenate": _concatenate,
