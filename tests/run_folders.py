@@ -10,7 +10,7 @@ import numpy as np
 from vitjax import models, program, weights
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import resolving
-from vitjax.data import sources
+from vitjax.data import sources, tokenizers
 from vitjax.parallel import sharding
 from vitjax.run_folder import files
 
@@ -105,19 +105,28 @@ def make_file(file: pathlib.Path) -> pathlib.Path:
   return _save(file, options, more)
 
 
-def make_two_towers(file: pathlib.Path) -> pathlib.Path:
-  """An exported model that compares images with texts."""
+def make_two_towers(file: pathlib.Path, *, clip: bool = False) -> pathlib.Path:
+  """An exported model that compares images with texts: a LiT or a CLIP."""
   image = {k: v for k, v in VIT.items() if k != "name"}
   text = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
-  text |= {"vocab_size": 7, "max_len": 4}
+  if clip:
+    vocab = file.with_name("merges.txt")
+    vocab.write_text("#version: 0.2\nc a\nca t</w>\n")
+    size = tokenizers.clip(vocab).vocab_size
+    text |= {"pool_type": "eot", "causal": True, "gelu": "quick"}
+  else:
+    vocab = file.with_name("words.txt")
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog")
+    vocab.write_text("\n".join(words) + "\n")
+    size = len(words)
+  max_len = 8 if clip else 4
+  text |= {"vocab_size": size, "max_len": max_len}
   options = {"name": "two_tower"} | {
     "image": image | {"num_classes": 8},
     "text": text | {"num_classes": 8},
   }
-  vocab = file.with_name("words.txt")
-  words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog")
-  vocab.write_text("\n".join(words) + "\n")
-  tokenizer = {"name": "bert", "vocab": str(vocab), "max_len": 4}
+  name = "clip" if clip else "bert"
+  tokenizer = {"name": name, "vocab": str(vocab), "max_len": max_len}
   more = {"loss": "contrastive", "tokenizer": tokenizer, "class_names": None}
   return _save(file, options, more)
 
