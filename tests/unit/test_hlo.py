@@ -43,6 +43,41 @@ def test_a_loop_counts_as_often_as_the_compiler_says_that_it_runs():
   }
 
 
+# As the compiler for a v5e writes them: S(1) is the memory of the chip.
+ON_CHIP = """\
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %q = (s32[]{:T(128)}, f32[4]{0:T(128)}) parameter(0)
+  %v = f32[4]{0:T(128)} get-tuple-element(%q), index=1
+  %e = f32[4]{0:T(128)S(1)} exponential(%v)
+  ROOT %u = (s32[]{:T(128)}, f32[4]{0:T(128)}) tuple(%i, %v)
+}
+
+%c (p: (s32[], f32[4])) -> pred[] {
+  ROOT %l = pred[] compare(s32[] %i, s32[] %n), direction=LT
+}
+
+ENTRY %main (a: f32[8,4], b: f32[8]) -> f32[8] {
+  %a = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %b = f32[8]{0:T(128)} parameter(1)
+  %s = ((f32[8,4]{1,0:T(8,128)}), f32[2,4]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) \
+slice-start(%a), slice={[0:2], [0:4]}
+  %d = f32[2,4]{1,0:T(8,128)S(1)} slice-done(%s)
+  %k = (f32[8]{0:T(128)S(1)}, f32[8]{0:T(128)}, u32[]{:S(2)}) copy-start(%b)
+  %j = f32[8]{0:T(128)S(1)} copy-done(%k)
+  %w = (s32[], f32[4]) while(%t), condition=%c, body=%body
+  ROOT %f = f32[8]{0:T(128)} fusion(%d, %j), kind=kLoop, calls=%add
+}
+"""
+
+
+def test_what_is_on_the_chip_is_no_traffic_with_memory():
+  # slice, copy, loop, fusion: what they read, and what they write
+  memory = 32 + 32 + 16 + 32
+  on_chip = 32 + 32 + 16 + (32 + 32)
+  assert hlo.memory_share(ON_CHIP) == memory / (memory + on_chip)
+  assert hlo.memory_share(HLO) == 1
+
+
 # As the compiler for TPUs writes them: without a count, with comments in
 # tuples. The counter is the second of the carried values, and grows by 2.
 TPU = """\

@@ -24,8 +24,8 @@ class Compiled:
     limit_bytes: memory that a program can use; None if it is not known.
     temp_bytes: size of the temporaries; None, as all below, if the compiler
       gave up.
-    bytes_accessed: bytes read and written in a step, each loop counted once;
-      None also for a GPU that is not there.
+    bytes_accessed: bytes of the device's memory read and written in a step,
+      each loop counted once; None also for a GPU that is not there.
     flops: FLOPs of a step with recomputation, each loop counted once; likewise.
     collectives: kind -> their number in a step, bytes of their results.
     error: the compiler's message if it gave up.
@@ -71,6 +71,10 @@ def compile_step(
     )
   seconds = time.monotonic() - start
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  text = compiled.as_text()
+  accessed = cost.get("bytes accessed")
+  if accessed is not None:
+    accessed *= hlo.memory_share(text)
   used = (
     memory.argument_size_in_bytes
     + memory.output_size_in_bytes
@@ -83,9 +87,9 @@ def compile_step(
     used_bytes=used,
     limit_bytes=limit_bytes,
     temp_bytes=memory.temp_size_in_bytes,
-    bytes_accessed=cost.get("bytes accessed"),
+    bytes_accessed=accessed,
     flops=cost.get("flops"),
-    collectives=hlo.collectives(compiled.as_text()),
+    collectives=hlo.collectives(text),
   )
 
 

@@ -1,4 +1,4 @@
-"""Traffic between devices of a compiled program, read from its text."""
+"""Traffic of a compiled program, between devices and with their memory."""
 
 import math
 import re
@@ -17,6 +17,10 @@ _CALL = re.compile(r"(?:to_apply|calls)=%?([\w.-]+)")
 _WHILE = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_INSTRUCTION = re.compile(
+  r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$"
+)
+_LAYOUT = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\](\{[^}]*\})?")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 
@@ -49,6 +53,66 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
 
   visit(entry, 1)
   return dict(sorted(totals.items()))
+
+
+# Instructions that read and write nothing.
+_FREE = {
+  "bitcast",
+  "conditional",
+  "constant",
+  "get-tuple-element",
+  "parameter",
+  "tuple",
+  "while",
+}
+
+
+def memory_share(text: str) -> float:
+  """The share of bytes accessed that are in a device's memory, 0 .. 1.
+
+  Compilers for TPUs from v5e on keep arrays in the memory of the chip (VMEM)
+  and copy others to it ahead of their use. Their cost analysis counts those
+  accesses like those of the device's memory (HBM). The share is by the sizes
+  of operands and results, loops counted once.
+
+  Args:
+    text: the text of a program, `compiled.as_text()`.
+  """
+  entry, bodies = _computations(text)
+  total = on_chip = 0
+
+  def visit(computation: str) -> None:
+    nonlocal total, on_chip
+    arrays: dict[str, list[tuple[int, bool]]] = {}
+    for line in bodies.get(computation, ()):
+      if loop := _WHILE.search(line):
+        visit(loop[2])
+      if not (match := _INSTRUCTION.match(_COMMENT.sub("", line))):
+        continue
+      name, result, operation, rest = match.groups()
+      made = arrays[name] = _places(result)
+      if operation in _FREE or operation.endswith("-done"):
+        continue
+      operands = re.findall(r"%([\w.-]+)", rest.partition("), ")[0])
+      used = [x for operand in operands for x in arrays.get(operand, ())]
+      if operation == "slice-start":  # reads as much as it writes
+        used, made = [], [(made[1][0], made[0][1]), made[1]]
+      elif operation.endswith("-start"):
+        made = made[:1]
+      for size, is_on_chip in (*used, *made):
+        total += size
+        on_chip += size * is_on_chip
+
+  visit(entry)
+  return 1 - on_chip / total if total else 1.0
+
+
+def _places(result: str) -> list[tuple[int, bool]]:
+  """The bytes of each array of a type, and whether it is on the chip."""
+  return [
+    (_array_bytes(*m.groups()[:3]), "S(1)" in (m[4] or ""))
+    for m in _LAYOUT.finditer(result)
+  ]
 
 
 def _computations(text: str) -> tuple[str, Mapping[str, Sequence[str]]]:
