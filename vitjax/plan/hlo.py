@@ -79,10 +79,9 @@ def memory_share(text: str) -> float:
     text: the text of a program, `compiled.as_text()`.
   """
   entry, bodies = _computations(text)
-  total = on_chip = 0
+  accesses: list[tuple[int, bool]] = []
 
   def visit(computation: str) -> None:
-    nonlocal total, on_chip
     arrays: dict[str, list[tuple[int, bool]]] = {}
     for line in bodies.get(computation, ()):
       if loop := _WHILE.search(line):
@@ -99,11 +98,11 @@ def memory_share(text: str) -> float:
         used, made = [], [(made[1][0], made[0][1]), made[1]]
       elif operation.endswith("-start"):
         made = made[:1]
-      for size, is_on_chip in (*used, *made):
-        total += size
-        on_chip += size * is_on_chip
+      accesses.extend((*used, *made))
 
   visit(entry)
+  total = sum(size for size, _ in accesses)
+  on_chip = sum(size for size, is_on_chip in accesses if is_on_chip)
   return 1 - on_chip / total if total else 1.0
 
 
