@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import checks, models, program, train, weights
+from vitjax import checks, models, program, start, weights
 from vitjax.config import resolving
 from vitjax.data import pipeline, sources
 from vitjax.models import batch_norm
@@ -121,8 +121,8 @@ def batches(parts):
 
 
 def first_state(parts):
-  teacher = train.load_teacher(parts, None).weights
-  return dataclasses.replace(train.random_state(parts), teacher=teacher)
+  teacher = start.load_teacher(parts, None).weights
+  return dataclasses.replace(start.random_state(parts), teacher=teacher)
 
 
 def trained(run, num_devices=1):

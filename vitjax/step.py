@@ -62,6 +62,17 @@ class TrainState:
     """Parameters and statistics as one tree of names."""
     return batch_norm.join({"params": self.params, **self.statistics})
 
+  @property
+  def without_teacher(self) -> "TrainState":
+    """The state before a run adds its teacher."""
+    return dataclasses.replace(self, teacher=None)
+
+  @property
+  def checkpoint_items(self) -> dict[str, Any]:
+    """The items of a checkpoint: fields with arrays, without the teacher."""
+    fields = vars(self.without_teacher)
+    return {name: x for name, x in fields.items() if jax.tree.leaves(x)}
+
 
 def make_init_fn(
   model, *inputs: jax.ShapeDtypeStruct

@@ -1,5 +1,8 @@
 """Trains and evaluates one run: assembles the parts and runs the loop.
 
+`vitjax.program` assembles the parts before any array exists, `vitjax.start`
+finds or makes the arrays before the first step, and `vitjax.step` is a step.
+
 What happens at a step is a function of (config, step) alone, and everything
 recorded up to a step is on disk before the checkpoint of that step is. So a
 run that is killed at any moment and started again ends as if nothing had
@@ -8,32 +11,24 @@ happened.
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent import futures
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 from absl import logging
-from clu import parameter_overview
 
-from vitjax import checks, optim, pretrained, program, weights
-from vitjax import (
-  step as step_lib,
-)
+from vitjax import checks, program, start, weights
+from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.checkpoint.patience import Patience
-from vitjax.config.schema import ConfigError, RunConfig
-from vitjax.data import device, pipeline, sources
-from vitjax.data.sources.source import DatasetNotPreparedError
-from vitjax.distill import cache
-from vitjax.distill import teacher as teacher_lib
+from vitjax.config.schema import RunConfig
+from vitjax.data import pipeline, sources
 from vitjax.evaluators import subject, tables
-from vitjax.parallel import devices, memory, preemption, processes, sharding
-from vitjax.program import variants
-from vitjax.program.labels import describe_classes, describe_labels
-from vitjax.run_folder import files, identity, lock, reader
+from vitjax.parallel import memory, preemption, processes, sharding
+from vitjax.program import overview
+from vitjax.program.compiled import Steps
+from vitjax.program.evals import make_evaluators
+from vitjax.run_folder import files, identity, lock
 from vitjax.run_folder.clock import Progress
 from vitjax.run_folder.mirror import Mirror
 from vitjax.run_folder.reporter import Reporter
@@ -98,21 +93,22 @@ def train_and_evaluate(
     check_lock = stack.enter_context(lock.held(workdir, is_main))
     if is_main:
       identity.check_config(workdir, run)
-      log_overview(parts)
+      overview.log(parts)
     checkpointer = stack.enter_context(make_checkpointer(parts, workdir))
     is_new = checkpointer.latest_step is None
-    origin = origin_of(run, workdir, is_new=is_new)
-    first_step, start, saved = start_state(
+    origin = start.origin_of(run, workdir, is_new=is_new)
+    first_step, initial, saved = start.find_state(
       parts, checkpointer, workdir, origin.get("init", {})
     )
     patience = Patience(run.checkpoint, saved)
     info = identity.describe(workdir, run, source.fingerprint, saved)
-    teacher = load_teacher(parts, saved)
+    teacher = start.load_teacher(parts, saved)
     if teacher is not None:
       info["teacher"] = teacher.checksum
     if is_main:
-      write_folder(parts, {**metadata, **origin}, info["run"], workdir)
-    feed = stack.enter_context(make_feed(parts, first_step, teacher))
+      model_file = {**metadata, **origin}
+      files.write(workdir, run, model_file, overview.table(parts), info["run"])
+    feed = stack.enter_context(start.make_feed(parts, first_step, teacher))
     reporter = stack.enter_context(make_reporter(parts, workdir, first_step))
 
     def report(step, measured, index):
@@ -124,7 +120,7 @@ def train_and_evaluate(
       with reporter.saving(step):
         checkpointer.save(
           step,
-          items_of(state),
+          state.checkpoint_items,
           metrics=results,
           info=info | patience.info,
           is_last=is_last,
@@ -132,14 +128,14 @@ def train_and_evaluate(
 
     results = {}
     stop = stack.enter_context(preemption.StopRequest(first_step, total_steps))
-    steps = variants.Steps(parts.variants, functools.partial(lower, parts))
+    steps = Steps(parts)
     end = first_step if patience.is_over else total_steps
-    if start is not None and first_step == end:
-      state = start
+    if initial is not None and first_step == end:
+      state = initial
       logging.info("This run is finished already; evaluating it once more.")
       results = evaluate(evals, evals, state, end, reporter.progress)
     else:
-      compiled, step_memory, state = compile_with_state(parts, start)
+      compiled, step_memory, state = start.compile_with_state(parts, initial)
       if teacher is not None and parts.abstract.teacher is not None:
         state = dataclasses.replace(state, teacher=teacher.weights)
       stack.enter_context(step_memory.explained())
@@ -202,272 +198,6 @@ def train_and_evaluate(
   return results
 
 
-def write_folder(
-  parts: program.Program, metadata: dict, run_id: str, workdir: pathlib.Path
-) -> None:
-  """Writes the files of the run folder before step 1."""
-  overview = parameter_overview.get_parameter_overview(
-    parts.abstract.params, include_stats=False
-  )
-  files.write(workdir, parts.run, metadata, overview, run_id)
-
-
-def origin_of(
-  run: RunConfig, workdir: pathlib.Path, *, is_new: bool
-) -> dict[str, Any]:
-  """{"init": commits of the repositories that the run began with}, or {}.
-
-  A run that is started again keeps them, since branches move.
-  """
-  file = workdir / files.MODEL
-  found = reader.read_json(file).get("init", {}) if file.exists() else {}
-  if is_new:
-    found = pretrained.commits(run, found)
-  return {"init": found} if found else {}
-
-
-def end_folder(
-  parts: program.Program,
-  tree: step_lib.Weights,
-  metadata: dict,
-  workdir: pathlib.Path,
-) -> None:
-  """Exports the weights if the config says so; logs where the files are."""
-  is_main = jax.process_index() == 0
-  if parts.run.export_npz:
-    tree = sharding.to_host(tree)
-    if is_main:
-      with contextlib.closing(Mirror(workdir, is_used=False)) as mirror:
-        file = mirror.folder / "params.npz"
-        weights.save(file, tree, parts.model, metadata=metadata)
-      logging.info("Weights: %s", workdir / file.name)
-  if is_main:
-    for title, file in FILES.items():
-      if (workdir / file).exists():
-        logging.info("%s: %s", title, workdir / file)
-
-
-def make_checkpointer(
-  parts: program.Program, workdir: pathlib.Path
-) -> Checkpointer:
-  """The checkpoints of a run."""
-  config = parts.run.checkpoint
-  return Checkpointer(
-    workdir / "checkpoints",
-    keep_latest=2,  # one to fall back to if the newest is damaged
-    keep_every_steps=parts.steps(config.keep_every),
-    best_metric=config.best_metric,
-    best_mode=config.best_mode or "max",  # None without a metric
-    max_failures=config.max_failures,
-  )
-
-
-def start_state(
-  parts: program.Program,
-  checkpointer: Checkpointer,
-  workdir: pathlib.Path,
-  commits: Mapping[str, str],
-) -> tuple[int, step_lib.TrainState | None, dict | None]:
-  """The state before the first step of this process.
-
-  The newest checkpoint of the run; without one `config.init.weights`, else
-  random parameters, which `compile_with_state` makes.
-
-  Returns:
-    The number of the last step taken; the state, None if it is random; and
-    what its checkpoint says about the run, None without one.
-
-  Raises:
-    ConfigError: if config or training data have changed since the run began.
-    ForeignCheckpointError: if the newest checkpoint is of another run.
-    CheckpointError: if there are checkpoints and none can be read.
-  """
-  run, shardings = parts.run, without_teacher(parts.shardings)
-  restored = checkpointer.restore(items_of(parts.placed))
-  if restored is not None:
-    step, items, saved = restored
-    identity.check_checkpoint(workdir, step, saved, run)
-    check_fingerprint(saved["fingerprint"], parts.source)
-    logging.info("Resuming after step %d of %d.", step, parts.total_steps)
-    return step, step_lib.TrainState(**items), saved
-  if run.init.weights is not None:
-    shape = parts.spec["image"].shape
-    loaded = pretrained.load(run, parts.model, shape, commits)
-    loaded = jax.device_put(loaded, shardings.weights)
-    make_state = jax.jit(parts.make_state, out_shardings=shardings)
-    return 0, make_state(loaded), None
-  return 0, None, None
-
-
-def random_state(parts: program.Program) -> step_lib.TrainState:
-  """The state before the first step, with random weights."""
-  init = jax.jit(parts.init, out_shardings=without_teacher(parts.shardings))
-  return init(jax.random.key(parts.run.seed))
-
-
-def lower(
-  parts: program.Program, variant: variants.Variant
-) -> jax.stages.Lowered:
-  """The train step of a variant, ready to compile."""
-  return parts.step_of(variant).lower(
-    parts.abstract, device.on_arrival(parts.batch)
-  )
-
-
-def without_teacher(state: step_lib.TrainState) -> step_lib.TrainState:
-  """The state, or its shardings, without the teacher."""
-  return dataclasses.replace(state, teacher=None)
-
-
-def load_teacher(
-  parts: program.Program, saved: dict | None
-) -> teacher_lib.Loaded | None:
-  """The weights of the run's teacher on the devices; None without one.
-
-  Raises:
-    ConfigError: if they cannot be read, or are not those that the run began
-      with, by what its checkpoint says.
-  """
-  if parts.teaching is None:
-    return None
-  teacher = parts.teaching.teacher
-  loaded = teacher.load(parts.run.pretrained_dir)
-  if saved is not None:
-    teacher.check_same(saved["teacher"], loaded.checksum)
-  where = parts.shardings.teacher or sharding.replicated(parts.mesh)
-  placed = jax.device_put(loaded.weights, where)
-  return dataclasses.replace(loaded, weights=placed)
-
-
-def compile_with_state(
-  parts: program.Program, state: step_lib.TrainState | None
-) -> tuple[Callable, memory.StepMemory, step_lib.TrainState]:
-  """What `compile_step` returns, and the state before the first step.
-
-  Makes a random state if `state` is None: both programs are compiled at the
-  same time.
-  """
-  if state is not None:
-    return *compile_step(parts), state
-  with futures.ThreadPoolExecutor(1) as pool:
-    made = pool.submit(random_state, parts)
-    compiled, step = compile_step(parts)
-  return compiled, step, made.result()
-
-
-def compile_step(
-  parts: program.Program,
-) -> tuple[Callable, memory.StepMemory]:
-  """The compiled train step, the largest of all, and the memory that it uses.
-
-  Raises:
-    OutOfMemoryError: if it cannot fit the memory that there is.
-  """
-  run, state, shardings = parts.run, parts.abstract, parts.shardings
-  compiled = memory.compile_step(
-    parts.train_step.lower(state, device.on_arrival(parts.batch))
-  )
-  grad_bytes = sharding.bytes_per_device(state.trained, shardings.trained)
-  step = memory.StepMemory(
-    used_bytes=memory.used_bytes(compiled),
-    limit_bytes=devices.memory_of(jax.local_devices()[0]),
-    fixed_bytes=grad_bytes + sharding.bytes_per_device(state, shardings),
-    grad_bytes=grad_bytes,
-    batch_size=run.input.batch_size,
-    batch_parts=sharding.batch_parts(parts.mesh),
-    accumulation_steps=run.accumulation_steps,
-  )
-  step.check()
-  return compiled, step
-
-
-def make_feed(
-  parts: program.Program,
-  first_step: int,
-  teacher: teacher_lib.Loaded | None = None,
-):
-  """The batches of steps `first_step + 1` to the last, on the devices."""
-  run = parts.run
-  batches = pipeline.train_batches(
-    parts.source,
-    parts.preprocess,
-    batch_size=run.input.batch_size,
-    sampling=run.input.sampling,
-    repeats=run.input.repeats,
-    views=run.input.views,
-    prefetch=run.input.prefetch,
-    seed=run.seed,
-    start_step=first_step,
-    total_steps=parts.total_steps,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-  teaching = parts.teaching
-  if teacher is not None and teaching is not None and teaching.is_cached:
-    batches = cache.with_outputs(
-      batches,
-      run,
-      parts.source,
-      teaching,
-      teacher,
-      parts.preprocess.on_device,
-      parts.mesh,
-    )
-  return device.to_device(
-    batches, sharding.over_batch(parts.mesh), prefetch=run.input.prefetch
-  )
-
-
-def make_reporter(
-  parts: program.Program, workdir: pathlib.Path, first_step: int
-) -> Reporter:
-  """The reporter of a run."""
-  return Reporter(
-    workdir,
-    parts.run.report,
-    every=parts.steps(parts.run.report.every),
-    total_steps=parts.total_steps,
-    batch_size=parts.run.input.batch_size,
-    start_step=first_step,
-    is_main=jax.process_index() == 0,
-    describe=parts.source.describe,
-  )
-
-
-def make_evaluators(parts: program.Program) -> dict:
-  """Name -> evaluator; without the optional ones whose data are absent.
-
-  Raises:
-    ConfigError: if an eval cannot be run, or none gives the best metric.
-  """
-  predict = step_lib.make_predict_fn(
-    parts.model, parts.preprocess.on_device, parts.objective.inputs
-  )
-  model = subject.of_run(
-    parts.run,
-    parts.source,
-    parts.num_classes,
-    parts.preprocess,
-    parts.spec["image"].shape[1:],
-    parts.scale,
-  )
-  evals = {}
-  for name, section in parts.run.evals.items():
-    try:
-      evals[name] = subject.make_evaluator(
-        name, section, model, predict, parts.mesh
-      )
-    except DatasetNotPreparedError as e:
-      if not section.optional:
-        raise
-      reason = str(e).splitlines()[0]
-      logging.warning("config.evals.%s is left out: %s", name, reason)
-    else:
-      subject.trace(name, evals[name], parts.placed.weights)
-  subject.check_metric(parts.run.checkpoint.best_metric, evals)
-  return evals
-
-
 def evaluate(
   evals: dict,
   names: Iterable[str],
@@ -490,80 +220,6 @@ def evaluate(
   return results
 
 
-def items_of(state: step_lib.TrainState) -> dict:
-  """The items of a checkpoint: the fields of the state that have arrays.
-
-  The teacher is none of them.
-  """
-  fields = vars(without_teacher(state))
-  return {name: x for name, x in fields.items() if jax.tree.leaves(x)}
-
-
-def log_overview(parts: program.Program) -> None:
-  """Logs the model, the data, the length of the run, and the optimizer."""
-  run, source, total_steps = parts.run, parts.source, parts.total_steps
-  logging.info(
-    "Model: %s, %s parameters.",
-    " ".join(f"{k}={v}" for k, v in run.model.items()),
-    f"{sum(x.size for x in jax.tree.leaves(parts.abstract.params)):,}",
-  )
-  logging.info(
-    "Training data: %s %s, %s examples, %s. %s steps of %d examples, "
-    "%.1f epochs, on %d %s.",
-    source.data,
-    source.split,
-    f"{source.num_examples:,}",
-    describe_labels(run, source, parts.num_classes),
-    f"{total_steps:,}",
-    run.input.batch_size,
-    total_steps * run.input.batch_size / source.num_examples,
-    jax.device_count(),
-    jax.devices()[0].device_kind,
-  )
-  for line in describe_classes(run, source, parts.num_classes):
-    logging.info("%s", line)
-  if parts.abstract.statistics and run.accumulation_steps > 1:
-    logging.warning(
-      "Batch normalisation sees each of the %d parts of a batch alone "
-      "(config.accumulation_steps), so the run is not the one without parts: "
-      "see docs/training.md#batch-normalisation.",
-      run.accumulation_steps,
-    )
-  if parts.teaching is not None:
-    teacher = parts.teaching.teacher
-    logging.info("Teacher: %s.", teacher)
-    if teacher.has_features and not run.distill.label_weight:
-      logging.warning(
-        "The head stays random: features alone are learned "
-        "(config.distill.label_weight=0). Fine-tune the model afterwards, or "
-        "use its features."
-      )
-  if parts.scale is not None:
-    scaled = zip(source.class_names or (), *parts.scale, strict=True)
-    for name, mean, deviation in scaled:
-      logging.info(
-        "Target %s: normalised by its mean %.6g and deviation %.6g in the "
-        "training data; metrics and predictions are in its own units.",
-        name,
-        mean,
-        deviation,
-      )
-  trained = parts.abstract.trained
-  for line in optim.describe(trained, **run.optim, model=parts.model):
-    logging.info("%s", line)
-
-
-def check_fingerprint(saved: str, source) -> None:
-  """Raises ConfigError if the training data is not what the run began with."""
-  if saved != source.fingerprint:
-    raise ConfigError(
-      f"the training data {source.data} {source.split} has changed since this "
-      "run began: files were added, removed or rewritten, or the run is older "
-      "than today's rule of splits (docs/data.md#without-splits). Restore the "
-      "data to resume, or start a new run with another --workdir."
-    )
-
-
 def format_metrics(results: dict[str, float]) -> str:
   """One line of metrics for people, without those of single classes."""
   return " · ".join(
@@ -571,6 +227,58 @@ def format_metrics(results: dict[str, float]) -> str:
     for name, value in results.items()
     if "[" not in name
   )
+
+
+def make_checkpointer(
+  parts: program.Program, workdir: pathlib.Path
+) -> Checkpointer:
+  """The checkpoints of a run."""
+  config = parts.run.checkpoint
+  return Checkpointer(
+    workdir / "checkpoints",
+    keep_latest=2,  # one to fall back to if the newest is damaged
+    keep_every_steps=parts.steps(config.keep_every),
+    best_metric=config.best_metric,
+    best_mode=config.best_mode or "max",  # None without a metric
+    max_failures=config.max_failures,
+  )
+
+
+def make_reporter(
+  parts: program.Program, workdir: pathlib.Path, first_step: int
+) -> Reporter:
+  """The reporter of a run."""
+  return Reporter(
+    workdir,
+    parts.run.report,
+    every=parts.steps(parts.run.report.every),
+    total_steps=parts.total_steps,
+    batch_size=parts.run.input.batch_size,
+    start_step=first_step,
+    is_main=jax.process_index() == 0,
+    describe=parts.source.describe,
+  )
+
+
+def end_folder(
+  parts: program.Program,
+  tree: step_lib.Weights,
+  metadata: dict,
+  workdir: pathlib.Path,
+) -> None:
+  """Exports the weights if the config says so; logs where the files are."""
+  is_main = jax.process_index() == 0
+  if parts.run.export_npz:
+    tree = sharding.to_host(tree)
+    if is_main:
+      with contextlib.closing(Mirror(workdir, is_used=False)) as mirror:
+        file = mirror.folder / "params.npz"
+        weights.save(file, tree, parts.model, metadata=metadata)
+      logging.info("Weights: %s", workdir / file.name)
+  if is_main:
+    for title, file in FILES.items():
+      if (workdir / file).exists():
+        logging.info("%s: %s", title, workdir / file)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tests.distillation import (
   save_teacher,
   trained,
 )
-from vitjax import models, train
+from vitjax import models, start
 from vitjax.config.schema import ConfigError, Distill
 from vitjax.distill import teacher as teacher_lib
 from vitjax.distill import teaching
@@ -167,9 +167,9 @@ def test_the_teacher_is_frozen_and_not_saved(teacher, dtype):
   for path, x in leaves:
     is_statistic = path[-1].key in ("mean", "var")
     assert x.dtype == ("float32" if is_statistic else dtype)
-  assert "teacher" not in train.items_of(after)
+  assert "teacher" not in after.checkpoint_items
   assert "stem" in after.teacher and "stem" not in after.params
-  names = jax.tree_util.tree_leaves_with_path(train.items_of(after))
+  names = jax.tree_util.tree_leaves_with_path(after.checkpoint_items)
   assert "stem" not in str([path for path, _ in names])
 
 
@@ -278,12 +278,12 @@ def test_no_teacher_of_that_name():
 
 def test_a_run_resumes_with_its_own_teacher_alone(teacher, tmp_path):
   parts = assemble(make_config(teacher))
-  saved = {"teacher": train.load_teacher(parts, None).checksum}
-  train.load_teacher(parts, saved)
+  saved = {"teacher": start.load_teacher(parts, None).checksum}
+  start.load_teacher(parts, saved)
   for change in ({"seed": 1}, {"deviation": 2 * DEVIATION}):
     parts = assemble(make_config(save_teacher(tmp_path / "x.npz", **change)))
     with pytest.raises(ConfigError, match=r"other weights \(SHA-256"):
-      train.load_teacher(parts, saved)
+      start.load_teacher(parts, saved)
 
 
 def test_a_cache_needs_views_that_return(teacher, tmp_path):
@@ -323,10 +323,10 @@ def test_the_cache_is_as_no_cache(teacher, tmp_path, sampling):
   def run(**more):
     config = make_config(teacher, distill={**options, **more}, **changes)
     parts = assemble(config, len(jax.devices()))
-    state, loaded = train.random_state(parts), train.load_teacher(parts, None)
+    state, loaded = start.random_state(parts), start.load_teacher(parts, None)
     if "cache" not in more:
       state = dataclasses.replace(state, teacher=loaded.weights)
-    with train.make_feed(parts, 0, loaded) as feed:
+    with start.make_feed(parts, 0, loaded) as feed:
       for batch in feed:
         state, _ = parts.train_step(state, batch)
     return jax.device_get(state.params)

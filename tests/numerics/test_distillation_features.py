@@ -18,7 +18,7 @@ from tests.distillation import (
   save_teacher,
   trained,
 )
-from vitjax import models, train
+from vitjax import models, start
 from vitjax.config.schema import ConfigError
 from vitjax.distill import teaching
 from vitjax.optim import muon
@@ -135,7 +135,7 @@ def test_the_projection_is_no_part_of_the_model_and_the_teacher_is_frozen(
       for x in (before, after)
     ),
   )
-  items = train.items_of(after)
+  items = after.checkpoint_items
   assert "teacher" not in items
   (name,) = items["loss_params"]
   for part in ("params", "ema_params"):
@@ -164,10 +164,10 @@ def test_the_cache_of_features_is_as_no_cache(towers, tmp_path):
     parts = assemble(
       config_of(towers, distill__cache=cache, **changes), len(jax.devices())
     )
-    state, loaded = train.random_state(parts), train.load_teacher(parts, None)
+    state, loaded = start.random_state(parts), start.load_teacher(parts, None)
     if cache is None:
       state = dataclasses.replace(state, teacher=loaded.weights)
-    with train.make_feed(parts, 0, loaded) as feed:
+    with start.make_feed(parts, 0, loaded) as feed:
       for batch in feed:
         state, _ = parts.train_step(state, batch)
     return jax.device_get(state.trained)
@@ -185,7 +185,7 @@ def test_the_cache_of_features_is_as_no_cache(towers, tmp_path):
 def test_logits_and_features_of_a_teacher_have_other_checksums(teacher):
   """So they are in different files of a cache."""
   runs = make_config(teacher), config_of(teacher)
-  found = [train.load_teacher(assemble(run), None).checksum for run in runs]
+  found = [start.load_teacher(assemble(run), None).checksum for run in runs]
   assert found[0] != found[1]
 
 

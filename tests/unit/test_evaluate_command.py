@@ -17,7 +17,7 @@ from PIL import Image
 
 import vitjax
 from tests import run_folders
-from vitjax import checks, models, program, train, weights
+from vitjax import checks, models, program, weights
 from vitjax.config import plain, resolving
 from vitjax.config.schema import ConfigError
 from vitjax.data import sources
@@ -26,6 +26,7 @@ from vitjax.data.sources.source import DatasetNotPreparedError
 from vitjax.evaluate import answers, evaluation, thresholds
 from vitjax.evaluators import tables
 from vitjax.parallel import sharding
+from vitjax.program.evals import make_evaluators
 
 NAMES = ("ant", "bee 9", "bee 10", "cat", "dog", "eel", "fox")
 MODEL = {
@@ -436,13 +437,13 @@ def test_optional_evals(caplog):
   run = resolving.resolve(given, checks.problems)
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()
-  made = train.make_evaluators(program.assemble(run, source, mesh))
+  made = make_evaluators(program.assemble(run, source, mesh))
   assert list(made) == ["here"]
   assert "config.evals.gone is left out: 'folder:/no/such/fol" in caplog.text
   given["evals"]["gone"]["optional"] = False
   run = resolving.resolve(given, checks.problems)
   with pytest.raises(DatasetNotPreparedError, match="does not exist"):
-    train.make_evaluators(program.assemble(run, source, mesh))
+    make_evaluators(program.assemble(run, source, mesh))
   given["evals"]["gone"]["optional"] = True
   given["checkpoint"] = {"best_metric": "gone/acc@1"}
   with pytest.raises(ConfigError, match="a metric of an optional eval"):

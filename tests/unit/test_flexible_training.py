@@ -9,7 +9,8 @@ from vitjax import checks, train
 from vitjax.checkpoint import checkpointer
 from vitjax.config import resolving
 from vitjax.evaluate import evaluation
-from vitjax.program.variants import Steps, of_run
+from vitjax.program.compiled import Steps
+from vitjax.program.variants import of_run
 from vitjax.run_folder.reader import read_metrics
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 import vitjax
 from configs import transfer
 from tests import fake_hub, hub_models
-from vitjax import models, pretrained, train, trees, weights
+from vitjax import models, pretrained, start, trees, weights
 from vitjax.config import resolving
 from vitjax.config.schema import ConfigError
 from vitjax.finetune import choosing
@@ -424,7 +424,7 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub, tmp_path):
   first = hub.add("owner/model", hub_models.timm(tmp_path))
   config = transfer.get_config(f"{NAME},folder:/my/images")
   run = resolving.resolve(config)
-  noted = train.origin_of(run, tmp_path, is_new=True)
+  noted = start.origin_of(run, tmp_path, is_new=True)
   assert noted == {"init": {NAME: f"{NAME}@{first}"}}
   (tmp_path / "model.json").write_bytes(hub_models.encode(noted))
   other = hub_models.arrays("timm_vit", seed=1)
@@ -433,13 +433,13 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub, tmp_path):
   }
   assert hub.add("owner/model", moved) != first
   for is_new in (False, True):  # also if it was killed before a checkpoint
-    assert train.origin_of(run, tmp_path, is_new=is_new) == noted
+    assert start.origin_of(run, tmp_path, is_new=is_new) == noted
   model = models.create(num_classes=7, **config.model)
   for commits, seed in ((noted["init"], 0), ({}, 1)):
     got = pretrained.load(run, model, (1, 64, 64, 3), commits)
     want = hub_models.random_params(hub_models.vit(), seed)
     np.testing.assert_array_equal(got["cls"], want["cls"])
-  assert not train.origin_of(with_weights(run, None), tmp_path, is_new=True)
+  assert not start.origin_of(with_weights(run, None), tmp_path, is_new=True)
 
 
 def test_other_commands_know_repositories(hub, tmp_path):

@@ -40,8 +40,10 @@ LAYERS = {
   "distill": "config data losses models parallel trained trees weights",
   "program": """config data distill evaluators losses mixing models objectives
     optim parallel step""",
-  "train": """checkpoint checks config data distill evaluators losses optim
-    parallel pretrained program run_folder step weights""",
+  "start": """checkpoint config data distill parallel pretrained program
+    run_folder step""",
+  "train": """checkpoint checks config data evaluators parallel program
+    run_folder start step weights""",
   "compare": "config run_folder",
   "predict": "__version__ config data weights",
   "demo": "__version__ config data plots predict trained",
@@ -61,7 +63,7 @@ LAYERS = {
   "main": "checks config parallel run_folder train",
   "sweep": "checks config main plots run_folder train",
   "finetune": """checks config data evaluate export main parallel program report
-    run_folder train weights""",
+    run_folder start train weights""",
   "__main__": "__version__ config",
 }
 

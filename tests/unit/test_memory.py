@@ -6,10 +6,11 @@ import jax
 import pytest
 
 from tests.e2e import tiny
-from vitjax import checks, program, train
+from vitjax import checks, program
 from vitjax.config import resolving
 from vitjax.data import sources
 from vitjax.parallel import devices, memory, sharding
+from vitjax.program.compiled import compile_step
 
 GIB = 2**30
 
@@ -92,16 +93,16 @@ def assemble(monkeypatch):
 
 @pytest.mark.slow
 def test_what_is_advised_fits(assemble, monkeypatch):
-  _, whole = train.compile_step(assemble(**{"input.batch_size": 512}))
+  _, whole = compile_step(assemble(**{"input.batch_size": 512}))
   limit = whole.used_bytes // 2
   monkeypatch.setattr(devices, "memory_of", lambda device: limit)
   with pytest.raises(memory.OutOfMemoryError) as error:
-    train.compile_step(assemble(**{"input.batch_size": 512}))
+    compile_step(assemble(**{"input.batch_size": 512}))
   advice = str(error.value)
   for key in ("accumulation_steps", "input.batch_size"):
     value = int(re.search(rf"config\.{key}=(\d+)", advice)[1])
     settings = {"input.batch_size": 512} | {key: value}
-    _, changed = train.compile_step(assemble(**settings))
+    _, changed = compile_step(assemble(**settings))
     assert 0.5 * limit < changed.used_bytes <= limit, (key, value)
 
 

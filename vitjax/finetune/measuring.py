@@ -5,7 +5,7 @@ import time
 
 import jax
 
-from vitjax import program, train
+from vitjax import program, start
 from vitjax.config.schema import RunConfig
 from vitjax.data import sources
 from vitjax.parallel import memory, sharding
@@ -47,24 +47,24 @@ def measure(run: RunConfig) -> Measured:
     OutOfMemoryError: if the step cannot fit the memory of this device.
     ValueError: if the config or the data cannot be used.
   """
-  start = time.monotonic()
+  began = time.monotonic()
   mesh = sharding.make_mesh(**vars(run.mesh))
   source = sources.open_source(
     run.input.data, run.input.split, data_dir=run.input.data_dir
   )
   parts = program.assemble(run, source, mesh)
-  step, step_memory, state = train.compile_with_state(parts, None)
-  compile_seconds = time.monotonic() - start
-  with step_memory.explained(), train.make_feed(parts, 0) as feed:
+  step, step_memory, state = start.compile_with_state(parts, None)
+  compile_seconds = time.monotonic() - began
+  with step_memory.explained(), start.make_feed(parts, 0) as feed:
     for _ in range(_WARM_STEPS):
       state, _ = step(state, next(feed))
     jax.block_until_ready(state)
-    start, count = time.monotonic(), 0
-    while count < _STEPS and time.monotonic() - start < _SECONDS:
+    began, count = time.monotonic(), 0
+    while count < _STEPS and time.monotonic() - began < _SECONDS:
       state, _ = step(state, next(feed))
       jax.block_until_ready(state)
       count += 1
-    step_seconds = (time.monotonic() - start) / count
+    step_seconds = (time.monotonic() - began) / count
   return Measured(
     step_seconds=step_seconds,
     compile_seconds=compile_seconds,

@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from absl import logging
 
 from vitjax.config.schema import ConfigError, RunConfig
 from vitjax.data import seeds
 from vitjax.models import batch_norm, flexible
-from vitjax.parallel import memory
 
 # The use of the run's seed, which must not share numbers with another one.
 _USE = "patch_sizes"
@@ -158,42 +156,3 @@ def trace(
     raise ConfigError(
       f"config.flexible: the model cannot train at {variant}: {first}"
     ) from e
-
-
-class Steps:
-  """The compiled train steps of a run, each compiled when it is first used."""
-
-  def __init__(self, variants: Variants, lower: Callable[[Variant], Any]):
-    """Compiles nothing yet.
-
-    Args:
-      variants: those of the run.
-      lower: variant -> its lowered train step.
-    """
-    self._variants, self._lower = variants, lower
-    self._compiled: dict[Variant, Any] = {}
-
-  def keep(self, variant: Variant, compiled: Any) -> None:
-    """Keeps the compiled train step of a variant."""
-    self._compiled[variant] = compiled
-    if (count := len(self._variants.all)) > 1:
-      logging.info(
-        "Compiled train step %d of %d, for %s. Others compile when they are "
-        "first used.",
-        len(self._compiled),
-        count,
-        variant,
-      )
-
-  def at(self, step: int, paused: Callable[[str], Any]) -> Any:
-    """The compiled train step of a step; compiles it if it is new.
-
-    Args:
-      step: number of the step.
-      paused: context manager around a compilation, see `Progress.paused`.
-    """
-    variant = self._variants.at(step)
-    if variant not in self._compiled:
-      with paused("compile"):
-        self.keep(variant, memory.compile_step(self._lower(variant)))
-    return self._compiled[variant]
