@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time goes into compiling programs that run for milliseconds.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jaxtyping
@@ -19,12 +21,6 @@ jaxtyping.install_import_hook(
   [f"vitjax.{x}" for x in ("losses", "mixing", "models", "optim", "step")],
   "tests.annotations.check",
 )
-
-# Most of the time goes into compiling programs that run for milliseconds.
-flags = "--xla_backend_optimization_level=0"
-if jax.__version_info__ < (0, 11):  # newer versions stop at an unknown flag
-  flags += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", flags)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
