@@ -266,10 +266,15 @@ def naflex(max_patches: int, patch_size: int = 16, *, key: str = "image") -> Op:
     patch_size: side of the patches in pixels, at least 3; that of the model.
     key: feature with the image.
   """
-  if not 0 < max_patches < 1 << 16:
-    raise ValueError(f"max_patches is a number up to 65535, not {max_patches}")
-  if patch_size < 3:
-    raise ValueError(f"patch_size is 3 pixels or more, not {patch_size}")
+  if type(max_patches) is not int or not 0 < max_patches < 1 << 16:
+    raise ValueError(
+      f"max_patches must be a whole number from 1 to 65535, not {max_patches!r}"
+    )
+  if type(patch_size) is not int or patch_size < 3:
+    raise ValueError(
+      "patch_size must be a whole number of pixels, at least 3, not "
+      f"{patch_size!r}"
+    )
   p = patch_size
 
   def run(features: Features) -> Features:

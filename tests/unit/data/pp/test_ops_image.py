@@ -407,5 +407,18 @@ def test_naflex_is_the_last_op_on_pixels():
     builder.build("decode|naflex(9, 8)|  flip_lr")
   spec = "decode|flip_lr|naflex(9, 8)|value_range(-1, 1)|keep('image')"
   assert builder.build(spec).pixel_statistics
-  with pytest.raises(ValueError, match="patch_size is 3 pixels or more, not 2"):
-    ops.naflex(9, 2)
+
+
+@pytest.mark.parametrize(
+  ("args", "message"),
+  [
+    ("9, 2", "patch_size must be a whole number of pixels, at least 3, not 2"),
+    ("9, 8.5", "at least 3, not 8.5"),
+    ("9.5, 8", "max_patches must be a whole number from 1 to 65535, not 9.5"),
+    ("'a', 8", "from 1 to 65535, not 'a'"),
+    ("65536, 8", "from 1 to 65535, not 65536"),
+  ],
+)
+def test_naflex_takes_whole_numbers(args, message):
+  with pytest.raises(ValueError, match=message):
+    builder.build(f"decode|naflex({args})")
