@@ -350,3 +350,9 @@ def test_other_layouts_get_one_size(tmp_path, published):
   apply = jax.jit(lambda v, x: fixed.apply(v, x)[0])
   logits = np.asarray(apply(batch_norm.split(params), images))
   assert distance(12, logits) < reference.TOLERANCE
+
+
+def test_naflex_refuses_images_too_coarse_for_a_header():
+  strip = jnp.zeros((1, 8, 4, 3), jnp.bfloat16)
+  with pytest.raises(ValueError, match="give the model float32 images"):
+    naflex.read(strip, 4)

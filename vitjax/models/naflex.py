@@ -35,7 +35,7 @@ def read(
     patch_size: side of the patches in pixels.
 
   Raises:
-    ValueError: if these are no strips.
+    ValueError: if these are no strips, or in bfloat16.
   """
   b, h, w, _ = strip.shape
   if w != patch_size or h % patch_size or h <= patch_size:
@@ -45,6 +45,11 @@ def read(
       "place of its resize and crop."
     )
   strip = jnp.asarray(strip)
+  if strip.dtype == jnp.bfloat16:
+    raise ValueError(
+      "the header of a strip needs more digits than bfloat16 has: give the "
+      "model float32 images. It computes in its own dtype."
+    )
   pixels = strip[:, :patch_size, :, 0].reshape(b, -1)[:, :6]
   black, white = pixels[:, :1], pixels[:, 1:2]
   span = jnp.where(white == black, 1.0, white - black)
