@@ -124,7 +124,8 @@ def naflex_problems(run: RunConfig, model) -> list[str]:
       calls = builder.calls(pp)
     except ValueError:  # reported elsewhere
       continue
-    makes = any(op == "naflex" for op, _ in calls)
+    sizes = {x["patch_size"] for op, x in calls if op == "naflex"}
+    makes = bool(sizes)
     if makes and not reads:
       errors.append(
         f"config.{name}.pp={pp!r} makes strips of patches with naflex, which "
@@ -136,6 +137,11 @@ def naflex_problems(run: RunConfig, model) -> list[str]:
         f"{where}.naflex=True reads strips of patches, which config.{name}.pp="
         f"{pp!r} does not make. Put naflex(256, {tower.patch_size}) in the "
         "place of its resize or crop."
+      )
+    elif reads and sizes != {tower.patch_size}:
+      errors.append(
+        f"config.{name}.pp={pp!r} makes patches of {min(sizes)} pixels, and "
+        f"{where}.patch_size is {tower.patch_size}. They must be equal."
       )
   changes = {
     f"mixing.{key}": getattr(run.mixing, key)

@@ -79,6 +79,10 @@ def test_a_run_learns_the_shape_of_images(folder, tmp_path):
       {"model": {"name": "vit", "variant": "mu/4"}},
       r"config.evals.test.pp='decode\|naflex.* which the model does not read",
     ),
+    (
+      {"input": {"data": "digits", "batch_size": 8, "pp": "naflex(9, 8)"}},
+      r"input.pp='naflex\(9, 8\)' makes patches of 8 pixels, and .* is 4",
+    ),
   ],
 )
 def test_what_strips_do_not_have_is_refused(changes, message):
