@@ -58,14 +58,14 @@ def _backward(strides, saved, gradient):
   size = kernel.shape[0]
   b, h, w, c = x.shape
   shape = (b, h - size + 1, w - size + 1, c)
-  # The gradient of the image is a convolution as well, of a flipped kernel. As
-  # a sum of padded products, the compiler would keep each of them in memory.
-  around = (
-    (size - 1, n - strides * (m - 1) - 1, strides - 1)
-    for n, m in zip((h, w), gradient.shape[1:3])
-  )
-  spread = jax.lax.pad(gradient, 0.0, ((0, 0, 0), *around, (0, 0, 0)))
-  of_image = _conv.fun(spread, kernel[::-1, ::-1], 1)
+  if strides == 1:
+    # A convolution as well, of a flipped kernel. As a sum of padded products,
+    # the compiler would keep each of them in memory.
+    around = ((0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0))
+    of_image = _conv.fun(jnp.pad(gradient, around), kernel[::-1, ::-1], 1)
+  else:  # The gradient would have to be spread out, which takes longer.
+    _, of_x = jax.vjp(lambda x: _conv.fun(x, kernel, strides), x)
+    (of_image,) = of_x(gradient)
 
   def of_position(position):
     i, j = position // size, position % size
