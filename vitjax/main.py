@@ -101,11 +101,9 @@ def main(argv: list[str]) -> None:
     process_id = start_processes(run, workdir)
     if process_id == 0:
       logging.info("Run folder: %s", workdir)
-    use_compilation_cache(workdir)
+    set_up_jax(workdir)
     from vitjax import train
-    from vitjax.parallel import allocator
 
-    allocator.keep_freed_memory()
     train.train_and_evaluate(run, workdir)
 
 
@@ -173,6 +171,17 @@ def start_processes(run: schema.RunConfig, workdir: pathlib.Path) -> int:
     num_processes=FLAGS.num_processes,
     process_id=FLAGS.process_id,
   )
+
+
+def set_up_jax(workdir: pathlib.Path) -> None:
+  """Where a process that trains keeps programs, and that it keeps memory.
+
+  Call it before any use of a device, and after `start_processes`.
+  """
+  from vitjax.parallel import allocator
+
+  use_compilation_cache(workdir)
+  allocator.keep_freed_memory()
 
 
 def use_compilation_cache(workdir: pathlib.Path) -> None:

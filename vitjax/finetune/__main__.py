@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
       )
     training.check_writable(workdir.absolute())
     if not FLAGS.dry_run:
-      training.use_compilation_cache(workdir.absolute())
+      training.set_up_jax(workdir.absolute())
 
     from vitjax.finetune import choosing, stored
 

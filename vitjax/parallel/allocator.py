@@ -19,8 +19,8 @@ def keep_freed_memory() -> None:
 
   Call it before any use of a device. Only the heap of the main thread can grow
   to gigabytes, so programs run in the thread that calls them. The process keeps
-  its peak memory. Nothing changes if several processes or an accelerator
-  compute, or without glibc.
+  its peak memory. Nothing changes if several processes compute. With an
+  accelerator only programs on the CPU change their thread, as without glibc.
   """
   if jax.distributed.is_initialized():
     return

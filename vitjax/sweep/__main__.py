@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     sys.exit(f"vitjax.sweep: {type(e).__name__}: {e}")
   with training.exit_codes(workdir):
     is_main = training.start_processes(runs[points[0].name], workdir) == 0
-    training.use_compilation_cache(workdir)
+    training.set_up_jax(workdir)
 
     from vitjax.run_folder import identity
 
