@@ -16,11 +16,10 @@ _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _CALL = re.compile(r"(?:to_apply|calls)=%?([\w.-]+)")
 _WHILE = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\](\{[^}]*\})?")
 _INSTRUCTION = re.compile(
   r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$"
 )
-_LAYOUT = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\](\{[^}]*\})?")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 
@@ -40,7 +39,7 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
     for line in bodies.get(computation, ()):
       if match := _COLLECTIVE.search(line):
         result, kind, start = match.groups()
-        sizes = [_array_bytes(*m) for m in _ARRAY.findall(result)]
+        sizes = [size for size, _ in _arrays(result)]
         total = totals.setdefault(kind, {"count": 0, "bytes": 0})
         total["count"] += times
         # The shape of an asynchronous one also has its operands and flags.
@@ -89,7 +88,7 @@ def memory_share(text: str) -> float:
       if not (match := _INSTRUCTION.match(_COMMENT.sub("", line))):
         continue
       name, result, operation, rest = match.groups()
-      made = arrays[name] = _places(result)
+      made = arrays[name] = _arrays(result)
       if operation in _FREE or operation.endswith("-done"):
         continue
       operands = re.findall(r"%([\w.-]+)", rest.partition("), ")[0])
@@ -104,14 +103,6 @@ def memory_share(text: str) -> float:
   total = sum(size for size, _ in accesses)
   on_chip = sum(size for size, is_on_chip in accesses if is_on_chip)
   return 1 - on_chip / total if total else 1.0
-
-
-def _places(result: str) -> list[tuple[int, bool]]:
-  """The bytes of each array of a type, and whether it is on the chip."""
-  return [
-    (_array_bytes(*m.groups()[:3]), "S(1)" in (m[4] or ""))
-    for m in _LAYOUT.finditer(result)
-  ]
 
 
 def _computations(text: str) -> tuple[str, Mapping[str, Sequence[str]]]:
@@ -171,6 +162,11 @@ def _constant(lines: Sequence[str], name: str) -> int | None:
   return int(match[1]) if match else None
 
 
-def _array_bytes(kind: str, bits: str, shape: str) -> int:
-  size = math.prod(int(n) for n in shape.split(",") if n)
-  return size * (1 if kind == "pred" else int(bits) // 8)
+def _arrays(text: str) -> list[tuple[int, bool]]:
+  """The bytes of each array of a type, and whether it is on the chip."""
+  found = []
+  for kind, bits, shape, layout in _ARRAY.findall(text):
+    count = math.prod(int(n) for n in shape.split(",") if n)
+    size = count * (1 if kind == "pred" else int(bits) // 8)
+    found.append((size, "S(1)" in layout))
+  return found
