@@ -15,7 +15,7 @@ def make(
   dtype: str = "float32",
 ) -> tuple[Any, Any]:
   """The parts of the program, see `vitjax.program`, and the first state."""
-  from vitjax import checks
+  from vitjax import checks, start
   from vitjax.config import resolving
   from vitjax.plan import planning, stand_in
 
@@ -25,11 +25,7 @@ def make(
   run = resolving.resolve(c, checks.problems)
   source, _ = stand_in.find_source(run, None)
   parts = planning.make_program(run, source, jax.devices())
-  state = jax.jit(
-    parts.init,
-    out_shardings=parts.shardings,
-  )(jax.random.key(0))
-  return parts, state
+  return parts, start.random_state(parts)
 
 
 def example_batch(

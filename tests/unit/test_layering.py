@@ -49,7 +49,7 @@ LAYERS = {
   "demo": "__version__ config data plots predict trained",
   "serve": "__version__ config data predict trained",
   "doctor": """__version__ checkpoint checks config data models parallel program
-    run_folder step trees""",
+    run_folder start step trees""",
   "evaluate": """checkpoint checks config data evaluators losses parallel
     run_folder step trained""",
   "graphs": "__version__ config data models plots",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitjax import checks, program, trees
+from vitjax import checks, program, start, trees
 from vitjax import step as step_lib
 from vitjax.checkpoint.checkpointer import Checkpointer
 from vitjax.config import resolving
@@ -73,19 +73,16 @@ def run() -> Result:
   source = sources.open_source("digits", "train")
   mesh = sharding.make_mesh()
   parts = program.assemble(parsed, source, mesh)
-  state = jax.jit(
-    parts.init,
-    out_shardings=parts.shardings,
-  )(jax.random.key(0))
+  state = start.random_state(parts)
 
-  def train(state, start, stop):
+  def train(state, first, stop):
     losses = []
     batches = pipeline.train_batches(
       source,
       parts.preprocess,
       batch_size=batch_size,
       seed=0,
-      start_step=start,
+      start_step=first,
       total_steps=stop,
     )
     for batch in batches:
