@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -189,6 +190,24 @@ def assert_same_run(workdir: pathlib.Path, expected: pathlib.Path) -> None:
     assert sorted(given) == sorted(wanted) and len(wanted.files) > 10
     for name in wanted:
       assert given[name].tobytes() == wanted[name].tobytes(), name
+
+
+def assert_resumes(arguments, workdir, expected, *, cache) -> None:
+  """A run that loses its last checkpoint ends as `expected`, which did not.
+
+  It is as if it had been killed before.
+
+  Args:
+    arguments: the command of the run in `workdir`.
+    workdir: folder of the run.
+    expected: folder of a finished run of the same config.
+    cache: folder of compiled programs.
+  """
+  run(*arguments, cache=cache).assert_done()
+  shutil.rmtree(workdir / "checkpoints" / str(saved_steps(workdir)[-1]))
+  (workdir / "params.npz").unlink()
+  run(*arguments, cache=cache).assert_done()
+  assert_same_run(workdir, expected)
 
 
 def _checksums(workdir: pathlib.Path, step: int) -> dict:

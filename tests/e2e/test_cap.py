@@ -1,7 +1,6 @@
 """Runs of configs/cap.py: resumed, evaluated, and fine-tuned without labels."""
 
 import json
-import shutil
 
 import pytest
 
@@ -11,27 +10,20 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_run_that_is_resumed_is_the_run(tmp_path, cache):
-  """Its last checkpoint is gone, as if it had been killed before."""
-
-  def train(workdir):
-    launch.run(
+  def command(workdir):
+    return [
       "vitjax.main",
       "--config=configs/cap.py:smoke",
       f"--workdir={workdir}",
-      cache=cache,
-    ).assert_done()
+    ]
 
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-  train(whole)
+  launch.run(*command(whole), cache=cache).assert_done()
   lines = map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())
   last = {key: value for line in lines for key, value in line.items()}
   assert last["captions/n_seen"] == 4 and last["captions/n_tokens"] > 4
   assert 1 < last["captions/perplexity"] < 256
-  train(stopped)
-  shutil.rmtree(stopped / "checkpoints" / "4")
-  (stopped / "params.npz").unlink()
-  train(stopped)
-  launch.assert_same_run(stopped, whole)
+  launch.assert_resumes(command(stopped), stopped, whole, cache=cache)
 
   again = launch.run(
     "vitjax.evaluate",

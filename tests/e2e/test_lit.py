@@ -1,7 +1,6 @@
 """A whole run with two towers: frozen, stopped, exported, loaded."""
 
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -69,13 +68,8 @@ def test_both_evaluations_are_recorded(finished):
 
 
 def test_a_run_that_goes_on_is_the_run(finished, tower, tmp_path, cache):
-  """Its last checkpoint is gone, as if it had been killed before."""
   workdir = tmp_path / "run"
-  launch.run(*command(workdir, tower), cache=cache).assert_done()
-  shutil.rmtree(workdir / "checkpoints" / "4")
-  (workdir / "params.npz").unlink()
-  launch.run(*command(workdir, tower), cache=cache).assert_done()
-  launch.assert_same_run(workdir, finished)
+  launch.assert_resumes(command(workdir, tower), workdir, finished, cache=cache)
 
 
 def test_what_was_trained_reads_texts_wherever_it_goes(finished, tmp_path):
@@ -138,12 +132,8 @@ def test_a_run_from_the_file_of_a_clip_goes_on_as_it_was(
     ]
 
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-  for workdir in (whole, stopped):
-    launch.run(*command(workdir), cache=cache).assert_done()
-  shutil.rmtree(stopped / "checkpoints" / "6")
-  (stopped / "params.npz").unlink()
-  launch.run(*command(stopped), cache=cache).assert_done()
-  launch.assert_same_run(stopped, whole)
+  launch.run(*command(whole), cache=cache).assert_done()
+  launch.assert_resumes(command(stopped), stopped, whole, cache=cache)
   # It began with the file, and everything of it has moved.
   run = vitjax.load(whole)
   params = trees.flatten(run.params)

@@ -522,19 +522,22 @@ def gemma() -> bytes:
   return tokenizer.to_str().encode()
 
 
+# A small tower of SigLIP 2, by the names of transformers and by ours.
+SIZES = {
+  "hidden_size": 16,
+  "intermediate_size": 24,
+  "num_attention_heads": 2,
+  "num_hidden_layers": 1,
+}
+TOWER = {"width": 16, "mlp_dim": 24, "num_heads": 2, "depth": 1}
+
+
 def test_siglip_2_of_transformers(hub, tmp_path):
   """The fields that Google's repositories have, and small sizes."""
-  sizes = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_attention_heads": 2,
-    "num_hidden_layers": 1,
-  }
-  tower = {"width": 16, "mlp_dim": 24, "num_heads": 2, "depth": 1}
-  text = {**tower, "vocab_size": 10, "max_len": 6, "num_classes": 16}
+  text = {**TOWER, "vocab_size": 10, "max_len": 6, "num_classes": 16}
   model = models.create(
     "two_tower",
-    image={**tower, "patch_size": 16, "pool_type": "map"},
+    image={**TOWER, "patch_size": 16, "pool_type": "map"},
     text=text,
     bias_init=-10.0,
   )
@@ -546,13 +549,13 @@ def test_siglip_2_of_transformers(hub, tmp_path):
       "vocab_size": 10,
       "max_position_embeddings": 6,
       "projection_size": 16,
-      **sizes,
+      **SIZES,
     },
     "transformers_version": "4.49.0.dev0",
     "vision_config": {
       "image_size": 32,
       "model_type": "siglip_vision_model",
-      **sizes,
+      **SIZES,
     },
   }
   processor = {
@@ -596,16 +599,9 @@ def test_siglip_2_of_transformers(hub, tmp_path):
 
 def test_siglip_2_naflex_of_transformers(hub, tmp_path):
   """Images of any shape are classified by captions, by name alone."""
-  sizes = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_attention_heads": 2,
-    "num_hidden_layers": 1,
-  }
-  tower = {"width": 16, "mlp_dim": 24, "num_heads": 2, "depth": 1}
-  image = {**tower, "patch_size": 8, "pool_type": "map", "posemb_grid": 3}
+  image = {**TOWER, "patch_size": 8, "pool_type": "map", "posemb_grid": 3}
   image |= {"posemb_resize": "linear", "naflex": True}
-  text = {**tower, "vocab_size": 10, "max_len": 6, "num_classes": 16}
+  text = {**TOWER, "vocab_size": 10, "max_len": 6, "num_classes": 16}
   model = models.create("two_tower", image=image, text=text, bias_init=-10.0)
   config = {
     "model_type": "siglip2",
@@ -614,13 +610,13 @@ def test_siglip_2_naflex_of_transformers(hub, tmp_path):
       "model_type": "siglip2_text_model",
       "vocab_size": 10,
       "max_position_embeddings": 6,
-      **sizes,
+      **SIZES,
     },
     "vision_config": {
       "model_type": "siglip2_vision_model",
       "num_patches": 9,
       "patch_size": 8,
-      **sizes,
+      **SIZES,
     },
   }
   processor = {
