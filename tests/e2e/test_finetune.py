@@ -79,6 +79,7 @@ def test_weights_that_do_not_fit_stop_the_run(
   )
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_and_exported(tmp_path, cache, straight):
   rows = read_metrics(straight)
   last = rows[-1]
