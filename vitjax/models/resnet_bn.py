@@ -148,22 +148,28 @@ def _multiple_of_8(width: float) -> int:
 
 
 class Stem(nn.Module):
-  """One 7x7 convolution or three 3x3, then a pool: a quarter of the size."""
+  """One 7x7 convolution or three 3x3, then a pool: a quarter of the size.
+
+  With `small_images`, 3x3 convolutions that keep the size, and no pool.
+  """
 
   widths: tuple[int, ...]
   antialias: bool
+  small_images: bool
   dtype: common.Dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b h w c"], train: bool = False
   ) -> Float[Array, "b _h _w o"]:
-    size = 7 if len(self.widths) == 1 else 3
+    size = 7 if len(self.widths) == 1 and not self.small_images else 3
     for i, width in enumerate(self.widths):
-      strides = 2 if i == 0 else 1
+      strides = 2 if i == 0 and not self.small_images else 1
       x = Conv(width, size, strides, dtype=self.dtype, name=f"conv{i + 1}")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm{i + 1}")(x, train=train)
       x = nn.relu(x)
+    if self.small_images:
+      return x
     if self.antialias:
       return nn.avg_pool(x, (2, 2), (2, 2))
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -181,6 +187,9 @@ class Model(base.ImageModel):
     groups: groups of the 3x3 convolutions (ResNeXt).
     base_width: channels of a group where the width is 64; with one group 64.
     stem_widths: channels of the convolutions of the stem, one or three.
+    small_images: a stem of 3x3 convolutions that keeps the size of the image,
+      for images of about 32 pixels (SimCLR, https://arxiv.org/abs/2002.05709,
+      appendix B.9).
     squeeze_excite: gate the channels of each branch.
     antialias: halve the resolution with mean pools instead of strides, and
       instead of the max pool of the stem.
@@ -201,6 +210,7 @@ class Model(base.ImageModel):
   groups: Count = 1
   base_width: Count = 64
   stem_widths: tuple[Count, ...] = (64,)
+  small_images: bool = False
   squeeze_excite: bool = False
   antialias: bool = False
   pool_shortcut: bool = False
@@ -223,7 +233,7 @@ class Model(base.ImageModel):
     self, image: Float[common.ArrayLike, "b h w c"], train: bool = False
   ) -> tuple[Float[Array, "..."], dict[str, Array]]:
     _, h, w, _ = image.shape
-    stride = 2 ** (len(self.widths) + 1)
+    stride = 2 ** (len(self.widths) + (-1 if self.small_images else 1))
     if self.antialias and (h % stride or w % stride):
       raise ValueError(
         f"image of {h}x{w}: with antialias=True height and width must be "
@@ -231,7 +241,11 @@ class Model(base.ImageModel):
       )
     out = {}
     x = out["stem"] = Stem(
-      self.stem_widths, self.antialias, self.dtype, name="stem"
+      self.stem_widths,
+      self.antialias,
+      self.small_images,
+      self.dtype,
+      name="stem",
     )(jnp.asarray(image), train)
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
     rates = common.drop_path_rates(self.drop_path_rate, self.depths)

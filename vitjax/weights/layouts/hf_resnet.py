@@ -42,6 +42,8 @@ def _family(model) -> tuple:
   family = type(model).__module__.rpartition(".")[2]
   if family not in _FAMILIES:
     torch_tensors.require(model, "resnet_bn", NAME)
+  if family == "resnet_bn":
+    torch_tensors.require_options(model, {"small_images": False}, NAME)
   return _FAMILIES[family]
 
 

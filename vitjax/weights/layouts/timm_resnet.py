@@ -27,6 +27,7 @@ def matches(names: Collection[str]) -> bool:
 
 def _rows(model) -> Iterator[Row]:
   torch_tensors.require(model, "resnet_bn", NAME)
+  torch_tensors.require_options(model, {"small_images": False}, NAME)
 
   def conv_norm(conv, norm, ours, suffix):
     yield from torch_tensors.layer(conv, f"{ours}/conv{suffix}", CONV)
