@@ -23,6 +23,7 @@ from vitjax.models import (
   resnet_bn,
   swin,
 )
+from vitjax.weights import layouts
 
 FAMILIES = {
   "coatnet": coatnet,
@@ -97,9 +98,13 @@ def random_params(module, x):
 def random_variables(module, x):
   tree = jax.eval_shape(module.init, jax.random.key(0), x)
   rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda p: rng.normal(0.1, 0.1, size=p.shape).astype(np.float32), tree
-  )
+
+  def draw(path, leaf):
+    values = rng.normal(0.1, 0.1, size=leaf.shape).astype(np.float32)
+    is_variance = jax.tree_util.keystr(path).endswith("['var']")
+    return np.abs(values) if is_variance else values
+
+  return jax.tree_util.tree_map_with_path(draw, tree)
 
 
 def published():
@@ -260,6 +265,26 @@ def test_dropout_of_nfnet():
   (logits, out), (dropped, more) = apply(params, jax.random.key(1))
   np.testing.assert_allclose(out["pre_logits"], more["pre_logits"], rtol=1e-6)
   assert np.abs(logits - dropped).max() > 0.01 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_the_stem_for_small_images_keeps_their_size(antialias):
+  """A 3x3 convolution without a pool; the stages halve the size as before."""
+  options = {"stem_widths": (6,), "antialias": antialias, "small_images": True}
+  model = tiny("resnet_bn", **options)
+  image = jax.ShapeDtypeStruct((2, 12, 8, 1), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), image)
+  _, out = jax.eval_shape(model.apply, params, image)
+  assert params["params"]["stem"]["conv1"]["kernel"].shape == (3, 3, 1, 6)
+  assert out["stem"].shape == (2, 12, 8, 6)
+  assert out["stage0"].shape == (2, 12, 8, 16)
+  assert out["stage1"].shape == (2, 6, 4, 32)
+
+
+@pytest.mark.parametrize("layout", ["timm_resnet", "hf_resnet"])
+def test_others_have_no_stem_for_small_images(layout):
+  with pytest.raises(ValueError, match="small_images=False; this one has True"):
+    layouts.get(layout).to_vitjax({}, tiny("resnet_bn", small_images=True))
 
 
 def test_betas_of_nfnet():
