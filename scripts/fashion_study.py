@@ -32,6 +32,8 @@ STUDIES = (
   "scaling",
   "finetuning_rates",
   "finetuning",
+  "best",
+  "flexivit",
 )
 # Rows of the tables and what they are called there.
 BASELINES = {
@@ -55,6 +57,16 @@ SCALING_RATES = {
 FINETUNING = {
   "scratch": "from scratch",
   "finetune": "from the weights of the other classes",
+}
+BEST = {
+  "vit": "alone, from the labels",
+  "taught": "from the ResNet's probabilities",
+}
+FLEXIVIT = {
+  "flexi": "4, 7 and 14 in turn",
+  "patch4": "4",
+  "patch7": "7",
+  "patch14": "14",
 }
 
 # step -> the values of one metric, one for each seed
@@ -144,6 +156,20 @@ def grid_table(rows: Rows, metric: str, methods: Mapping[str, str]) -> str:
     seeds = [rows.get(f"{method}-{rate}") for rate in rates]
     cells = [f"{last(x, metric).mean():.3f}" if x else "" for x in seeds]
     lines.append(f"| {title} | {' | '.join(cells)} |")
+  return "\n".join(lines)
+
+
+def patch_table(rows: Rows, names: Mapping[str, str]) -> str:
+  """Markdown: accuracy of each row at each patch size of its evals."""
+  sizes = (4, 7, 14)
+  lines = [
+    f"| trained at patches of | n | {' | '.join(map(str, sizes))} |",
+    f"|---|--:|{'--:|' * len(sizes)}",
+  ]
+  for row, title in names.items():
+    metrics = [f"val/patch{size}/acc@1" for size in sizes]
+    cells = [mean_sd(100 * last(rows[row], metric), 2) for metric in metrics]
+    lines.append(f"| {title} | {len(rows[row])} | {' | '.join(cells)} |")
   return "\n".join(lines)
 
 
@@ -261,6 +287,8 @@ def main() -> None:
       rows["finetuning_rates"], "test/acc@1", FINETUNING
     ),
     "fine-tuning": table(rows["finetuning"], FINETUNING, "scratch"),
+    "best": table(rows["best"], BEST, "vit"),
+    "flexivit": patch_table(rows["flexivit"], FLEXIVIT),
   }
   document = DOCS / "fashion_mnist.md"
   text = document.read_text(encoding="utf-8")
