@@ -34,6 +34,16 @@ def test_a_table_has_mean_deviation_and_paired_difference():
   )
 
 
+def test_a_row_has_its_accuracy_at_each_patch_size():
+  def seed(*accuracies):
+    names = [f"val/patch{size}/acc@1" for size in (4, 7, 14)]
+    return [{"step": 9, **dict(zip(names, accuracies))}]
+
+  rows = {"a": [seed(0.5, 0.6, 0.7), seed(0.52, 0.66, 0.7)]}
+  lines = fashion_study.patch_table(rows, {"a": "all"}).splitlines()
+  assert lines[2] == "| all | 2 | 51.00 ± 1.41 | 63.00 ± 4.24 | 70.00 ± 0.00 |"
+
+
 def test_a_grid_has_a_column_per_rate():
   rows = {
     "a-0.01": [record((0.1, 0.5)), record((0.1, 0.7))],
